@@ -1,0 +1,1 @@
+"""Distillation of discrete diffusion models for the Hugging Face world."""

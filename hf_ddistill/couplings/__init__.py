@@ -1,0 +1,26 @@
+"""How the states that an objective looks at are drawn: their times, and pairs (x_t, x_s) with s <
+t."""
+
+from hf_ddistill.couplings.pairs import (
+    Coupling,
+    ForwardPair,
+    SharedNoise,
+    StudentStep,
+    TeacherSteps,
+)
+from hf_ddistill.couplings.times import AdaptiveTimes, GridTimes, TimeSampler, UniformTimes
+from hf_ddistill.couplings.training_step import Local, TrainingStep
+
+__all__ = [
+    "AdaptiveTimes",
+    "Coupling",
+    "ForwardPair",
+    "GridTimes",
+    "Local",
+    "SharedNoise",
+    "StudentStep",
+    "TeacherSteps",
+    "TimeSampler",
+    "TrainingStep",
+    "UniformTimes",
+]

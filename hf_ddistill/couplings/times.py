@@ -1,0 +1,143 @@
+"""Which times a step of training looks at: s < t for each row, and the weight that makes up for
+the choice."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.configurable import Configurable
+from hf_ddistill.couplings.training_step import TrainingStep
+from hf_ddistill.linalg import categorical, uniform_noise
+from hf_ddistill.shapes import Times
+
+#: No time is drawn below this: a state that is all data teaches nothing and its ratios blow up.
+EARLIEST = 1e-3
+
+
+def stratified(count: int, generator: torch.Generator | None, device: torch.device) -> Times:
+    """`count` numbers in (0, 1], one in each of `count` equal strata, in random order.
+
+    References: Kingma et al., Variational Diffusion Models, 2021, arXiv:2107.00630, Appendix I.1.
+    """
+    noise = uniform_noise((2, count), generator, device)
+    return 1 - (noise[1].argsort() + noise[0]) / count
+
+
+class TimeSampler(Configurable, ABC):
+    """(s, t, weight), each (B,), with EARLIEST / 2 <= s < t <= 1."""
+
+    citation: ClassVar[str] = (
+        "Gao, Sun, Exact Conditional Distribution Matching, 2025, arXiv:2512.12889"
+    )
+
+    @abstractmethod
+    def draw(self, step: TrainingStep) -> tuple[Times, Times, Times]:
+        """Times and weights for this step's batch."""
+
+    def learn(self, step: TrainingStep, s: Times, t: Times, losses: Tensor) -> None:
+        """Look at the losses (B,) that came of the times (only an adaptive sampler does)."""
+
+
+@dataclass(frozen=True)
+class UniformTimes(TimeSampler):
+    """t uniform in (0, 1], s uniform in (0, t): Algorithm 1 of ECD, its one-step form."""
+
+    def draw(self, step: TrainingStep) -> tuple[Times, Times, Times]:
+        t = stratified(step.x_0.shape[0], step.generator, step.x_0.device).clamp_min(EARLIEST)
+        share = uniform_noise(t.shape, step.generator, t.device)
+        return _below(t, t, share), t, torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class GridTimes(TimeSampler):
+    """t = i / k for a student of k steps, s uniform within that step: the few-step form of ECD."""
+
+    def draw(self, step: TrainingStep) -> tuple[Times, Times, Times]:
+        k = step.student_steps
+        u = stratified(step.x_0.shape[0], step.generator, step.x_0.device)
+        t = (u * k).ceil().clamp(1, k) / k
+        share = uniform_noise(t.shape, step.generator, t.device)
+        return _below(t, torch.full_like(t, 1 / k), share), t, torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class AdaptiveTimes(TimeSampler):
+    """(s, t) in cells of a grid, each drawn in proportion to the root of its running squared loss.
+
+    That is the importance sampling of least variance; the weight 1 / (cells * probability) leaves
+    the expected loss and gradient those of `UniformTimes` (or of `GridTimes`).
+
+    References: Nichol, Dhariwal, Improved Denoising Diffusion Probabilistic Models, 2021,
+    arXiv:2102.09672, Section 3.3 (Eq. 18), carried over to the pair (s, t).
+
+    Args:
+        cells: along t and along s / t.
+        explore: share of draws that stay uniform.
+        decay: of the running squared loss.
+        grid: t on the student's own grid instead of everywhere.
+    """
+
+    cells: int = 8
+    explore: float = 0.1
+    decay: float = 0.9
+    grid: bool = False
+    citation: ClassVar[str] = "Nichol, Dhariwal, Improved DDPM, 2021, arXiv:2102.09672"
+
+    def __post_init__(self) -> None:
+        if self.cells < 1 or not 0 < self.explore <= 1 or not 0 <= self.decay < 1:
+            raise ValueError(
+                f"cells must be at least 1, explore in (0, 1] and decay in [0, 1); got "
+                f"cells={self.cells}, explore={self.explore}, decay={self.decay}."
+            )
+
+    def _shape(self, step: TrainingStep) -> tuple[int, int]:
+        return (step.student_steps if self.grid else self.cells), self.cells
+
+    def _table(self, step: TrainingStep) -> Tensor:
+        fresh = torch.ones(self._shape(step), dtype=torch.float64)
+        return step.memory.setdefault("adaptive_times", fresh)
+
+    def probabilities(self, step: TrainingStep) -> Tensor:
+        """The probability of each cell, (cells along t, cells along s / t)."""
+        root = self._table(step).sqrt()
+        return (1 - self.explore) * root / root.sum() + self.explore / root.numel()
+
+    def draw(self, step: TrainingStep) -> tuple[Times, Times, Times]:
+        device, count = step.x_0.device, step.x_0.shape[0]
+        probs = self.probabilities(step).to(device)
+        u = stratified(count, step.generator, device)
+        cell = categorical(probs.flatten().expand(count, -1), noise=(1 - u).clamp(0, 1))
+        row, column = cell // probs.shape[1], cell % probs.shape[1]
+        within = uniform_noise((2, count), step.generator, device)
+        t = (row + 1) / probs.shape[0] if self.grid else (row + 1 - within[0]) / probs.shape[0]
+        t = t.double().clamp_min(EARLIEST)
+        width = torch.full_like(t, 1 / probs.shape[0]) if self.grid else t
+        share = (column + within[1]) / probs.shape[1]
+        return _below(t, width, share), t, 1 / (probs.numel() * probs.flatten()[cell])
+
+    def learn(self, step: TrainingStep, s: Times, t: Times, losses: Tensor) -> None:
+        table = self._table(step)
+        rows, columns = table.shape
+        width = torch.full_like(t, 1 / rows) if self.grid else t
+        row = ((t * rows).ceil().long() - 1).clamp(0, rows - 1)
+        column = ((t - s) / width * columns).long().clamp(0, columns - 1)
+        cell = (row * columns + column).cpu()
+        squares = losses.detach().double().cpu() ** 2
+        count = torch.zeros(table.numel(), dtype=torch.float64).index_add_(
+            0, cell, torch.ones_like(squares)
+        )
+        total = torch.zeros(table.numel(), dtype=torch.float64).index_add_(0, cell, squares)
+        seen = count > 0
+        flat = table.flatten().clone()
+        flat[seen] = self.decay * flat[seen] + (1 - self.decay) * total[seen] / count[seen]
+        step.memory["adaptive_times"] = flat.view_as(table)
+
+
+def _below(t: Times, width: Times, share: Times) -> Times:
+    """s in [t - width, t), cut off above 0 so that the state at s still hides something."""
+    return (t - share * width).clamp(min=EARLIEST / 2).minimum(t * (1 - 1e-6))

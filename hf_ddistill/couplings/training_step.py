@@ -1,0 +1,87 @@
+"""The record that an objective is given: one batch of clean data, the networks, and this step's
+randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.parameterizations import Denoiser, Prediction
+from hf_ddistill.shapes import PerToken, Times, Tokens, Where
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """Everything that one evaluation of a loss may look at.
+
+    Args:
+        x_0: clean tokens (B, L).
+        diffusion: that of all networks.
+        student: the network in training.
+        peers: the other networks that the objective names, such as "teacher".
+        progress: share of the training that is done, in [0, 1].
+        generator: of all randomness of this step.
+        student_steps: network calls per sample that the student is trained for.
+        condition: inputs of all networks beside (x_t, t), such as `class_labels`.
+        attend: (B, L), False at padding; None where there is none.
+        memory: tensors that live on from step to step and are saved with a checkpoint.
+        record: parts of the loss to log, entered by the objective, detached.
+    """
+
+    x_0: Tokens
+    diffusion: Diffusion
+    student: Denoiser
+    peers: Mapping[str, Denoiser] = field(default_factory=dict)
+    progress: float = 0.0
+    generator: torch.Generator | None = None
+    student_steps: int = 1
+    condition: Mapping[str, Any] = field(default_factory=dict)
+    attend: Where | None = None
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    record: dict[str, Tensor] = field(default_factory=dict)
+
+    def look(self, denoiser: Denoiser, x: Tokens, t: Times, where: Where | None = None) -> Local:
+        """A denoiser's prediction where x_0 is not certain (or at `where`), padding left out."""
+        where = self.open(x) if where is None else where
+        return Local(denoiser.at(x, t, where, **self.condition), where, t)
+
+    def open(self, x: Tokens) -> Where:
+        """The positions of x that count: not certain, and no padding."""
+        where = self.diffusion.undetermined(x)
+        return where if self.attend is None else where & self.attend
+
+
+@dataclass(frozen=True)
+class Local:
+    """A prediction at some of the positions, each of them a row of length one.
+
+    Args:
+        prediction: log p(x_0 | x_t) of shape (N, 1, K).
+        where: (B, L), the N positions.
+        t: (B,).
+    """
+
+    prediction: Prediction
+    where: Where
+    t: Times
+
+    @property
+    def rows(self) -> Tensor:
+        """The row of the batch that each position is in, (N,)."""
+        return self.where.nonzero()[:, 0]
+
+    def place(self, values: Tensor, into: Tensor) -> Tensor:
+        """`into` (B, L) with `values` (N, 1) put in at the positions."""
+        out = into.clone()
+        out[self.where] = values[:, 0].to(out.dtype)
+        return out
+
+    def per_token(self, values: Tensor) -> PerToken:
+        """`values` (N, 1) as (B, L), 0 elsewhere; gradients flow."""
+        zero = torch.zeros(self.where.shape, dtype=values.dtype, device=values.device)
+        return zero.masked_scatter(self.where, values[:, 0])

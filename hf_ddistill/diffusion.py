@@ -1,0 +1,142 @@
+"""A diffusion is a process run at the pace of a schedule: P_st = kernel from total noise sigma(s)
+to sigma(t)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.linalg import LinearOperator, categorical
+from hf_ddistill.processes import Process
+from hf_ddistill.schedules import LogLinear, Schedule
+from hf_ddistill.shapes import Generators, Probs, Tokens, Where
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """A forward process together with its schedule.
+
+    Args:
+        process: where tokens go.
+        schedule: how fast.
+
+    Raises:
+        ValueError: from every method that takes times, for `s` not before `t` or a time outside
+        [0, 1]; from `corrupt`, for
+            tokens outside [0, K).
+    """
+
+    process: Process
+    schedule: Schedule = LogLinear()
+
+    @property
+    def vocab_size(self) -> int:
+        """K, the mask included."""
+        return self.process.vocab_size
+
+    def kernel(self, s: Tensor | float, t: Tensor | float) -> LinearOperator:
+        """P_st; rows are distributions of x_t given x_s. `s` and `t` are () or (B,)."""
+        s, t = times(s), times(t)
+        if bool((s > t).any()):
+            late = (s > t).broadcast_to(torch.broadcast_shapes(s.shape, t.shape))
+            s, t = s.broadcast_to(late.shape)[late], t.broadcast_to(late.shape)[late]
+            raise ValueError(
+                f"s={s.flatten()[0]:.4g} must precede t={t.flatten()[0]:.4g}: time runs "
+                "from data to noise."
+            )
+        return self.process.kernel(self._sigma(s), self._sigma(t))
+
+    def _sigma(self, t: Tensor) -> Tensor:
+        # Data are clean by definition, also under a schedule (geometric) that leaves a little
+        # noise at t = 0.
+        return torch.where(t == 0, torch.zeros_like(t), self.schedule.sigma(t))
+
+    def reverse_rate(self, score: Probs, x_t: Tokens, t: Tensor | float) -> Probs:
+        """The rate of x_t -> y backwards in time, sigma'(t) Q[y, x_t] score[y], with a diagonal
+        that makes rows sum to 0.
+
+        References: Lou et al., 2024, arXiv:2310.16834, Eq. 4.
+        """
+        t = times(t).to(x_t.device)
+        columns = self.process.rate(self._sigma(t)).columns(x_t, score.dtype)
+        pace = self.schedule.rate(t).to(score.dtype)
+        rate = columns * score * (pace[:, None, None] if pace.ndim else pace)
+        rate = rate.scatter(-1, x_t[..., None], 0.0)
+        return rate.scatter(-1, x_t[..., None], -rate.sum(-1, keepdim=True))
+
+    def corrupt(self, x_0: Tokens, t: Tensor | float, generator: Generators = None) -> Tokens:
+        """x_t ~ P_0t[x_0]; `t` is () or (B,)."""
+        self.check_tokens(x_0)
+        return self.kernel(torch.zeros_like(times(t)), times(t).to(x_0.device)).draw(x_0, generator)
+
+    def renoise(
+        self, x_s: Tokens, s: Tensor | float, t: Tensor | float, generator: Generators = None
+    ) -> Tokens:
+        """x_t ~ P_st[x_s]."""
+        return self.kernel(times(s).to(x_s.device), times(t).to(x_s.device)).draw(x_s, generator)
+
+    def prior(
+        self,
+        shape: Sequence[int],
+        generator: Generators = None,
+        device: torch.device | str | None = None,
+    ) -> Tokens:
+        """x_1 of shape (B, L), from the limit law of the process."""
+        law = self.process.limit().to(device)
+        if bool((law == 1).any()):
+            return torch.full(tuple(shape), int(law.argmax()), dtype=torch.int64, device=device)
+        return categorical(law.expand(*shape, -1), generator)
+
+    def undetermined(self, x_t: Tokens) -> Where:
+        """The positions whose x_0 is not certain from x_t alone: under Absorbing the masked ones,
+        else all."""
+        if self.reveals:
+            return x_t == self.process.mask_token_id
+        return torch.ones_like(x_t, dtype=torch.bool)
+
+    @property
+    def reveals(self) -> bool:
+        """Whether a token other than the mask can only have come from itself."""
+        mask = self.process.mask_token_id
+        return (
+            mask is not None
+            and bool(self.process.limit()[mask] == 1)
+            and type(self.process).id == "absorbing"
+        )
+
+    def check_tokens(self, x: Tensor) -> None:
+        """Raise if a token lies outside the vocabulary."""
+        if x.numel() and (int(x.min()) < 0 or int(x.max()) >= self.vocab_size):
+            raise ValueError(
+                f"Tokens must lie in [0, {self.vocab_size}), got values from {int(x.min())} "
+                f"to {int(x.max())}."
+            )
+
+    def to_config(self) -> dict[str, Any]:
+        """`{"process": {...}, "schedule": {...}}`."""
+        return {"process": self.process.to_config(), "schedule": self.schedule.to_config()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The inverse of `to_config`; other keys are left to their owners."""
+        if "process" not in config:
+            raise ValueError(f"A diffusion needs a 'process', got the keys {sorted(config)}.")
+        return cls(
+            Process.from_config(config["process"]),
+            Schedule.from_config(config.get("schedule", "log_linear")),
+        )
+
+
+def times(t: Tensor | float) -> Tensor:
+    """A time as float64; raises if it lies outside [0, 1]."""
+    t = torch.as_tensor(t, dtype=torch.float64)
+    if t.numel() and not (float(t.min()) >= 0 and float(t.max()) <= 1):
+        raise ValueError(
+            f"Times run from 0 (data) to 1 (noise), got values from {float(t.min())} to "
+            f"{float(t.max())}."
+        )
+    return t

@@ -1,0 +1,54 @@
+"""Metrics of samples, the judge of the quickstart's digits, and quality against network calls.
+
+Each metric is a plain function on tensors (float64) and, where users of `evaluate` expect one, an
+`evaluate.Metric` beside it in the same file.
+"""
+
+from hf_ddistill.evaluation.digits_judge import (
+    DigitsJudge,
+    DigitSplit,
+    judge_real,
+    judge_samples,
+    load_digit_tokens,
+    split_digits,
+)
+from hf_ddistill.evaluation.diversity import (
+    TokenDiversity,
+    class_entropy,
+    corpus_entropy,
+    nearest_distance,
+    pad_tokens,
+    token_entropy,
+    unique_fraction,
+)
+from hf_ddistill.evaluation.frechet import FrechetDistance, frechet_distance
+from hf_ddistill.evaluation.frontier import EntropyMatch, match_entropy, nfe_frontier
+from hf_ddistill.evaluation.generative_perplexity import (
+    GenerativePerplexity,
+    generative_perplexity,
+    token_nll,
+)
+
+__all__ = [
+    "DigitSplit",
+    "DigitsJudge",
+    "EntropyMatch",
+    "FrechetDistance",
+    "GenerativePerplexity",
+    "TokenDiversity",
+    "class_entropy",
+    "corpus_entropy",
+    "frechet_distance",
+    "generative_perplexity",
+    "judge_real",
+    "judge_samples",
+    "load_digit_tokens",
+    "match_entropy",
+    "nearest_distance",
+    "nfe_frontier",
+    "pad_tokens",
+    "split_digits",
+    "token_entropy",
+    "token_nll",
+    "unique_fraction",
+]

@@ -1,0 +1,22 @@
+"""Structured K x K operators that act on row vectors, and draws from the laws that they
+describe."""
+
+from hf_ddistill.linalg.dense import Dense
+from hf_ddistill.linalg.draw import categorical, uniform_noise
+from hf_ddistill.linalg.kronecker import KroneckerProduct, KroneckerSum
+from hf_ddistill.linalg.operator import LinearOperator
+from hf_ddistill.linalg.scalar_plus_low_rank import ScalarPlusLowRank
+from hf_ddistill.linalg.spectral import Spectral
+from hf_ddistill.linalg.tridiagonal import Tridiagonal
+
+__all__ = [
+    "Dense",
+    "KroneckerProduct",
+    "KroneckerSum",
+    "LinearOperator",
+    "ScalarPlusLowRank",
+    "Spectral",
+    "Tridiagonal",
+    "categorical",
+    "uniform_noise",
+]

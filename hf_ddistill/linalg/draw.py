@@ -1,0 +1,75 @@
+"""Categorical draws in float64 by the inverse of the cumulative distribution.
+
+One uniform number per position decides its token. So a draw costs one number instead of K, a row's
+draw depends on its own generator alone, and two laws drawn with the same numbers are coupled.
+Gumbel noise in float32 is a hidden temperature (Zheng et al., Masked Diffusion Models are Secretly
+Time-Agnostic Masked Models, 2024, arXiv 2409.02908); this is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.shapes import Generators
+
+
+def uniform_noise(
+    shape: Sequence[int], generator: Generators, device: torch.device | str | None = None
+) -> Tensor:
+    """Uniform float64 numbers in [0, 1), drawn on the generator's device and moved to `device`.
+
+    Args:
+        shape: rows first.
+        generator: one for all rows, or a sequence with one for each row (a row then never depends
+            on its batch).
+        device: where the numbers go.
+
+    Raises:
+        ValueError: if there are not as many generators as rows.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        source = device if generator is None else generator.device
+        return torch.rand(tuple(shape), generator=generator, dtype=torch.float64, device=source).to(
+            device
+        )
+    if len(generator) != shape[0]:
+        raise ValueError(
+            f"Got {len(generator)} generators for {shape[0]} rows; give one for each row, "
+            "or one for all."
+        )
+    rows = [
+        torch.rand(tuple(shape[1:]), generator=g, dtype=torch.float64, device=g.device)
+        for g in generator
+    ]
+    return torch.stack([row.to(device) for row in rows])
+
+
+def categorical(probs: Tensor, generator: Generators = None, noise: Tensor | None = None) -> Tensor:
+    """Draw a token from each distribution along the last dimension.
+
+    Args:
+        probs: (..., K), non-negative; need not be normalised.
+        generator: one, or one for each row of the first dimension.
+        noise: (...), uniform numbers to use instead of the generator's (a shared-noise coupling).
+
+    Returns:
+        int64 tokens of shape (...).
+
+    Raises:
+        ValueError: if a distribution is not finite or has no mass.
+    """
+    cumulative = probs.cumsum(-1, dtype=torch.float64)
+    total = cumulative[..., -1]
+    if not bool(((total > 0) & total.isfinite()).all()):
+        raise ValueError(
+            "Cannot draw: a distribution holds NaN, infinity or no mass at all "
+            f"({int((~((total > 0) & total.isfinite())).sum())} of {total.numel()} positions)."
+        )
+    if noise is None:
+        noise = uniform_noise(total.shape, generator, probs.device)
+    # `right=True`: u == 0 never picks a leading token of probability zero.
+    found = torch.searchsorted(cumulative, (noise * total).unsqueeze(-1), right=True).squeeze(-1)
+    return found.clamp_max(probs.shape[-1] - 1)

@@ -1,0 +1,152 @@
+"""Operators on a product vocabulary: token = index into factors of sizes K_1, ..., K_n, the last
+one fastest.
+
+A rate that moves one factor at a time is the Kronecker sum Q_1 (+) ... (+) Q_n; its exponential is
+the Kronecker product of the exponentials, applied factor by factor, never formed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.linalg.operator import LinearOperator
+
+
+def _split(x: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
+    parts = []
+    for size in reversed(sizes):
+        parts.append(x % size)
+        x = x // size
+    return parts[::-1]
+
+
+def _outer(parts: list[Tensor]) -> Tensor:
+    out = parts[0]
+    for part in parts[1:]:
+        out = (out[..., :, None] * part[..., None, :]).flatten(-2)
+    return out
+
+
+def _along(factor: LinearOperator, v: Tensor, sizes: tuple[int, ...], axis: int) -> Tensor:
+    """Apply one factor's `vecmat` along its own axis of the product vocabulary."""
+    before, after = prod(sizes[:axis]), prod(sizes[axis + 1 :])
+    rows = v.shape[0] if v.ndim > 2 else 1
+    folded = v.reshape(*v.shape[:-1], before, sizes[axis], after).movedim(-2, -1)
+    out = factor.vecmat(folded.reshape(rows, -1, sizes[axis])).reshape(folded.shape)
+    return out.movedim(-1, -2).reshape(v.shape)
+
+
+@dataclass(frozen=True)
+class KroneckerProduct(LinearOperator):
+    """M_1 (x) ... (x) M_n, factors batched alike."""
+
+    factors: tuple[LinearOperator, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of the factors."""
+        return tuple(factor.size for factor in self.factors)
+
+    @property
+    def size(self) -> int:
+        return prod(self.sizes)
+
+    def vecmat(self, v: Tensor) -> Tensor:
+        for axis, factor in enumerate(self.factors):
+            v = _along(factor, v, self.sizes, axis)
+        return v
+
+    def rows(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        parts = _split(x, self.sizes)
+        return _outer(
+            [factor.rows(part, dtype) for factor, part in zip(self.factors, parts, strict=True)]
+        )
+
+    def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        parts = _split(y, self.sizes)
+        return _outer(
+            [factor.columns(part, dtype) for factor, part in zip(self.factors, parts, strict=True)]
+        )
+
+    def inverse(self) -> KroneckerProduct:
+        return KroneckerProduct(tuple(factor.inverse() for factor in self.factors))
+
+    def exp(self, sigma: Tensor) -> LinearOperator:
+        raise ValueError(
+            "A Kronecker product is a kernel, not a rate; take the exponential of the "
+            "Kronecker sum."
+        )
+
+    def __matmul__(self, other: LinearOperator) -> KroneckerProduct:
+        if not isinstance(other, KroneckerProduct) or other.sizes != self.sizes:
+            raise ValueError(
+                "A product of Kronecker operators needs the same factors on both sides."
+            )
+        return KroneckerProduct(
+            tuple(a @ b for a, b in zip(self.factors, other.factors, strict=True))
+        )
+
+    def dense(self) -> Tensor:
+        out = self.factors[0].dense()
+        for factor in self.factors[1:]:
+            out = (
+                torch.einsum("...ab,...cd->...acbd", out, factor.dense())
+                .flatten(-4, -3)
+                .flatten(-2, -1)
+            )
+        return out
+
+
+@dataclass(frozen=True)
+class KroneckerSum(LinearOperator):
+    """Q_1 (+) ... (+) Q_n: the rate of a token whose factors move independently, one at a time."""
+
+    factors: tuple[LinearOperator, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of the factors."""
+        return tuple(factor.size for factor in self.factors)
+
+    @property
+    def size(self) -> int:
+        return prod(self.sizes)
+
+    def vecmat(self, v: Tensor) -> Tensor:
+        return torch.stack(
+            [_along(factor, v, self.sizes, axis) for axis, factor in enumerate(self.factors)]
+        ).sum(0)
+
+    def rows(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        return self._gather(x, dtype, "rows")
+
+    def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        return self._gather(y, dtype, "columns")
+
+    def _gather(self, x: Tensor, dtype: torch.dtype, side: str) -> Tensor:
+        parts = _split(x, self.sizes)
+        here = [
+            torch.nn.functional.one_hot(p, k).to(dtype)
+            for p, k in zip(parts, self.sizes, strict=True)
+        ]
+        moves = [getattr(f, side)(p, dtype) for f, p in zip(self.factors, parts, strict=True)]
+        terms = [_outer([*here[:i], moves[i], *here[i + 1 :]]) for i in range(len(parts))]
+        return torch.stack(terms).sum(0)
+
+    def inverse(self) -> LinearOperator:
+        raise ValueError(
+            "A rate matrix has rows that sum to 0, so it has no inverse; take the inverse "
+            "of its exponential."
+        )
+
+    def exp(self, sigma: Tensor) -> KroneckerProduct:
+        return KroneckerProduct(tuple(factor.exp(sigma) for factor in self.factors))
+
+    def __matmul__(self, other: LinearOperator) -> LinearOperator:
+        raise ValueError(
+            "Two rate matrices are multiplied through their exponentials, not directly."
+        )

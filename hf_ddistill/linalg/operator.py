@@ -1,0 +1,66 @@
+"""What every operator can do.
+
+An operator is a (batch of) K x K matrix M that acts on row vectors: `vecmat(v)` is v M. A batched
+operator has one matrix for each row of the batch; its coefficients have shape (B,) and broadcast
+over the positions of (B, L, K).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.linalg.draw import categorical
+from hf_ddistill.shapes import Generators
+
+
+class LinearOperator(ABC):
+    """A (batch of) structured K x K matrix; its coefficients are float64 and are cast once, to the
+    dtype that they meet."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """K."""
+
+    @abstractmethod
+    def vecmat(self, v: Tensor) -> Tensor:
+        """v M for v of shape (B, L, K), or (..., K) where the operator is not batched."""
+
+    @abstractmethod
+    def rows(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """M[x, :] for tokens x of shape (B, L): (B, L, K)."""
+
+    @abstractmethod
+    def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """M[:, y] for tokens y of shape (B, L): (B, L, K)."""
+
+    @abstractmethod
+    def inverse(self) -> LinearOperator:
+        """The inverse matrix, of the same structure."""
+
+    @abstractmethod
+    def exp(self, sigma: Tensor) -> LinearOperator:
+        """exp(sigma M) for sigma of shape () or (B,); only for an operator that is not batched."""
+
+    @abstractmethod
+    def __matmul__(self, other: LinearOperator) -> LinearOperator:
+        """The product of two operators of one structure (and one basis)."""
+
+    def draw(self, x: Tensor, generator: Generators = None) -> Tensor:
+        """A token from each row M[x, :]; rows must be distributions. Overridden where no (B, L, K)
+        is needed."""
+        return categorical(self.rows(x), generator)
+
+    def dense(self) -> Tensor:
+        """The matrix itself, (..., K, K): for tests and small spaces."""
+        return self.vecmat(torch.eye(self.size, dtype=torch.float64))
+
+
+def spread(coefficient: Tensor, like: Tensor) -> Tensor:
+    """A float64 coefficient of shape () or (B,) cast once and shaped to broadcast over (B, L,
+    K)."""
+    coefficient = coefficient.to(device=like.device, dtype=like.dtype)
+    return coefficient[:, None, None] if coefficient.ndim else coefficient

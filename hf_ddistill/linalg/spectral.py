@@ -1,0 +1,66 @@
+"""S diag(lambda) S^-1 with a fixed basis: functions of one matrix, which all commute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.linalg.operator import LinearOperator
+
+
+@dataclass(frozen=True)
+class Spectral(LinearOperator):
+    """S diag(lambda) S^-1; the basis may be complex, what comes out is real.
+
+    Args:
+        basis: S, (K, K), float64 or complex128, eigenvectors in columns.
+        dual: S^-1, (K, K).
+        eigenvalues: lambda, (K,) or (B, K).
+    """
+
+    basis: Tensor
+    dual: Tensor
+    eigenvalues: Tensor
+
+    @property
+    def size(self) -> int:
+        return self.basis.shape[0]
+
+    def _apply(self, v: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        wide = first.dtype if first.is_complex() else torch.float64
+        values = self.eigenvalues.to(v.device)
+        values = values[:, None, :] if values.ndim == 2 else values
+        out = ((v.to(wide) @ first.to(v.device)) * values) @ second.to(v.device)
+        return (out.real if out.is_complex() else out).to(v.dtype)
+
+    def vecmat(self, v: Tensor) -> Tensor:
+        return self._apply(v, self.basis, self.dual)
+
+    def rows(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        return self._apply(
+            torch.nn.functional.one_hot(x, self.size).double(), self.basis, self.dual
+        ).to(dtype)
+
+    def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        return self._apply(
+            torch.nn.functional.one_hot(y, self.size).double(), self.dual.mT, self.basis.mT
+        ).to(dtype)
+
+    def inverse(self) -> Spectral:
+        return replace(self, eigenvalues=1 / self.eigenvalues)
+
+    def exp(self, sigma: Tensor) -> Spectral:
+        sigma = torch.as_tensor(sigma, dtype=torch.float64)
+        return replace(
+            self, eigenvalues=torch.exp(sigma[..., None] * self.eigenvalues.to(sigma.device))
+        )
+
+    def __matmul__(self, other: LinearOperator) -> Spectral:
+        if not isinstance(other, Spectral) or other.basis is not self.basis:
+            raise ValueError(
+                "A product of spectral operators needs one basis; multiply functions of "
+                "the same matrix."
+            )
+        return replace(self, eigenvalues=self.eigenvalues * other.eigenvalues)

@@ -1,0 +1,26 @@
+"""Networks of discrete diffusion models, registered with the Auto classes of transformers."""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+
+from hf_ddistill.models.as_denoiser import as_denoiser, unwrapped
+from hf_ddistill.models.configuration_ddit import DDiTConfig
+from hf_ddistill.models.modeling_ddit import (
+    DDiTForDiscreteDiffusion,
+    DDiTModel,
+    DDiTPreTrainedModel,
+)
+
+AutoConfig.register(DDiTConfig.model_type, DDiTConfig, exist_ok=True)
+AutoModel.register(DDiTConfig, DDiTModel, exist_ok=True)
+AutoModelForMaskedLM.register(DDiTConfig, DDiTForDiscreteDiffusion, exist_ok=True)
+
+__all__ = [
+    "DDiTConfig",
+    "DDiTForDiscreteDiffusion",
+    "DDiTModel",
+    "DDiTPreTrainedModel",
+    "as_denoiser",
+    "unwrapped",
+]

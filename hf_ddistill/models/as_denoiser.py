@@ -1,0 +1,138 @@
+"""From a model with logits to a `Denoiser`: the one seam between transformers and the core.
+
+What a model was trained for stands in `config.discrete_diffusion`:
+`{"process": {...}, "schedule": {...}, "parameterization": "..."}`; `save_pretrained` keeps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.modeling_utils import PreTrainedModel
+
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.parameterizations import Denoiser, Parameterization
+from hf_ddistill.processes import Absorbing
+from hf_ddistill.schedules import LogLinear
+
+
+@dataclass(frozen=True)
+class ModelNetwork:
+    """A model called as a network: (x_t, t, **condition) -> logits (B, L, K).
+
+    Args:
+        model: has logits; may be wrapped (PEFT, data parallel).
+        inputs: the names that the unwrapped model's `forward` takes.
+        adapters: False calls a PEFT model with its adapters off, in eval mode and without
+            gradients: the frozen base as a teacher, without a second copy.
+    """
+
+    model: torch.nn.Module
+    inputs: frozenset[str]
+    adapters: bool = True
+
+    def __call__(
+        self, x_t: Tensor, t: Tensor, *, at: Tensor | None = None, **condition: Any
+    ) -> Tensor:
+        given = {key: value for key, value in condition.items() if value is not None}
+        unknown = sorted(set(given) - self.inputs)
+        if unknown:
+            raise ValueError(
+                f"{type(self.model).__name__} takes no input {', '.join(unknown)}; it takes: "
+                f"{', '.join(sorted(self.inputs))}."
+            )
+        if "class_labels" in given:
+            # A negative label asks for the null class, which stands behind all others.
+            null = unwrapped(self.model).config.num_classes
+            given["class_labels"] = given["class_labels"].where(given["class_labels"] >= 0, null)
+        if "timesteps" in self.inputs:
+            given["timesteps"] = t.float()
+        if at is not None and "at" in self.inputs:
+            given["at"] = at
+        if self.adapters:
+            logits = self.model(input_ids=x_t, **given).logits
+        else:
+            with base_model(self.model):
+                logits = self.model(input_ids=x_t, **given).logits
+        if not bool(logits.isfinite().all()):
+            raise ValueError(f"{type(self.model).__name__} gives logits that are NaN or infinite.")
+        return logits[at] if at is not None and "at" not in self.inputs else logits
+
+
+@contextlib.contextmanager
+def base_model(model: torch.nn.Module):  # noqa: ANN201 (a context manager)
+    """Within it a PEFT model is its own frozen base: adapters off, eval mode, no gradients."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), model.disable_adapter():
+            yield model
+    finally:
+        model.train(training)
+
+
+def as_denoiser(
+    model: PreTrainedModel,
+    diffusion: Diffusion | None = None,
+    parameterization: Parameterization | str | None = None,
+    *,
+    adapters: bool = True,
+) -> Denoiser:
+    """A `Denoiser` around any model with logits; what is resolved is entered in the model's config.
+
+    Args:
+        model: a `PreTrainedModel`, or one wrapped by PEFT or for data parallelism.
+        diffusion: read from `config.discrete_diffusion` if not given; a masked LM without that
+            entry gets Absorbing with its mask token, and LogLinear.
+        parameterization: read in the same way; "subs" for Absorbing, else "conditional".
+        adapters: False for the frozen base of a PEFT model.
+
+    Raises:
+        ValueError: if there is neither an entry nor a mask token, or the process is over another
+            vocabulary than the model's.
+    """
+    inner = unwrapped(model)
+    if not adapters:
+        # The base is called as it is, not through hooks that wait for gradients.
+        model = unwrapped(model, keep_adapters=True)
+    entry = dict(getattr(inner.config, "discrete_diffusion", None) or {})
+    if diffusion is None:
+        diffusion = Diffusion.from_config(entry) if entry else _masked(inner)
+    if parameterization is None:
+        default = "subs" if diffusion.reveals else "conditional"
+        parameterization = entry.get("parameterization", default)
+    parameterization = Parameterization.from_config(parameterization)
+    if diffusion.vocab_size != inner.config.vocab_size:
+        raise ValueError(
+            f"The process has vocab_size={diffusion.vocab_size}, {type(inner).__name__} "
+            f"{inner.config.vocab_size}: both count the mask token, and must agree."
+        )
+    known = parameterization.to_config()
+    known = known["type"] if parameterization == type(parameterization)() else known
+    inner.config.discrete_diffusion = {**entry, **diffusion.to_config(), "parameterization": known}
+    inputs = frozenset(inspect.signature(inner.forward).parameters) - {"self", "kwargs", "labels"}
+    return Denoiser(ModelNetwork(model, inputs, adapters), diffusion, parameterization)
+
+
+def unwrapped(model: torch.nn.Module, keep_adapters: bool = False) -> PreTrainedModel:
+    """The model itself, without the wrappers of data parallelism and (unless kept) of PEFT."""
+    while hasattr(model, "module"):
+        model = model.module
+    adapted = hasattr(model, "get_base_model")
+    return model.get_base_model() if adapted and not keep_adapters else model
+
+
+def _masked(model: PreTrainedModel) -> Diffusion:
+    mask = getattr(model.config, "mask_token_id", None)
+    if mask is None:
+        raise ValueError(
+            f"{type(model).__name__} says neither in config.discrete_diffusion what process it "
+            "was trained for, nor in config.mask_token_id which token is the mask; pass "
+            "`diffusion=`, or set config.mask_token_id = tokenizer.mask_token_id."
+        )
+    return Diffusion(Absorbing(model.config.vocab_size, mask), LogLinear())

@@ -1,0 +1,7 @@
+"""What training minimises: one method, one file."""
+
+from hf_ddistill.objectives.ecd import ECD
+from hf_ddistill.objectives.nelbo import NELBO
+from hf_ddistill.objectives.objective import Objective
+
+__all__ = ["ECD", "NELBO", "Objective"]

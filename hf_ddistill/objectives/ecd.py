@@ -1,0 +1,121 @@
+"""ECD: exact conditional distribution matching (Gao, Sun, 2025, arXiv:2512.12889).
+
+Markov decomposition for s < t:  p(x_0 | x_t) = sum_{x_s} p(x_0 | x_s) p(x_s | x_t).
+The student at x_t is trained on the teacher at x_s, x_s being drawn from the student's own step
+(Eq. 11); both conditionals come from ratios by Eq. 8 (`parameterizations.recover`), which is the
+identity for networks that predict x_0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings import (
+    Coupling,
+    Local,
+    StudentStep,
+    TimeSampler,
+    TrainingStep,
+    UniformTimes,
+)
+from hf_ddistill.divergences import CrossEntropy, Divergence
+from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.shapes import Scalar, Times
+
+WEIGHTINGS = ("uniform", "likelihood", "adaptive")
+
+
+@dataclass(frozen=True)
+class ECD(Objective):
+    """E w(t) sum_i D(p_teacher(x_0^i | x_s), p_student(x_0^i | x_t)), Algorithm 1.
+
+    With x_s from the true reverse kernel (`coupling="forward"`) and the cross entropy, the teacher
+    itself is the optimum at every t: the student can copy it and no more. With the student's own
+    steps the optimum has the marginals of more steps, not their joint law.
+
+    Args:
+        divergence: D; the paper's is the cross entropy. One that is infinite against a point mass
+            (reverse KL, Jeffreys) leaves out the tokens that x_s has revealed.
+        coupling: how x_s is drawn: "student" (the paper's), "forward", "teacher", "shared_noise".
+        times: "uniform_times" (one-step form), "grid_times" (few-step form), "adaptive_times".
+        weighting: w(t): "uniform", "likelihood" (sigma' alpha / (1 - alpha), that of the bound), or
+            "adaptive" (one over the running loss at that t, so that every t counts alike).
+        top_k: match the teacher's k likeliest tokens and the rest as one; None for all.
+        vocab_chunk: tokens of the vocabulary at a time; None for all at once.
+    """
+
+    divergence: Divergence = field(default_factory=CrossEntropy)
+    coupling: Coupling = field(default_factory=StudentStep)
+    times: TimeSampler = field(default_factory=UniformTimes)
+    weighting: str = "uniform"
+    top_k: int | None = None
+    vocab_chunk: int | None = None
+    id: ClassVar[str] = "ecd"
+    peers: ClassVar[tuple[str, ...]] = ("teacher",)
+    citation: ClassVar[str] = (
+        "Gao, Sun, Distillation of Discrete Diffusion by Exact Conditional Distribution Matching, "
+        "2025, arXiv:2512.12889"
+    )
+
+    def __post_init__(self) -> None:
+        for name, family in (
+            ("divergence", Divergence),
+            ("coupling", Coupling),
+            ("times", TimeSampler),
+        ):
+            object.__setattr__(self, name, family.from_config(getattr(self, name)))
+        if self.weighting not in WEIGHTINGS:
+            raise ValueError(
+                f"Unknown weighting {self.weighting!r}; there are: {', '.join(WEIGHTINGS)}."
+            )
+        if self.top_k is not None and self.vocab_chunk is not None:
+            raise ValueError("top_k and vocab_chunk exclude each other; give one of the two.")
+
+    def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
+        s, t, correction = self.times.draw(step)
+        x_t, past = self.coupling.draw(step, s, t)
+        student = step.look(step.student, x_t, t)
+        x_s = past(student)
+        with torch.no_grad():
+            # Where x_t is open x_s may be certain: the teacher's conditional is then a point mass.
+            teacher = step.look(step.peers["teacher"], x_s, s, student.where)
+        distance = self._distance(teacher, student)
+        if not self.divergence.finite:
+            distance = distance * step.diffusion.undetermined(x_s)[student.where][:, None]
+        tokens = student.per_token(distance)
+        lengths = tokens.shape[1] if step.attend is None else step.attend.sum(1).clamp_min(1)
+        losses = tokens.sum(1) / lengths
+        weights = (self._weights(step, t, losses) * correction).to(losses)
+        self.times.learn(step, s, t, losses)
+        step.record["divergence"] = losses.detach().mean()
+        step.record["mean_t"] = t.mean()
+        step.record["revealed"] = (x_s != x_t).double().mean()
+        return {"student": (weights * losses).mean()}
+
+    def _distance(self, teacher: Local, student: Local) -> Tensor:
+        log_p, log_q = teacher.prediction.log_conditional, student.prediction.log_conditional
+        if self.top_k is not None:
+            return self.divergence.top_k(log_p, log_q, self.top_k)
+        if self.vocab_chunk is not None:
+            return self.divergence.chunked(log_p, log_q, self.vocab_chunk)
+        return self.divergence(log_p, log_q)
+
+    def _weights(self, step: TrainingStep, t: Times, losses: Tensor) -> Tensor:
+        if self.weighting == "uniform":
+            return torch.ones_like(t)
+        if self.weighting == "likelihood":
+            schedule = step.diffusion.schedule
+            return schedule.rate(t) / torch.expm1(schedule.sigma(t))
+        cells = 16
+        running = step.memory.setdefault("ecd_loss", torch.zeros(cells, dtype=torch.float64))
+        cell = ((t * cells).ceil().long() - 1).clamp(0, cells - 1).cpu()
+        for index in cell.unique().tolist():
+            mean = losses.detach()[(cell == index).to(losses.device)].double().mean().cpu()
+            running[index] = mean if running[index] == 0 else 0.9 * running[index] + 0.1 * mean
+        # A floor at a tenth of the mean: a time that is solved must not take all the weight.
+        weights = 1 / running[cell].clamp_min(0.1 * float(running[running > 0].mean()))
+        return (weights / weights.mean()).to(t.device)

@@ -1,0 +1,24 @@
+"""The contract of an objective."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from hf_ddistill.configurable import Configurable
+from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.shapes import Scalar
+
+
+class Objective(Configurable, ABC):
+    """A loss for each network that it trains; its settings are the fields of a frozen dataclass.
+
+    `peers` names the other networks that it needs: "teacher" (frozen), "ema" (the running mean of
+    the student). It never sees a Trainer.
+    """
+
+    peers: ClassVar[tuple[str, ...]] = ("teacher",)
+
+    @abstractmethod
+    def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
+        """{"student": loss, ...}, in nats per token of the batch."""

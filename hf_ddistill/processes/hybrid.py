@@ -1,0 +1,110 @@
+"""Mask and uniform noise together (GIDD), in closed form although the mixture changes on the
+way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.linalg import ScalarPlusLowRank
+from hf_ddistill.processes.process import Process, check_mask, check_vocabulary, point_mass
+
+
+@dataclass(frozen=True)
+class Hybrid(Process):
+    """P_0t = a I + 1 (m e_mask + u unif)^T with the shares a, m, u of the data, of masks and of
+    uniform tokens.
+
+    With the share of noise tau = 1 - exp(-sigma) (it is t under LogLinear) and c = B sqrt(tau (1 -
+    tau)), B = 2 w / (1 - w):  a = (1 - tau) / (1 + c),  m = tau / (1 + c),  u = c / (1 + c).  So
+    the share of uniform tokens rises to w halfway and is gone at the end, where all is mask (GIDD,
+    Eq. 8 with gamma = 1). With `constant=True` the mixture stays the same: a = 1 - tau, m = (1 -
+    w) tau, u = w tau, a commuting process.
+
+    Args:
+        vocab_size: K, the mask included; uniform tokens are drawn from the other K - 1.
+        uniform: w in [0, 1), the mixing weight; 0 is Absorbing.
+        mask_token_id: the last token where it is not given.
+        constant: keep the mixture the same at all times.
+    """
+
+    vocab_size: int
+    uniform: float = 0.1
+    mask_token_id: int | None = None  # type: ignore[assignment]
+    constant: bool = False
+    citation: ClassVar[str] = (
+        "von Rutte et al., Generalized Interpolating Discrete Diffusion, 2025, arXiv:2503.04482"
+    )
+
+    def __post_init__(self) -> None:
+        check_vocabulary(self.vocab_size, 3)
+        if self.mask_token_id is None:
+            object.__setattr__(self, "mask_token_id", self.vocab_size - 1)
+        check_mask(self.mask_token_id, self.vocab_size)
+        if not 0 <= self.uniform < 1:
+            raise ValueError(f"uniform, the mixing weight, must lie in [0, 1), got {self.uniform}.")
+
+    @cached_property
+    def _laws(self) -> Tensor:
+        mask = point_mass(self.mask_token_id, self.vocab_size)
+        return torch.stack([mask, (1 - mask) / (self.vocab_size - 1)], 1)
+
+    @cached_property
+    def _ones(self) -> Tensor:
+        return torch.ones(self.vocab_size, 2, dtype=torch.float64)
+
+    def shares(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """What is left of the data (...,) and the shares of mask and of uniform tokens (..., 2) at
+        a total noise."""
+        alpha, tau = torch.exp(-sigma), -torch.expm1(-sigma)
+        if self.constant:
+            return alpha, torch.stack([(1 - self.uniform) * tau, self.uniform * tau], -1)
+        c = 2 * self.uniform / (1 - self.uniform) * torch.sqrt(tau * alpha)
+        return alpha / (1 + c), torch.stack([tau, c], -1) / (1 + c)[..., None]
+
+    def _operator(self, scalar: Tensor, weights: Tensor) -> ScalarPlusLowRank:
+        return ScalarPlusLowRank(scalar, self._ones, torch.diag_embed(weights), self._laws)
+
+    def kernel(self, sigma_s: Tensor, sigma_t: Tensor) -> ScalarPlusLowRank:
+        sigma_s, sigma_t = torch.as_tensor(sigma_s).double(), torch.as_tensor(sigma_t).double()
+        (left_s, noise_s), (left_t, noise_t) = self.shares(sigma_s), self.shares(sigma_t)
+        left = left_t / left_s
+        return self._operator(left, noise_t - left[..., None] * noise_s)
+
+    def rate(self, sigma: Tensor | None = None) -> ScalarPlusLowRank:
+        """dP_st / d sigma_t at s = t; at sigma = log 2 (half the noise) where no total noise is
+        given."""
+        sigma = (
+            torch.tensor(2.0, dtype=torch.float64).log()
+            if sigma is None
+            else torch.as_tensor(sigma).double()
+        )
+        # exact derivatives of the closed form: d tau / d sigma = alpha, d c / d sigma = c (alpha -
+        # tau) / (2 tau)
+        alpha, tau = torch.exp(-sigma), -torch.expm1(-sigma)
+        if self.constant:
+            one = torch.ones_like(sigma)
+            return self._operator(
+                -one, torch.stack([(1 - self.uniform) * one, self.uniform * one], -1)
+            )
+        c = 2 * self.uniform / (1 - self.uniform) * torch.sqrt(tau * alpha)
+        slope = c * (alpha - tau) / (2 * tau)
+        scalar = -1 - slope / (1 + c)
+        # (m_t)' = ((tau / (1 + c))' - a' / a m_t), and the same for u_t
+        mask = (alpha + tau) / (1 + c)
+        uniform = (slope + c) / (1 + c)
+        return self._operator(scalar, torch.stack([mask, uniform], -1))
+
+    def limit(self) -> Tensor:
+        weights = torch.tensor(
+            [1 - self.uniform, self.uniform] if self.constant else [1.0, 0.0], dtype=torch.float64
+        )
+        return self._laws @ weights
+
+    @classmethod
+    def example(cls, vocab_size: int) -> Self:
+        return cls(vocab_size, uniform=0.2)

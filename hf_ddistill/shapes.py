@@ -1,0 +1,26 @@
+"""Names for the shapes that travel through the house.
+
+B batch, L sequence length, K vocabulary size (mask included, where there is one). A time is in [0,
+1]: 0 is data, 1 is noise. Log-probabilities are natural logarithms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+Tokens: TypeAlias = Int64[Tensor, "B L"]
+Times: TypeAlias = Float[Tensor, "B"]
+Probs: TypeAlias = Float[Tensor, "B L K"]
+LogProbs: TypeAlias = Float[Tensor, "B L K"]
+Where: TypeAlias = Bool[Tensor, "B L"]
+PerToken: TypeAlias = Float[Tensor, "B L"]
+Scalar: TypeAlias = Float[Tensor, ""]
+Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
+
+#: What stands for log 0: finite, so that 0 * log 0 is 0 and a gradient through it is not NaN.
+LOG_ZERO = -1.0e6

@@ -1,0 +1,78 @@
+"""Model cards that say what was done and what was measured, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+TEMPLATE = Path(__file__).with_name("model_card.md")
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card tells.
+
+    Args:
+        name: of the model.
+        objective: its configuration; `citation` is that of its paper.
+        diffusion: process, schedule and parameterization.
+        steps: network calls per sample that the model is meant for.
+        teacher: name of the teacher; None for a model trained on data alone.
+        data: what it was trained on, in words; None if not known.
+        rows: measured figures, flat rows with the same keys.
+        training: settings of the run worth telling.
+        license: of the weights.
+        tags: more tags.
+    """
+
+    name: str
+    objective: Mapping[str, Any]
+    citation: str
+    diffusion: Mapping[str, Any]
+    steps: int
+    teacher: str | None = None
+    data: str | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None
+    tags: Sequence[str] = ()
+
+
+def write_card(folder: str | Path, facts: CardFacts) -> ModelCard:
+    """Write README.md into `folder`."""
+    kind = "distilled" if facts.teacher else "trained"
+    data = ModelCardData(
+        library_name="hf_ddistill",
+        license=facts.license,
+        base_model=facts.teacher if facts.teacher and "/" in facts.teacher else None,
+        tags=["discrete-diffusion", kind, facts.objective["type"], *facts.tags],
+        model_name=facts.name,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        facts=facts,
+        objective=json.dumps(dict(facts.objective), indent=2),
+        diffusion=json.dumps(dict(facts.diffusion), indent=2),
+        table=table(facts.rows),
+    )
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    card.save(Path(folder) / "README.md")
+    return card
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Flat rows as a Markdown table, floats to four significant digits."""
+    if not rows:
+        return "Nothing has been measured yet."
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [keys, ["---"] * len(keys)]
+    for row in rows:
+        cells = [row.get(key, "") for key in keys]
+        lines.append([f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,300 @@
+"""The import law and the budgets of the house, held by parsing the package: nothing is imported.
+
+A *room* is a top-level name of the package, `hf_ddistill/ROOM.py` or `hf_ddistill/ROOM/`; the
+package's own `__init__` is the room "". A *floor* is a set of rooms; a module imports only from
+rooms on floors below its own. A *finding* is one line that names the place and what is wrong.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+FLOORS = (  # lowest first; rooms on one floor never import each other
+    {"shapes", "configurable"},
+    {"linalg", "schedules", "divergences"},
+    {"processes"},
+    {"diffusion"},
+    {"parameterizations"},
+    {"reverse", "teachers"},
+    {"couplings", "exact"},
+    {"objectives", "schedulers", "models"},
+    {"convert", "training", "pipelines"},
+    {"evaluation"},
+    {"hub"},
+    {""},
+    {"cli"},
+)
+CORE = set().union(*FLOORS[:7]) | {"objectives"}
+HUGGING_FACE = {"accelerate", "datasets", "diffusers", "evaluate", "huggingface_hub", "peft"}
+HUGGING_FACE |= {"safetensors", "tokenizers", "transformers", "trl"}
+OPTIONAL = {"psutil"}  # pyproject's extras: the only imports that may stand inside a function
+
+MAX_FILE, MAX_FUNCTION, MAX_POSITIONAL, MAX_INHERITANCE, MAX_EXAMPLE = 300, 60, 6, 2, 79
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name: the module it comes from, as far as the package knows it."""
+
+    target: str
+    name: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Module:
+    """One parsed file of the package, by its dotted name."""
+
+    name: str
+    path: Path
+    text: str
+    tree: ast.Module
+
+    @property
+    def room(self) -> str:
+        return room_of(self.name)
+
+    def place(self, line: int = 1) -> str:
+        return f"{self.path}:{line}"
+
+    def nodes(self, kind: type) -> Iterator[ast.AST]:
+        return (node for node in ast.walk(self.tree) if isinstance(node, kind))
+
+
+@dataclass(frozen=True)
+class House:
+    """All modules of a package, and what they import."""
+
+    package: str
+    modules: dict[str, Module]
+
+    @classmethod
+    def read(cls, package: Path) -> House:
+        modules = {}
+        for path in sorted(package.rglob("*.py")):
+            relative = path.relative_to(package.parent)
+            parts = relative.with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            text = path.read_text()
+            modules[name] = Module(name, relative, text, ast.parse(text))
+        return cls(package.name, modules)
+
+    def imports(self) -> Iterator[tuple[Module, Import]]:
+        """Every import of every module."""
+        for module in self.modules.values():
+            for imported in self.imports_under(module.tree, module):
+                yield module, imported
+
+    def imports_under(self, tree: ast.AST, module: Module) -> Iterator[Import]:
+        """Every import under `tree`, a part of `module`; `from package import module` is one."""
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield Import(alias.name, "", node.lineno)
+            elif isinstance(node, ast.ImportFrom):
+                base = node.module or ""
+                if node.level:
+                    is_package = module.path.name == "__init__.py"
+                    parts = module.name.split(".")
+                    parts = parts[: len(parts) + is_package - node.level]
+                    base = ".".join([*parts, base] if base else parts)
+                for alias in node.names:
+                    inner = f"{base}.{alias.name}"
+                    target = inner if inner in self.modules else base
+                    yield Import(target, alias.name, node.lineno)
+
+    def classes(self) -> dict[str, set[str]]:
+        """The name of every class, with the names of its bases."""
+        every = (node for m in self.modules.values() for node in m.nodes(ast.ClassDef))
+        return {node.name: bases(node) for node in every}
+
+
+def room_of(name: str) -> str:
+    """The room of a module of the package."""
+    return (name.split(".") + [""])[1]
+
+
+def bases(node: ast.ClassDef) -> set[str]:
+    """The names of a class's bases, without their modules and type arguments."""
+    return {ast.unparse(base).split("[")[0].rsplit(".")[-1] for base in node.bases}
+
+
+def imports_go_downwards(house: House) -> Iterator[str]:
+    level = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+    for module in house.modules.values():
+        if module.room not in level:
+            yield f"{module.place()}: {module.room!r} stands on no floor of the import law"
+    for module, imported in house.imports():
+        here, there = module.room, room_of(imported.target)
+        if imported.target.split(".")[0] != house.package or here == there:
+            continue
+        if level.get(there, -1) >= level.get(here, len(FLOORS)):
+            names = f"{here or '__init__'} imports {there or '__init__'}"
+            yield f"{module.place(imported.line)}: {names}, not downwards"
+
+
+def no_module_imports_itself_in_a_circle(house: House) -> Iterator[str]:
+    graph = {name: set() for name in house.modules}
+    for module, imported in house.imports():
+        graph[module.name] |= {imported.target} & house.modules.keys() - {module.name}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        yield f"circle: {' <- '.join(error.args[1])}"
+
+
+def the_core_imports_no_hugging_face_library(house: House) -> Iterator[str]:
+    for module, imported in house.imports():
+        library = imported.target.split(".")[0]
+        if module.room in CORE and library in HUGGING_FACE:
+            yield f"{module.place(imported.line)}: the core imports {library}"
+
+
+def the_trainer_names_no_objective(house: House) -> Iterator[str]:
+    classes = house.classes()
+
+    def is_objective(name: str) -> bool:
+        return any(base == "Objective" or is_objective(base) for base in classes.get(name, ()))
+
+    for module, imported in house.imports():
+        if module.room == "training" and is_objective(imported.name):
+            yield f"{module.place(imported.line)}: the Trainer names {imported.name}"
+
+
+def no_import_stands_inside_a_function(house: House) -> Iterator[str]:
+    for module in house.modules.values():
+        for function in module.nodes(Function):
+            for imported in house.imports_under(function, module):
+                if imported.target.split(".")[0] not in OPTIONAL:
+                    place = module.place(imported.line)
+                    yield f"{place}: {function.name} imports {imported.target} inside itself"
+
+
+def sizes_are_within_budget(house: House) -> Iterator[str]:
+    for module in house.modules.values():
+        if (lines := module.text.count("\n")) > MAX_FILE:
+            yield f"{module.place()}: {lines} lines, over {MAX_FILE}"
+        if module.path.name == "utils.py":
+            yield f"{module.place()}: a file is named for what it holds, never utils.py"
+        for function in module.nodes(Function):
+            documented = ast.get_docstring(function) is not None and len(function.body) > 1
+            body = function.end_lineno - function.body[documented].lineno + 1
+            place = f"{module.place(function.lineno)}: {function.name}"
+            if body > MAX_FUNCTION:
+                yield f"{place}: {body} lines of body, over {MAX_FUNCTION}"
+            arguments = function.args.posonlyargs + function.args.args
+            count = sum(argument.arg not in {"self", "cls"} for argument in arguments)
+            if count > MAX_POSITIONAL and function.name != "__init__":  # configurations are wide
+                yield f"{place}: {count} positional parameters"
+
+
+def inheritance_is_shallow(house: House) -> Iterator[str]:
+    own = house.classes()
+
+    def depth(name: str) -> int:
+        return max((1 + depth(base) for base in own[name] & own.keys() - {name}), default=0)
+
+    for name in own:
+        if depth(name) > MAX_INHERITANCE:
+            yield f"class {name}: {depth(name)} levels of our own inheritance"
+
+
+def public_names_are_documented(house: House) -> Iterator[str]:
+    for module in house.modules.values():
+        if module.tree.body and not ast.get_docstring(module.tree):
+            yield f"{module.place()}: a module without a docstring"
+        for node in module.tree.body:
+            is_public = isinstance(node, Function | ast.ClassDef) and node.name[0] != "_"
+            if is_public and not ast.get_docstring(node):
+                yield f"{module.place(node.lineno)}: {node.name}: public, no docstring"
+
+
+CHECKS: tuple[Callable[[House], Iterator[str]], ...] = (
+    imports_go_downwards,
+    no_module_imports_itself_in_a_circle,
+    the_core_imports_no_hugging_face_library,
+    the_trainer_names_no_objective,
+    no_import_stands_inside_a_function,
+    sizes_are_within_budget,
+    inheritance_is_shallow,
+    public_names_are_documented,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_house_law(check):
+    found = list(check(House.read(ROOT / "hf_ddistill")))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(("folder", "limit"), [("tests", MAX_FILE), ("examples", MAX_EXAMPLE)])
+def test_a_file_outside_the_package_is_not_too_long(folder, limit):
+    lines = {path: path.read_text().count("\n") for path in (ROOT / folder).rglob("*.py")}
+    assert not {str(path): count for path, count in lines.items() if count > limit}
+
+
+LONG = "def run():\n" + '    """Run."""\n' + "    pass\n" * (MAX_FUNCTION + 1)
+VIOLATIONS = {  # files of a toy package, and words of the one finding that they must cause
+    "upwards": ({"diffusion.py": "from .reverse import x\n"}, "diffusion imports reverse"),
+    "sideways": ({"exact/a.py": "import toy.couplings\n"}, "exact imports couplings"),
+    "the face": ({"hub.py": "from toy import x\n"}, "hub imports __init__"),
+    "wide face": ({"__init__.py": "from . import cli\n", "cli.py": ""}, "__init__ imports cli"),
+    "no floor": ({"helpers.py": ""}, "'helpers' stands on no floor"),
+    "circle": (
+        {"linalg/a.py": "from .b import x\n", "linalg/b.py": "from toy.linalg import a\n"},
+        "toy.linalg.a <-",
+    ),
+    "core": ({"schedules.py": "import transformers.utils\n"}, "core imports transformers"),
+    "objective": (
+        {
+            "objectives/ecd.py": 'class ECD(Objective[int]):\n    """One."""\n',
+            "training/t.py": "from toy.objectives.ecd import ECD\n",
+        },
+        "the Trainer names ECD",
+    ),
+    "inside": ({"cli.py": "def _f():\n    import peft\n"}, "_f imports peft inside itself"),
+    "long file": ({"shapes.py": "\n" * (MAX_FILE + 1)}, f"lines, over {MAX_FILE}"),
+    "long function": ({"shapes.py": LONG}, f"run: {MAX_FUNCTION + 1} lines of body"),
+    "utils": ({"linalg/utils.py": ""}, "never utils.py"),
+    "parameters": ({"shapes.py": "def _f(a, b, c, d, e, f, g):\n    pass\n"}, "7 positional"),
+    "depth": (
+        {"shapes.py": "class _A: ...\nclass _B(_A): ...\nclass _C(_B): ...\nclass _D(_C): ...\n"},
+        "class _D: 3 levels",
+    ),
+    "docstring": ({"shapes.py": "class Shape: ...\n"}, "Shape: public, no docstring"),
+}
+
+
+def findings(folder: Path, files: dict[str, str]) -> list[str]:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('"""A toy."""\n' + text)
+    return [finding for check in CHECKS for finding in check(House.read(folder))]
+
+
+@pytest.mark.parametrize(("files", "expected"), VIOLATIONS.values(), ids=VIOLATIONS.keys())
+def test_a_broken_law_is_reported_once(tmp_path, files, expected):
+    found = findings(tmp_path / "toy", files)
+    assert len(found) == 1 and expected in found[0], found
+
+
+def test_what_the_law_allows_is_not_reported(tmp_path):
+    allowed = {
+        "__init__.py": "from toy.hub import push\n",
+        "hub.py": 'import psutil\nfrom . import models\ndef push():\n    """Push."""\n',
+        "models/__init__.py": "from .bert import Bert\n",
+        "models/bert.py": 'import transformers\nclass Bert:\n    """A model."""\n',
+        "training/t.py": "from toy.objectives import Objective\n",
+        "objectives/__init__.py": 'class Objective:\n    """One."""\n',
+        "cli.py": "import toy\nfrom toy import push\ndef _f():\n    import psutil\n",
+    }
+    assert findings(tmp_path / "toy", allowed) == []

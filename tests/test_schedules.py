@@ -1,0 +1,113 @@
+"""What every schedule promises: its noise grows, its rate is the derivative, its inverse is the inverse."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from hf_ddistill.schedules import Cosine, Geometric, Linear, LogLinear, Polynomial, Schedule
+
+OTHERS = [
+    LogLinear(eps=0.2),
+    Linear(1e-3, 7.0),
+    Cosine(power=2),
+    Geometric(1e-3, 1.0),
+    Polynomial(0.5, 0.1),
+]
+SCHEDULES = [Schedule.from_config(name) for name in Schedule.registry] + OTHERS
+each_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+
+
+@each_schedule
+def test_noise_grows_from_almost_none(schedule):
+    sigma = schedule.sigma(torch.linspace(0, 1, 101, dtype=torch.float64))
+    assert (sigma.diff() > 0).all()
+    assert 0 <= sigma[0] <= 1e-3
+    assert sigma.dtype == torch.float64
+
+
+@each_schedule
+def test_rate_is_the_derivative_of_the_noise(schedule):
+    t = torch.linspace(0.01, 0.99, 99, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(schedule.sigma(t).sum(), t)
+    torch.testing.assert_close(schedule.rate(t), slope, rtol=1e-10, atol=0)
+
+
+@each_schedule
+def test_inverse_gives_back_the_time(schedule):
+    t = torch.linspace(0.01, 1, 100, dtype=torch.float64)
+    torch.testing.assert_close(schedule.inverse(schedule.sigma(t)), t, rtol=0, atol=1e-9)
+
+
+@each_schedule
+def test_alpha_is_what_is_left(schedule):
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    torch.testing.assert_close(schedule.alpha(t), (-schedule.sigma(t)).exp())
+
+
+@each_schedule
+def test_float32_times_are_not_computed_in_float32(schedule):
+    t = torch.linspace(0.1, 0.9, 9)
+    for of in (schedule.sigma, schedule.rate, schedule.inverse):
+        assert torch.equal(of(t), of(t.double()))
+
+
+@each_schedule
+def test_json_keeps_the_schedule(schedule):
+    again = Schedule.from_config(json.loads(json.dumps(schedule.to_config())))
+    assert again == schedule and hash(again) == hash(schedule)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "alpha"),
+    [
+        (LogLinear(1e-3), lambda t: 1 - 0.999 * t),
+        (Linear(0.0, 3.0), lambda t: math.exp(-3 * t)),
+        (Cosine(1e-3), lambda t: 1e-3 + 0.999 * math.cos(math.pi * t / 2)),
+        (Cosine(1e-3, 2), lambda t: 1e-3 + 0.999 * math.cos(math.pi * t / 2) ** 2),
+        (Geometric(1e-2, 1.0), lambda t: math.exp(-(0.01 ** (1 - t)))),
+        (Polynomial(3.0, 1e-3), lambda t: 1 - 0.999 * (1 - (1 - t) ** 3)),
+    ],
+    ids=repr,
+)
+def test_alpha_is_the_published_form(schedule, alpha):
+    for t in (0.0, 0.3, 0.9, 1.0):
+        assert float(schedule.alpha(torch.tensor(t).double())) == pytest.approx(
+            alpha(float(torch.tensor(t))), abs=1e-12
+        )
+
+
+def test_polynomial_of_power_one_is_log_linear():
+    t = torch.linspace(0, 1, 21, dtype=torch.float64)
+    torch.testing.assert_close(Polynomial(1.0).sigma(t), LogLinear().sigma(t))
+    torch.testing.assert_close(Polynomial(1.0).rate(t), LogLinear().rate(t))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: LogLinear(0.0), "strictly between 0.0 and 1.0, got 0.0"),
+        (lambda: Cosine(1.0), "strictly between"),
+        (lambda: Cosine(power=3), "1 .cosine. or 2 .cosine squared., got 3"),
+        (lambda: Polynomial(power=0.0), "above 0, got 0.0"),
+        (lambda: Polynomial(eps=-1.0), "strictly between"),
+        (lambda: Geometric(0.0, 1.0), "above 0 and below sigma_max=1.0"),
+        (lambda: Linear(2.0, 1.0), "sigma_min=2.0"),
+        (lambda: Linear(-1.0, 1.0), "at least 0"),
+    ],
+)
+def test_settings_without_a_schedule_are_refused(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+def test_unknown_schedule_lists_those_that_exist():
+    with pytest.raises(ValueError, match="did you mean 'log_linear'") as error:
+        Schedule.from_config("loglinear")
+    assert all(name in str(error.value) for name in Schedule.registry)
+    with pytest.raises(ValueError, match="no setting 'epsilon'; it has: eps"):
+        Schedule.from_config({"type": "log_linear", "epsilon": 0.1})
+    with pytest.raises(ValueError, match="with a 'type', got 7"):
+        Schedule.from_config(7)
