@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +121,7 @@ class Diffusion:
         return {"process": self.process.to_config(), "schedule": self.schedule.to_config()}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, Any]) -> Diffusion:
         """The inverse of `to_config`; other keys are left to their owners."""
         if "process" not in config:
             raise ValueError(f"A diffusion needs a 'process', got the keys {sorted(config)}.")
@@ -134,9 +134,10 @@ class Diffusion:
 def times(t: Tensor | float) -> Tensor:
     """A time as float64; raises if it lies outside [0, 1]."""
     t = torch.as_tensor(t, dtype=torch.float64)
-    if t.numel() and not (float(t.min()) >= 0 and float(t.max()) <= 1):
-        raise ValueError(
-            f"Times run from 0 (data) to 1 (noise), got values from {float(t.min())} to "
-            f"{float(t.max())}."
-        )
+    if t.numel():
+        low, high = (float(end) for end in t.detach().aminmax())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"Times run from 0 (data) to 1 (noise), got values from {low} to {high}."
+            )
     return t

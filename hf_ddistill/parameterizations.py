@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,14 +37,16 @@ class Prediction:
         return score / score.gather(-1, x_t[..., None])
 
     def weights(self, column: Probs) -> Probs:
-        """w = p(x_0 | x_t) / P_0t[x_0, x_t] from the column of P_0t; 0 where x_0 cannot become x_t."""
+        """w = p(x_0 | x_t) / P_0t[x_0, x_t], given that column of P_0t; 0 where it is 0."""
         # A column of 1 where it is 0: a division by 0 that `where` drops still has a gradient, NaN.
         possible = torch.where(column > 0, column, torch.ones_like(column))
         weights = self.log_conditional.exp() / possible
         return torch.where(column > 0, weights, torch.zeros_like(column))
 
     @classmethod
-    def from_score(cls, score: Probs, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) -> Self:
+    def from_score(
+        cls, score: Probs, diffusion: Diffusion, x_t: Tokens, t: Tensor | float
+    ) -> Prediction:
         """ECD's recovery (Eq. 8) in closed form; negative probabilities (of ratios that no law has)
         are clamped.
 
@@ -52,6 +54,8 @@ class Prediction:
             ValueError: if a position is left with no mass, or the kernel cannot be inverted.
         """
         conditional = recover(score, diffusion, x_t, t).clamp_min(0)
+        noise = list(diffusion.process.noise_tokens)
+        conditional = conditional.index_fill(-1, torch.tensor(noise, device=x_t.device).long(), 0)
         total = conditional.sum(-1, keepdim=True)
         if not bool(((total > 0) & total.isfinite()).all()):
             raise ValueError(
@@ -69,7 +73,7 @@ def recover(score: Probs, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) 
 
 
 class Parameterization(Configurable, ABC):
-    """How a network's output (B, L, K) is read as log p(x_0 | x_t), and what output says a given one."""
+    """How a network's output (B, L, K) is read as log p(x_0 | x_t), and the way back."""
 
     @abstractmethod
     def to_log_conditional(
@@ -82,6 +86,10 @@ class Parameterization(Configurable, ABC):
         self, log_p: LogProbs, diffusion: Diffusion, x_t: Tokens, t: Tensor
     ) -> Tensor:
         """An output that is read as `log_p`."""
+
+    def source(self, positions: Tensor) -> Tensor:
+        """The positions of the output that speak of the tokens at `positions`."""
+        return positions
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class Conditional(Parameterization):
 
 @dataclass(frozen=True)
 class Subs(Conditional):
-    """`conditional`, and an x_t that is no mask is carried over as it is (MDLM's substitution). Only for Absorbing."""
+    """`conditional`, and an x_t that is no mask is carried over (MDLM). Only for Absorbing."""
 
     citation: ClassVar[str] = (
         "Sahoo et al., Simple and Effective Masked Diffusion, 2024, arXiv:2406.07524"
@@ -119,7 +127,8 @@ class Subs(Conditional):
     ) -> LogProbs:
         if not diffusion.reveals:
             raise ValueError(
-                f"'subs' carries unmasked tokens over, which only Absorbing allows; {diffusion.process.id} takes "
+                "'subs' carries unmasked tokens over, which only Absorbing allows; "
+                f"{diffusion.process.id} takes "
                 "'conditional'."
             )
         log_p = super().to_log_conditional(output, diffusion, x_t, t)
@@ -133,7 +142,7 @@ class Subs(Conditional):
 
 @dataclass(frozen=True)
 class Shifted(Subs):
-    """An autoregressive head: the logits at i - 1 speak of token i, as in Dream; position 0 keeps its own."""
+    """An autoregressive head: the logits at i - 1 speak of token i (Dream); 0 keeps its own."""
 
     citation: ClassVar[str] = (
         "Ye et al., Dream 7B: Diffusion Large Language Models, 2025, arXiv:2508.15487"
@@ -145,20 +154,24 @@ class Shifted(Subs):
         shifted = torch.cat([output[:, :1], output[:, :-1]], 1)
         return super().to_log_conditional(shifted, diffusion, x_t, t)
 
+    def source(self, positions: Tensor) -> Tensor:
+        return (positions - 1).clamp_min(0)
+
     def from_log_conditional(
         self, log_p: LogProbs, diffusion: Diffusion, x_t: Tokens, t: Tensor
     ) -> Tensor:
         raise ValueError(
-            "A shifted head shares position 0 between tokens 0 and 1, so no output says every conditional."
+            "A shifted head shares position 0 between tokens 0 and 1: no output says every one."
         )
 
 
 @dataclass(frozen=True)
 class Score(Parameterization):
-    """The logarithm of the concrete score, as SEDD's network gives it; the entry at x_t is taken as 0.
+    """The logarithm of the concrete score, as SEDD's network gives it; 0 at x_t.
 
     Args:
-        scale_by_sigma: SEDD's scaling for Absorbing: log score = output - log(e^sigma - 1) - log(K - 1).
+        scale_by_sigma: SEDD's scaling for Absorbing,
+            log score = output - log(e^sigma - 1) - log(K - 1).
     """
 
     scale_by_sigma: bool = False
@@ -211,19 +224,27 @@ class Denoiser:
         output = self.network(x_t, t, **condition)
         if output.shape != (*x_t.shape, self.diffusion.vocab_size):
             raise ValueError(
-                f"The network gives {tuple(output.shape)}, but the process has vocab_size={self.diffusion.vocab_size}: "
+                f"The network gives {tuple(output.shape)}, but the process has "
+                f"vocab_size={self.diffusion.vocab_size}: "
                 f"{(*x_t.shape, self.diffusion.vocab_size)} is needed."
             )
         return self._read(output, x_t, t)
 
     def at(self, x_t: Tokens, t: Tensor | float, where: Tensor, **condition: Any) -> Prediction:
-        """The prediction at the N positions of `where` (B, L) alone, as N rows of length 1: (N, 1, K).
+        """The prediction at the N positions of `where` alone, as N rows of length 1: (N, 1, K).
 
         Only those go through the network's output head, where it has one that can be asked (`at=`).
         """
         t = times(t).to(x_t.device).expand(x_t.shape[0])
-        output = self.network(x_t, t, at=where, **condition)
-        rows = where.nonzero()[:, 0]
+        rows, positions = where.nonzero(as_tuple=True)
+        source = self.parameterization.source(positions)
+        if source is positions:
+            output = self.network(x_t, t, at=where, **condition)
+        else:
+            asked = torch.zeros_like(where)
+            asked[rows, source] = True
+            number = (asked.flatten().cumsum(0) - 1).view_as(where)
+            output = self.network(x_t, t, at=asked, **condition)[number[rows, source]]
         return self._read(output[:, None], x_t[where][:, None], t[rows])
 
     def _read(self, output: Tensor, x_t: Tokens, t: Tensor) -> Prediction:

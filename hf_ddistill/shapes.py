@@ -20,6 +20,8 @@ LogProbs: TypeAlias = Float[Tensor, "B L K"]
 Where: TypeAlias = Bool[Tensor, "B L"]
 PerToken: TypeAlias = Float[Tensor, "B L"]
 Scalar: TypeAlias = Float[Tensor, ""]
+#: A matrix as a member of a family takes it: a tensor, or the nested lists of a JSON file.
+Matrix: TypeAlias = Tensor | Sequence[Sequence[float | int]]
 Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
 
 #: What stands for log 0: finite, so that 0 * log 0 is 0 and a gradient through it is not NaN.

@@ -86,11 +86,7 @@ def test_gradient_checkpointing_changes_no_gradient(reentrant: bool) -> None:
     for checkpointing in (False, True):
         model = build(**FULL).train()
         if checkpointing:
-            model._set_gradient_checkpointing(
-                gradient_checkpointing_func=lambda function, *args: (
-                    torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=reentrant)
-                )
-            )
+            model.activation_checkpointing_enable({"use_reentrant": reentrant})
             assert model.model.layers[0].gradient_checkpointing
         model(**full_inputs(), labels=tokens()).loss.backward()
         gradients.append([p.grad for p in model.parameters()])

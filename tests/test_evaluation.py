@@ -1,7 +1,8 @@
-"""Metrics, the judge of digits, and the frontier. About 15 seconds: two judges are trained."""
+"""Metrics, the judge of digits, and the frontier. About 15 s of one core: judges are trained."""
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -360,14 +361,17 @@ def test_every_metric_says_what_it_is_and_whom_to_cite(metric, llama, tmp_path):
 # --- The judge of digits ------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=[2, 17])
+fit_once = functools.cache(DigitsJudge.fit)
+
+
+@pytest.fixture(params=[2, 17])
 def judge(request):
-    return DigitsJudge.fit(request.param)
+    return fit_once(request.param)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def binary_judge():
-    return DigitsJudge.fit(2)
+    return fit_once(2)
 
 
 def test_digit_tokens_are_the_levels_that_were_asked_for():
@@ -403,12 +407,12 @@ def test_judge_names_held_out_digits(judge):
     assert judge.features(split.held_out_tokens).shape == (300, 32)
 
 
-def test_training_is_deterministic_and_leaves_the_global_random_state(binary_judge):
+def test_training_is_deterministic_and_leaves_global_state(binary_judge):
     torch.manual_seed(123)
-    before = torch.get_rng_state()
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
     with torch.no_grad():  # a caller's no_grad must not stop the training
         again = DigitsJudge.fit(2)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
     tokens = load_digit_tokens(2)[0]
     assert torch.equal(again.features(tokens), binary_judge.features(tokens))
     assert not torch.equal(DigitsJudge.fit(2, seed=1).features(tokens), again.features(tokens))

@@ -1,12 +1,13 @@
-"""Every operator is the matrix that it stands for: each product, row, column, inverse and draw against its dense form.
+"""Every operator is the matrix that it stands for, in its products, rows, columns and draws.
 
-`RATES` gives each class one rate matrix (rows sum to 0); a class that is missing there fails the first test.
+`RATES` gives each class one rate matrix (rows sum to 0); a class that is missing fails a test.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
+
 from hf_ddistill.linalg import (
     Dense,
     KroneckerProduct,
@@ -198,7 +199,7 @@ def test_categorical_refuses_a_distribution_without_finite_mass(bad):
 
 
 def test_small_probabilities_are_not_lost_to_float32():
-    # A draw in float32 resolves 2^-24: it could never tell these two apart from the mass before them.
+    # A draw in float32 resolves 2^-24: it could not tell these two from the mass before them.
     probs = torch.tensor([1.0, 1e-9, 1e-9], dtype=torch.float64)
     noise = torch.tensor([1 - 1.5e-9, 1 - 0.5e-9], dtype=torch.float64)
     assert categorical(probs.expand(2, 3), noise=noise).tolist() == [1, 2]

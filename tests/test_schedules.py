@@ -1,4 +1,4 @@
-"""What every schedule promises: its noise grows, its rate is the derivative, its inverse is the inverse."""
+"""What every schedule promises: noise that grows, its derivative, its inverse."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+
 from hf_ddistill.schedules import Cosine, Geometric, Linear, LogLinear, Polynomial, Schedule
 
 OTHERS = [

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import LinearOperator, ScalarPlusLowRank, categorical
+from hf_ddistill.evaluation.condition_number import condition_row, finite, tokens_to_try
+from hf_ddistill.linalg import categorical
 from hf_ddistill.models import unwrapped
 from hf_ddistill.parameterizations import Denoiser, Prediction, Score, recover
 from hf_ddistill.processes import General, Kronecker, Process
@@ -32,12 +33,7 @@ Row: TypeAlias = dict[str, Any]
 
 TIMES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 STEPS = (0.02, 0.1, 0.25, 0.5)
-#: Up to this K matrices are formed, and the norm is that of the singular value decomposition.
-MAX_DENSE = 512
-#: Up to this K every x is tried for the condition number; beyond it, `FEW` tokens over the range.
-MAX_ALL, FEW = 64, 8
-#: Entries of a kernel that is kept by its eigenvectors or as a matrix are known to about this.
-ROUNDING = 1e-15
+#: Of the logarithm of the perturbed ratios: 1 %.
 NOISE = 0.01
 
 
@@ -97,112 +93,6 @@ def noised_by_model(
     return Noised(t, tokens, Prediction(log_p.double().cpu().log_softmax(-1)))
 
 
-def operator_norm(kernel: LinearOperator, before: Tensor, after: Tensor) -> tuple[float, str]:
-    """The 2-norm of diag(after) P^T diag(before), and the method that found it.
-
-    "svd": the matrix, for K <= 512. "symmetry": exact at any K for c I + U C V^T with few distinct
-    rows; tokens that are alike share one row of a small matrix, and what sums to 0 over them is
-    only scaled. "power iteration": K beyond 512, an estimate from below.
-
-    Args:
-        kernel: P, not batched.
-        before: (K,) float64.
-        after: (K,) float64.
-    """
-    if kernel.size <= MAX_DENSE:
-        return _two_norm(after[:, None] * kernel.dense().mT * before), "svd"
-    if isinstance(kernel, ScalarPlusLowRank):
-        norm = symmetric_norm(kernel, before, after)
-        if norm is not None:
-            return norm, "symmetry"
-    return power_norm(kernel, before, after), "power iteration"
-
-
-def symmetric_norm(kernel: ScalarPlusLowRank, before: Tensor, after: Tensor) -> float | None:
-    """`operator_norm` by the symmetry between tokens; None if more than 512 are unlike."""
-    keys = torch.cat([before[:, None], after[:, None], kernel.left, kernel.right], 1)
-    unlike, counts = torch.unique(keys, dim=0, return_counts=True)
-    if len(unlike) > MAX_DENSE:
-        return None
-    before, after = unlike[:, 0], unlike[:, 1]
-    left, right = unlike[:, 2:].chunk(2, 1)
-    weight = counts.double().sqrt()
-    own = kernel.scalar * before * after
-    shared = (weight * after)[:, None] * (right @ kernel.core.mT @ left.mT) * (weight * before)
-    alike = own.abs()[counts > 1]
-    return max(_two_norm(torch.diag(own) + shared), float(alike.max()) if len(alike) else 0.0)
-
-
-def power_norm(kernel: LinearOperator, before: Tensor, after: Tensor, steps: int = 500) -> float:
-    """`operator_norm` by power iteration, without a matrix; from below."""
-
-    def apply(v: Tensor) -> Tensor:
-        return after * kernel.vecmat(before * v)
-
-    generator = torch.Generator().manual_seed(0)
-    v = torch.randn(kernel.size, generator=generator, dtype=torch.float64)
-    norm = 0.0
-    for _ in range(steps):
-        u, adjoint = torch.func.vjp(apply, v / v.norm())
-        last, norm = norm, float(u.norm())
-        if not math.isfinite(norm) or abs(norm - last) <= 1e-10 * norm:
-            break
-        (v,) = adjoint(u)
-    return norm if math.isfinite(norm) else math.inf
-
-
-def _two_norm(matrix: Tensor) -> float:
-    return float(torch.linalg.matrix_norm(matrix, 2)) if bool(matrix.isfinite().all()) else math.inf
-
-
-def condition_row(diffusion: Diffusion, t: float) -> Row:
-    """The condition number of M(x) in the 2-norm, at the x where it is worst, and that of P_0t.
-
-    The first is the most that relative errors of the ratios can grow by; the columns of M(x) have
-    very unequal sizes, and the condition number of P_0t is without that. The inverse is the closed
-    form that recovery uses. A token that cannot have become x has probability 0 and is left out.
-    """
-    kernel = diffusion.kernel(0.0, t)
-    row: Row = {"section": "condition", "t": t, "alpha": float(diffusion.schedule.alpha(t))}
-    one = torch.ones(diffusion.vocab_size, dtype=torch.float64)
-    try:
-        inverse = kernel.inverse()
-    except torch.linalg.LinAlgError:
-        inverse = None
-    found = [(math.inf, None, operator_norm(kernel, one, one)[1])]
-    of_kernel = math.inf
-    if inverse is not None:
-        tokens = _tried_tokens(diffusion)
-        found = [(*_condition(kernel, inverse, x), x) for x in tokens.tolist()]
-        found = [(value, x, method) for value, method, x in found]
-        of_kernel = operator_norm(kernel, one, one)[0] * operator_norm(inverse, one, one)[0]
-    value, token, method = max(found, key=lambda entry: entry[0])
-    row |= {"condition": _number(value), "kernel_condition": _number(of_kernel)}
-    return row | {"token": token, "norm": "2", "method": method}
-
-
-def _condition(kernel: LinearOperator, inverse: LinearOperator, x: int) -> tuple[float, str]:
-    column = kernel.columns(torch.tensor([[x]]))[0, 0]
-    one = torch.ones_like(column)
-    # Only c I + U C V^T has its small entries to full relative precision.
-    lost = (column != 0) & (column < ROUNDING)
-    if not isinstance(kernel, ScalarPlusLowRank) and bool(lost.any()):
-        return math.inf, operator_norm(kernel, one, one)[1]
-    over = torch.where(column > 0, 1 / column, torch.zeros_like(column))
-    norm, method = operator_norm(kernel, over, one)
-    return norm * operator_norm(inverse, one, column)[0], method
-
-
-def _tried_tokens(diffusion: Diffusion) -> Tensor:
-    tokens = torch.arange(diffusion.vocab_size)
-    tokens = tokens[diffusion.undetermined(tokens[None])[0]]
-    if len(tokens) <= MAX_ALL:
-        return tokens
-    spread = tokens[torch.linspace(0, len(tokens) - 1, FEW).round().long()]
-    mask = diffusion.process.mask_token_id
-    return spread if mask is None else torch.cat([spread, torch.tensor([mask])]).unique()
-
-
 def recovery_rows(diffusion: Diffusion, noised: Noised, generator: torch.Generator) -> list[Row]:
     """Errors of p(x_0 | x_t) recovered from exact ratios in float64 and float32, and from ones that
     are off by 1 % (log-normal, independent), before and after clamping and renormalising.
@@ -242,7 +132,7 @@ def _errors(noised: Noised, diffusion: Diffusion, ratios: Probs) -> Row:
     negative = raw.clamp_max(0).abs().sum(-1) / raw.abs().sum(-1)
     values = ((raw - truth).abs().max(), (raw - truth).abs().sum(-1).mean() / 2, negative.mean())
     values = (*values, gap.max(), variation.mean())
-    return {name: _number(float(value)) for name, value in zip(_ERRORS, values, strict=True)}
+    return {name: finite(float(value)) for name, value in zip(_ERRORS, values, strict=True)}
 
 
 def commutation_rows(process: Process, sigmas: Sequence[float]) -> list[Row]:
@@ -259,8 +149,7 @@ def commutation_rows(process: Process, sigmas: Sequence[float]) -> list[Row]:
     if isinstance(process, General):
         value, steps = process.commutator, process.steps if process.knots is not None else 1
         return [row | {"commutator": value, "error_bound": process.error_bound, "steps": steps}]
-    tokens = torch.arange(process.vocab_size)
-    tokens = tokens if len(tokens) <= MAX_ALL else tokens[:: len(tokens) // FEW]
+    tokens = tokens_to_try(process, torch.arange(process.vocab_size))
     rates = [process.rate(torch.tensor(sigma, dtype=torch.float64)) for sigma in sigmas]
     sizes = [float(rate.rows(tokens[None]).abs().sum(-1).max()) for rate in rates]
     value = 0.0
@@ -288,8 +177,8 @@ def euler_rows(diffusion: Diffusion, noised: Noised, steps: Sequence[float]) -> 
         s = max(t - h, 0.0)
         given = (noised.truth, diffusion, x_t, s, t)
         variation = (euler(*given) - ancestral(*given)).abs().sum(-1).mean() / 2
-        row: Row = {"section": "euler", "t": t, "h": h, "tv": _number(float(variation))}
-        clipped = float((leaving * h > 1).double().mean())
+        row: Row = {"section": "euler", "t": t, "h": h, "tv": finite(float(variation))}
+        clipped = float((leaving * h > 1 + 1e-9).double().mean())
         rows.append(row | {"clipped": clipped, "positions": len(x_t)})
     return rows
 
@@ -304,7 +193,7 @@ def diagnose(
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     sigmas = []
     for at in noised:
-        sigmas.append(float(diffusion.schedule.sigma(at.t)))
+        sigmas.append(float(diffusion.schedule.sigma(torch.tensor(at.t, dtype=torch.float64))))
         yield condition_row(diffusion, at.t)
         yield from recovery_rows(diffusion, at, generator)
         yield from euler_rows(diffusion, at, steps)
@@ -331,7 +220,7 @@ def warm_against_random(
             losses = run(student)
         for step, loss in enumerate(losses):
             row: Row = {"section": "start", "t": None, "start": start, "step": step}
-            rows.append(row | {"loss": _number(float(loss))})
+            rows.append(row | {"loss": finite(float(loss))})
     return rows
 
 
@@ -339,7 +228,3 @@ def _fresh(model: nn.Module) -> nn.Module:
     inner = unwrapped(model)
     fresh = type(inner)(copy.deepcopy(inner.config))
     return fresh.to(device=inner.device, dtype=inner.dtype).train(model.training)
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -6,6 +6,8 @@ N samples, 64 = 8 x 8 pixels, `levels` values per pixel (2 or 17), C = 10 classe
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -85,6 +87,8 @@ class DigitsJudge:
     def fit(cls, levels: int, seed: int = 0) -> Self:
         """Train on the training digits of `split_digits`; the global random state stays as it is.
 
+        The weights depend on nothing but the arguments: not on the random state, nor on threads.
+
         Args:
             levels: 2 or 17.
             seed: of the weights and of the batches. The held-out images are always the same.
@@ -93,20 +97,12 @@ class DigitsJudge:
             ValueError: on another number of levels.
         """
         data = split_digits(*load_digit_tokens(levels))
-        generator = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _one_thread(), torch.enable_grad():
             # Not torch.manual_seed: that would also seed accelerators, which are not forked here.
             torch.default_generator.manual_seed(seed)
             network = _network()
-        optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
-        pixels = _to_pixels(data.train_tokens, levels)
-        with torch.enable_grad():
-            for _ in range(STEPS):
-                rows = torch.randint(0, len(pixels), (BATCH_SIZE,), generator=generator)
-                loss = functional.cross_entropy(network(pixels[rows]), data.train_labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+            pixels = _to_pixels(data.train_tokens, levels)
+            _train(network, pixels, data.train_labels, torch.Generator().manual_seed(seed))
         judge = cls(network, levels, float("nan"))
         named = judge.probabilities(data.held_out_tokens).argmax(-1)
         judge.accuracy = float((named == data.held_out_labels).double().mean())
@@ -230,6 +226,27 @@ def _network() -> nn.Sequential:
         nn.Tanh(),
         nn.Linear(32, 10),
     )
+
+
+def _train(network: nn.Module, pixels: Tensor, labels: Tensor, generator: torch.Generator) -> None:
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+    for _ in range(STEPS):
+        rows = torch.randint(0, len(pixels), (BATCH_SIZE,), generator=generator)
+        loss = functional.cross_entropy(network(pixels[rows]), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The order of sums, and so the last bits of a weight, may depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _to_pixels(tokens: Tensor, levels: int) -> Tensor:

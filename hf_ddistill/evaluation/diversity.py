@@ -13,6 +13,8 @@ import evaluate
 import torch
 from torch import Tensor
 
+from hf_ddistill.shapes import Tokens, Where
+
 CITATION = (
     "Zheng et al., Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit "
     "Inaccurate Categorical Sampling, 2024, arXiv:2409.02908"
@@ -21,7 +23,7 @@ CITATION = (
 PADDING = -1
 
 
-def pad_tokens(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def pad_tokens(sequences: Sequence[Sequence[int]]) -> tuple[Tokens, Where]:
     """Sequences of any lengths -> int64 tokens (N, L), padded on the right, and their mask (N, L).
 
     Raises:
@@ -35,7 +37,7 @@ def pad_tokens(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return tokens, torch.arange(tokens.shape[1]) < lengths[:, None]
 
 
-def token_entropy(tokens: Tensor, mask: Tensor | None = None) -> float:
+def token_entropy(tokens: Tokens, mask: Tensor | None = None) -> float:
     """The mean over samples of each sample's unigram entropy, in nats.
 
     H = mean_n - sum_v (c_nv / L_n) log (c_nv / L_n), c_nv = how often token v is in sample n
@@ -48,7 +50,7 @@ def token_entropy(tokens: Tensor, mask: Tensor | None = None) -> float:
 
     Args:
         tokens: (N, L) int64.
-        mask: (N, L) bool, True where a token counts; all of them where it is not given.
+        mask: (N, L), True or 1 where a token counts; all of them where it is not given.
 
     Raises:
         ValueError: if there is no sample, or a sample has no token.
@@ -62,7 +64,7 @@ def token_entropy(tokens: Tensor, mask: Tensor | None = None) -> float:
     return float(torch.special.entr(share).sum() / len(tokens))
 
 
-def corpus_entropy(tokens: Tensor, mask: Tensor | None = None) -> float:
+def corpus_entropy(tokens: Tokens, mask: Tensor | None = None) -> float:
     """The unigram entropy of all samples taken together, in nats; arguments as `token_entropy`.
 
     It is at least `token_entropy`: samples that are each dull may still differ from one another.
@@ -72,7 +74,7 @@ def corpus_entropy(tokens: Tensor, mask: Tensor | None = None) -> float:
     return float(torch.special.entr(counts.double() / counts.sum()).sum())
 
 
-def unique_fraction(tokens: Tensor, mask: Tensor | None = None) -> float:
+def unique_fraction(tokens: Tokens, mask: Tensor | None = None) -> float:
     """Distinct samples / samples, in (0, 1]; arguments as `token_entropy`."""
     mask = _check(tokens, mask)
     return len(torch.unique(tokens.where(mask, PADDING), dim=0)) / len(tokens)
@@ -181,7 +183,7 @@ class TokenDiversity(evaluate.Metric):
         }
 
 
-def _check(tokens: Tensor, mask: Tensor | None) -> Tensor:
+def _check(tokens: Tokens, mask: Tensor | None) -> Where:
     if tokens.ndim != 2 or len(tokens) == 0:
         raise ValueError(f"Got tokens of shape {tuple(tokens.shape)}; expected (samples, length).")
     if mask is None:

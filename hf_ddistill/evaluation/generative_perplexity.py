@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from hf_ddistill.evaluation.diversity import corpus_entropy, pad_tokens, token_entropy
+from hf_ddistill.shapes import Tokens, Where
 
 CITATION = (
     "Lou et al., Discrete Diffusion Modeling by Estimating the Ratios of the Data Distribution, "
@@ -27,14 +28,14 @@ CITATION = (
 
 @torch.no_grad()
 def token_nll(
-    model: PreTrainedModel, tokens: Tensor, mask: Tensor, *, batch_size: int = 8
+    model: PreTrainedModel, tokens: Tokens, mask: Tensor, *, batch_size: int = 8
 ) -> Tensor:
     """-log p(token l | tokens < l) of a causal language model, 0 where nothing is scored.
 
     Args:
         model: a causal language model; run in evaluation mode and left in the mode it was in.
         tokens: (N, L) int64.
-        mask: (N, L) bool, True where there is a token; padding may be on either side.
+        mask: (N, L), True or 1 where there is a token; padding may be on either side.
         batch_size: rows in one forward pass.
 
     Returns:
@@ -45,6 +46,7 @@ def token_nll(
     """
     if batch_size < 1:
         raise ValueError(f"Got batch_size={batch_size}; it must be at least 1.")
+    mask = mask.bool()
     # Packed to the left, padding comes last: a causal model never sees it, whatever its positions.
     order = (~mask).to(torch.int8).argsort(dim=1, stable=True)
     mask = mask.gather(1, order)
@@ -67,7 +69,7 @@ def token_nll(
 
 def generative_perplexity(
     model: PreTrainedModel,
-    tokens: Tensor,
+    tokens: Tokens,
     mask: Tensor | None = None,
     *,
     bos_token_id: int | None = None,
@@ -208,7 +210,7 @@ def _row_nll(logits: Tensor, ids: Tensor) -> Tensor:
     return torch.nn.functional.cross_entropy(logits[:-1].double(), ids[1:], reduction="none")
 
 
-def _check_readable(model: PreTrainedModel, tokens: Tensor, mask: Tensor) -> None:
+def _check_readable(model: PreTrainedModel, tokens: Tokens, mask: Where) -> None:
     config = model.config.get_text_config()
     # A config without the field names no limit (state-space and relative-position models).
     limit = getattr(config, "max_position_embeddings", None)

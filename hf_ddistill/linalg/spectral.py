@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hf_ddistill.linalg.operator import LinearOperator
+from hf_ddistill.linalg.operator import LinearOperator, spread
+
+#: Entries below this share of the largest eigenvalue cannot be told from 0 in float64.
+RESOLUTION = 1e-12
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,17 @@ class Spectral(LinearOperator):
         return self._apply(v, self.basis, self.dual)
 
     def rows(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        return self._apply(
-            torch.nn.functional.one_hot(x, self.size).double(), self.basis, self.dual
-        ).to(dtype)
+        return self._entries(x, self.basis, self.dual).to(dtype)
 
     def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        return self._apply(
-            torch.nn.functional.one_hot(y, self.size).double(), self.dual.mT, self.basis.mT
-        ).to(dtype)
+        return self._entries(y, self.dual.mT, self.basis.mT).to(dtype)
+
+    def _entries(self, x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        out = self._apply(torch.nn.functional.one_hot(x, self.size).double(), first, second)
+        # Sums of cancelling terms: what is this small is rounding, of either sign, and dividing by
+        # it (p(x_0 | x_t) / P_0t) would make mass of nothing.
+        resolution = RESOLUTION * spread(self.eigenvalues.abs().amax(-1), out)
+        return torch.where(out.abs() < resolution, torch.zeros_like(out), out)
 
     def inverse(self) -> Spectral:
         return replace(self, eigenvalues=1 / self.eigenvalues)

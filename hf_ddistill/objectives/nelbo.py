@@ -17,6 +17,7 @@ from torch import Tensor
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.couplings.times import EARLIEST, stratified
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.shapes import PerToken, Scalar, Times, Tokens
@@ -85,11 +86,12 @@ class NELBO(Objective):
         tokens = step.x_0.numel() if step.attend is None else int(step.attend.sum())
         loss = local.sum() / max(tokens, 1)
         log_p = prediction.log_conditional.gather(-1, step.x_0[where][:, None, None])
-        step.record["cross_entropy"] = -log_p.detach().mean()
+        # A mean that is 0 and not NaN where a small batch has no position open.
+        step.record["cross_entropy"] = -log_p.detach().sum() / max(log_p.numel(), 1)
         return {"student": loss}
 
     def _dropped(self, key: str, value: Tensor, step: TrainingStep) -> Tensor:
         if key != "class_labels" or not self.label_dropout:
             return value
-        drop = torch.rand(value.shape, generator=step.generator) < self.label_dropout
-        return torch.where(drop.to(value.device), torch.full_like(value, -1), value)
+        drop = uniform_noise(value.shape, step.generator, value.device) < self.label_dropout
+        return torch.where(drop, torch.full_like(value, -1), value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -52,5 +52,5 @@ class Absorbing(Process):
         return point_mass(self.mask_token_id, self.vocab_size)
 
     @classmethod
-    def example(cls, vocab_size: int) -> Self:
+    def example(cls, vocab_size: int) -> Absorbing:
         return cls(vocab_size)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from hf_ddistill.configurable import frozen
 from hf_ddistill.linalg import Dense, LinearOperator, Spectral
 from hf_ddistill.processes.process import Process, check_mask, check_vocabulary
+from hf_ddistill.shapes import Matrix
 
 MAX_VOCAB = 1024
 #: Beyond this the eigenvectors lose more than half the digits of float64 and the matrix
@@ -43,8 +45,8 @@ class General(Process):
         tolerance: of the kernel with knots, in the infinity norm.
     """
 
-    matrix: tuple[tuple[float, ...], ...] | None = None
-    knots: tuple[tuple[float, tuple[tuple[float, ...], ...]], ...] | None = None
+    matrix: Matrix | None = None
+    knots: Sequence[Sequence[Any]] | None = None
     mask_token_id: int | None = None  # type: ignore[assignment]
     tolerance: float = 1e-3
     citation: ClassVar[str] = (
@@ -192,7 +194,7 @@ class General(Process):
         return torch.linalg.lstsq(system, right).solution[:, 0].clamp_min(0)
 
     @classmethod
-    def example(cls, vocab_size: int) -> Self:
+    def example(cls, vocab_size: int) -> General:
         generator = torch.Generator().manual_seed(vocab_size)
         q = torch.rand(vocab_size, vocab_size, generator=generator, dtype=torch.float64)
         q = q * vocab_size / 2

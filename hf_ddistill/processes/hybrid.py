@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -106,5 +106,5 @@ class Hybrid(Process):
         return self._laws @ weights
 
     @classmethod
-    def example(cls, vocab_size: int) -> Self:
+    def example(cls, vocab_size: int) -> Hybrid:
         return cls(vocab_size, uniform=0.2)

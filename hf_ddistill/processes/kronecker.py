@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class Kronecker(Process):
         factors: processes (or their configurations), at least two.
     """
 
-    factors: tuple[Process, ...]
+    factors: Sequence[Process | Mapping[str, Any]]
     citation: ClassVar[str] = (
         "Van Loan, The ubiquitous Kronecker product, 2000, doi:10.1016/S0377-0427(00)00393-9"
     )
@@ -64,7 +65,7 @@ class Kronecker(Process):
         return law
 
     @classmethod
-    def example(cls, vocab_size: int) -> Self:
+    def example(cls, vocab_size: int) -> Kronecker:
         half = next((d for d in range(2, vocab_size) if vocab_size % d == 0), None)
         if half is None:
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_ddistill.configurable import frozen
 from hf_ddistill.linalg import ScalarPlusLowRank
 from hf_ddistill.processes.process import Process, check_vocabulary
+from hf_ddistill.shapes import Matrix
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class LowRank(Process):
     """
 
     vocab_size: int
-    assign: tuple[tuple[float, ...], ...]
-    emit: tuple[tuple[float, ...], ...]
+    assign: Matrix
+    emit: Matrix
     citation: ClassVar[str] = (
         "Austin et al., Structured Denoising Diffusion Models (A.2.4), 2021, arXiv:2107.03006"
     )
@@ -58,7 +59,7 @@ class LowRank(Process):
     @classmethod
     def from_embedding(
         cls, embedding: Tensor, centres: Tensor, temperature: float = 1.0, uniform: float = 0.05
-    ) -> Self:
+    ) -> LowRank:
         """Soft clusters in an embedding: A = softmax(-|e - c|^2 / temperature), E the same by
         token, some of it uniform.
 
@@ -106,7 +107,7 @@ class LowRank(Process):
         return clusters @ self._rate.right.mT
 
     @classmethod
-    def example(cls, vocab_size: int) -> Self:
+    def example(cls, vocab_size: int) -> LowRank:
         points = torch.arange(vocab_size, dtype=torch.float64)[:, None]
         return cls.from_embedding(
             points, points[:: max(1, vocab_size // 3)] + 0.25, temperature=2.0

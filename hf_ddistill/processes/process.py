@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -33,7 +32,7 @@ class Process(Configurable, ABC):
 
     @classmethod
     @abstractmethod
-    def example(cls, vocab_size: int) -> Self:
+    def example(cls, vocab_size: int) -> Process:
         """One of its kind over `vocab_size` tokens, for the contract tests."""
 
     def kernel(self, sigma_s: Tensor, sigma_t: Tensor) -> LinearOperator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,5 +40,5 @@ class Uniform(Process):
         return torch.full((self.vocab_size,), 1 / self.vocab_size, dtype=torch.float64)
 
     @classmethod
-    def example(cls, vocab_size: int) -> Self:
+    def example(cls, vocab_size: int) -> Uniform:
         return cls(vocab_size)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,14 @@ class TokenCollator:
             batch["class_labels"] = torch.tensor([int(row[labels]) for row in rows])
         return batch
 
+    @classmethod
+    def suited_to(
+        cls, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase | None
+    ) -> TokenCollator:
+        """One with the model's pad token, or else the tokenizer's."""
+        tokens = [getattr(source, "pad_token_id", None) for source in (config, tokenizer)]
+        return cls(next((token for token in tokens if token is not None), None))
+
     @staticmethod
     def _stack(rows: list[Tensor], length: int, fill: int) -> Tensor:
         return torch.stack(
@@ -61,6 +69,7 @@ def prepared(
 
     Packing puts documents one after another, each ended by the tokenizer's end token where it has
     one, and cuts the stream into rows of `length` tokens; the rest is dropped. Streams stay so.
+    Of a mapping from names to data sets each is prepared.
 
     Raises:
         ValueError: for an empty data set, for one with neither column, for text without a
@@ -68,11 +77,17 @@ def prepared(
     """
     if data is None:
         return None
+    if isinstance(data, Mapping):
+        return {name: prepared(part, tokenizer, length) for name, part in data.items()}
     if isinstance(data, (list, tuple)):
         data = Dataset.from_list(list(data)) if len(data) else data
-    if hasattr(data, "__len__") and len(data) == 0:
+    first = next(iter(data), None)
+    if first is None:
         raise ValueError("The data set is empty; at least one row is needed.")
-    first = next(iter(data))
+    if not isinstance(first, Mapping):
+        raise ValueError(
+            f"A row of a data set is a mapping with 'input_ids' or 'text', got {type(first)}."
+        )
     if "input_ids" in first:
         return data
     if "text" not in first:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel, Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import HubStrategy
 
-from hf_ddistill import reverse
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser, unwrapped
@@ -23,11 +21,11 @@ from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.arguments import DiscreteDiffusionConfig
 from hf_ddistill.training.data import TokenCollator, prepared
-from hf_ddistill.training.ema import WeightAverage
+from hf_ddistill.training.ema import AveragedModel, WeightAverage
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.model_card import CardFacts, write_card
-
-STATE_NAME = "objective_state.safetensors"
+from hf_ddistill.training.run_state import RunState
+from hf_ddistill.training.samples import draw_samples, write_samples
 
 
 class DiscreteDiffusionTrainer(Trainer):
@@ -76,19 +74,20 @@ class DiscreteDiffusionTrainer(Trainer):
                 f"Objective {self.objective.id!r} needs {', '.join(sorted(missing))}, which "
                 f"{type(self).__name__} does not have."
             )
-        denoiser = as_denoiser(model, diffusion, parameterization)
-        self.diffusion, self.parameterization = denoiser.diffusion, denoiser.parameterization
-        config = unwrapped(model).config
-        tokenizer = kwargs.get("processing_class")
+        if "ema" in self.objective.peers and not args.ema_decay:
+            raise ValueError(f"Objective {self.objective.id!r} needs 'ema': set ema_decay above 0.")
+        self._denoiser = as_denoiser(model, diffusion, parameterization)
+        self.diffusion = self._denoiser.diffusion
+        config, tokenizer = unwrapped(model).config, kwargs.get("processing_class")
         length = args.max_length or getattr(config, "max_position_embeddings", None)
         for split in ("train_dataset", "eval_dataset"):
             kwargs[split] = prepared(kwargs.get(split), tokenizer, length)
-        kwargs.setdefault("data_collator", TokenCollator(getattr(config, "pad_token_id", None)))
+        kwargs.setdefault("data_collator", TokenCollator.suited_to(config, tokenizer))
         self.sample_metrics = sample_metrics
         self.memory: dict[str, Tensor] = {}
         self.measured: list[dict[str, Any]] = []
         self._parts: dict[str, list[float]] = defaultdict(list)
-        self._micro = (-1, 0)
+        self._micro = 0
         self._shape: tuple[int, ...] | None = None
         super().__init__(model=model, args=args, **kwargs)
         self.average = WeightAverage(self.model, args.ema_decay) if args.ema_decay else None
@@ -98,22 +97,13 @@ class DiscreteDiffusionTrainer(Trainer):
     def denoiser(self, model: nn.Module | None = None) -> Denoiser:
         """The model in training (or `model`, perhaps wrapped) as a denoiser."""
         model = self.model if model is None else model
-        return as_denoiser(model, self.diffusion, self.parameterization)
+        return replace(self._denoiser, network=replace(self._denoiser.network, model=model))
 
     def peers(self) -> dict[str, Denoiser]:
         """The networks that the objective asked for."""
-        return {"ema": self._averaged()} if "ema" in self.objective.peers else {}
-
-    def _averaged(self) -> Denoiser:
-        if self.average is None:
-            raise ValueError("An objective with the peer 'ema' needs ema_decay above 0.")
-        student = self.denoiser(unwrapped(self.model, keep_adapters=True))
-
-        def network(*args: Any, **kwargs: Any) -> Tensor:
-            with torch.no_grad(), self.average.applied():
-                return student.network(*args, **kwargs)
-
-        return Denoiser(network, self.diffusion, self.parameterization)
+        if "ema" not in self.objective.peers:
+            return {}
+        return {"ema": self.denoiser(AveragedModel(self.average))}
 
     @property
     def student_steps(self) -> int:
@@ -144,6 +134,11 @@ class DiscreteDiffusionTrainer(Trainer):
             memory=self.memory,
         )
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """The micro batches of one optimizer step; they are counted from here."""
+        self._micro = 0
+        return super().get_batch_samples(*args, **kwargs)
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -153,15 +148,14 @@ class DiscreteDiffusionTrainer(Trainer):
     ) -> Tensor:
         """The sum of the objective's losses on one micro batch."""
         step = self.state.global_step
-        self._micro = (step, self._micro[1] + 1 if self._micro[0] == step else 0)
-        record = self.training_record(model, inputs, step, self._micro[1])
+        record = self.training_record(model, inputs, step, self._micro)
+        self._micro += 1
         losses = self.objective(record)
         loss = torch.stack([value.float() for value in losses.values()]).sum()
         if not bool(loss.isfinite()):
             raise ValueError(
-                f"The loss of {self.objective.id!r} is {float(loss.detach())} at step "
-                f"{step}; lower "
-                "the learning rate or look at `hf-ddistill diagnose`."
+                f"The loss of {self.objective.id!r} is {float(loss.detach())} at step {step}; "
+                "lower the learning rate or look at `hf-ddistill diagnose`."
             )
         for name, value in {**{f"{k}_loss": v for k, v in losses.items()}, **record.record}.items():
             self._parts[name].append(float(value.detach()))
@@ -176,18 +170,18 @@ class DiscreteDiffusionTrainer(Trainer):
     ) -> tuple[Tensor, None, None]:
         """The objective on held-out data, its noise the same at every evaluation."""
         inputs = self._prepare_inputs(inputs)
-        memory = dict(self.memory)
         key = int(inputs["input_ids"].sum())
         with torch.no_grad(), self.compute_loss_context_manager():
             record = self.training_record(model, inputs, "evaluation", key)
-            loss = sum(self.objective(record).values())
-        self.memory = memory
+            memory = {name: value.clone() for name, value in self.memory.items()}
+            loss = sum(self.objective(replace(record, memory=memory)).values())
         return loss.detach().reshape(1), None, None
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The loss on held-out data and figures of samples, both with the averaged weights."""
         prefix = kwargs.get("metric_key_prefix", "eval")
-        with self._averaged_weights():
+        # Loaders and metrics draw from the global generator, which dropout is drawn from.
+        with torch.random.fork_rng(devices=[]), self.averaged_weights():
             metrics = super().evaluate(*args, **kwargs)
             figures = self._judge_samples(prefix)
         if figures:
@@ -196,42 +190,28 @@ class DiscreteDiffusionTrainer(Trainer):
         return metrics
 
     def _judge_samples(self, prefix: str) -> dict[str, float]:
-        if not self.args.num_eval_samples or not self.is_world_process_zero():
+        if not self.args.num_eval_samples:
             return {}
+        # On every process, each the same: all of them may ask for the best model so far.
         samples = self.sample(self.args.num_eval_samples)
-        figures = dict(self.sample_metrics(samples)) if self.sample_metrics else {}
-        folder = Path(self.args.output_dir) / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        shown: list[Any] = samples[:16].tolist()
-        if self.processing_class is not None and hasattr(self.processing_class, "batch_decode"):
-            shown = self.processing_class.batch_decode(shown)
-        record = {"step": self.state.global_step, "nfe": self.student_steps, "samples": shown}
-        (folder / f"{self.state.global_step}.json").write_text(json.dumps(record))
-        self.measured.append({"step": self.state.global_step, "nfe": self.student_steps, **figures})
-        return {f"{prefix}_{key}": float(value) for key, value in figures.items()}
+        figures = self.sample_metrics(samples) if self.sample_metrics else {}
+        figures = {key: float(value) for key, value in figures.items()}
+        about = {"step": self.state.global_step, "nfe": self.student_steps}
+        if figures:
+            self.measured.append({**about, **figures})
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir) / "samples"
+            write_samples(folder, samples, about, self.processing_class)
+        return {f"{prefix}_{key}": value for key, value in figures.items()}
 
     def sample(self, count: int, num_steps: int | None = None) -> Tensor:
         """Draw (count, L) clean tokens from the model in training, with keyed noise."""
         model = unwrapped(self.model, keep_adapters=True)
-        device = self.args.device
-        generator = keyed_generator(self.args.seed, "samples", device=device)
-        config = unwrapped(model).config
-        condition = {}
-        if getattr(config, "num_classes", 0):
-            condition["class_labels"] = torch.arange(count, device=device) % config.num_classes
-        length = self._shape[0] if self._shape else config.max_position_embeddings
-        training = model.training
-        model.eval()
-        tokens = reverse.sample(
-            self.denoiser(model),
-            (count, length),
-            num_steps or self.student_steps,
-            generator=generator,
-            device=device,
-            **condition,
-        )
-        model.train(training)
-        return tokens.cpu()
+        default = unwrapped(model).config.max_position_embeddings
+        shape = (count, self._shape[0] if self._shape else default)
+        steps, batch_size = num_steps or self.student_steps, self.args.eval_batch_size
+        generator = keyed_generator(self.args.seed, "samples", device=self.args.device)
+        return draw_samples(self.denoiser(model), shape, steps, batch_size, generator)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the parts of the loss, averaged since the last record, beside the loss."""
@@ -240,48 +220,54 @@ class DiscreteDiffusionTrainer(Trainer):
             self._parts.clear()
         super().log(logs, start_time)
 
-    def _averaged_weights(self):  # noqa: ANN202 (a context manager)
-        return self.average.applied() if self.average is not None else torch.enable_grad()
+    def averaged_weights(self) -> contextlib.AbstractContextManager:
+        """Within it the model has the mean of its weights, where there is one."""
+        return contextlib.nullcontext() if self.average is None else self.average.applied()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the averaged weights and a card; a checkpoint keeps the raw ones, to go on from."""
         folder = Path(output_dir or self.args.output_dir)
-        if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
+        if _internal_call and output_dir is not None:
             super().save_model(str(folder), _internal_call)
-            if self.args.should_save:
-                save_file(self._state(), folder / STATE_NAME)
+            state = RunState(self._kept(), self.memory, self.measured)
+            state.save(folder, self.args.process_index, self.args.should_save)
             return
-        with self._averaged_weights():
+        with self.averaged_weights():
             super().save_model(str(folder), _internal_call)
         if self.args.should_save:
             # A pickle; the card says what the run was.
             (folder / "training_args.bin").unlink(missing_ok=True)
-            self.write_card(folder)
+            write_card(folder, self.facts())
 
-    def _state(self) -> dict[str, Tensor]:
-        state = {f"memory.{key}": value.contiguous() for key, value in self.memory.items()}
+    def _kept(self) -> dict[str, Tensor]:
+        mean = {} if self.average is None else self.average.mean
+        return {f"ema.{key}": value for key, value in mean.items()}
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
         if self.average is not None:
-            state |= {f"ema.{key}": value.contiguous() for key, value in self.average.mean.items()}
-        return state | {"format": torch.ones(1)}
+            self.average.mean = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        file = os.path.join(resume_from_checkpoint, STATE_NAME)
-        if os.path.exists(file):
-            self._restore(load_file(file, device=str(self.args.device)))
+        state = self._run_state(resume_from_checkpoint)
+        self._restore(state.tensors)
+        self.memory, self.measured = state.memory, state.measured
 
-    def _restore(self, state: dict[str, Tensor]) -> None:
-        self.memory = {k[7:]: v.cpu() for k, v in state.items() if k.startswith("memory.")}
-        if self.average is not None:
-            self.average.mean = {k[4:]: v for k, v in state.items() if k.startswith("ema.")}
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._restore(self._run_state(self.state.best_model_checkpoint).tensors)
+
+    def _run_state(self, folder: str) -> RunState:
+        return RunState.load(folder, self.args.process_index, str(self.args.device))
 
     def facts(self) -> CardFacts:
         """What the card tells of this run."""
         args = self.args
+        rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         return CardFacts(
-            name=args.hub_model_id or Path(args.output_dir).name,
+            name=self.hub_model_id or args.hub_model_id or Path(args.output_dir).name,
             objective=self.objective.to_config(),
             citation=self.objective.citation,
             diffusion=unwrapped(self.model).config.discrete_diffusion,
@@ -289,20 +275,27 @@ class DiscreteDiffusionTrainer(Trainer):
             rows=self.measured,
             training={
                 "optimizer steps": self.state.global_step,
-                "rows per step": args.train_batch_size
-                * args.gradient_accumulation_steps
-                * args.world_size,
+                "rows per step": rows,
                 "learning rate": args.learning_rate,
                 "mean of weights, decay": args.ema_decay,
                 "seed": args.seed,
             },
         )
 
-    def write_card(self, folder: str | Path) -> None:
-        """Write the card of this run into `folder`."""
-        write_card(folder, self.facts())
-
-    def create_model_card(self, **kwargs: Any) -> None:
-        """What `push_to_hub` calls."""
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        license: str | None = None,
+        tags: str | Sequence[str] = (),
+        dataset: str | None = None,
+    ) -> None:
+        """What `push_to_hub` calls, with what it was given beside its own arguments."""
         if self.is_world_process_zero():
-            self.write_card(self.args.output_dir)
+            tags = (tags,) if isinstance(tags, str) else tuple(tags)
+            facts = replace(self.facts(), license=license, tags=tags, data=dataset)
+            write_card(self.args.output_dir, facts)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push the averaged weights; a checkpoint holds the raw ones, and pickles."""
+        if self.args.hub_strategy != HubStrategy.END:
+            self.push_to_hub(commit_message=f"Step {self.state.global_step}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import (
     AutoModelForMaskedLM,
@@ -25,7 +26,7 @@ from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
-from hf_ddistill.training.model_card import CardFacts
+from hf_ddistill.training.model_card import CardFacts, is_repo_id
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -69,17 +70,25 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         if model is None:
             if not isinstance(teacher, nn.Module):
                 raise ValueError("Without a model, the teacher must be a model that can be copied.")
-            model = copy.deepcopy(teacher)
+            # The teacher may be frozen already.
+            model = copy.deepcopy(teacher).requires_grad_(True)
+        if model is teacher:
+            raise ValueError(
+                "Student and teacher are one object, which cannot be trained and frozen at once; "
+                "leave out model= to train a copy of the teacher."
+            )
         if peft_config is not None:
             model = get_peft_model(model, peft_config)
-        self.own_base = teacher is None and hasattr(model, "peft_config")
+        adapted = isinstance(model, PeftModel)
+        self.own_base = teacher is None and adapted
         if teacher is None and not self.own_base:
             raise ValueError(
                 "Distillation needs a teacher: pass teacher=, or peft_config= to use the base."
             )
-        if args.rounds > 1 and not isinstance(teacher, nn.Module):
+        if args.rounds > 1 and (adapted or not _same_weights(model, teacher)):
             raise ValueError(
-                "With rounds > 1 the teacher must be a model of its own, which takes on weights."
+                "With rounds > 1 the teacher takes on the student's weights, so it must be a model "
+                "of its own with the same architecture, and the student no adapter."
             )
         self.teacher_model = (
             teacher.eval().requires_grad_(False) if isinstance(teacher, nn.Module) else None
@@ -88,7 +97,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         if self.own_base:
             self.teacher = as_denoiser(model, given, adapters=False)
         else:
-            self.teacher = teacher if isinstance(teacher, Denoiser) else as_denoiser(teacher, given)
+            given_model = isinstance(teacher, nn.Module)
+            self.teacher = as_denoiser(teacher, given) if given_model else teacher
         kwargs["diffusion"] = self._agreed(model, given)
         super().__init__(model, args, objective, **kwargs)
         unwrapped(self.model).config.discrete_diffusion["num_inference_steps"] = args.student_steps
@@ -128,7 +138,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
     @property
     def student_steps(self) -> int:
         """`args.student_steps` in the last round, twice as many in each one before."""
-        if not hasattr(self, "state"):
+        if not self.state.max_steps:
             return self.args.student_steps
         rounds_left = self.args.rounds - 1 - self.round_at(self.state.global_step)
         return self.args.student_steps * 2**rounds_left
@@ -137,28 +147,41 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
     def refresh_teacher(self) -> None:
         """The student's (averaged) weights become the teacher's."""
         student = unwrapped(self.model)
-        with self._averaged_weights():
+        with self.averaged_weights():
             unwrapped(self.teacher_model).load_state_dict(student.state_dict())
+        # What the objective remembers is of the old teacher, and of another number of steps.
+        self.memory = {}
 
-    def _state(self) -> dict[str, Tensor]:
-        state = super()._state()
+    def _kept(self) -> dict[str, Tensor]:
+        tensors = super()._kept()
         if self.args.rounds > 1:
             # Shared (tied) tensors are written once each.
             weights = unwrapped(self.teacher_model).state_dict()
-            state |= {f"teacher.{key}": value.clone() for key, value in weights.items()}
-        return state
+            tensors |= {f"teacher.{key}": value.clone() for key, value in weights.items()}
+        return tensors
 
-    def _restore(self, state: dict[str, Tensor]) -> None:
-        super()._restore(state)
-        weights = {k[8:]: v for k, v in state.items() if k.startswith("teacher.")}
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        super()._restore(tensors)
+        weights = {k[8:]: v for k, v in tensors.items() if k.startswith("teacher.")}
         if weights:
             unwrapped(self.teacher_model).load_state_dict(weights)
 
     def facts(self) -> CardFacts:
         """What the card tells of this run, its teacher included."""
-        source = self.teacher_model if self.teacher_model is not None else self.model
-        name = unwrapped(source).config.name_or_path or "a teacher in memory"
-        return replace(super().facts(), teacher=name, steps=self.args.student_steps)
+        source = self.model if self.own_base else self.teacher_model
+        name = unwrapped(source).config.name_or_path if source is not None else ""
+        # The path of a folder says nothing to others.
+        name = name if is_repo_id(name) else Path(name).name
+        teacher = name or "a teacher in memory"
+        return replace(super().facts(), teacher=teacher, steps=self.args.student_steps)
+
+
+def _same_weights(model: nn.Module, teacher: object) -> bool:
+    if not isinstance(teacher, nn.Module):
+        return False
+    of_model, of_teacher = (unwrapped(network).state_dict() for network in (model, teacher))
+    shapes = {name: weight.shape for name, weight in of_model.items()}
+    return shapes == {name: weight.shape for name, weight in of_teacher.items()}
 
 
 class _Rounds(TrainerCallback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,14 @@ class WeightAverage(TrainerCallback):
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay
-        self.mean = {name: p.detach().clone() for name, p in self._weights()}
+        # At least float32: in bfloat16 a step of 1 - decay is lost to rounding.
+        self.mean = {
+            name: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)
+            for name, p in self.trainable()
+        }
 
-    def _weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that are averaged, by name."""
         return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
 
     @torch.no_grad()
@@ -37,13 +43,14 @@ class WeightAverage(TrainerCallback):
     ) -> None:
         """Move the mean towards the new weights."""
         decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        for name, weight in self._weights():
-            self.mean[name] = self.mean[name].to(weight.device).lerp(weight, 1 - decay)
+        for name, weight in self.trainable():
+            mean = self.mean[name].to(weight.device)
+            self.mean[name] = mean.lerp(weight.to(mean.dtype), 1 - decay)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Within it the model has the mean weights."""
-        kept = {name: p.detach().clone() for name, p in self._weights()}
+        kept = {name: p.detach().clone() for name, p in self.trainable()}
         self._put(self.mean)
         try:
             yield
@@ -52,5 +59,27 @@ class WeightAverage(TrainerCallback):
 
     @torch.no_grad()
     def _put(self, weights: dict[str, Tensor]) -> None:
-        for name, p in self._weights():
+        for name, p in self.trainable():
             p.copy_(weights[name])
+
+
+class AveragedModel(nn.Module):
+    """A model called with the mean of its weights, in eval mode and without gradients.
+
+    Its own weights are not touched, so that a graph built with them can still go backward.
+    """
+
+    def __init__(self, average: WeightAverage) -> None:
+        super().__init__()
+        self.module, self.average = average.model, average
+
+    @torch.no_grad()
+    def forward(self, **inputs: Any) -> Any:
+        """What the model gives with the mean weights."""
+        weights = {name: self.average.mean[name].to(p) for name, p in self.average.trainable()}
+        training = self.module.training
+        self.module.eval()
+        try:
+            return torch.func.functional_call(self.module, weights, kwargs=inputs)
+        finally:
+            self.module.train(training)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
@@ -49,7 +51,7 @@ def write_card(folder: str | Path, facts: CardFacts) -> ModelCard:
     data = ModelCardData(
         library_name="hf_ddistill",
         license=facts.license,
-        base_model=facts.teacher if facts.teacher and "/" in facts.teacher else None,
+        base_model=facts.teacher if is_repo_id(facts.teacher or "") else None,
         tags=["discrete-diffusion", kind, facts.objective["type"], *facts.tags],
         model_name=facts.name,
     )
@@ -64,6 +66,15 @@ def write_card(folder: str | Path, facts: CardFacts) -> ModelCard:
     Path(folder).mkdir(parents=True, exist_ok=True)
     card.save(Path(folder) / "README.md")
     return card
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether `name` is an id on the Hub, "user/name", and not the path of a folder."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name and not Path(name).exists()
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,186 @@
+"""`hf-ddistill diagnose`: can p(x_0 | x_t) be recovered, and how far does an Euler step go?"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import AutoTokenizer
+
+from hf_ddistill.cli.common import (
+    add_seed,
+    build_diffusion,
+    load_data,
+    pick_device,
+    positive,
+    print_table,
+    write_json,
+)
+from hf_ddistill.cli.diagnosis_plot import save_diagnosis
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.evaluation.conditioning import (
+    STEPS,
+    TIMES,
+    Noised,
+    Row,
+    diagnose,
+    noised_at_random,
+    noised_by_model,
+)
+from hf_ddistill.hub import load_model
+from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.parameterizations import Denoiser
+from hf_ddistill.reverse import sample
+
+HELP = "where conditionals can be recovered from ratios, and where Euler steps break"
+#: Tokens of a model's own samples where its config does not fix the length, and the steps to them.
+LENGTH, SAMPLE_STEPS = 32, 16
+#: Numbers in one (positions, K) tensor, at most.
+MAX_NUMBERS = 2**21
+TITLES = {
+    "condition": "Condition number of recovery (2-norm, at the worst token), of the kernel alone",
+    "recovery": "Error of p(x_0 | x_t) recovered from ratios; clamped: and renormalised",
+    "euler": "One Euler step of length h against the exact one; clipped: leaves with P > 1",
+    "commutation": "Commutation of the rates over time",
+    "start": "Training from the model's weights (warm) and from fresh ones (random)",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("model", nargs="?", help="folder or Hub id of a masked LM, ours or any")
+    parser.add_argument("--process", help="instead of a model: id of a process, or JSON")
+    parser.add_argument("--vocab-size", type=positive, help="with --process: K, mask included")
+    parser.add_argument("--schedule", help="with --process: id or JSON (log_linear)")
+    parser.add_argument(
+        "--data", help="with a model: clean data, as for `teacher` (the model's own samples)"
+    )
+    parser.add_argument("--split", default="train", help="of a data set (default train)")
+    parser.add_argument("--streaming", action="store_true", help="read the data as a stream")
+    parser.add_argument("--length", type=positive, help="tokens in a row (samples and text)")
+    parser.add_argument("--sequences", type=positive, default=8, help="rows of data or samples")
+    parser.add_argument("--times", type=float, nargs="+", default=TIMES, help="in (0, 1]")
+    parser.add_argument(
+        "--steps", type=float, nargs="+", default=STEPS, help="Euler's h, in (0, 1]"
+    )
+    parser.add_argument("--positions", type=positive, default=256, help="at each time, at most")
+    parser.add_argument("--device")
+    parser.add_argument("--plot", metavar="FILE", help="write a plot as PNG")
+    add_seed(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the tables, write the files."""
+    _check(args)
+    generator = torch.Generator().manual_seed(args.seed)
+    if args.model is None:
+        diffusion = _diffusion(args)
+        noised = _bare(diffusion, args, generator)
+        subject = f"{diffusion.process.id}, K = {diffusion.vocab_size}"
+    else:
+        denoiser = as_denoiser(load_model(args.model).to(pick_device(args.device)).eval())
+        diffusion = denoiser.diffusion
+        noised = _predicted(denoiser, _clean(denoiser, args, generator), args, generator)
+        subject = f"{args.model} ({diffusion.process.id}, K = {diffusion.vocab_size})"
+    shown = tqdm(noised, total=len(args.times), desc="times", leave=False)
+    rows = list(diagnose(diffusion, shown, args.steps, generator))
+    print(f"{subject}, {diffusion.schedule.id}; '-': more than float64 can tell")
+    print_sections(rows)
+    write_json(args.json, {"rows": rows})
+    if args.plot is not None:
+        save_diagnosis(Path(args.plot), rows, subject)
+    return 0
+
+
+def print_sections(rows: Sequence[Row]) -> None:
+    """One table for each section; columns that say nothing are left out."""
+    for section, title in TITLES.items():
+        members = [row for row in rows if row["section"] == section]
+        if not members:
+            continue
+        told = [key for key in members[0] if any(row[key] is not None for row in members)]
+        told.remove("section")
+        print(f"\n{title}")
+        print_table([{k: "-" if row[k] is None else row[k] for k in told} for row in members])
+
+
+def _check(args: argparse.Namespace) -> None:
+    if (args.model is None) == (args.process is None):
+        raise ValueError("Give either a model or --process, one of the two.")
+    bare, of_model = ("vocab_size", "schedule"), ("data", "length")
+    for name in bare if args.process is None else of_model:
+        if getattr(args, name) is not None:
+            other = "--process; a model has its own" if name in bare else "a model, not --process"
+            raise ValueError(f"--{name.replace('_', '-')} goes with {other}.")
+    for name in ("times", "steps"):
+        wrong = [value for value in getattr(args, name) if not 0 < value <= 1]
+        if wrong:
+            raise ValueError(f"--{name} must lie in (0, 1], got {wrong[0]}.")
+    if args.plot is not None and Path(args.plot).suffix.lower() != ".png":
+        raise ValueError(f"--plot writes a .png file, got {args.plot}.")
+
+
+def _diffusion(args: argparse.Namespace) -> Diffusion:
+    if args.vocab_size is None and not args.process.startswith("{"):
+        raise ValueError(f"--process {args.process} needs --vocab-size (K, the mask included).")
+    try:
+        return build_diffusion(args.process, args.schedule or "log_linear", args.vocab_size)
+    except TypeError as error:
+        raise ValueError(f"--process {args.process} lacks a setting: {error}.") from error
+
+
+def _bare(
+    diffusion: Diffusion, args: argparse.Namespace, generator: torch.Generator
+) -> Iterator[Noised]:
+    positions = _positions(args, diffusion)
+    return (noised_at_random(diffusion, t, positions, generator) for t in sorted(args.times))
+
+
+def _predicted(
+    denoiser: Denoiser, x_0: Tensor, args: argparse.Namespace, generator: torch.Generator
+) -> Iterator[Noised]:
+    positions = _positions(args, denoiser.diffusion)
+    return (noised_by_model(denoiser, x_0, t, positions, generator) for t in sorted(args.times))
+
+
+def _positions(args: argparse.Namespace, diffusion: Diffusion) -> int:
+    return max(1, min(args.positions, MAX_NUMBERS // diffusion.vocab_size))
+
+
+def _clean(denoiser: Denoiser, args: argparse.Namespace, generator: torch.Generator) -> Tensor:
+    """x_0 (B, L): the data's first rows, or the model's own samples."""
+    config = unwrapped(denoiser.network.model).config
+    shape = getattr(config, "token_shape", None)
+    most = getattr(config, "max_position_embeddings", LENGTH)
+    length = args.length or (math.prod(shape) if shape else min(LENGTH, most))
+    device = denoiser.network.model.device
+    if args.data is None:
+        size = (args.sequences, length)
+        return sample(denoiser, size, SAMPLE_STEPS, generator=generator, device=device)
+    rows = list(itertools.islice(load_data(args), args.sequences))
+    if rows and "input_ids" in rows[0]:
+        sizes = {len(row["input_ids"]) for row in rows}
+        if len(sizes) != 1:
+            raise ValueError(f"The rows of --data differ in length: {sorted(sizes)}.")
+        tokens = torch.tensor([row["input_ids"] for row in rows])
+    elif rows and "text" in rows[0]:
+        tokens = _tokenized([row["text"] for row in rows], args.model, length)
+    else:
+        raise ValueError(f"--data {args.data} has no rows with 'input_ids' or 'text'.")
+    denoiser.diffusion.check_tokens(tokens)
+    return tokens.to(device)
+
+
+def _tokenized(texts: Sequence[str], model: str, length: int) -> Tensor:
+    """The texts behind one another, in rows of `length` tokens."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    ids = tokenizer("\n".join(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    if len(ids) < length:
+        raise ValueError(f"--data has {len(ids)} tokens, fewer than one row of {length}.")
+    return torch.tensor(ids[: len(ids) // length * length]).reshape(-1, length)

@@ -1,0 +1,249 @@
+"""`hf-ddistill quickstart`: the main job on real handwritten digits, from teacher to pictures.
+
+Binarised 8 x 8 digits and the absorbing process: few-step error is then nothing but the lost
+correlation of pixels, which is what distillation is about, and a good teacher is small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_ddistill.cli.common import output_folder, print_table, write_json
+from hf_ddistill.cli.evaluate import draw
+from hf_ddistill.cli.plots import save_frontier, save_samples
+from hf_ddistill.cli.quickstart_teacher import train_teacher
+from hf_ddistill.evaluation import (
+    DigitsJudge,
+    judge_real,
+    judge_samples,
+    load_digit_tokens,
+    match_entropy,
+    nfe_frontier,
+    split_digits,
+    token_entropy,
+)
+from hf_ddistill.hub import save_pipeline
+from hf_ddistill.pipelines import DiscreteDiffusionPipeline
+from hf_ddistill.training import (
+    CardFacts,
+    DiscreteDistillationConfig,
+    DiscreteDistillationTrainer,
+)
+
+HELP = "distil a teacher of handwritten digits, with pictures and figures (no download)"
+LEVELS = 2
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How long each part runs."""
+
+    objective: str = "ecd"
+    student_steps: int = 4
+    steps: int = 400
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+    samples: int = 1000
+    teacher_nfes: tuple[int, ...] = (1, 2, 4, 8, 16, 64)
+    student_nfes: tuple[int, ...] = (1, 2, 4, 8)
+    from_scratch: bool = False
+    fast: bool = False
+    seed: int = 0
+
+
+FAST = {"steps": 40, "samples": 200, "teacher_nfes": (1, 4, 64), "student_nfes": (1, 4)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--output", default="quickstart", help="folder (default: quickstart)")
+    parser.add_argument("--fast", action="store_true", help="under two minutes, rougher figures")
+    parser.add_argument("--from-scratch", action="store_true", help="train the teacher, too")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Everything; run again after an interruption, it goes on where it stopped."""
+    started = time.monotonic()
+    folder = output_folder(args.output)
+    fast = {**FAST, "fast": True} if args.fast else {}
+    setup = Setup(**fast, seed=args.seed, from_scratch=args.from_scratch)
+    _begin(folder, setup)
+    split = split_digits(*load_digit_tokens(LEVELS))
+    judge = DigitsJudge.fit(LEVELS)
+    print(f"Judge: {judge.accuracy:.1%} of held-out digits named right.")
+    teacher = _teacher(folder, setup, split.train_tokens)
+    student = _student(folder, setup, teacher, split.train_tokens)
+    rows, matched, drawn = _measure(setup, judge, split.train_tokens, teacher, student)
+    pipe = DiscreteDiffusionPipeline.from_model(student)
+    save_pipeline(pipe, folder / "student", _facts(setup, student, rows))
+    afresh = DiscreteDiffusionPipeline.from_pretrained(folder / "student")
+    afresh.set_progress_bar_config(disable=True)
+    again = draw(afresh, setup.student_steps, 64, seed=setup.seed, batch_size=64)
+    name = f"student at {setup.student_steps} ({setup.objective})"
+    panels = {
+        "real": split.train_tokens[torch.randperm(1000, generator=_generator(1))],
+        "teacher at 64": drawn["teacher", 64],
+        f"teacher at {setup.student_steps}": drawn["teacher", setup.student_steps],
+        name: again,
+    }
+    save_samples(folder / "samples.png", panels, LEVELS)
+    save_frontier(folder / "frontier.png", rows)
+    minutes = (time.monotonic() - started) / 60
+    about = {"setup": asdict(setup), "judge_accuracy": judge.accuracy, "minutes": minutes}
+    write_json(folder / "metrics.json", {"rows": rows, "teacher_at_entropy": matched, **about})
+    print_table(rows)
+    print(f"\nIn {folder}/: samples.png, frontier.png, metrics.json, student/ ({minutes:.1f} min)")
+    return 0
+
+
+def _begin(folder: Path, setup: Setup) -> None:
+    """Go on with the same settings; after other ones, or after a finished run, start anew."""
+    file = folder / "setup.json"
+    now = json.loads(json.dumps(asdict(setup)))
+    same = file.exists() and json.loads(file.read_text()) == now
+    if not same or (folder / "metrics.json").exists():
+        for name in ("teacher", "student", "distillation"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in ("metrics.json", "samples.png", "frontier.png"):
+            (folder / name).unlink(missing_ok=True)
+    write_json(file, now)
+
+
+def shipped_teacher() -> PreTrainedModel:
+    """The teacher inside the package; its README says how it was trained and what it is worth."""
+    with resources.as_file(resources.files("hf_ddistill") / "assets" / "digits_teacher") as path:
+        return AutoModelForMaskedLM.from_pretrained(path)
+
+
+def _teacher(folder: Path, setup: Setup, tokens: Tensor) -> PreTrainedModel:
+    if not setup.from_scratch:
+        return shipped_teacher()
+    return train_teacher(folder / "teacher", tokens, setup.seed, fast=setup.fast)
+
+
+def _student(
+    folder: Path, setup: Setup, teacher: PreTrainedModel, tokens: Tensor
+) -> PreTrainedModel:
+    """Distil, from the last checkpoint if there is one."""
+    work = folder / "distillation"
+    trainer = DiscreteDistillationTrainer(
+        teacher=teacher,
+        objective=setup.objective,
+        args=DiscreteDistillationConfig(
+            str(work),
+            student_steps=setup.student_steps,
+            max_steps=setup.steps,
+            per_device_train_batch_size=setup.batch_size,
+            learning_rate=setup.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=10,
+            ema_decay=0.99,
+            logging_steps=max(1, setup.steps // 20),
+            save_steps=max(1, setup.steps // 4),
+            save_total_limit=1,
+            use_cpu=not torch.cuda.is_available(),
+            report_to="none",
+            seed=setup.seed,
+        ),
+        train_dataset=Dataset.from_dict({"input_ids": tokens.tolist()}),
+    )
+    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(work))
+    trainer.save_model(str(work / "final"))
+    return AutoModelForMaskedLM.from_pretrained(work / "final")
+
+
+def _last_whole_checkpoint(work: Path) -> str | None:
+    """A checkpoint whose last file was written; half of one is thrown away."""
+    last = get_last_checkpoint(str(work)) if work.exists() else None
+    while last is not None and not (Path(last) / "trainer_state.json").exists():
+        shutil.rmtree(last)
+        last = get_last_checkpoint(str(work))
+    return last
+
+
+def _measure(
+    setup: Setup,
+    judge: DigitsJudge,
+    real: Tensor,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[tuple[str, int], Tensor]]:
+    """Rows for real data, teacher and student; the teacher at the student's entropy; samples."""
+    drawn: dict[tuple[str, int], Tensor] = {}
+    rows = [{"model": "real", "nfe": 0, **judge_real(judge, real, generator=_generator(0))}]
+    models = {
+        "teacher": (teacher, setup.teacher_nfes),
+        setup.objective: (student, setup.student_nfes),
+    }
+    for name, (model, nfes) in models.items():
+        pipe = _quiet(model)
+
+        def sampler(nfe: int, count: int, name: str = name, pipe: Any = pipe) -> Tensor:
+            drawn[name, nfe] = draw(pipe, nfe, count, seed=setup.seed + 1, batch_size=250)
+            return drawn[name, nfe]
+
+        verdict = partial(judge_samples, judge, real=real)
+        measured = nfe_frontier(sampler, nfes, setup.samples, verdict)
+        rows += [{"model": name, **row, "entropy": _entropy(drawn, name, row)} for row in measured]
+    k = setup.student_steps
+    matched = _matched(setup, judge, real, teacher, token_entropy(drawn[setup.objective, k]), k)
+    return rows, [matched], drawn
+
+
+def _entropy(drawn: dict[tuple[str, int], Tensor], name: str, row: dict[str, Any]) -> float:
+    return token_entropy(drawn[name, row["nfe"]])
+
+
+def _matched(
+    setup: Setup, judge: DigitsJudge, real: Tensor, teacher: PreTrainedModel, target: float, k: int
+) -> dict[str, Any]:
+    """The teacher at k calls and at the temperature that gives it the student's entropy."""
+
+    def sample(temperature: float) -> Tensor:
+        pipe = _quiet(teacher, temperature=temperature)
+        return draw(pipe, k, setup.samples, seed=setup.seed + 1, batch_size=250)
+
+    found = match_entropy(sample, target, low=0.5, high=2.0, budget=6)
+    figures = judge_samples(judge, sample(found.temperature), real)
+    return {"model": "teacher", "nfe": k, "temperature": found.temperature, **figures}
+
+
+def _quiet(model: PreTrainedModel, **settings: Any) -> DiscreteDiffusionPipeline:
+    pipe = DiscreteDiffusionPipeline.from_model(model, **settings)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _facts(setup: Setup, student: PreTrainedModel, rows: Sequence[dict[str, Any]]) -> CardFacts:
+    from_scratch = "trained from scratch by" if setup.from_scratch else "shipped with"
+    return CardFacts(
+        name="student",
+        objective={"type": setup.objective},
+        citation="",
+        diffusion=student.config.discrete_diffusion,
+        steps=setup.student_steps,
+        teacher=f"digits teacher {from_scratch} hf_ddistill",
+        data="1,497 binarised 8 x 8 digits of scikit-learn (the rest is held out)",
+        rows=rows,
+        license="apache-2.0",
+    )
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

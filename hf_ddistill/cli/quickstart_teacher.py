@@ -1,0 +1,2 @@
+def train_teacher(*a, **k):
+    raise NotImplementedError

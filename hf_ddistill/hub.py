@@ -1,0 +1,99 @@
+"""Loading, saving and sharing: model folders, pipeline folders and their cards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi, ModelCard
+from transformers import AutoModelForMaskedLM, PreTrainedModel
+
+from hf_ddistill.pipelines import DiscreteDiffusionPipeline
+from hf_ddistill.training.model_card import CardFacts, write_card
+
+
+def load_model(name: str) -> PreTrainedModel:
+    """A model from a folder or the Hub; of a pipeline, its `model` folder.
+
+    Raises:
+        ValueError: if there is none, in one sentence.
+    """
+    path = Path(name)
+    if path.is_file():
+        raise ValueError(f"{name} is a file; a model is a folder or a Hub id.")
+    if path.is_dir() and not (path / "config.json").exists():
+        if not (path / "model" / "config.json").exists():
+            raise ValueError(f"The folder {name} holds no model: there is no config.json in it.")
+        path = path / "model"
+    try:
+        return AutoModelForMaskedLM.from_pretrained(path if path.is_dir() else name)
+    except OSError as error:
+        raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def load_pipeline(name: str) -> DiscreteDiffusionPipeline:
+    """A pipeline from a pipeline or model folder, or from the Hub."""
+    path = Path(name)
+    if path.is_file() or (path.is_dir() and not any(path.glob("*.json"))):
+        raise ValueError(f"{name} holds no model; a pipeline is a folder or a Hub id.")
+    try:
+        return DiscreteDiffusionPipeline.from_pretrained(name)
+    except OSError as error:
+        raise ValueError(f"No pipeline {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def save_pipeline(pipe: DiscreteDiffusionPipeline, folder: str | Path, facts: CardFacts) -> Path:
+    """Save a pipeline with its card; the folder appears whole or not at all.
+
+    Args:
+        pipe: model, scheduler and perhaps a tokenizer.
+        folder: replaced if it is there.
+        facts: what the card tells.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"The output {folder} is a file; give a folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        pipe.save_pretrained(draft)
+        write_card(draft, facts)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.chmod(draft, 0o755)
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def read_card(name: str) -> str:
+    """The text of the card of a folder or of a model on the Hub."""
+    file = Path(name) / "README.md"
+    if Path(name).is_dir() and not file.exists():
+        raise ValueError(f"The folder {name} has no card (README.md).")
+    return file.read_text() if file.exists() else str(ModelCard.load(name))
+
+
+def push(folder: str | Path, repo_id: str, private: bool = False) -> str:
+    """Upload a model or pipeline folder with its card, but no pickles; returns its address.
+
+    Raises:
+        ValueError: if the folder has no model or no card.
+    """
+    folder = Path(folder)
+    if not folder.is_dir() or not any(folder.rglob("config.json")):
+        raise ValueError(f"{folder} holds no model to push.")
+    if not (folder / "README.md").exists():
+        raise ValueError(f"{folder} has no card (README.md); a model is not pushed without one.")
+    api = HfApi()
+    url = api.create_repo(repo_id, private=private, exist_ok=True)
+    api.upload_folder(
+        repo_id=repo_id,
+        folder_path=folder,
+        ignore_patterns=["checkpoint-*", "*.bin", "*.pt", "*.pth"],
+        commit_message="Upload with hf_ddistill",
+    )
+    return str(url)

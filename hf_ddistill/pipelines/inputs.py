@@ -1,0 +1,155 @@
+"""What a call of the pipeline asks for, checked: given tokens, length, labels, number of rows.
+
+Notation: B rows, L positions, K vocabulary size; `config` is that of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from transformers.configuration_utils import PreTrainedConfig
+
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.shapes import Generators, Tokens, Where
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Given tokens, and the positions to be generated.
+
+    Args:
+        tokens: (B, L), the given ones where `infill` is False.
+        infill: (B, L), True where a token is to be generated.
+    """
+
+    tokens: Tokens
+    infill: Where
+
+    @classmethod
+    def of(
+        cls,
+        given: Sequence[Tensor],
+        infill: Tensor | None,
+        shape: tuple[int, int],
+        diffusion: Diffusion,
+    ) -> Self:
+        """Lay one or B beginnings out on (B, L); what follows them is to be generated.
+
+        Args:
+            given: int64 tokens, (P,) with P up to L; one serves all rows.
+            infill: (P,) or (rows, P); None for the mask tokens among those given.
+            shape: (B, L).
+            diffusion: whose tokens they are.
+
+        Raises:
+            ValueError: for tokens outside the vocabulary, more of them than L, a fixed token that
+                data never hold, an `infill` of another shape, and nothing to generate.
+        """
+        tokens = torch.zeros(shape, dtype=torch.int64)
+        where = torch.ones(shape, dtype=torch.bool)
+        for row in range(shape[0]):
+            ids = given[row % len(given)]
+            if len(ids) > shape[1]:
+                raise ValueError(f"A prompt has {len(ids)} tokens, more than length={shape[1]}.")
+            diffusion.check_tokens(ids)
+            tokens[row, : len(ids)] = ids
+            where[row, : len(ids)] = ids == diffusion.process.mask_token_id
+        if infill is not None:
+            width = len(given[0])
+            fitting = {(width,), (1, width), (len(given), width)}
+            if infill.dtype != torch.bool or tuple(infill.shape) not in fitting:
+                raise ValueError(
+                    "`infill` must be Boolean and have the shape of `input_ids`, "
+                    f"{(len(given), width)}; got {infill.dtype}, {tuple(infill.shape)}."
+                )
+            where[:, :width] = infill
+        for token in diffusion.process.noise_tokens:
+            if bool(((tokens == token) & ~where).any()):
+                raise ValueError(f"Token {token} is noise: no position can be fixed to it.")
+        if not bool(where.any()):
+            raise ValueError("There is nothing to generate: every position is given.")
+        return cls(tokens, where)
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        return type(self)(self.tokens.to(device), self.infill.to(device))
+
+    def hold(self, x: Tokens) -> Tokens:
+        """`x` with the given tokens in their places."""
+        return torch.where(self.infill, x, self.tokens)
+
+
+def beginnings(input_ids: Tensor | None) -> list[Tensor]:
+    """The rows of (P,) or (n, P); one empty row for None."""
+    if input_ids is None:
+        return [torch.zeros(0, dtype=torch.int64)]
+    if input_ids.dtype != torch.int64 or input_ids.ndim not in (1, 2):
+        raise ValueError(
+            "`input_ids` must be int64 of shape (p,) or (n, p), "
+            f"got {input_ids.dtype} of shape {tuple(input_ids.shape)}."
+        )
+    return list(input_ids.cpu().reshape(-1, input_ids.shape[-1]))
+
+
+def sequence_length(config: PreTrainedConfig, length: int | None) -> int:
+    """L: `length`, or all that the model can take.
+
+    Raises:
+        ValueError: if the model has no such length, or none is known.
+    """
+    window = getattr(config, "max_position_embeddings", None)
+    grid = getattr(config, "token_shape", None)
+    if length is None and window is None:
+        raise ValueError("Pass `length`: the model's config has no max_position_embeddings.")
+    length = window if length is None else length
+    if grid is not None and length != window:
+        raise ValueError(f"length={length}, but the model's token_shape={grid} has {window}.")
+    if length < 1 or (window is not None and length > window):
+        raise ValueError(f"length={length} must lie in [1, {window}], the model's window.")
+    return length
+
+
+def label_tensor(
+    config: PreTrainedConfig, class_labels: int | Sequence[int] | Tensor | None
+) -> Tensor | None:
+    """Class labels as int64 (n,).
+
+    Raises:
+        ValueError: if the model takes none, or not these.
+    """
+    if class_labels is None:
+        return None
+    labels = torch.as_tensor(class_labels, dtype=torch.int64).reshape(-1)
+    classes = getattr(config, "num_classes", 0)
+    if not classes:
+        raise ValueError("Got class_labels, but the model has num_classes=0: it takes none.")
+    if bool(((labels < -1) | (labels > classes)).any()):
+        raise ValueError(
+            f"class_labels must lie in [0, {classes}), or be -1 for none, got {labels.tolist()}."
+        )
+    return labels
+
+
+def num_rows(batch_size: int, num_prompts: int, num_labels: int) -> int:
+    """B: batch size, prompts and labels broadcast, each being 1 or B.
+
+    Raises:
+        ValueError: if two of them differ and neither is 1, or one is below 1.
+    """
+    counts = {"batch_size": batch_size, "prompts": num_prompts, "class_labels": num_labels}
+    if min(counts.values()) < 1 or len(set(counts.values()) - {1}) > 1:
+        got = ", ".join(f"{name}: {count}" for name, count in counts.items())
+        raise ValueError(f"The numbers of samples must each be 1 or agree, got {got}.")
+    return max(counts.values())
+
+
+def check_generator(generator: Generators, rows: int) -> None:
+    """Raise if there is a list of generators, but not one for each row."""
+    if isinstance(generator, Sequence) and len(generator) != rows:
+        raise ValueError(
+            f"Got {len(generator)} generators for {rows} samples; give one for each, or one."
+        )

@@ -1,0 +1,66 @@
+"""The model as the pipeline calls it: on the scheduler's times, in eval mode, its calls counted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.parameterizations import Denoiser
+
+
+@dataclass
+class CountedNetwork:
+    """A network, and how often it was called.
+
+    Args:
+        network: what a `Denoiser` takes.
+        calls: so far.
+    """
+
+    network: Callable[..., torch.Tensor]
+    calls: int = 0
+
+    def __call__(self, *inputs: torch.Tensor, **condition: Any) -> torch.Tensor:
+        self.calls += 1
+        return self.network(*inputs, **condition)
+
+
+def denoiser_on(model: torch.nn.Module, diffusion: Diffusion) -> Denoiser:
+    """The model as a denoiser of the scheduler's diffusion, its calls counted.
+
+    Raises:
+        ValueError: for another process than the model's, or another schedule although the model
+            looks at the time.
+    """
+    denoiser = as_denoiser(model)
+    trained, config = denoiser.diffusion, unwrapped(model).config
+    if trained.process != diffusion.process:
+        raise ValueError(
+            f"The model was trained for the process {trained.process.to_config()}, the scheduler "
+            f"has {diffusion.process.to_config()}; `DiscreteDiffusionPipeline.from_model` makes "
+            "one that fits."
+        )
+    sees_time = "timesteps" in denoiser.network.inputs
+    if trained != diffusion and sees_time and getattr(config, "time_conditioning", True):
+        raise ValueError(
+            "The model looks at the time and was trained for the schedule "
+            f"{trained.schedule.to_config()}, the scheduler has {diffusion.schedule.to_config()}."
+        )
+    return replace(denoiser, network=CountedNetwork(denoiser.network), diffusion=diffusion)
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Within it the model is in eval mode: dropout while sampling would go unnoticed."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

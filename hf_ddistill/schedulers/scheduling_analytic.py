@@ -1,0 +1,30 @@
+"""Analytic steps (Tweedie tau-leaping) from the concrete score."""
+
+from __future__ import annotations
+
+from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401 (diffusers looks here)
+
+from hf_ddistill import reverse
+from hf_ddistill.schedulers.scheduling_base import DiscreteSchedulerBase
+
+
+class AnalyticScheduler(DiscreteSchedulerBase):
+    """
+    Draws x_s from (P_st^-1 score) * P_st[., x_t], negative entries cut at 0.
+
+    Since the ratios are taken from the conditional, this is the law of `AncestralScheduler` by the
+    arithmetic of the scores; it ends where P_st cannot be inverted in float64 (`Ordinal` with many
+    levels).
+
+    References:
+        Discrete Diffusion Modeling by Estimating the Ratios of the Data Distribution (2023),
+        arXiv:2310.16834, Theorem 4.2.
+
+    Args:
+        process, schedule, temperature, ...: see `DiscreteSchedulerBase`.
+    """
+
+    rule = staticmethod(reverse.analytic)
+
+
+__all__ = ["AnalyticScheduler"]

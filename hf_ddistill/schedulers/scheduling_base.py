@@ -1,0 +1,225 @@
+"""What the schedulers of discrete diffusion share: all but the reverse rule.
+
+Notation: x_t noised tokens (B, L), t in (0, 1] with 1 the noise, K vocabulary size (mask included),
+s the time that follows t on the grid 1, 1 - 1/n, ..., 1/n, 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+
+from hf_ddistill import reverse
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.linalg import categorical, uniform_noise
+from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.processes import Process
+from hf_ddistill.schedulers.sharpening import sharpened
+from hf_ddistill.schedules import Schedule
+from hf_ddistill.shapes import Generators
+
+SAMPLING_DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+@dataclass
+class DiscreteSchedulerOutput(BaseOutput):
+    """
+    Output of a step.
+
+    Args:
+        prev_sample (`torch.LongTensor` of shape `(batch_size, length)`):
+            x_s, the next input of the model; x_0 after the last step.
+        pred_original_sample (`torch.LongTensor` of shape `(batch_size, length)`):
+            the likeliest x_0 of each position, as the model (sharpened) sees it at t.
+        sampled_probs (`torch.Tensor` of shape `(batch_size, length)`):
+            p(x_s | x_t) of each token of `prev_sample`; 1 where it could be no other.
+    """
+
+    prev_sample: torch.LongTensor
+    pred_original_sample: torch.LongTensor | None = None
+    sampled_probs: torch.Tensor | None = None
+
+
+class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
+    """
+    Base of the schedulers: x_t -> x_s ~ p(x_s | x_t) by the reverse rule of the subclass.
+
+    The last step (s = 0) always draws x_0 ~ p(x_0 | x_t) itself, so that no mask is left. A
+    scheduler sees a model's output and never a model; all of them have the same configuration, so
+    `CTMCEulerScheduler.from_config(scheduler.config, temperature=0.8)` turns one into another.
+
+    Args:
+        process (`dict`): `Process.to_config()`, such as `{"type": "absorbing", "vocab_size": 28}`.
+        schedule (`dict`): `Schedule.to_config()`.
+        temperature (`float`): sharpens p(x_0 | x_t); 0 takes its likeliest token.
+        top_k (`int`, *optional*): keep this many of its tokens; None or 0 keeps all.
+        top_p (`float`): keep the fewest of its tokens that hold this much of it, in (0, 1].
+        sampling_dtype (`str`): `"float64"`, or `"float32"` for half the memory. Probabilities are
+            then rounded, and rare tokens are lost in sums: a hidden temperature, slightly below 1.
+            Tokens are drawn in float64 in both cases.
+        num_inference_steps (`int`): what `timesteps` is made of until `set_timesteps` is called,
+            and what the pipeline takes where it is not told: the steps a student was made for.
+
+    Raises:
+        ValueError: for a setting out of its range, an unknown process or schedule.
+    """
+
+    order = 1
+    #: (prediction, diffusion, x_t, s, t) -> p(x_s | x_t), see `hf_ddistill.reverse`.
+    rule: ClassVar[Callable[..., torch.Tensor]]
+
+    @register_to_config
+    def __init__(
+        self,
+        process: dict[str, Any],
+        schedule: dict[str, Any] | str = "log_linear",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        sampling_dtype: str = "float64",
+        num_inference_steps: int = 64,
+    ) -> None:
+        if not 0 <= temperature < float("inf"):
+            raise ValueError(f"`temperature` must be at least 0 and finite, got {temperature}.")
+        if top_k is not None and top_k < 0:
+            raise ValueError(f"`top_k` must be None or at least 0 (both keep all), got {top_k}.")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"`top_p` must lie in (0, 1] (1 keeps all), got {top_p}.")
+        if sampling_dtype not in SAMPLING_DTYPES:
+            known = ", ".join(SAMPLING_DTYPES)
+            raise ValueError(f"`sampling_dtype` must be one of {known}, got {sampling_dtype!r}.")
+        self.diffusion = Diffusion(Process.from_config(process), Schedule.from_config(schedule))
+        # The full settings, and none of them as "a default": diffusers takes positional arguments
+        # for defaults, and would leave them out of `from_config`.
+        self.register_to_config(**self.diffusion.to_config(), _use_default_values=[])
+        self.set_timesteps(num_inference_steps)
+
+    def set_timesteps(
+        self, num_inference_steps: int, device: str | torch.device | None = None
+    ) -> None:
+        """Set `timesteps`, float64, to 1, 1 - 1/n, ..., 1/n for n = `num_inference_steps`."""
+        if not isinstance(num_inference_steps, int) or num_inference_steps <= 0:
+            raise ValueError(
+                f"`num_inference_steps` must be an integer > 0, got {num_inference_steps!r}."
+            )
+        self.num_inference_steps = num_inference_steps
+        self._grid = reverse.step_grid(num_inference_steps)
+        self.timesteps = torch.tensor(self._grid[:-1], dtype=torch.float64, device=device)
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: float | torch.Tensor,
+        sample: torch.LongTensor,
+        *,
+        generator: Generators = None,
+        return_dict: bool = True,
+    ) -> DiscreteSchedulerOutput | tuple[torch.Tensor, ...]:
+        """
+        One step from `timestep` to the next lower time of `timesteps`, or to 0.
+
+        Args:
+            model_output (`torch.Tensor` of shape `(batch_size, length, vocab_size)`):
+                log p(x_0 | x_t), or logits of it.
+            timestep (`float`): one of `timesteps`.
+            sample (`torch.LongTensor` of shape `(batch_size, length)`): x_t.
+            generator (`torch.Generator` or a list of them, *optional*):
+                with a list, one for each row, no row's sample depends on its batch. May live on
+                another device than the logits.
+            return_dict (`bool`): whether to return a `DiscreteSchedulerOutput` instead of a tuple.
+
+        Raises:
+            ValueError: for a time that is not on the grid, another vocabulary than the process's,
+                tokens outside it, and logits with NaN.
+        """
+        t, s = self._interval(timestep)
+        self._check(model_output, sample)
+        # Only what can still change goes through the rule, as rows of length one.
+        where = self.diffusion.undetermined(sample)
+        x_t = sample[where][:, None]
+        prediction = self._prediction(model_output[where][:, None], x_t, t)
+        rule = self.rule if s > 0 else reverse.ancestral
+        probs = rule(prediction, self.diffusion, x_t, s, t)
+        noise = uniform_noise(sample.shape, generator, sample.device)
+        x_s = categorical(probs, noise=noise[where][:, None])
+        sampled_probs = torch.ones(sample.shape, dtype=probs.dtype, device=sample.device)
+        output = DiscreteSchedulerOutput(
+            prev_sample=sample.masked_scatter(where, x_s),
+            pred_original_sample=sample.masked_scatter(
+                where, prediction.log_conditional.argmax(-1)
+            ),
+            sampled_probs=sampled_probs.masked_scatter(where, probs.gather(-1, x_s[..., None])),
+        )
+        return output if return_dict else output.to_tuple()
+
+    def add_noise(
+        self,
+        original_samples: torch.LongTensor,
+        noise: Generators,
+        timesteps: float | torch.Tensor,
+    ) -> torch.LongTensor:
+        """
+        x_t ~ P_0t[x_0], by the process.
+
+        Args:
+            original_samples (`torch.LongTensor` of shape `(batch_size, length)`): x_0.
+            noise (`torch.Generator`, a list of them, or `None`):
+                what the noise is drawn from, in the place where a continuous scheduler takes it.
+            timesteps (`torch.Tensor` of shape `()` or `(batch_size,)`): times in [0, 1].
+        """
+        return self.diffusion.corrupt(original_samples, timesteps, noise)
+
+    def _interval(self, timestep: float | torch.Tensor) -> tuple[float, float]:
+        """(t, s) from the exact grid: a time may come back from a tensor of lower precision."""
+        near = [i for i, t in enumerate(self._grid[:-1]) if abs(t - float(timestep)) < 1e-6]
+        if not near:
+            n = self.num_inference_steps
+            raise ValueError(
+                f"`timestep`={float(timestep):.6g} is not one of the scheduler's timesteps "
+                f"1, 1 - 1/{n}, ..., 1/{n}; call `set_timesteps` and step through `timesteps`."
+            )
+        return self._grid[near[0]], self._grid[near[0] + 1]
+
+    def _check(self, model_output: torch.Tensor, sample: torch.Tensor) -> None:
+        vocab_size = self.diffusion.vocab_size
+        if model_output.shape[-1] != vocab_size:
+            raise ValueError(
+                f"The model's output has a vocabulary of {model_output.shape[-1]} tokens, but the "
+                f"scheduler's process has vocab_size={vocab_size} (both count the mask)."
+            )
+        if sample.ndim != 2 or model_output.shape[:-1] != sample.shape:
+            raise ValueError(
+                f"`sample` must be (batch_size, length) and `model_output` (batch_size, length, "
+                f"{vocab_size}), got {tuple(sample.shape)} and {tuple(model_output.shape)}."
+            )
+        self.diffusion.check_tokens(sample)
+        bad = model_output.isnan().any(-1)
+        if bool(bad.any()):
+            raise ValueError(
+                f"`model_output` holds NaN at {int(bad.sum())} of {bad.numel()} positions."
+            )
+
+    def _prediction(self, logits: torch.Tensor, x_t: torch.Tensor, t: float) -> Prediction:
+        """log p(x_0 | x_t) of N positions, (N, 1, K): possible tokens alone, sharpened."""
+        logits = logits.to(SAMPLING_DTYPES[self.config.sampling_dtype])
+        # A model may put mass on an x_0 that cannot have become x_t; a rule divides by the kernel.
+        impossible = self.diffusion.kernel(0.0, t).columns(x_t, logits.dtype) <= 0
+        impossible[..., list(self.diffusion.process.noise_tokens)] = True
+        logits = logits.masked_fill(impossible, -torch.inf)
+        lost = ~logits.amax(-1).isfinite()
+        if bool(lost.any()):
+            raise ValueError(
+                f"`model_output` gives no distribution at {int(lost.sum())} of {lost.numel()} "
+                "positions: +inf, or -inf for every x_0 that the process allows there."
+            )
+        config = self.config
+        return Prediction(sharpened(logits, config.temperature, config.top_k, config.top_p))
+
+
+__all__ = ["DiscreteSchedulerBase", "DiscreteSchedulerOutput"]
