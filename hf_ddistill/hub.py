@@ -15,7 +15,7 @@ from hf_ddistill.training.model_card import CardFacts, write_card
 
 
 def load_model(name: str) -> PreTrainedModel:
-    """A model from a folder or the Hub; of a pipeline, its `model` folder.
+    """A model from a folder or the Hub.
 
     Raises:
         ValueError: if there is none, in one sentence.
@@ -24,11 +24,9 @@ def load_model(name: str) -> PreTrainedModel:
     if path.is_file():
         raise ValueError(f"{name} is a file; a model is a folder or a Hub id.")
     if path.is_dir() and not (path / "config.json").exists():
-        if not (path / "model" / "config.json").exists():
-            raise ValueError(f"The folder {name} holds no model: there is no config.json in it.")
-        path = path / "model"
+        raise ValueError(f"The folder {name} holds no model: there is no config.json in it.")
     try:
-        return AutoModelForMaskedLM.from_pretrained(path if path.is_dir() else name)
+        return AutoModelForMaskedLM.from_pretrained(name)
     except OSError as error:
         raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
 

@@ -92,6 +92,33 @@ class Parameterization(Configurable, ABC):
         return positions
 
 
+def normalised(logits: Tensor, diffusion: Diffusion) -> LogProbs:
+    """Log-probabilities from logits, with none for the tokens that the data never hold."""
+    noise = list(diffusion.process.noise_tokens)
+    if noise:
+        logits = logits.index_fill(-1, torch.tensor(noise, device=logits.device), LOG_ZERO)
+    return logits.log_softmax(-1)
+
+
+def carried_over(log_p: LogProbs, diffusion: Diffusion, x_t: Tokens) -> LogProbs:
+    """Where x_t is no mask, certainty of x_t (MDLM's substitution).
+
+    Raises:
+        ValueError: for a process under which a token can have been another one.
+    """
+    if not diffusion.reveals:
+        raise ValueError(
+            "'subs' and 'shifted' carry unmasked tokens over, which only Absorbing allows; "
+            f"{diffusion.process.id} takes 'conditional'."
+        )
+    open_ = diffusion.undetermined(x_t)
+    if bool(open_.all()):
+        # No second (B, L, K) where only masked positions were asked for.
+        return log_p
+    certain = torch.full_like(log_p[:, :1], LOG_ZERO).expand_as(log_p)
+    return torch.where(open_[..., None], log_p, certain.scatter(-1, x_t[..., None], 0.0))
+
+
 @dataclass(frozen=True)
 class Conditional(Parameterization):
     """Logits of p(x_0 | x_t); tokens that the data never hold get probability 0."""
@@ -103,10 +130,7 @@ class Conditional(Parameterization):
     def to_log_conditional(
         self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor
     ) -> LogProbs:
-        noise = list(diffusion.process.noise_tokens)
-        if noise:
-            output = output.index_fill(-1, torch.tensor(noise, device=output.device), LOG_ZERO)
-        return output.log_softmax(-1)
+        return normalised(output, diffusion)
 
     def from_log_conditional(
         self, log_p: LogProbs, diffusion: Diffusion, x_t: Tokens, t: Tensor
@@ -115,7 +139,7 @@ class Conditional(Parameterization):
 
 
 @dataclass(frozen=True)
-class Subs(Conditional):
+class Subs(Parameterization):
     """`conditional`, and an x_t that is no mask is carried over (MDLM). Only for Absorbing."""
 
     citation: ClassVar[str] = (
@@ -125,23 +149,16 @@ class Subs(Conditional):
     def to_log_conditional(
         self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor
     ) -> LogProbs:
-        if not diffusion.reveals:
-            raise ValueError(
-                "'subs' carries unmasked tokens over, which only Absorbing allows; "
-                f"{diffusion.process.id} takes "
-                "'conditional'."
-            )
-        log_p = super().to_log_conditional(output, diffusion, x_t, t)
-        certain = (
-            torch.full_like(log_p[:, :1], LOG_ZERO)
-            .expand_as(log_p)
-            .scatter(-1, x_t[..., None], 0.0)
-        )
-        return torch.where(diffusion.undetermined(x_t)[..., None], log_p, certain)
+        return carried_over(normalised(output, diffusion), diffusion, x_t)
+
+    def from_log_conditional(
+        self, log_p: LogProbs, diffusion: Diffusion, x_t: Tokens, t: Tensor
+    ) -> Tensor:
+        return log_p
 
 
 @dataclass(frozen=True)
-class Shifted(Subs):
+class Shifted(Parameterization):
     """An autoregressive head: the logits at i - 1 speak of token i (Dream); 0 keeps its own."""
 
     citation: ClassVar[str] = (
@@ -152,7 +169,7 @@ class Shifted(Subs):
         self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor
     ) -> LogProbs:
         shifted = torch.cat([output[:, :1], output[:, :-1]], 1)
-        return super().to_log_conditional(shifted, diffusion, x_t, t)
+        return carried_over(normalised(shifted, diffusion), diffusion, x_t)
 
     def source(self, positions: Tensor) -> Tensor:
         return (positions - 1).clamp_min(0)

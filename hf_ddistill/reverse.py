@@ -33,7 +33,7 @@ def ancestral(
     dtype = prediction.log_conditional.dtype
     weights = prediction.weights(diffusion.kernel(torch.zeros_like(t), t).columns(x_t, dtype))
     past = diffusion.kernel(torch.zeros_like(s), s).vecmat(weights)
-    return _normalised((diffusion.kernel(s, t).columns(x_t, dtype) * past).clamp_min(0))
+    return _normalised(diffusion.kernel(s, t).columns(x_t, dtype) * past)
 
 
 def analytic(

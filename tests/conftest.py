@@ -45,7 +45,7 @@ CHECKED = (
 )
 install_import_hook([f"hf_ddistill.{name}" for name in CHECKED], "beartype.beartype")
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 def _require_loopback(host):

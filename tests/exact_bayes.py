@@ -2,7 +2,8 @@
 
 Every sequence of the vocabulary is a state, in the order of `itertools.product`: a state is the
 digits of its number in base K. The laws here are sums over clean sequences; of the package they
-use the entries of its kernels and nothing else.
+use the entries of its kernels and nothing else. Where a time is asked for, several may be given;
+what comes out then has one dimension more in front.
 """
 
 from __future__ import annotations
@@ -73,9 +74,8 @@ class ExactBayes:
         return self._pairs(self.diffusion.kernel(s, t).dense(), self.states)
 
     def _pairs(self, one, start):
-        return torch.stack(
-            [one[a][:, b] for a, b in zip(start.mT, self.states.mT, strict=True)]
-        ).prod(0)
+        places = zip(start.mT, self.states.mT, strict=True)
+        return torch.stack([one[..., a, :][..., b] for a, b in places]).prod(0)
 
     @cached_property
     def data(self):
@@ -86,17 +86,20 @@ class ExactBayes:
 
     def joint(self, t):
         """p(x_0, x_t), (N, K ** L)."""
-        return self.law[:, None] * self._pairs(self.diffusion.kernel(0.0, t).dense(), self.clean)
+        t = torch.as_tensor(t, dtype=torch.float64)
+        kernel = self.diffusion.kernel(torch.zeros_like(t), t).dense()
+        return self.law[:, None] * self._pairs(kernel, self.clean)
 
     def marginal(self, t):
         """p_t(x_t), (K ** L,)."""
-        return self.joint(t).sum(0)
+        return self.joint(t).sum(-2)
 
     def conditional(self, t):
         """p(x_0^i = v | x_t), (K ** L, L, K)."""
         one_hot = torch.nn.functional.one_hot(self.clean, self.diffusion.vocab_size).double()
         joint = self.joint(t)
-        return torch.einsum("nx,nlv->xlv", joint, one_hot) / joint.sum(0)[:, None, None]
+        joint = joint / joint.sum(-2, keepdim=True)
+        return torch.einsum("...nx,nlv->...xlv", joint, one_hot)
 
     def ratios(self, t):
         """p_t(x_t with y at position i) / p_t(x_t), (K ** L, L, K)."""
@@ -116,7 +119,9 @@ class ExactBayes:
         """An oracle: the denoiser whose network knows every conditional."""
 
         def network(x_t, t):
-            log_p = self.conditional(float(t[0]))[self.index(x_t)].log().clamp_min(LOG_ZERO)
+            times, number = t.unique(return_inverse=True)
+            conditional = self.conditional(times)[number[:, None], self.index(x_t)[:, None]]
+            log_p = conditional[:, 0].log().clamp_min(LOG_ZERO)
             return parameterization.from_log_conditional(log_p, self.diffusion, x_t, t)
 
         parameterization = parameterization or Conditional()
@@ -124,21 +129,27 @@ class ExactBayes:
 
     def terminal_law(self, denoiser, num_steps, rule=ancestral):
         """The exact law over all states of what `reverse.sample` draws."""
-        limit = self.diffusion.process.limit()
-        law = limit[self.states].prod(-1)
-        grid = step_grid(num_steps)
-        for t, s in zip(grid[:-1], grid[1:], strict=True):
-            step = rule if s > 0 else ancestral
-            law = law @ self.transition(
-                step(denoiser(self.states, t), self.diffusion, self.states, s, t)
-            )
+        grid = torch.tensor(step_grid(num_steps), dtype=torch.float64)
+        steps = self.transitions(denoiser, grid[:-1], grid[1:], rule)[:-1]
+        last = self.transitions(denoiser, grid[-2:-1], grid[-1:], ancestral)
+        law = self.diffusion.process.limit()[self.states].prod(-1)
+        for transition in [*steps, *last]:
+            law = law @ transition
         return law
 
-    def transition(self, step):
-        """(x_t, x_s), where each position is drawn from its own `step` (K ** L, L, K)."""
-        out = torch.ones(len(self.states), len(self.states), dtype=torch.float64)
-        for position in range(self.states.shape[1]):
-            out *= step[:, position, self.states[:, position]]
+    def transitions(self, denoiser, t, s, rule):
+        """(x_t, x_s) for each of the steps from t (T,) to s (T,), (T, K ** L, K ** L)."""
+        size = len(self.states)
+        x_t = self.states.repeat(len(t), 1)
+        t, s = t.repeat_interleave(size), s.repeat_interleave(size)
+        step = rule(denoiser(x_t, t), self.diffusion, x_t, s, t)
+        return self.product(step.unflatten(0, (-1, size)))
+
+    def product(self, step):
+        """(x_t, x_s), where each position is drawn from its own `step` (..., K ** L, L, K)."""
+        out = step[..., 0, :][..., self.states[:, 0]]
+        for position in range(1, step.shape[-2]):
+            out = out * step[..., position, :][..., self.states[:, position]]
         return out
 
 

@@ -135,6 +135,9 @@ def test_data_are_clean_at_time_zero(cls, name):
     torch.testing.assert_close(diffusion.kernel(0.0, 0.0).dense(), eye, rtol=0, atol=1e-12)
     x_0 = torch.randint(K, (2, 500))
     assert torch.equal(diffusion.corrupt(x_0, 0.0), x_0)
+    t = torch.tensor(0.5, dtype=torch.float64)
+    expected = diffusion.process.kernel(torch.zeros_like(t), diffusion.schedule.sigma(t)).dense()
+    torch.testing.assert_close(diffusion.kernel(0.0, t).dense(), expected)
 
 
 @each_process

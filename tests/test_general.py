@@ -76,12 +76,14 @@ def test_kernel_between_knots_is_within_its_bound():
             assert error <= process.error_bound + 1e-6
 
 
-def test_bound_of_the_knots_is_not_idle():
-    """The bound is of the error's own size: a bound that is far too wide would hide a wrong one."""
-    process = knotted(1e-1)
-    s, t = torch.tensor([0.0, 1.7], dtype=torch.float64)
+def test_bound_of_the_knots_is_met_by_a_short_step():
+    """Its leading term is the error itself: a bound that is too wide would hide a wrong one."""
+    first, second = random_rate(0), random_rate(0) + 0.05 * random_rate(1)
+    process = General(knots=[(0.0, first), (0.02, second)], tolerance=1.0)
+    s, t = torch.tensor([0.0, -math.log1p(-0.02)], dtype=torch.float64)
     error = norm(process.kernel(s, t).dense() - reference(process, s, t))
-    assert error > 1e-2 * process.error_bound
+    assert process.steps == 1
+    assert 0.8 * process.error_bound < error <= process.error_bound
 
 
 def test_kernel_between_knots_is_stochastic_and_composes_within_the_bound():

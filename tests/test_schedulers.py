@@ -295,4 +295,3 @@ def test_one_scheduler_becomes_another_and_no_setting_is_lost():
     assert second.diffusion == first.diffusion and len(second.timesteps) == 8
     settings = {"temperature": 0.8, "top_k": 3, "top_p": 0.9}
     assert {key: second.config[key] for key in settings} == settings
-    assert second.config["_class_name"] == "CTMCEulerScheduler"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 
 import pytest
 import torch
@@ -14,43 +15,31 @@ from hf_ddistill.objectives import NELBO
 from hf_ddistill.training.ema import WeightAverage
 
 
-def test_training_lowers_the_held_out_bound(tmp_path):
+def learned(folder, model, labels=False):
+    """The bound on held-out images before and after a short training."""
     trainer = teaching(
-        tmp_path,
-        tiny(hidden_size=32),
-        rows(512),
-        eval_dataset=rows(100, held_out=True),
-        max_steps=50,
+        folder,
+        model,
+        rows(512, labels=labels),
+        eval_dataset=rows(100, held_out=True, labels=labels),
+        max_steps=60,
         per_device_train_batch_size=32,
-        learning_rate=3e-3,
+        learning_rate=0.02,
         ema_decay=0.9,
     )
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
-    # An untrained model is at about log 2 or worse; independent pixels, each by its own rate,
-    # are at the mean entropy of a pixel.
-    share = digits().held_out_tokens.double().mean(0).clamp(1e-6, 1 - 1e-6)
-    independent = -(share * share.log() + (1 - share) * (1 - share).log()).mean()
-    after = trainer.evaluate()["eval_loss"]
-    assert after < min(before, float(independent))
+    return before, trainer.evaluate()["eval_loss"]
 
 
-def test_class_labels_reach_the_network_and_lower_the_bound(tmp_path):
-    results = {}
-    for labels in (False, True):
-        model = tiny(hidden_size=32, num_classes=10)
-        options = {"max_steps": 40, "learning_rate": 3e-3, "per_device_train_batch_size": 32}
-        trainer = teaching(
-            tmp_path,
-            model,
-            rows(512, labels=labels),
-            eval_dataset=rows(100, held_out=True, labels=labels),
-            ema_decay=0.9,
-            **options,
-        )
-        trainer.train()
-        results[labels] = trainer.evaluate()["eval_loss"]
-    assert results[True] < results[False] - 0.02
+def test_training_lowers_the_held_out_bound_and_class_labels_lower_it_more(tmp_path):
+    before, after = learned(tmp_path, tiny())
+    # What knowing the share of ink alone would give; the rate of each pixel is worth 0.2 more.
+    ink = digits().held_out_tokens.double().mean()
+    flat = float(-(ink * ink.log() + (1 - ink) * (1 - ink).log()))
+    assert after < flat - 0.1 < before
+    _, told = learned(tmp_path, tiny(num_classes=10), labels=True)
+    assert told < after - 0.01
 
 
 def test_accumulated_gradient_is_the_mean_of_the_micro_batches(tmp_path):
@@ -157,27 +146,26 @@ def test_a_folder_that_is_named_like_a_checkpoint_is_saved_like_any_other(tmp_pa
 
 
 def test_best_checkpoint_brings_back_its_mean(tmp_path):
-    means = {}
+    means, rank = {}, count()
     trainer = teaching(
         tmp_path,
         eval_dataset=rows(40, held_out=True),
         max_steps=6,
-        learning_rate=0.5,  # it gets worse
         save_strategy="steps",
         eval_strategy="steps",
         save_steps=2,
         eval_steps=2,
         load_best_model_at_end=True,
+        metric_for_best_model="rank",
+        greater_is_better=False,
+        num_eval_samples=1,
+        sample_metrics=lambda samples: {"rank": next(rank)},
     )
-    remember = At("on_save", lambda state, _: means.update({state.global_step: trainer.average}))
-    trainer.add_callback(remember)
-    trainer.add_callback(
-        At("on_save", lambda s, _: means.update({s.global_step: dict(trainer.average.mean)}))
-    )
+    keep = At("on_save", lambda s, _: means.update({s.global_step: dict(trainer.average.mean)}))
+    trainer.add_callback(keep)
     trainer.train()
-    best = trainer.state.best_global_step
-    assert best != 6
-    assert not differing(trainer.average.mean, means[best])
+    assert trainer.state.best_global_step == 2
+    assert not differing(trainer.average.mean, means[2]) and differing(means[2], means[6])
 
 
 def test_evaluation_and_logging_change_no_bit_of_the_training(tmp_path):

@@ -19,7 +19,10 @@ from hf_ddistill.training import (
     DiscreteDistillationTrainer,
 )
 
-VOCAB, MASK, LENGTH = 3, 2, 64
+# Networks this small gain nothing from a second thread, and lose much where cores are shared.
+torch.set_num_threads(1)
+
+VOCAB, MASK = 3, 2
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "cond_dim": 8}
 IMAGE = {"token_shape": [8, 8], "position_embedding": "rotary_learned"}
 QUIET = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "save_strategy": "no"}
@@ -63,12 +66,12 @@ def teaching(folder, model=None, data=None, *, objective="nelbo", **settings):
     )
 
 
-def distilling(folder, teacher=None, data=None, *, model=None, objective="ecd", **settings):
+def distilling(folder, teacher="tiny", data=None, *, model=None, objective="ecd", **settings):
     """A trainer of a student, a copy of the teacher if there is no other."""
     ours, theirs = _sorted(settings, DiscreteDistillationConfig)
     return DiscreteDistillationTrainer(
         model,
-        tiny() if teacher is None else teacher,
+        tiny() if teacher == "tiny" else teacher,
         objective,
         DiscreteDistillationConfig(str(folder), **QUIET | {"max_steps": 3} | ours),
         train_dataset=rows(64) if data is None else data,

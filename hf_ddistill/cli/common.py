@@ -17,11 +17,17 @@ from hf_ddistill.processes import Process
 from hf_ddistill.schedules import Schedule
 
 
-def output_folder(path: str | Path) -> Path:
-    """The folder, made if it is not there; raises if the path is a file."""
+def check_output(path: str | Path) -> Path:
+    """The path of a folder that is to be written; raises if it is a file."""
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"The output {folder} is a file; give a folder.")
+    return folder
+
+
+def output_folder(path: str | Path) -> Path:
+    """The folder, made if it is not there; raises if the path is a file."""
+    folder = check_output(path)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -44,8 +44,9 @@ def save_diagnosis(file: Path, rows: Sequence[Row], subject: str) -> None:
         panels[3].set(title="Negative mass before clamping", ylabel="share of the mass")
     for panel in panels:
         panel.grid(alpha=0.3)
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(fontsize=8)
+        # Between the errors of float32 and of float64 there is room.
+        room = {"loc": "center right", "bbox_to_anchor": (1, 0.38)} if panel is panels[1] else {}
+        panel.legend(fontsize=8, **room)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
 
@@ -94,4 +95,4 @@ def _plot_euler(panel: Axes, rows: Sequence[Row]) -> None:
     steps = sorted({row["h"] for row in rows})
     panel.set_xticks(steps, [f"{h:g}" for h in steps])
     panel.set_xticks([], minor=True)
-    panel.set_ylim(min(panel.get_ylim()[0], 1e-3), 1.5)
+    panel.set_ylim(min([1e-3, *(row["tv"] / 2 for row in rows if row["tv"])]), 1.5)

@@ -8,7 +8,7 @@ import json
 from peft import LoraConfig
 from transformers import AutoTokenizer
 
-from hf_ddistill.cli.common import add_data, load_data, positive
+from hf_ddistill.cli.common import add_data, check_output, load_data, positive
 from hf_ddistill.cli.teacher import add_training, training_options
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, unwrapped
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and save."""
+    check_output(args.output)
     text = args.objective
     objective = Objective.from_config(json.loads(text) if text.startswith("{") else text)
     teacher = load_model(args.teacher)

@@ -70,8 +70,9 @@ def draw(
     batch_size: int,
     length: int | None = None,
 ) -> Tensor:
-    """(count, L) tokens in `nfe` network calls, in batches."""
+    """(count, L) tokens in `nfe` network calls, in batches; as many of each class as of others."""
     generator = torch.Generator().manual_seed(seed)
+    classes = getattr(pipe.model.config, "num_classes", 0)
     parts = []
     for start in range(0, count, batch_size):
         size = min(batch_size, count - start)
@@ -79,6 +80,7 @@ def draw(
             batch_size=size,
             length=length,
             num_inference_steps=nfe,
+            class_labels=torch.arange(start, start + size) % classes if classes else None,
             generator=generator,
             output_type="tokens",
         )

@@ -26,18 +26,20 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_ddistill.cli.common import output_folder, print_table, write_json
 from hf_ddistill.cli.evaluate import draw
 from hf_ddistill.cli.plots import save_frontier, save_samples
-from hf_ddistill.cli.quickstart_teacher import train_teacher
+from hf_ddistill.cli.quickstart_teacher import TeacherSetup, train_teacher
 from hf_ddistill.evaluation import (
     DigitsJudge,
+    DigitSplit,
     judge_real,
     judge_samples,
     load_digit_tokens,
     match_entropy,
     nfe_frontier,
+    pairwise_distance,
     split_digits,
-    token_entropy,
 )
 from hf_ddistill.hub import save_pipeline
+from hf_ddistill.objectives import Objective
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training import (
     CardFacts,
@@ -78,17 +80,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Everything; run again after an interruption, it goes on where it stopped."""
-    started = time.monotonic()
-    folder = output_folder(args.output)
+    """Everything that the command does."""
     fast = {**FAST, "fast": True} if args.fast else {}
     setup = Setup(**fast, seed=args.seed, from_scratch=args.from_scratch)
+    quickstart(output_folder(args.output), setup)
+    return 0
+
+
+def quickstart(folder: Path, setup: Setup) -> None:
+    """Teacher, student, figures, pictures and card in `folder`.
+
+    Run again after an interruption with the same setup, it goes on where it stopped.
+    """
+    started = time.monotonic()
     _begin(folder, setup)
     split = split_digits(*load_digit_tokens(LEVELS))
     judge = DigitsJudge.fit(LEVELS)
     print(f"Judge: {judge.accuracy:.1%} of held-out digits named right.")
-    teacher = _teacher(folder, setup, split.train_tokens)
-    student = _student(folder, setup, teacher, split.train_tokens)
+    teacher = _teacher(folder, setup, split)
+    student = _student(folder, setup, teacher, split)
     rows, matched, drawn = _measure(setup, judge, split.train_tokens, teacher, student)
     pipe = DiscreteDiffusionPipeline.from_model(student)
     save_pipeline(pipe, folder / "student", _facts(setup, student, rows))
@@ -106,10 +116,11 @@ def run(args: argparse.Namespace) -> int:
     save_frontier(folder / "frontier.png", rows)
     minutes = (time.monotonic() - started) / 60
     about = {"setup": asdict(setup), "judge_accuracy": judge.accuracy, "minutes": minutes}
-    write_json(folder / "metrics.json", {"rows": rows, "teacher_at_entropy": matched, **about})
+    write_json(
+        folder / "metrics.json", {"rows": rows, "teacher_at_equal_diversity": matched, **about}
+    )
     print_table(rows)
     print(f"\nIn {folder}/: samples.png, frontier.png, metrics.json, student/ ({minutes:.1f} min)")
-    return 0
 
 
 def _begin(folder: Path, setup: Setup) -> None:
@@ -131,17 +142,22 @@ def shipped_teacher() -> PreTrainedModel:
         return AutoModelForMaskedLM.from_pretrained(path)
 
 
-def _teacher(folder: Path, setup: Setup, tokens: Tensor) -> PreTrainedModel:
+def _teacher(folder: Path, setup: Setup, split: DigitSplit) -> PreTrainedModel:
     if not setup.from_scratch:
         return shipped_teacher()
-    return train_teacher(folder / "teacher", tokens, setup.seed, fast=setup.fast)
+    sizes = TeacherSetup(steps=200) if setup.fast else TeacherSetup()
+    return train_teacher(folder / "teacher", split.train_tokens, split.train_labels, sizes)
 
 
 def _student(
-    folder: Path, setup: Setup, teacher: PreTrainedModel, tokens: Tensor
+    folder: Path, setup: Setup, teacher: PreTrainedModel, split: DigitSplit
 ) -> PreTrainedModel:
     """Distil, from the last checkpoint if there is one."""
     work = folder / "distillation"
+    columns = {
+        "input_ids": split.train_tokens.tolist(),
+        "class_labels": split.train_labels.tolist(),
+    }
     trainer = DiscreteDistillationTrainer(
         teacher=teacher,
         objective=setup.objective,
@@ -161,7 +177,7 @@ def _student(
             report_to="none",
             seed=setup.seed,
         ),
-        train_dataset=Dataset.from_dict({"input_ids": tokens.tolist()}),
+        train_dataset=Dataset.from_dict(columns),
     )
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(work))
     trainer.save_model(str(work / "final"))
@@ -183,10 +199,11 @@ def _measure(
     real: Tensor,
     teacher: PreTrainedModel,
     student: PreTrainedModel,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[tuple[str, int], Tensor]]:
+) -> tuple[list[dict[str, Any]], dict[str, Any], dict[tuple[str, int], Tensor]]:
     """Rows for real data, teacher and student; the teacher at the student's entropy; samples."""
     drawn: dict[tuple[str, int], Tensor] = {}
-    rows = [{"model": "real", "nfe": 0, **judge_real(judge, real, generator=_generator(0))}]
+    truth = judge_real(judge, real, generator=_generator(0))
+    rows = [{"model": "real", "nfe": 0, **truth, "pairwise": pairwise_distance(real)}]
     models = {
         "teacher": (teacher, setup.teacher_nfes),
         setup.objective: (student, setup.student_nfes),
@@ -200,28 +217,32 @@ def _measure(
 
         verdict = partial(judge_samples, judge, real=real)
         measured = nfe_frontier(sampler, nfes, setup.samples, verdict)
-        rows += [{"model": name, **row, "entropy": _entropy(drawn, name, row)} for row in measured]
-    k = setup.student_steps
-    matched = _matched(setup, judge, real, teacher, token_entropy(drawn[setup.objective, k]), k)
-    return rows, [matched], drawn
-
-
-def _entropy(drawn: dict[tuple[str, int], Tensor], name: str, row: dict[str, Any]) -> float:
-    return token_entropy(drawn[name, row["nfe"]])
+        for row in measured:
+            row["pairwise"] = pairwise_distance(drawn[name, row["nfe"]])
+            rows.append({"model": name, **row})
+    target = pairwise_distance(drawn[setup.objective, setup.student_steps])
+    return rows, _matched(setup, judge, real, teacher, target), drawn
 
 
 def _matched(
-    setup: Setup, judge: DigitsJudge, real: Tensor, teacher: PreTrainedModel, target: float, k: int
+    setup: Setup, judge: DigitsJudge, real: Tensor, teacher: PreTrainedModel, target: float
 ) -> dict[str, Any]:
-    """The teacher at k calls and at the temperature that gives it the student's entropy."""
+    """The teacher at the student's calls, at the temperature that gives it the same diversity."""
 
     def sample(temperature: float) -> Tensor:
         pipe = _quiet(teacher, temperature=temperature)
-        return draw(pipe, k, setup.samples, seed=setup.seed + 1, batch_size=250)
+        return draw(pipe, setup.student_steps, setup.samples, seed=setup.seed + 1, batch_size=250)
 
-    found = match_entropy(sample, target, low=0.5, high=2.0, budget=6)
+    row = {"model": "teacher", "nfe": setup.student_steps, "target": target}
+    try:
+        found = match_entropy(
+            sample, target, low=0.5, high=2.0, budget=6, tolerance=0.02, entropy=pairwise_distance
+        )
+    except ValueError as error:
+        # The student may be more, or less, diverse than any temperature makes its teacher.
+        return {**row, "temperature": None, "why": str(error)}
     figures = judge_samples(judge, sample(found.temperature), real)
-    return {"model": "teacher", "nfe": k, "temperature": found.temperature, **figures}
+    return {**row, "temperature": found.temperature, "pairwise": found.entropy, **figures}
 
 
 def _quiet(model: PreTrainedModel, **settings: Any) -> DiscreteDiffusionPipeline:
@@ -234,8 +255,8 @@ def _facts(setup: Setup, student: PreTrainedModel, rows: Sequence[dict[str, Any]
     from_scratch = "trained from scratch by" if setup.from_scratch else "shipped with"
     return CardFacts(
         name="student",
-        objective={"type": setup.objective},
-        citation="",
+        objective=Objective.from_config(setup.objective).to_config(),
+        citation=Objective.named(setup.objective).citation,
         diffusion=student.config.discrete_diffusion,
         steps=setup.student_steps,
         teacher=f"digits teacher {from_scratch} hf_ddistill",

@@ -11,6 +11,7 @@ from hf_ddistill.cli.common import (
     add_data,
     add_diffusion,
     build_diffusion,
+    check_output,
     load_data,
     output_folder,
     positive,
@@ -75,6 +76,7 @@ def training_options(args: argparse.Namespace) -> dict:
 
 def run(args: argparse.Namespace) -> int:
     """Train and save."""
+    check_output(args.output)
     Process.named(args.process) if not args.process.startswith("{") else None
     data = load_data(args)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer) if args.tokenizer else None

@@ -114,8 +114,9 @@ class AdaptiveTimes(TimeSampler):
         cell = categorical(probs.flatten().expand(count, -1), noise=(1 - u).clamp(0, 1))
         row, column = cell // probs.shape[1], cell % probs.shape[1]
         within = uniform_noise((2, count), step.generator, device)
-        t = (row + 1) / probs.shape[0] if self.grid else (row + 1 - within[0]) / probs.shape[0]
-        t = t.double().clamp_min(EARLIEST)
+        end = (row + 1).double()  # integers would divide in float32, beside the grid
+        t = (end if self.grid else end - within[0]) / probs.shape[0]
+        t = t.clamp_min(EARLIEST)
         width = torch.full_like(t, 1 / probs.shape[0]) if self.grid else t
         share = (column + within[1]) / probs.shape[1]
         return _below(t, width, share), t, 1 / (probs.numel() * probs.flatten()[cell])
@@ -124,7 +125,8 @@ class AdaptiveTimes(TimeSampler):
         table = self._table(step)
         rows, columns = table.shape
         width = torch.full_like(t, 1 / rows) if self.grid else t
-        row = ((t * rows).ceil().long() - 1).clamp(0, rows - 1)
+        # i / k * k may round to more than i, and belongs to row i - 1 all the same.
+        row = ((t * rows - 1e-9).ceil().long() - 1).clamp(0, rows - 1)
         column = ((t - s) / width * columns).long().clamp(0, columns - 1)
         cell = (row * columns + column).cpu()
         squares = losses.detach().double().cpu() ** 2

@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Denoiser, Prediction
 from hf_ddistill.shapes import PerToken, Times, Tokens, Where
+from hf_ddistill.teachers import Guided
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class TrainingStep:
     x_0: Tokens
     diffusion: Diffusion
     student: Denoiser
-    peers: Mapping[str, Denoiser] = field(default_factory=dict)
+    peers: Mapping[str, Denoiser | Guided] = field(default_factory=dict)
     progress: float = 0.0
     generator: torch.Generator | None = None
     student_steps: int = 1
@@ -45,7 +46,9 @@ class TrainingStep:
     memory: dict[str, Tensor] = field(default_factory=dict)
     record: dict[str, Tensor] = field(default_factory=dict)
 
-    def look(self, denoiser: Denoiser, x: Tokens, t: Times, where: Where | None = None) -> Local:
+    def look(
+        self, denoiser: Denoiser | Guided, x: Tokens, t: Times, where: Where | None = None
+    ) -> Local:
         """A denoiser's prediction where x_0 is not certain (or at `where`), padding left out."""
         where = self.open(x) if where is None else where
         return Local(denoiser.at(x, t, where, **self.condition), where, t)

@@ -18,6 +18,7 @@ from hf_ddistill.evaluation.diversity import (
     corpus_entropy,
     nearest_distance,
     pad_tokens,
+    pairwise_distance,
     token_entropy,
     unique_fraction,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "nearest_distance",
     "nfe_frontier",
     "pad_tokens",
+    "pairwise_distance",
     "split_digits",
     "token_entropy",
     "token_nll",

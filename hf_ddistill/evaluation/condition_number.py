@@ -19,11 +19,10 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import LinearOperator, ScalarPlusLowRank
-from hf_ddistill.processes import Process
 
 #: Up to this K matrices are formed and decomposed into singular values.
 MAX_DENSE = 512
-#: Up to this K every x is tried; beyond it, `FEW` tokens over the range, and the mask.
+#: Up to so many kinds of tokens every x is tried; beyond it, `FEW` tokens over the range.
 MAX_ALL, FEW = 64, 8
 #: A kernel that is kept as a matrix has entries known to about this.
 ROUNDING = 1e-15
@@ -48,7 +47,7 @@ def condition_row(diffusion: Diffusion, t: float) -> dict[str, Any]:
     row: dict[str, Any] = {"section": "condition", "t": t}
     row["alpha"] = float(diffusion.schedule.alpha(torch.tensor(t, dtype=torch.float64)))
     tokens = torch.arange(diffusion.vocab_size)
-    tokens = tokens_to_try(diffusion.process, tokens[diffusion.undetermined(tokens[None])[0]])
+    tokens = tokens_to_try(kernel, tokens[diffusion.undetermined(tokens[None])[0]])
     columns = kernel.columns(tokens[None])[0]
     row["left_out"] = int((columns == 0).sum(-1).max())
     try:
@@ -58,7 +57,10 @@ def condition_row(diffusion: Diffusion, t: float) -> dict[str, Any]:
     else:
         of_kernel = norm * operator_norm(inverse, one, one)[0]
         found = [_condition(kernel, inverse, column) for column in columns]
-        worst, token = max(zip(found, tokens.tolist(), strict=True), key=lambda pair: pair[0])
+        worst = max(found)
+        # The first of those that differ by rounding alone.
+        near = (x for x, value in enumerate(found) if value >= worst * (1 - 1e-6))
+        token = int(tokens[next(near)])
     row |= {"condition": finite(worst), "kernel_condition": finite(of_kernel), "token": token}
     return row | {"norm": "2", "method": method}
 
@@ -73,13 +75,29 @@ def _condition(kernel: LinearOperator, inverse: LinearOperator, column: Tensor) 
     return operator_norm(kernel, over, one)[0] * operator_norm(inverse, one, column)[0]
 
 
-def tokens_to_try(process: Process, tokens: Tensor) -> Tensor:
-    """All of `tokens` if they are few, else some over their range, and the mask."""
+def tokens_to_try(operator: LinearOperator, tokens: Tensor) -> Tensor:
+    """One of each kind of `tokens`; of more than 64 kinds, some over their range."""
+    if isinstance(operator, ScalarPlusLowRank):
+        tokens = tokens[distinct(torch.cat([operator.left, operator.right], 1)[tokens])[0]]
     if len(tokens) <= MAX_ALL:
         return tokens
-    spread = tokens[torch.linspace(0, len(tokens) - 1, FEW).round().long()]
-    mask = process.mask_token_id
-    return spread if mask is None else torch.cat([spread, torch.tensor([mask])]).unique()
+    return tokens[torch.linspace(0, len(tokens) - 1, FEW).round().long()]
+
+
+def distinct(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The first row of each kind among the rows of `keys`, in order, and how many there are."""
+    group = torch.zeros(len(keys), dtype=torch.int64)
+    for key in keys.unbind(1):  # several times faster than torch.unique(keys, dim=0)
+        if bool((key == key[0]).all()):
+            continue
+        part = torch.unique(key, return_inverse=True)[1]
+        group = torch.unique(group * (int(part.max()) + 1) + part, return_inverse=True)[1]
+    counts = group.bincount()
+    first = torch.full_like(counts, len(keys)).scatter_reduce(
+        0, group, torch.arange(len(keys)), "amin"
+    )
+    order = first.argsort()
+    return first[order], counts[order]
 
 
 def operator_norm(kernel: LinearOperator, before: Tensor, after: Tensor) -> tuple[float, str]:
@@ -106,15 +124,10 @@ def operator_norm(kernel: LinearOperator, before: Tensor, after: Tensor) -> tupl
 def symmetric_norm(kernel: ScalarPlusLowRank, before: Tensor, after: Tensor) -> float | None:
     """`operator_norm` by the symmetry between tokens; None if more than 512 are unlike."""
     keys = torch.cat([before[:, None], after[:, None], kernel.left, kernel.right], 1)
-    group = torch.zeros(kernel.size, dtype=torch.int64)
-    for key in keys.unbind(1):  # several times faster than torch.unique(keys, dim=0)
-        part = torch.unique(key, return_inverse=True)[1]
-        group = group * (int(part.max()) + 1) + part
-        _, group, counts = torch.unique(group, return_inverse=True, return_counts=True)
-        if len(counts) > MAX_DENSE:
-            return None
-    one_of_each = torch.zeros_like(counts).scatter(0, group, torch.arange(kernel.size))
-    before, after, rest = keys[one_of_each].split([1, 1, keys.shape[1] - 2], 1)
+    first, counts = distinct(keys)
+    if len(counts) > MAX_DENSE:
+        return None
+    before, after, rest = keys[first].split([1, 1, keys.shape[1] - 2], 1)
     before, after = before[:, 0], after[:, 0]
     left, right = rest.chunk(2, 1)
     weight = counts.double().sqrt()

@@ -149,8 +149,8 @@ def commutation_rows(process: Process, sigmas: Sequence[float]) -> list[Row]:
     if isinstance(process, General):
         value, steps = process.commutator, process.steps if process.knots is not None else 1
         return [row | {"commutator": value, "error_bound": process.error_bound, "steps": steps}]
-    tokens = tokens_to_try(process, torch.arange(process.vocab_size))
     rates = [process.rate(torch.tensor(sigma, dtype=torch.float64)) for sigma in sigmas]
+    tokens = tokens_to_try(rates[0], torch.arange(process.vocab_size))
     sizes = [float(rate.rows(tokens[None]).abs().sum(-1).max()) for rate in rates]
     value = 0.0
     for i, first in enumerate(rates):

@@ -80,6 +80,26 @@ def unique_fraction(tokens: Tokens, mask: Tensor | None = None) -> float:
     return len(torch.unique(tokens.where(mask, PADDING), dim=0)) / len(tokens)
 
 
+def pairwise_distance(tokens: Tokens) -> float:
+    """The mean number of positions at which two different samples differ.
+
+    It sees what the unigram entropy of a binary image cannot: samples that have become alike. By
+    position it is N / (N - 1) (1 - sum_k p_k^2) with p_k the share of token k.
+
+    Args:
+        tokens: (N, L), N at least 2.
+
+    Raises:
+        ValueError: if there are fewer than two samples.
+    """
+    if tokens.ndim != 2 or len(tokens) < 2:
+        raise ValueError(f"Got shape {tuple(tokens.shape)}; expected (samples >= 2, length).")
+    count = len(tokens)
+    values = torch.unique(tokens)
+    shares = torch.stack([(tokens == value).double().mean(0) for value in values])
+    return float((1 - shares.square().sum(0)).sum() * count / (count - 1))
+
+
 def class_entropy(probs: Tensor) -> float:
     """The entropy in nats of the mean class distribution; log C where all classes are as frequent.
 

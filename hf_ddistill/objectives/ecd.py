@@ -8,8 +8,9 @@ identity for networks that predict x_0.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,9 +49,9 @@ class ECD(Objective):
         vocab_chunk: tokens of the vocabulary at a time; None for all at once.
     """
 
-    divergence: Divergence = field(default_factory=CrossEntropy)
-    coupling: Coupling = field(default_factory=StudentStep)
-    times: TimeSampler = field(default_factory=UniformTimes)
+    divergence: Divergence | Mapping[str, Any] | str = field(default_factory=CrossEntropy)
+    coupling: Coupling | Mapping[str, Any] | str = field(default_factory=StudentStep)
+    times: TimeSampler | Mapping[str, Any] | str = field(default_factory=UniformTimes)
     weighting: str = "uniform"
     top_k: int | None = None
     vocab_chunk: int | None = None
@@ -89,12 +90,12 @@ class ECD(Objective):
         tokens = student.per_token(distance)
         lengths = tokens.shape[1] if step.attend is None else step.attend.sum(1).clamp_min(1)
         losses = tokens.sum(1) / lengths
-        weights = (self._weights(step, t, losses) * correction).to(losses)
-        self.times.learn(step, s, t, losses)
+        weights = self._weights(step, t, losses).to(losses)
+        self.times.learn(step, s, t, weights * losses)
         step.record["divergence"] = losses.detach().mean()
         step.record["mean_t"] = t.mean()
         step.record["revealed"] = (x_s != x_t).double().mean()
-        return {"student": (weights * losses).mean()}
+        return {"student": (correction.to(losses) * weights * losses).mean()}
 
     def _distance(self, teacher: Local, student: Local) -> Tensor:
         log_p, log_q = teacher.prediction.log_conditional, student.prediction.log_conditional

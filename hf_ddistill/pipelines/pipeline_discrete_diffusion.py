@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,6 +124,30 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         if scheduler is not None:
             return cls(model, scheduler, tokenizer)
         return cls.from_model(model, tokenizer=tokenizer)
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *args: Any,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save so that both `DiscreteDiffusionPipeline.from_pretrained` and
+        `transformers.pipeline("discrete-diffusion", model=...)` open the same folder.
+
+        Model and tokenizer lie at its root: diffusers looks there where it finds no subfolder.
+        Arguments are those of `DiffusionPipeline.save_pretrained`.
+        """
+        repo = {key: kwargs.pop(key) for key in ("repo_id", "private", "token") if key in kwargs}
+        super().save_pretrained(save_directory, *args, **kwargs)
+        root = Path(save_directory)
+        for part in ("model", "tokenizer"):
+            for file in (root / part).glob("*"):
+                file.replace(root / file.name)
+            if (root / part).is_dir():
+                (root / part).rmdir()
+        if push_to_hub:
+            self.push_to_hub(repo.pop("repo_id", root.name), **repo)
 
     @property
     def num_timesteps(self) -> int:
@@ -272,13 +297,13 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
     def _output(
         self, sequences: Tokens, output_type: str, calls: int
     ) -> DiscreteDiffusionPipelineOutput:
-        output = DiscreteDiffusionPipelineOutput(sequences, num_network_calls=calls)
+        texts = images = None
         if output_type == "text":
-            output.texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+            texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
         if output_type == "image":
             shape = unwrapped(self.model).config.token_shape
-            output.images = to_images(sequences, shape, self.scheduler.diffusion.process)
-        return output
+            images = to_images(sequences, shape, self.scheduler.diffusion.process)
+        return DiscreteDiffusionPipelineOutput(sequences, texts, images, calls)
 
 
 __all__ = ["DiscreteDiffusionPipeline", "DiscreteDiffusionPipelineOutput"]

@@ -207,7 +207,7 @@ class DiscreteDiffusionTrainer(Trainer):
     def sample(self, count: int, num_steps: int | None = None) -> Tensor:
         """Draw (count, L) clean tokens from the model in training, with keyed noise."""
         model = unwrapped(self.model, keep_adapters=True)
-        default = unwrapped(model).config.max_position_embeddings
+        default = self.args.max_length or unwrapped(model).config.max_position_embeddings
         shape = (count, self._shape[0] if self._shape else default)
         steps, batch_size = num_steps or self.student_steps, self.args.eval_batch_size
         generator = keyed_generator(self.args.seed, "samples", device=self.args.device)
@@ -251,16 +251,14 @@ class DiscreteDiffusionTrainer(Trainer):
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        state = self._run_state(resume_from_checkpoint)
+        state = RunState.load(resume_from_checkpoint, self.args.process_index)
         self._restore(state.tensors)
         self.memory, self.measured = state.memory, state.measured
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        self._restore(self._run_state(self.state.best_model_checkpoint).tensors)
-
-    def _run_state(self, folder: str) -> RunState:
-        return RunState.load(folder, self.args.process_index, str(self.args.device))
+        best = RunState.load(self.state.best_model_checkpoint, self.args.process_index)
+        self._restore(best.tensors)
 
     def facts(self) -> CardFacts:
         """What the card tells of this run."""

@@ -41,12 +41,12 @@ class RunState:
             save_file(tensors, folder / STATE_NAME, {"measured": json.dumps(self.measured)})
 
     @classmethod
-    def load(cls, folder: str | Path, process: int, device: str) -> Self:
-        """Read what `save` wrote; `tensors` go to `device`, the memory stays on the CPU."""
+    def load(cls, folder: str | Path, process: int) -> Self:
+        """Read what `save` wrote, to the CPU."""
         folder = Path(folder)
         own = folder / MEMORY_NAME.format(process)
         # There may be more processes than there were.
         memory = load_file(own if own.exists() else folder / MEMORY_NAME.format(0))
         with safe_open(folder / STATE_NAME, framework="pt") as file:
             measured = json.loads(file.metadata()["measured"])
-        return cls(load_file(folder / STATE_NAME, device), memory, measured)
+        return cls(load_file(folder / STATE_NAME), memory, measured)

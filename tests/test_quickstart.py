@@ -1,0 +1,143 @@
+"""The quickstart: what it writes, that it goes on after an interruption, and its teacher."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from transformers import TrainerCallback
+
+from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser, reverse
+from hf_ddistill.cli import quickstart as module
+from hf_ddistill.cli.quickstart import Setup, quickstart, shipped_teacher
+from hf_ddistill.evaluation import (
+    DigitsJudge,
+    judge_real,
+    judge_samples,
+    load_digit_tokens,
+    nearest_distance,
+    split_digits,
+)
+
+TINY = Setup(
+    steps=4, batch_size=8, samples=16, student_steps=2, teacher_nfes=(1, 2, 64), student_nfes=(2,)
+)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return split_digits(*load_digit_tokens(2))
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return as_denoiser(shipped_teacher().eval())
+
+
+def labels(count):
+    return {"class_labels": torch.arange(count) % 10}
+
+
+def test_it_writes_pictures_figures_and_a_student_that_loads_afresh(tmp_path):
+    quickstart(tmp_path, TINY)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    keys = {"model", "nfe", "fd", "confidence", "class_entropy", "novelty"}
+    assert all(keys <= set(row) for row in written["rows"])
+    models = [(row["model"], row["nfe"]) for row in written["rows"]]
+    assert models == [("real", 0), ("teacher", 1), ("teacher", 2), ("teacher", 64), ("ecd", 2)]
+    for name in ("samples.png", "frontier.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 200
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert "2512.12889" in card and "| ecd | 2 |" in card and "absorbing" in card
+    pipe = DiscreteDiffusionPipeline.from_pretrained(tmp_path / "student")
+    pipe.set_progress_bar_config(disable=True)
+    out = pipe(batch_size=3, class_labels=7, output_type="tokens")
+    assert out.num_network_calls == TINY.student_steps and out.sequences.max() <= 1
+
+
+class Stop(TrainerCallback):
+    """Ctrl-C in the middle of the distillation."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_does(
+    tmp_path, monkeypatch, split
+):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    teacher = shipped_teacher()
+    expected = module._student(whole, TINY, teacher, split)
+    trainer = module.DiscreteDistillationTrainer
+    with monkeypatch.context() as patch:
+        stopping = lambda **kwargs: trainer(callbacks=[Stop()], **kwargs)  # noqa: E731
+        patch.setattr(module, "DiscreteDistillationTrainer", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            module._student(broken, TINY, shipped_teacher(), split)
+    # A checkpoint that was cut off while it was written is thrown away.
+    (broken / "distillation" / "checkpoint-9").mkdir()
+    again = module._student(broken, TINY, shipped_teacher(), split)
+    for a, b in zip(expected.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_other_settings_start_cleanly_and_a_stranger_s_file_stays(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    module._begin(tmp_path, TINY)
+    (tmp_path / "distillation").mkdir()
+    module._begin(tmp_path, TINY)
+    assert (tmp_path / "distillation").exists()
+    module._begin(tmp_path, Setup())
+    assert not (tmp_path / "distillation").exists() and (tmp_path / "notes.txt").exists()
+
+
+def test_the_teacher_beats_a_logistic_regression_on_masked_pixels(teacher, split):
+    """A network that has learnt the marginals alone does not."""
+    network, regression = [], []
+    for i in range(2, 64, 6):
+        x, truth = split.held_out_tokens.clone(), split.held_out_tokens[:, i]
+        if len(split.train_tokens[:, i].unique()) < 2:
+            continue
+        x[:, i] = 2
+        with torch.no_grad():
+            log_p = teacher(x, 1 / 64, class_labels=split.held_out_labels).log_conditional[:, i]
+        network.append(-log_p.gather(1, truth[:, None]).mean())
+        others = [j for j in range(64) if j != i]
+        # The label, too, as the network has it.
+        known, asked = (
+            torch.cat([x[:, others], torch.nn.functional.one_hot(y, 10)], 1)
+            for x, y in (
+                (split.train_tokens, split.train_labels),
+                (split.held_out_tokens, split.held_out_labels),
+            )
+        )
+        fitted = LogisticRegression(C=0.3, max_iter=300).fit(known, split.train_tokens[:, i])
+        p = torch.from_numpy(fitted.predict_log_proba(asked))
+        regression.append(-p.gather(1, truth[:, None]).mean())
+    assert torch.stack(network).mean() < 0.97 * torch.stack(regression).mean()
+
+
+def test_the_teacher_improves_with_network_calls_and_is_not_a_copyist(teacher, split):
+    judge, generator = DigitsJudge.fit(2), torch.Generator().manual_seed(1)
+    figures = {}
+    for nfe in (1, 4, 16):
+        drawn = reverse.sample(teacher, (200, 64), nfe, generator=generator, **labels(200))
+        figures[nfe] = judge_samples(judge, drawn, split.train_tokens)
+    assert figures[1]["fd"] > 1.5 * figures[4]["fd"] > 1.5 * figures[16]["fd"] * 1.05
+    assert figures[1]["confidence"] < figures[4]["confidence"] < figures[16]["confidence"]
+    held_out = nearest_distance(split.held_out_tokens, split.train_tokens).double().mean()
+    assert figures[16]["novelty"] >= float(held_out)
+
+
+@pytest.mark.slow
+def test_the_teacher_at_64_calls_is_near_real_digits(teacher, split):
+    judge, generator = DigitsJudge.fit(2), torch.Generator().manual_seed(2)
+    drawn = reverse.sample(teacher, (1000, 64), 64, generator=generator, **labels(1000))
+    found = judge_samples(judge, drawn, split.train_tokens)
+    real = judge_real(judge, split.train_tokens, generator=generator)
+    assert found["fd"] <= 3 * real["fd"]
+    assert found["confidence"] >= real["confidence"] - 0.05
+    assert found["class_entropy"] >= real["class_entropy"] - 0.05 and found["unique"] > 0.95
