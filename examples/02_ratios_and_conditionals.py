@@ -42,6 +42,8 @@ for name, cls in sorted(Process.registry.items()):
             truth = torch.zeros(K, dtype=torch.float64).index_add_(0, clean[:, i], posterior)
             found = recover(ratios[None, None], diffusion, x[i][None, None], T)[0, 0]
             worst = max(worst, float((found - truth).abs().max()))
+            if not diffusion.undetermined(x[i][None, None]).item():
+                continue  # an unmasked token is certain: its ratios to other tokens say more
             back = Prediction(truth.clamp_min(1e-300).log()[None, None])
             score = back.score(diffusion, x[i][None, None], T)[0, 0]
             worst = max(worst, float((score - ratios).abs().max() / ratios.max()))

@@ -5,6 +5,7 @@ python examples/04_distil.py
 
 import tempfile
 
+import torch
 from datasets import Dataset
 from transformers import AutoModelForMaskedLM
 
@@ -16,7 +17,8 @@ from hf_ddistill import (
 from hf_ddistill.cli.quickstart import shipped_teacher
 from hf_ddistill.evaluation import DigitsJudge, judge_samples, load_digit_tokens, split_digits
 
-data = split_digits(*load_digit_tokens(levels=2)).train_tokens
+split = split_digits(*load_digit_tokens(levels=2))
+data = {"input_ids": split.train_tokens.tolist(), "class_labels": split.train_labels.tolist()}
 judge = DigitsJudge.fit(levels=2)
 teacher = shipped_teacher()
 with tempfile.TemporaryDirectory() as folder:
@@ -34,7 +36,7 @@ with tempfile.TemporaryDirectory() as folder:
             save_strategy="no",
             use_cpu=True,
         ),
-        train_dataset=Dataset.from_dict({"input_ids": data.tolist()}),
+        train_dataset=Dataset.from_dict(data),
     )
     trainer.train()
     trainer.save_model()
@@ -43,6 +45,7 @@ with tempfile.TemporaryDirectory() as folder:
 for name, model in (("teacher", teacher), ("ecd", student)):
     pipe = DiscreteDiffusionPipeline.from_model(model)
     pipe.set_progress_bar_config(disable=True)
-    samples = pipe(batch_size=200, num_inference_steps=4, output_type="tokens").sequences
-    figures = judge_samples(judge, samples, data)
+    labels = torch.arange(200) % 10
+    samples = pipe(class_labels=labels, num_inference_steps=4, output_type="tokens").sequences
+    figures = judge_samples(judge, samples, split.train_tokens)
     print(name, {key: round(value, 3) for key, value in figures.items()})

@@ -28,22 +28,27 @@ for cls in (AncestralScheduler, CTMCEulerScheduler, TauLeapingScheduler):
     pipe.scheduler = cls.from_config(pipe.scheduler.config)
     # One generator for each row: a row is the same in any batch.
     generators = [torch.Generator().manual_seed(i) for i in range(6)]
-    out = pipe(batch_size=6, num_inference_steps=32, generator=generators, output_type="tokens")
+    out = pipe(
+        class_labels=[0, 1, 2, 3, 4, 5],
+        num_inference_steps=32,
+        generator=generators,
+        output_type="tokens",
+    )
     print(f"\n{cls.__name__}, {out.num_network_calls} network calls")
     show(out.sequences)
 
-# Infilling: the upper half is given, the lower half is drawn three times.
+# Infilling: the upper half is given, the lower half is drawn for three classes.
 pipe.scheduler = AncestralScheduler.from_config(pipe.scheduler.config)
 digit = load_digit_tokens(levels=2)[0][8]
 infill = torch.arange(64) >= 32
 out = pipe(
     input_ids=digit,
     infill=infill,
-    batch_size=3,
+    class_labels=[8, 9, 3],
     num_inference_steps=32,
     generator=torch.Generator().manual_seed(0),
     output_type="tokens",
 )
-print("\nA real digit, and three completions of its upper half")
+print("\nA real digit, and its upper half completed as an 8, a 9 and a 3")
 show(torch.cat([digit[None], out.sequences]))
 assert (out.sequences[:, :32] == digit[:32]).all()

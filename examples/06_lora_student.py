@@ -13,9 +13,10 @@ from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer,
 from hf_ddistill.cli.quickstart import shipped_teacher
 from hf_ddistill.evaluation import load_digit_tokens, split_digits
 
-data = split_digits(*load_digit_tokens(levels=2)).train_tokens
+split = split_digits(*load_digit_tokens(levels=2))
+data = {"input_ids": split.train_tokens.tolist(), "class_labels": split.train_labels.tolist()}
 base = shipped_teacher()
-x_t = torch.where(torch.rand(4, 64) < 0.5, 2, data[:4])
+x_t = torch.where(torch.rand(4, 64) < 0.5, 2, split.train_tokens[:4])
 before = as_denoiser(base.eval())(x_t, 0.5).log_conditional.detach()
 
 with tempfile.TemporaryDirectory() as folder:
@@ -33,7 +34,7 @@ with tempfile.TemporaryDirectory() as folder:
             save_strategy="no",
             use_cpu=True,
         ),
-        train_dataset=Dataset.from_dict({"input_ids": data.tolist()}),
+        train_dataset=Dataset.from_dict(data),
     )
     trainer.model.print_trainable_parameters()
     trainer.train()

@@ -108,7 +108,7 @@ def measure(process, length, batch, repeats):
     row = {"process": type(process).id, "K": k, "L": length, "B": batch}
     for name, work in (("sampling", sampling), ("ecd", distilling)):
         times = []
-        for i in range(repeats + 1):
+        for _ in range(repeats + 1):
             student.seconds = teacher.seconds = 0.0
             times.append(work())
             watch_logits.clear()
@@ -132,7 +132,9 @@ def main():
     base = [(Absorbing(28), 128, 16), (Absorbing(512), 128, 16)]
     more = [(Uniform(28), 128, 16), (Uniform(512), 128, 16)]
     more += [(Absorbing(k), 128, 16) for k in (128, 2048, 8192)]
-    more += [(Absorbing(512), n, 16) for n in (64, 256)] + [(Absorbing(512), 128, b) for b in (4, 64)]
+    more += [(Absorbing(512), n, 16) for n in (64, 256)] + [
+        (Absorbing(512), 128, b) for b in (4, 64)
+    ]
     rows = []
     for process, length, batch in base if args.quick else base + more:
         rows.append(measure(process, length, batch, 2 if args.quick else 5))

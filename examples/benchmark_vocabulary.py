@@ -1,4 +1,4 @@
-"""The cost of ECD outside the networks as the vocabulary grows: bytes and time at K = 1k, 10k, 152k.
+"""The cost of ECD outside the networks as the vocabulary grows: bytes and time to K = 152k.
 
     python examples/benchmark_vocabulary.py [--json FILE]
 
@@ -62,7 +62,8 @@ def measure(process, settings, repeats=3):
         return lambda x_t, t, at: logits[: int(at.sum())]
 
     student, teacher = (
-        Denoiser(table(t), diffusion, Subs() if diffusion.reveals else Conditional()) for t in tables
+        Denoiser(table(t), diffusion, Subs() if diffusion.reveals else Conditional())
+        for t in tables
     )
     x_0 = torch.randint(0, k - 1, (1, TOKENS), generator=generator)
 

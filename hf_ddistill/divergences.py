@@ -22,7 +22,10 @@ from hf_ddistill.shapes import LOG_ZERO
 
 
 class Divergence(Configurable, ABC):
-    """D(p, q) = finish(sum_k term(log p_k, log q_k)): zero where q = p, and never negative."""
+    """D(p, q) = finish(sum_k term(log p_k, log q_k)): least where q = p, and never negative.
+
+    Its least value is zero, but for the cross entropy, where it is the teacher's entropy.
+    """
 
     @abstractmethod
     def term(self, log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -39,16 +39,16 @@ def _parsed(*argv):
     return parser.parse_args([str(item) for item in argv])
 
 
-def _tiny(process, folder=None):
+def _tiny(process, folder=None, **settings):
     torch.manual_seed(0)
+    settings = {"max_position_embeddings": 8, "time_conditioning": True, **settings}
     config = DDiTConfig(
         vocab_size=process.vocab_size,
         hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
-        max_position_embeddings=8,
-        time_conditioning=True,
         mask_token_id=process.mask_token_id,
+        **settings,
     )
     model = DDiTForDiscreteDiffusion(config).eval()
     as_denoiser(model, Diffusion(process))  # enters the process in the configuration
@@ -196,6 +196,26 @@ def test_curves_of_both_starts_are_plotted_and_printed(tmp_path, capsys):
     assert (tmp_path / "new" / "start.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("classes", [0, 10])
+def test_ecd_is_trained_from_both_starts_on_real_digits(classes, tmp_path, capsys):
+    model = _tiny(Absorbing(3), max_position_embeddings=64, num_classes=classes)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(30)  # sure of itself, as no fresh model is
+    model.save_pretrained(tmp_path / "model")
+    files = tmp_path / "out.json", tmp_path / "out.png"
+    arguments = ("--data", "digits", "--start-steps", 3, "--times", 0.5, "--seed", 5)
+    status = command.run(
+        _parsed(tmp_path / "model", *arguments, "--json", files[0], "--plot", files[1])
+    )
+    assert status == 0 and files[1].stat().st_size > 1000
+    rows = [row for row in json.loads(files[0].read_text())["rows"] if row["section"] == "start"]
+    warm, fresh = ([row["loss"] for row in rows if row["start"] == s] for s in ("warm", "random"))
+    assert len(warm) == len(fresh) == 3
+    assert max(warm) < 0.7 * min(fresh), (warm, fresh)
+    printed = capsys.readouterr().out
+    assert "from fresh ones" in printed and "{" not in printed
+
+
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
@@ -210,6 +230,8 @@ def test_curves_of_both_starts_are_plotted_and_printed(tmp_path, capsys):
         (["--process", "uniform", "--vocab-size", 9, "--data", "x.txt"], "a model"),
         (["--process", "uniform", "--vocab-size", 9, "--plot", "x.pdf"], ".png"),
         (["model", "--schedule", "linear"], "--process"),
+        (["model", "--start-steps", 3], "needs a model and --data"),
+        (["--process", "uniform", "--vocab-size", 9, "--start-steps", 3], "a model and --data"),
     ],
 )
 def test_wrong_arguments_raise_one_sentence(argv, says):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden import golden, plugged_in
+from golden import golden
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.divergences import ForwardKL, ReverseKL
-from hf_ddistill.parameterizations import Conditional, Prediction, Score, Subs
+from hf_ddistill.parameterizations import Conditional, GivenOthers, Prediction, Score, Subs
 from hf_ddistill.processes import Absorbing, Hybrid, Uniform
 from hf_ddistill.reverse import analytic, ancestral
 from hf_ddistill.schedules import Cosine, Geometric, Linear, LogLinear
@@ -132,15 +132,22 @@ def test_posterior_is_that_of_duo_for_uniform_noise():
     g = golden("duo_uniform_loglinear")
     x_t, (s, t) = g["x_t"], duo_times(g, UNIFORM)
     close(t, g["t"])
-    log_p = Conditional().to_log_conditional(g["raw_logits"], UNIFORM, x_t, t)
-    close(log_p, g["log_p_x0"])
-    prediction = plugged_in(log_p, UNIFORM, x_t, t)
+    close(Conditional().to_log_conditional(g["raw_logits"], UNIFORM, x_t, t), g["log_p_x0"])
+    prediction = Prediction(GivenOthers().to_log_conditional(g["raw_logits"], UNIFORM, x_t, t))
     step = ancestral(prediction, UNIFORM, x_t, s, t)
     # Duo's one-hot is float32: its rows sum to 1 only up to 5e-8.
     close(step, g["posterior_model_f64"], atol=1e-7)
     close(step, g["ancestral_update_probs_f64"], atol=1e-7)
     to_data = ancestral(prediction, UNIFORM, x_t, 0.0, t)
     close(to_data, g["posterior_to_0_model_f64"], atol=1e-7)
+
+
+def test_duos_output_is_not_the_conditional_that_it_looks_like():
+    g = golden("duo_uniform_loglinear")
+    s, t = duo_times(g, UNIFORM)
+    log_p = Conditional().to_log_conditional(g["raw_logits"], UNIFORM, g["x_t"], t)
+    step = ancestral(Prediction(log_p), UNIFORM, g["x_t"], s, t)
+    assert (step - g["posterior_model_f64"]).abs().max() > 0.1
 
 
 def test_posterior_given_the_clean_token_is_that_of_duo():
@@ -165,8 +172,8 @@ def test_shares_kernel_and_steps_are_those_of_gidd(uniform):
     close(noise[:, 0], g[f"{key}beta_pi_t"][:, 29], atol=1e-6)
     close(noise[:, 1:] / 29, g[f"{key}beta_pi_t"][:, :1], atol=1e-6)
     close(diffusion.kernel(0.0, t).rows(g["x0"]), g[f"{key}q_t_given_x0"], atol=1e-6)
-    log_p = Conditional().to_log_conditional(g[f"{key}logits"], diffusion, z_t, t)
-    step = ancestral(plugged_in(log_p, diffusion, z_t, t), diffusion, z_t, s, t)
+    log_p = GivenOthers().to_log_conditional(g[f"{key}logits"], diffusion, z_t, t)
+    step = ancestral(Prediction(log_p), diffusion, z_t, s, t)
     close(step, g[f"{key}reverse_step_probs_t_to_s"], atol=1e-6)
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from golden import golden, plugged_in
+from golden import golden
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.objectives.nelbo import nelbo_density
-from hf_ddistill.parameterizations import Conditional, Prediction
+from hf_ddistill.parameterizations import GivenOthers, Prediction
 from hf_ddistill.processes import Absorbing, Hybrid, Uniform
 from hf_ddistill.schedules import LogLinear
 
@@ -46,8 +46,8 @@ def test_bound_is_the_score_entropy_of_sedd():
 
 def test_bound_is_that_of_duo_for_uniform_noise():
     g = golden("duo_uniform_loglinear")
-    prediction = plugged_in(g["log_p_x0"], UNIFORM, g["x_t"], g["t"])
-    density = nelbo_density(prediction, UNIFORM, g["x0"], g["x_t"], g["t"])
+    log_p = GivenOthers().to_log_conditional(g["raw_logits"], UNIFORM, g["x_t"], g["t"])
+    density = nelbo_density(Prediction(log_p), UNIFORM, g["x0"], g["x_t"], g["t"])
     torch.testing.assert_close(density, g["nll_per_token"], rtol=1e-5, atol=1e-5)
 
 
@@ -55,7 +55,6 @@ def test_bound_is_that_of_duo_for_uniform_noise():
 def test_bound_is_that_of_gidd(uniform):
     g, key = golden("gidd_hybrid"), f"pu{uniform}."
     diffusion, t, z_t = Diffusion(Hybrid(30, uniform), LogLinear(1e-9)), g["t"], g[f"{key}z_t"]
-    log_p = Conditional().to_log_conditional(g[f"{key}logits"], diffusion, z_t, t)
-    prediction = plugged_in(log_p, diffusion, z_t, t)
-    density = nelbo_density(prediction, diffusion, g["x0"], z_t, t)
+    log_p = GivenOthers().to_log_conditional(g[f"{key}logits"], diffusion, z_t, t)
+    density = nelbo_density(Prediction(log_p), diffusion, g["x0"], z_t, t)
     torch.testing.assert_close(density, g[f"{key}elbo"], rtol=1e-5, atol=1e-5)

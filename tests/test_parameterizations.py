@@ -12,6 +12,7 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import (
     Conditional,
     Denoiser,
+    GivenOthers,
     Parameterization,
     Prediction,
     Score,
@@ -106,6 +107,20 @@ def test_shifted_reads_the_logits_of_the_position_before():
     torch.testing.assert_close(shifted[:, 0], plain[:, 0])
 
 
+@each_process
+def test_a_network_that_never_sees_its_own_token_is_read_by_bayes_rule(cls):
+    """With independent positions, what the others say of x_0^i is the data's law alone."""
+    diffusion = Diffusion(cls.example(4))
+    problem = ExactBayes.independent(diffusion, length=2)
+    shares = torch.nn.functional.one_hot(problem.clean, 4).double()
+    prior = torch.einsum("n,nlv->lv", problem.law, shares).log().clamp_min(LOG_ZERO)
+    x_t = problem.states
+    output = prior.expand(len(x_t), -1, -1)
+    t = torch.full((len(x_t),), 0.4, dtype=torch.float64)
+    log_p = GivenOthers().to_log_conditional(output, diffusion, x_t, t)
+    torch.testing.assert_close(log_p.exp(), problem.conditional(0.4), rtol=0, atol=1e-10)
+
+
 def test_score_is_scaled_by_the_noise_as_in_sedd():
     diffusion = Diffusion(Absorbing(K), LogLinear(0.1))
     x_t, output = torch.full((2, 3), K - 1), torch.randn(2, 3, K, dtype=torch.float64)
@@ -163,11 +178,11 @@ def test_score_of_the_present_token_is_one(cls):
 
 
 @each_process
-def test_score_network_and_conditional_network_are_one_denoiser(cls):
+def test_networks_of_either_kind_are_one_denoiser(cls):
     diffusion = Diffusion(cls.example(4))
     problem = ExactBayes.random(diffusion, length=2)
     expected = problem.conditional(0.4)
-    for parameterization in (Conditional(), Score()):
+    for parameterization in (Conditional(), GivenOthers(), Score()):
         denoiser = problem.denoiser(parameterization)
         p = denoiser(problem.states, 0.4).log_conditional.exp()
         torch.testing.assert_close(p, expected, rtol=0, atol=1e-10)
@@ -181,7 +196,7 @@ def network_of_tokens(x_t, t, at=None, offset=None):
     return logits if at is None else logits[at]
 
 
-@pytest.mark.parametrize("parameterization", [Subs(), Conditional(), Shifted(), Score()], ids=repr)
+@each_parameterization
 def test_prediction_at_some_positions_is_the_one_among_all(parameterization):
     denoiser = Denoiser(network_of_tokens, Diffusion(Absorbing(K)), parameterization)
     x_t = torch.tensor([[5, 5, 1, 5], [2, 5, 5, 0], [5, 3, 5, 5]])

@@ -1,12 +1,8 @@
-"""A pipeline that was saved or pushed samples the same bits elsewhere, by either library's door.
-
-About 30 s, nearly all of it the imports of three subprocesses.
-"""
+"""A pipeline that was saved or pushed samples the same bits elsewhere, by either library's door."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,49 +19,40 @@ from hf_ddistill.schedulers import AncestralScheduler, CTMCEulerScheduler
 ROOT = Path(__file__).parents[1]
 REPO, MODEL_REPO = "tester/pipeline", "tester/model"
 
-SAMPLE = """
+# One program: nearly all of its time goes into its imports.
+PUSH_AND_SAMPLE = """
 import sys
 import torch
-from hf_ddistill.pipelines import DiscreteDiffusionPipeline
-
-pipe = DiscreteDiffusionPipeline.from_pretrained(sys.argv[1])
-out = pipe("ab", batch_size=4, generator=torch.Generator().manual_seed(7))
-torch.save((type(pipe.scheduler).__name__, out.sequences, out.texts), sys.argv[2])
-"""
-
-PUSH = """
-import sys
-from hf_ddistill.pipelines import DiscreteDiffusionPipeline
-
-pipe = DiscreteDiffusionPipeline.from_pretrained(sys.argv[1])
-pipe.push_to_hub(sys.argv[2])
-pipe.model.push_to_hub(sys.argv[3])
-pipe.tokenizer.push_to_hub(sys.argv[3])
-"""
-
-SAMPLE_FROM_HUB = (
-    SAMPLE
-    + """
 from transformers import pipeline
+from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.schedulers import CTMCEulerScheduler
 
-scheduler = CTMCEulerScheduler.from_pretrained(sys.argv[1], subfolder="scheduler")
+folder, repo, model_repo, output = sys.argv[1:]
+pipe = DiscreteDiffusionPipeline.from_pretrained(folder)
+pipe.push_to_hub(repo)
+pipe.model.push_to_hub(model_repo)
+pipe.tokenizer.push_to_hub(model_repo)
+
+pipe = DiscreteDiffusionPipeline.from_pretrained(repo)
+out = pipe("ab", batch_size=4, generator=torch.manual_seed(7))
+torch.save((type(pipe.scheduler).__name__, out.sequences, out.texts), output)
+
+scheduler = CTMCEulerScheduler.from_pretrained(repo, subfolder="scheduler")
 assert scheduler.config == pipe.scheduler.config, (scheduler.config, pipe.scheduler.config)
 pushed = pipe.model.state_dict()
-plain = DiscreteDiffusionPipeline.from_pretrained(sys.argv[3])
-generate = pipeline("discrete-diffusion", model=sys.argv[3], device="cpu")
+plain = DiscreteDiffusionPipeline.from_pretrained(model_repo)
+generate = pipeline("discrete-diffusion", model=model_repo, device="cpu")
 for model in (plain.model, generate.model):
     for name, value in model.state_dict().items():
         assert torch.equal(value, pushed[name]), name
 again = generate("ab", scheduler=scheduler, batch_size=4, generator=torch.manual_seed(7))
 assert [row["generated_text"] for row in again] == out.texts, again
 """
-)
 
 
-def run(source, *arguments, env=None):
+def run(source, *arguments, env):
     """Run `source` as a program of its own that imports this copy of the package."""
-    env = {**(env or os.environ), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**env, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", source, *map(str, arguments)],
         env=env,
@@ -100,30 +87,21 @@ def test_saved_and_loaded_a_pipeline_samples_the_same_bits(process, tmp_path):
     assert torch.equal(loaded(**given, generator=seeded()).sequences, expected)
 
 
-def test_another_process_samples_the_same_bits(tmp_path):
+def test_a_pushed_pipeline_samples_the_same_bits_in_another_process(local_hub, tmp_path):
     pipe = with_letters()
     pipe.save_pretrained(tmp_path / "pipe")
-    run(SAMPLE, tmp_path / "pipe", tmp_path / "out.pt")
-    scheduler, sequences, texts = torch.load(tmp_path / "out.pt")
+    output = tmp_path / "out.pt"
+    run(PUSH_AND_SAMPLE, tmp_path / "pipe", REPO, MODEL_REPO, output, env=local_hub.env)
+    assert set(local_hub.files(REPO)) >= {
+        "model_index.json",
+        "model.safetensors",
+        "scheduler/scheduler_config.json",
+        "tokenizer.json",
+    }
+    scheduler, sequences, texts = torch.load(output)
     expected = pipe("ab", batch_size=4, generator=seeded(7))
     assert scheduler == "CTMCEulerScheduler" and texts == expected.texts
     assert torch.equal(sequences, expected.sequences)
-
-
-def test_a_pushed_pipeline_is_loaded_from_its_hub_id(local_hub, tmp_path):
-    pipe = with_letters()
-    pipe.save_pretrained(tmp_path / "pipe")
-    run(PUSH, tmp_path / "pipe", REPO, MODEL_REPO, env=local_hub.env)
-    assert set(local_hub.files(REPO)) >= {
-        "model_index.json",
-        "model/model.safetensors",
-        "scheduler/scheduler_config.json",
-        "tokenizer/tokenizer.json",
-    }
-    run(SAMPLE_FROM_HUB, REPO, tmp_path / "out.pt", MODEL_REPO, env=local_hub.env)
-    _, sequences, texts = torch.load(tmp_path / "out.pt")
-    expected = pipe("ab", batch_size=4, generator=seeded(7))
-    assert torch.equal(sequences, expected.sequences) and texts == expected.texts
 
 
 def test_a_component_given_to_from_pretrained_replaces_the_saved_one(tmp_path):

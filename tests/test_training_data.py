@@ -12,8 +12,10 @@ from training_runs import MASK, differing, distilling, probe, rows, teaching, ti
 from transformers import PreTrainedTokenizerFast
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.processes import Uniform
+from hf_ddistill.models import as_denoiser
+from hf_ddistill.processes import Absorbing, Uniform
 from hf_ddistill.training.data import TokenCollator, prepared
+from hf_ddistill.training.samples import draw_samples
 
 TEXT = (Path(__file__).parents[1] / "LICENSE").read_text()[:6000]
 SEQUENCE = {"token_shape": None, "position_embedding": "rotary"}
@@ -54,6 +56,20 @@ def test_the_same_rows_from_memory_and_from_a_parquet_file_train_alike(tmp_path)
         ended.append(weights(trainer.model))
     assert differing(ended[0], weights(tiny(num_classes=10)))
     assert not any(differing(other, ended[0]) for other in ended[1:])
+
+
+def test_samples_of_a_model_with_a_noise_input_take_new_noise_in_each_call():
+    model, given = tiny(noise_dim=2), []
+    model.register_forward_pre_hook(
+        lambda module, args, inputs: given.append(inputs["noise"]), with_kwargs=True
+    )
+    denoiser, shape = as_denoiser(model, Diffusion(Absorbing(MASK + 1))), (3, 64)
+    drawn = [draw_samples(denoiser, shape, 2, 2, torch.Generator().manual_seed(1)) for _ in "ab"]
+    assert torch.equal(*drawn) and len(given) == 8
+    first = torch.cat([noise.flatten() for noise in given[:4]])
+    assert torch.equal(first, torch.cat([noise.flatten() for noise in given[4:]]))
+    assert len(first.unique()) == first.numel() == 2 * 3 * 64 * 2
+    assert abs(first.mean()) < 0.15 and abs(first.std() - 1) < 0.15
 
 
 def test_text_is_tokenised_ended_and_packed_without_a_gap(tmp_path, text_file):

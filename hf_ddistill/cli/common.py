@@ -74,6 +74,12 @@ def load_data(args: argparse.Namespace) -> Any:
     return load_dataset(name, split=args.split, streaming=args.streaming)
 
 
+def without_labels(data: Any) -> Any:
+    """The data without classes, which a model that has none does not take."""
+    labels = [c for c in ("label", "class_labels") if c in (data.column_names or [])]
+    return data.remove_columns(labels) if labels else data
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """--seed and --json, which every command that measures has."""
     parser.add_argument("--seed", type=int, default=0)

@@ -23,6 +23,7 @@ from hf_ddistill.cli.common import (
     write_json,
 )
 from hf_ddistill.cli.diagnosis_plot import save_diagnosis
+from hf_ddistill.cli.diagnosis_training import start_rows
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.evaluation.conditioning import (
     STEPS,
@@ -70,6 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps", type=float, nargs="+", default=STEPS, help="Euler's h, in (0, 1]"
     )
     parser.add_argument("--positions", type=positive, default=256, help="at each time, at most")
+    parser.add_argument(
+        "--start-steps",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="with a model and --data: also train N steps of ECD from its weights and fresh ones",
+    )
     parser.add_argument("--device")
     parser.add_argument("--plot", metavar="FILE", help="write a plot as PNG")
     add_seed(parser)
@@ -90,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         subject = f"{args.model} ({diffusion.process.id}, K = {diffusion.vocab_size})"
     shown = tqdm(noised, total=len(args.times), desc="times", leave=False)
     rows = list(diagnose(diffusion, shown, args.steps, generator))
+    if args.start_steps:
+        rows += start_rows(unwrapped(denoiser.network.model), args)
     print(f"{subject}, {diffusion.schedule.id}; '-': more than float64 can tell")
     print_sections(rows)
     write_json(args.json, {"rows": rows})
@@ -118,6 +128,8 @@ def _check(args: argparse.Namespace) -> None:
         if getattr(args, name) is not None:
             other = "--process; a model has its own" if name in bare else "a model, not --process"
             raise ValueError(f"--{name.replace('_', '-')} goes with {other}.")
+    if args.start_steps and args.data is None:
+        raise ValueError("--start-steps trains: it needs a model and --data.")
     for name in ("times", "steps"):
         wrong = [value for value in getattr(args, name) if not 0 < value <= 1]
         if wrong:

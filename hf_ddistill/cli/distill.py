@@ -8,7 +8,7 @@ import json
 from peft import LoraConfig
 from transformers import AutoTokenizer
 
-from hf_ddistill.cli.common import add_data, check_output, load_data, positive
+from hf_ddistill.cli.common import add_data, check_output, load_data, positive, without_labels
 from hf_ddistill.cli.teacher import add_training, training_options
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, unwrapped
@@ -43,9 +43,8 @@ def run(args: argparse.Namespace) -> int:
     teacher = load_model(args.teacher)
     diffusion = as_denoiser(teacher).diffusion
     data = load_data(args)
-    if not getattr(unwrapped(teacher).config, "num_classes", 0) and hasattr(data, "column_names"):
-        drop = [c for c in ("label", "class_labels") if c in (data.column_names or [])]
-        data = data.remove_columns(drop)
+    if not getattr(unwrapped(teacher).config, "num_classes", 0):
+        data = without_labels(data)
     if args.lora_rank:
         model, other = teacher, None
         adapters = LoraConfig(r=args.lora_rank, target_modules="all-linear")

@@ -15,6 +15,7 @@ from hf_ddistill.cli.common import (
     load_data,
     output_folder,
     positive,
+    without_labels,
 )
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
 from hf_ddistill.processes import Process
@@ -34,8 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hidden-size", type=positive, default=256)
     parser.add_argument("--layers", type=positive, default=6)
     parser.add_argument("--heads", type=positive, default=4)
+    parser.add_argument(
+        "--token-shape", type=positive, nargs="+", help="of images, such as 8 8 (digits have it)"
+    )
     parser.add_argument("--class-conditional", action="store_true", help="use the data's labels")
-    parser.add_argument("--position-embedding", default="learned", choices=["learned", "rotary"])
+    parser.add_argument(
+        "--position-embedding",
+        default="rotary_learned",
+        choices=["rotary_learned", "learned", "rotary"],
+    )
     add_training(parser, learning_rate=1e-3)
 
 
@@ -79,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.output)
     Process.named(args.process) if not args.process.startswith("{") else None
     data = load_data(args)
+    if args.data.startswith("digits"):
+        args.token_shape = [8, 8]
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer) if args.tokenizer else None
     vocab_size, length, classes = _sizes(args, data, tokenizer)
     diffusion = build_diffusion(args.process, args.schedule, vocab_size)
@@ -89,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
             num_hidden_layers=args.layers,
             num_attention_heads=args.heads,
             max_position_embeddings=length,
+            token_shape=args.token_shape,
             position_embedding=args.position_embedding,
             # Masks alone tell the time of a masked state; other noise does not show.
             time_conditioning=not diffusion.reveals,
@@ -97,8 +108,7 @@ def run(args: argparse.Namespace) -> int:
             pad_token_id=None if tokenizer is None else tokenizer.pad_token_id,
         )
     )
-    if not classes and not isinstance(data, torch.utils.data.IterableDataset):
-        data = data.remove_columns([c for c in ("label", "class_labels") if c in data.column_names])
+    data = data if classes else without_labels(data)
     trainer = DiscreteDiffusionTrainer(
         model,
         DiscreteDiffusionConfig(**training_options(args), max_length=args.max_length),

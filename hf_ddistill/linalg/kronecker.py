@@ -41,8 +41,8 @@ def _along(factor: LinearOperator, v: Tensor, sizes: tuple[int, ...], axis: int)
 
 
 @dataclass(frozen=True)
-class KroneckerProduct(LinearOperator):
-    """M_1 (x) ... (x) M_n, factors batched alike."""
+class _Factors:
+    """What product and sum share: the factors, and tokens split into theirs."""
 
     factors: tuple[LinearOperator, ...]
 
@@ -55,22 +55,29 @@ class KroneckerProduct(LinearOperator):
     def size(self) -> int:
         return prod(self.sizes)
 
+    def _parts(self, side: str, x: Tensor, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+        """The token of each factor, and the factor's row or column (`side`) there."""
+        tokens = _split(x, self.sizes)
+        return tokens, [
+            getattr(factor, side)(token, dtype)
+            for factor, token in zip(self.factors, tokens, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class KroneckerProduct(_Factors, LinearOperator):
+    """M_1 (x) ... (x) M_n, factors batched alike."""
+
     def vecmat(self, v: Tensor) -> Tensor:
         for axis, factor in enumerate(self.factors):
             v = _along(factor, v, self.sizes, axis)
         return v
 
     def rows(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        parts = _split(x, self.sizes)
-        return _outer(
-            [factor.rows(part, dtype) for factor, part in zip(self.factors, parts, strict=True)]
-        )
+        return _outer(self._parts("rows", x, dtype)[1])
 
     def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        parts = _split(y, self.sizes)
-        return _outer(
-            [factor.columns(part, dtype) for factor, part in zip(self.factors, parts, strict=True)]
-        )
+        return _outer(self._parts("columns", y, dtype)[1])
 
     def inverse(self) -> KroneckerProduct:
         return KroneckerProduct(tuple(factor.inverse() for factor in self.factors))
@@ -102,19 +109,8 @@ class KroneckerProduct(LinearOperator):
 
 
 @dataclass(frozen=True)
-class KroneckerSum(LinearOperator):
+class KroneckerSum(_Factors, LinearOperator):
     """Q_1 (+) ... (+) Q_n: the rate of a token whose factors move independently, one at a time."""
-
-    factors: tuple[LinearOperator, ...]
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The sizes of the factors."""
-        return tuple(factor.size for factor in self.factors)
-
-    @property
-    def size(self) -> int:
-        return prod(self.sizes)
 
     def vecmat(self, v: Tensor) -> Tensor:
         return torch.stack(
@@ -122,19 +118,18 @@ class KroneckerSum(LinearOperator):
         ).sum(0)
 
     def rows(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        return self._gather(x, dtype, "rows")
+        return self._moves("rows", x, dtype)
 
     def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        return self._gather(y, dtype, "columns")
+        return self._moves("columns", y, dtype)
 
-    def _gather(self, x: Tensor, dtype: torch.dtype, side: str) -> Tensor:
-        parts = _split(x, self.sizes)
+    def _moves(self, side: str, x: Tensor, dtype: torch.dtype) -> Tensor:
+        tokens, moves = self._parts(side, x, dtype)
         here = [
-            torch.nn.functional.one_hot(p, k).to(dtype)
-            for p, k in zip(parts, self.sizes, strict=True)
+            torch.nn.functional.one_hot(token, size).to(dtype)
+            for token, size in zip(tokens, self.sizes, strict=True)
         ]
-        moves = [getattr(f, side)(p, dtype) for f, p in zip(self.factors, parts, strict=True)]
-        terms = [_outer([*here[:i], moves[i], *here[i + 1 :]]) for i in range(len(parts))]
+        terms = [_outer([*here[:i], moves[i], *here[i + 1 :]]) for i in range(len(moves))]
         return torch.stack(terms).sum(0)
 
     def inverse(self) -> LinearOperator:

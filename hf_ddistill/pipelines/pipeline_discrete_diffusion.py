@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.utils.torch_utils import randn_tensor
-from huggingface_hub import snapshot_download
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForMaskedLM
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.pipelines.files import HUB_ARGUMENTS, fetched, flatten, tokenizer_in
 from hf_ddistill.pipelines.inputs import (
     Canvas,
     beginnings,
@@ -30,8 +29,6 @@ from hf_ddistill.pipelines.pipeline_output import DiscreteDiffusionPipelineOutpu
 from hf_ddistill.schedulers import AncestralScheduler, DiscreteSchedulerBase
 from hf_ddistill.shapes import Generators, Tokens
 from hf_ddistill.teachers import Guided
-
-_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
 class DiscreteDiffusionPipeline(DiffusionPipeline):
@@ -95,11 +92,7 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
 
         The method of diffusers refuses repositories whose components come from a third library.
         """
-        given = {key: kwargs[key] for key in _HUB_ARGUMENTS if kwargs.get(key) is not None}
-        # A trainer's repository may hold its checkpoints, each as large as the model.
-        return snapshot_download(
-            pretrained_model_name, ignore_patterns=["checkpoint-*/*", "training_args.bin"], **given
-        )
+        return fetched(pretrained_model_name, kwargs)
 
     @classmethod
     def from_pretrained(
@@ -114,13 +107,12 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         folder = os.fspath(pretrained_model_name_or_path)
         if not os.path.isdir(folder):
             folder = cls.download(folder, **kwargs)
-            kwargs = {key: value for key, value in kwargs.items() if key not in _HUB_ARGUMENTS}
+            kwargs = {key: value for key, value in kwargs.items() if key not in HUB_ARGUMENTS}
         if os.path.isfile(os.path.join(folder, cls.config_name)):
             return super().from_pretrained(folder, **kwargs)
         scheduler, tokenizer = kwargs.pop("scheduler", None), kwargs.pop("tokenizer", None)
         model = AutoModelForMaskedLM.from_pretrained(folder, **kwargs)
-        if tokenizer is None and os.path.isfile(os.path.join(folder, "tokenizer_config.json")):
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = tokenizer_in(folder) if tokenizer is None else tokenizer
         if scheduler is not None:
             return cls(model, scheduler, tokenizer)
         return cls.from_model(model, tokenizer=tokenizer)
@@ -140,14 +132,10 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         """
         repo = {key: kwargs.pop(key) for key in ("repo_id", "private", "token") if key in kwargs}
         super().save_pretrained(save_directory, *args, **kwargs)
-        root = Path(save_directory)
-        for part in ("model", "tokenizer"):
-            for file in (root / part).glob("*"):
-                file.replace(root / file.name)
-            if (root / part).is_dir():
-                (root / part).rmdir()
+        flatten(save_directory)
         if push_to_hub:
-            self.push_to_hub(repo.pop("repo_id", root.name), **repo)
+            name = os.path.basename(os.path.abspath(save_directory))
+            self.push_to_hub(repo.pop("repo_id", name), **repo)
 
     @property
     def num_timesteps(self) -> int:

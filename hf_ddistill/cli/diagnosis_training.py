@@ -1,0 +1,54 @@
+"""The part of `hf-ddistill diagnose` that trains: from the model's weights, and from fresh ones."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PrinterCallback
+
+from hf_ddistill.cli.common import load_data, without_labels
+from hf_ddistill.evaluation.conditioning import Row, warm_against_random
+from hf_ddistill.training import DiscreteDistillationConfig, DiscreteDistillationTrainer
+
+
+def start_rows(model: PreTrainedModel, args: argparse.Namespace) -> list[Row]:
+    """The losses of `args.start_steps` steps of ECD on the data, with the model as the teacher."""
+    data = load_data(args)
+    if not getattr(model.config, "num_classes", 0):
+        data = without_labels(data)
+    text = "input_ids" not in next(iter(data))
+    tokenizer = AutoTokenizer.from_pretrained(args.model) if text else None
+
+    def train(student: nn.Module) -> list[float]:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = DiscreteDistillationConfig(
+                folder,
+                max_steps=args.start_steps,
+                max_length=args.length,
+                per_device_train_batch_size=32,
+                learning_rate=3e-4,
+                lr_scheduler_type="constant",
+                ema_decay=0.0,
+                seed=args.seed,
+                logging_steps=1,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=model.device.type == "cpu",
+            )
+            trainer = DiscreteDistillationTrainer(
+                student.train(),
+                copy.deepcopy(model),
+                "ecd",
+                settings,
+                train_dataset=data,
+                processing_class=tokenizer,
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    return warm_against_random(train, model, args.seed)

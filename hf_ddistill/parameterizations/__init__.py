@@ -1,0 +1,29 @@
+"""From a network's output to log p(x_0 | x_t), to the concrete score and back: one file for each
+way to read an output."""
+
+from hf_ddistill.parameterizations.conditional import Conditional
+from hf_ddistill.parameterizations.denoiser import Denoiser
+from hf_ddistill.parameterizations.given_others import GivenOthers
+from hf_ddistill.parameterizations.parameterization import (
+    Parameterization,
+    carried_over,
+    normalised,
+)
+from hf_ddistill.parameterizations.prediction import Prediction, recover
+from hf_ddistill.parameterizations.score import Score
+from hf_ddistill.parameterizations.shifted import Shifted
+from hf_ddistill.parameterizations.subs import Subs
+
+__all__ = [
+    "Conditional",
+    "Denoiser",
+    "GivenOthers",
+    "Parameterization",
+    "Prediction",
+    "Score",
+    "Shifted",
+    "Subs",
+    "carried_over",
+    "normalised",
+    "recover",
+]

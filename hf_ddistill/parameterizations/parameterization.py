@@ -1,0 +1,59 @@
+"""How a network's output is read as the one currency, log p(x_0 | x_t), and the way back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.configurable import Configurable
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.shapes import LOG_ZERO, LogProbs, Tokens
+
+
+class Parameterization(Configurable, ABC):
+    """How a network's output (B, L, K) is read as log p(x_0 | x_t), and the way back."""
+
+    @abstractmethod
+    def to_log_conditional(
+        self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor
+    ) -> LogProbs:
+        """log p(x_0 | x_t) from the network's output."""
+
+    def from_log_conditional(
+        self, log_p: LogProbs, diffusion: Diffusion, x_t: Tokens, t: Tensor
+    ) -> Tensor:
+        """An output that is read as `log_p`: itself, where the outputs are logits of it."""
+        return log_p
+
+    def source(self, positions: Tensor) -> Tensor:
+        """The positions of the output that speak of the tokens at `positions`."""
+        return positions
+
+
+def normalised(logits: Tensor, diffusion: Diffusion) -> LogProbs:
+    """Log-probabilities from logits, with none for the tokens that the data never hold."""
+    noise = list(diffusion.process.noise_tokens)
+    if noise:
+        logits = logits.index_fill(-1, torch.tensor(noise, device=logits.device), LOG_ZERO)
+    return logits.log_softmax(-1)
+
+
+def carried_over(log_p: LogProbs, diffusion: Diffusion, x_t: Tokens) -> LogProbs:
+    """Where x_t is no mask, certainty of x_t (MDLM's substitution).
+
+    Raises:
+        ValueError: for a process under which a token can have been another one.
+    """
+    if not diffusion.reveals:
+        raise ValueError(
+            "'subs' and 'shifted' carry unmasked tokens over, which only Absorbing allows; "
+            f"{diffusion.process.id} takes 'conditional'."
+        )
+    open_ = diffusion.undetermined(x_t)
+    if bool(open_.all()):
+        # No second (B, L, K) where only masked positions were asked for.
+        return log_p
+    certain = torch.full_like(log_p[:, :1], LOG_ZERO).expand_as(log_p)
+    return torch.where(open_[..., None], log_p, certain.scatter(-1, x_t[..., None], 0.0))
