@@ -126,8 +126,10 @@ def test_the_teacher_improves_with_network_calls_and_is_not_a_copyist(teacher, s
     for nfe in (1, 4, 16):
         drawn = reverse.sample(teacher, (200, 64), nfe, generator=generator, **labels(200))
         figures[nfe] = judge_samples(judge, drawn, split.train_tokens)
-    assert figures[1]["fd"] > 1.5 * figures[4]["fd"] > 1.5 * figures[16]["fd"] * 1.05
-    assert figures[1]["confidence"] < figures[4]["confidence"] < figures[16]["confidence"]
+    # A curve that is flat in the number of calls is that of a model of the marginals.
+    assert figures[1]["fd"] > 1.5 * figures[4]["fd"]
+    assert figures[1]["novelty"] - 1 > figures[4]["novelty"] > figures[16]["novelty"] + 0.2
+    assert figures[1]["confidence"] < figures[4]["confidence"]
     held_out = nearest_distance(split.held_out_tokens, split.train_tokens).double().mean()
     assert figures[16]["novelty"] >= float(held_out)
 
@@ -135,7 +137,7 @@ def test_the_teacher_improves_with_network_calls_and_is_not_a_copyist(teacher, s
 @pytest.mark.slow
 def test_the_teacher_at_64_calls_is_near_real_digits(teacher, split):
     judge, generator = DigitsJudge.fit(2), torch.Generator().manual_seed(2)
-    drawn = reverse.sample(teacher, (1000, 64), 64, generator=generator, **labels(1000))
+    drawn = reverse.sample(teacher, (500, 64), 64, generator=generator, **labels(500))
     found = judge_samples(judge, drawn, split.train_tokens)
     real = judge_real(judge, split.train_tokens, generator=generator)
     assert found["fd"] <= 3 * real["fd"]

@@ -30,14 +30,14 @@ def save_grid(file: Path, images: Sequence[Image.Image]) -> None:
     sheet.save(file)
 
 
-def save_samples(file: Path, panels: Mapping[str, Tensor], levels: int, side: int = 8) -> None:
+def save_samples(file: Path, panels: Mapping[str, Tensor], levels: int) -> None:
     """Panels of 8 x 8 images beside each other, their titles above.
 
     Args:
-        panels: title -> tokens (at least side * side, 64).
+        panels: title -> tokens (N, 64); at most 8 x 8 of each are shown.
         levels: grey levels.
-        side: images along each side of a panel.
     """
+    side = math.isqrt(min(64, *(len(tokens) for tokens in panels.values())))
     figure, axes = plt.subplots(1, len(panels), figsize=(3.3 * len(panels), 3.7))
     for axis, (title, tokens) in zip(axes, panels.items(), strict=True):
         tiles = tokens[: side * side].reshape(side, side, 8, 8).numpy() / (levels - 1)

@@ -62,10 +62,10 @@ class Setup:
 
     objective: str = "ecd"
     student_steps: int = 4
-    steps: int = 600
+    steps: int = 400
     batch_size: int = 32
     learning_rate: float = 2e-4
-    samples: int = 800
+    samples: int = 600
     teacher_nfes: tuple[int, ...] = (1, 2, 4, 8, 16, 64)
     student_nfes: tuple[int, ...] = (1, 2, 4, 8)
     from_scratch: bool = False
