@@ -25,7 +25,7 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.divergences import Divergence
 from hf_ddistill.objectives import ECD, NELBO, Objective
 from hf_ddistill.parameterizations import Denoiser
-from hf_ddistill.processes import Absorbing, Process, Uniform
+from hf_ddistill.processes import Absorbing, General, Process, Uniform
 from hf_ddistill.schedules import LogLinear
 from hf_ddistill.shapes import LOG_ZERO
 
@@ -95,6 +95,18 @@ def test_exact_student_meets_no_gradient_under_forward_pairs(cls, divergence):
     joint = forward_joint(problem, S, T)
     exact, other = exact_table(problem, T), tabular(problem)
     assert gradient(loss(exact, joint, S, T), exact).abs().max() < 1e-12
+    assert gradient(loss(other, joint, S, T), other).abs().max() > 1e-3
+
+
+def test_exact_student_meets_no_gradient_where_rates_do_not_commute():
+    """Up to the error that the process states of its kernels; the wrong student is far beyond."""
+    first = torch.tensor(General.example(K).matrix, dtype=torch.float64)
+    process = General(knots=((0.0, first), (0.8, first.flip(0, 1))), tolerance=1e-5)
+    assert process.commutator > 0.1 and process.error_bound <= 1e-5
+    problem = ExactBayes.random(Diffusion(process, LogLinear()), L, seed=1)
+    loss, joint = partial(expectation, ECD, problem), forward_joint(problem, S, T)
+    exact, other = exact_table(problem, T), tabular(problem)
+    assert gradient(loss(exact, joint, S, T), exact).abs().max() < 10 * process.error_bound
     assert gradient(loss(other, joint, S, T), other).abs().max() > 1e-3
 
 

@@ -65,7 +65,7 @@ class Setup:
     steps: int = 400
     batch_size: int = 32
     learning_rate: float = 2e-4
-    samples: int = 600
+    samples: int = 1000
     teacher_nfes: tuple[int, ...] = (1, 2, 4, 8, 16, 64)
     student_nfes: tuple[int, ...] = (1, 2, 4, 8)
     from_scratch: bool = False
