@@ -6,7 +6,7 @@ Six layers, 256 wide, L = 128, B = 16, K = 28 and 512 (the base), then each of K
 Times are medians of repetitions inside one run; only their ratios carry to another machine. The
 network's time is measured by wrapping its forward and its backward; `largest` is the largest
 tensor made outside the networks, in units of B * L * K numbers (K times that would be a K x K
-matrix for each token).
+matrix for each token), `peak_bytes` of tensors made during the step, activations included.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from benchmark_vocabulary import PeakBytes
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_ddistill import (
@@ -121,6 +122,9 @@ def measure(process, length, batch, repeats):
             work()
         row[f"{name}_largest"] = round(watch.numel / (batch * length * k), 2)
         watch.numel = 0
+        with PeakBytes() as bytes_alive:
+            work()
+        row[f"{name}_peak_bytes"] = bytes_alive.peak
     return row
 
 
