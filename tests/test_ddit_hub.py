@@ -110,13 +110,8 @@ def test_disabled_lora_is_the_base_model() -> None:
 REMOTE = """
 import sys, torch
 from transformers import AutoModelForMaskedLM
-assert not any("hf_ddistill" in name for name in sys.modules)
-try:
-    import hf_ddistill
-except ImportError:
-    pass
-else:
-    raise SystemExit("hf_ddistill is importable here: the test shows nothing")
+# As on a machine without the package, also where it is installed: its import fails.
+sys.modules["hf_ddistill"] = None
 model = AutoModelForMaskedLM.from_pretrained(sys.argv[1], trust_remote_code=True)
 assert type(model).__module__.startswith("transformers_modules"), type(model).__module__
 inputs = torch.load(sys.argv[2])
