@@ -20,7 +20,7 @@ def load_model(name: str) -> PreTrainedModel:
     Raises:
         ValueError: if there is none, in one sentence.
     """
-    path = Path(name)
+    path = _existing(name)
     if path.is_file():
         raise ValueError(f"{name} is a file; a model is a folder or a Hub id.")
     if path.is_dir() and not (path / "config.json").exists():
@@ -31,9 +31,17 @@ def load_model(name: str) -> PreTrainedModel:
         raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
 
 
+def _existing(name: str) -> Path:
+    """The path; raises if it can be no Hub id and is not there."""
+    path = Path(name)
+    if not path.exists() and (path.is_absolute() or name.startswith(".") or name.count("/") > 1):
+        raise ValueError(f"No model: there is no folder {name}.")
+    return path
+
+
 def load_pipeline(name: str) -> DiscreteDiffusionPipeline:
     """A pipeline from a pipeline or model folder, or from the Hub."""
-    path = Path(name)
+    path = _existing(name)
     if path.is_file() or (path.is_dir() and not any(path.glob("*.json"))):
         raise ValueError(f"{name} holds no model; a pipeline is a folder or a Hub id.")
     try:

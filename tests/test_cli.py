@@ -108,7 +108,16 @@ def test_a_configuration_sets_options_and_flags_override_it(model, tmp_path, cap
 
 def test_a_folder_without_a_model_is_refused(tmp_path, capsys):
     assert "holds no model" in refused(capsys, "sample", tmp_path)
-    assert "No model" in refused(capsys, "diagnose", tmp_path / "nowhere")
+    assert "No model" in refused(capsys, "diagnose", "nowhere/nothing")
+
+
+def test_what_is_no_json_and_no_folder_is_one_sentence(model, tmp_path, capsys):
+    options = ["--teacher", model, "--data", "digits", "--output", tmp_path / "out"]
+    assert "is no JSON" in refused(capsys, "distill", *options, "--objective", "{ecd")
+    assert "there is no folder" in refused(capsys, "evaluate", tmp_path / "nowhere")
+    out = ["--output", tmp_path / "out", "--data", "nobody/nothing"]
+    assert "nobody/nothing" in refused(capsys, "teacher", *out)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_empty_data_set_is_refused(model, tmp_path, capsys):

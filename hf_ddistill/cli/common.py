@@ -92,15 +92,26 @@ def add_diffusion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schedule", default="log_linear", help="id of a schedule")
 
 
+def name_or_json(option: str, text: str) -> str | dict[str, Any]:
+    """An id as it is, or JSON that starts with a brace as a mapping."""
+    if not text.startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{option} takes an id or JSON; {text!r} is no JSON: {error}.") from error
+
+
 def build_diffusion(process: str, schedule: str, vocab_size: int) -> Diffusion:
     """A diffusion over `vocab_size` tokens from two ids, or from JSON configurations."""
-    config = json.loads(process) if process.startswith("{") else {"type": process}
+    config = name_or_json("--process", process)
+    config = {"type": config} if isinstance(config, str) else config
     Process.named(config.get("type"))
     if config["type"] not in ("general", "kronecker", "low_rank"):
         config.setdefault("vocab_size", vocab_size)
     elif len(config) == 1:
         raise ValueError(f'{process} needs its matrices: give it as JSON, {{"type": ...}}.')
-    pace = json.loads(schedule) if schedule.startswith("{") else schedule
+    pace = name_or_json("--schedule", schedule)
     return Diffusion(Process.from_config(config), Schedule.from_config(pace))
 
 

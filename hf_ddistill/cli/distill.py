@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from peft import LoraConfig
 from transformers import AutoTokenizer
 
-from hf_ddistill.cli.common import add_data, check_output, load_data, positive, without_labels
+from hf_ddistill.cli.common import (
+    add_data,
+    check_output,
+    load_data,
+    name_or_json,
+    positive,
+    without_labels,
+)
 from hf_ddistill.cli.teacher import add_training, training_options
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, unwrapped
@@ -38,8 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and save."""
     check_output(args.output)
-    text = args.objective
-    objective = Objective.from_config(json.loads(text) if text.startswith("{") else text)
+    objective = Objective.from_config(name_or_json("--objective", args.objective))
     teacher = load_model(args.teacher)
     diffusion = as_denoiser(teacher).diffusion
     data = load_data(args)

@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         return COMMANDS[args.command].run(args)
-    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+    except (ValueError, OSError) as error:
         print(f"hf-ddistill: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
