@@ -40,6 +40,7 @@ CHECKED = (
     "parameterizations",
     "reverse",
     "couplings",
+    "exact",
     "divergences",
     "objectives",
 )

@@ -73,7 +73,7 @@ class Setup:
     seed: int = 0
 
 
-FAST = {"steps": 40, "samples": 250, "teacher_nfes": (1, 4, 64), "student_nfes": (1, 4)}
+FAST = {"steps": 30, "samples": 160, "teacher_nfes": (1, 4, 64), "student_nfes": (1, 4)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
