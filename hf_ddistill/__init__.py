@@ -29,6 +29,7 @@ from hf_ddistill.schedulers import (
     AnalyticScheduler,
     AncestralScheduler,
     CTMCEulerScheduler,
+    JumpScheduler,
     TauLeapingScheduler,
 )
 from hf_ddistill.schedules import Cosine, Geometric, Linear, LogLinear, Polynomial, Schedule
@@ -63,6 +64,7 @@ __all__ = [
     "Hybrid",
     "Kronecker",
     "Linear",
+    "JumpScheduler",
     "LogLinear",
     "LowRank",
     "Objective",

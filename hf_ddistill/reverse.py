@@ -77,6 +77,21 @@ def tau_leaping(
     return jump.scatter(-1, x_t[..., None], 1 - jump.sum(-1, keepdim=True))
 
 
+def jump(
+    prediction: Prediction, diffusion: Diffusion, x_t: Tokens, s: Tensor | float, t: Tensor | float
+) -> Probs:
+    """sum_{x_0} p(x_0 | x_t) P_0s[x_0, x_s]: a whole clean sequence is drawn and noised again.
+
+    What x_t has already revealed is kept no longer than anything else, so that a later call can
+    mend an earlier one; positions share nothing of x_t but what the prediction has read in it.
+
+    References: Song et al., Consistency Models, 2023, arXiv:2303.01469, Algorithm 1; with masks,
+    Zhu et al., Di[M]O, 2025, arXiv:2503.15457.
+    """
+    s, _ = _interval(s, t, x_t)
+    return diffusion.kernel(torch.zeros_like(s), s).vecmat(prediction.log_conditional.exp())
+
+
 def step_grid(num_steps: int) -> list[float]:
     """The times 1, 1 - 1/n, ..., 1/n, 0 that n network calls step through."""
     if num_steps < 1:
@@ -96,12 +111,13 @@ def sample(
     **condition: Any,
 ) -> Tokens:
     """Draw x_0 of shape (B, L) in `num_steps` network calls; the last one always draws x_0
-    itself."""
+    itself. A network with a noise input gets fresh noise at each call."""
     grid = step_grid(num_steps)
     x = denoiser.diffusion.prior(shape, generator, device)
     for t, s in zip(grid[:-1], grid[1:], strict=True):
         step = rule if s > 0 else ancestral
-        x = categorical(step(denoiser(x, t, **condition), denoiser.diffusion, x, s, t), generator)
+        given = {**condition, **denoiser.fresh_noise(x, generator)}
+        x = categorical(step(denoiser(x, t, **given), denoiser.diffusion, x, s, t), generator)
     return x
 
 

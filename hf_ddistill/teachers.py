@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Denoiser, Prediction
-from hf_ddistill.shapes import LOG_ZERO, Tokens
+from hf_ddistill.shapes import LOG_ZERO, Generators, Tokens
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Guided:
     def diffusion(self) -> Diffusion:
         """That of the denoiser."""
         return self.denoiser.diffusion
+
+    def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
+        """That of the denoiser; both of its calls get the same."""
+        return self.denoiser.fresh_noise(x_t, generator)
 
     def __call__(self, x_t: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
         given = self.denoiser(x_t, t, **condition)

@@ -12,6 +12,7 @@ from training_runs import (
     At,
     differing,
     distilling,
+    matching,
     probe,
     rows,
     stop_after,
@@ -23,6 +24,7 @@ from transformers import AutoModelForMaskedLM
 
 ADAPTERS = LoraConfig(r=2, target_modules=["qkv", "up"], lora_dropout=0.1)
 ECD = {"type": "ecd", "times": {"type": "adaptive_times"}, "weighting": "adaptive"}
+LAWS = {"type": "law_matching", "gradient": "mixture", "horizon": "rollout", "maskings": 2}
 SETTINGS = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 0.02}
 
 
@@ -101,6 +103,55 @@ def distil(folder, teacher, *callbacks):
     return trainer
 
 
+def distil_beside_an_auxiliary(folder, teacher, objective, *callbacks, **settings):
+    """One step of the auxiliary alone, then the student in every second one."""
+    trainer = distilling(
+        folder,
+        teacher,
+        rows(32),
+        objective=objective,
+        auxiliary_warmup_steps=1,
+        auxiliary_updates=2,
+        gradient_accumulation_steps=2,
+        collapse_share=0,
+        callbacks=list(callbacks),
+        **SETTINGS | {"max_steps": 6} | settings,
+    )
+    check_world(trainer)
+    return trainer
+
+
+def check_auxiliary(folder, teacher, objective):
+    """Both networks stay the same in both processes, and a resumed run ends where it would have."""
+    seen = []
+
+    def look(state, control):
+        seen.append(gathered(weights(whole.model) | trained(whole)))
+
+    def trained(trainer):
+        named = weights(trainer.auxiliary.model).items()
+        return {f"auxiliary.{n}": v for n, v in named}
+
+    whole = distil_beside_an_auxiliary(folder / "whole", teacher, objective)
+    seen.append(gathered(weights(whole.model) | trained(whole)))
+    whole.add_callback(At("on_step_end", look))
+    whole.train()
+    assert not any(differing(one, other) for one, other in seen)
+    for step, (before, after) in enumerate(zip(seen[:-1], seen[1:], strict=True), 1):
+        moved = differing(before[0], after[0])
+        assert any(name.startswith("auxiliary") for name in moved)
+        assert any(not name.startswith("auxiliary") for name in moved) == (step in (3, 5))
+
+    distil_beside_an_auxiliary(folder / "stopped", teacher, objective, stop_after(4)).train()
+    resumed = distil_beside_an_auxiliary(folder / "stopped", teacher, objective)
+    dist.barrier()
+    resumed.train(resume_from_checkpoint=str(folder / "stopped" / "checkpoint-4"))
+    assert not differing(weights(resumed.model) | trained(resumed), seen[-1][0])
+    # Copies of a teacher that another trainer has prepared are wrapped all the same.
+    again = distil_beside_an_auxiliary(folder / "again", teacher, objective)
+    assert hasattr(again.auxiliary.denoiser.network.model, "module")
+
+
 def main(folder):
     check_noise(folder)
     teacher = teach(folder)
@@ -123,6 +174,12 @@ def main(folder):
     adapted.train()
     one, other = gathered(weights(adapted.model))
     assert not differing(one, other)
+    toy = matching()
+    check_auxiliary(folder / "auxiliary", AutoModelForMaskedLM.from_pretrained(teacher), toy)
+    one, other = gathered([losses["auxiliary"] for _, losses, _ in toy.seen])
+    assert len(one) == len(other) and not any(map(torch.equal, one, other))
+    # Its calls of the student differ in number between processes.
+    check_auxiliary(folder / "laws", AutoModelForMaskedLM.from_pretrained(teacher), LAWS)
     print(f"process {dist.get_rank()} of {dist.get_world_size()} is done")
     adapted.end()
 

@@ -45,16 +45,21 @@ def test_it_writes_pictures_figures_and_a_student_that_loads_afresh(tmp_path):
     keys = {"model", "nfe", "fd", "confidence", "class_entropy", "novelty"}
     assert all(keys <= set(row) for row in written["rows"])
     models = [(row["model"], row["nfe"]) for row in written["rows"]]
-    assert models == [("real", 0), ("teacher", 1), ("teacher", 2), ("teacher", 64), ("ecd", 2)]
+    assert models == [("real", 0), ("teacher", 1), ("teacher", 2), ("teacher", 64)] + [
+        ("ecd", 2),
+        ("law_matching", 2),
+    ]
     for name in ("samples.png", "frontier.png"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 200
-    card = (tmp_path / "student" / "README.md").read_text()
-    assert "2512.12889" in card and "| ecd | 2 |" in card and "absorbing" in card
-    pipe = DiscreteDiffusionPipeline.from_pretrained(tmp_path / "student")
-    pipe.set_progress_bar_config(disable=True)
-    out = pipe(batch_size=3, class_labels=7, output_type="tokens")
-    assert out.num_network_calls == TINY.student_steps and out.sequences.max() <= 1
+    cited = {"ecd": "2512.12889", "law_matching": "Law matching"}
+    for name, work in cited.items():
+        card = (tmp_path / "students" / name / "README.md").read_text()
+        assert work in card and f"| {name} | 2 |" in card and "absorbing" in card
+        pipe = DiscreteDiffusionPipeline.from_pretrained(tmp_path / "students" / name)
+        pipe.set_progress_bar_config(disable=True)
+        out = pipe(batch_size=3, class_labels=7, output_type="tokens")
+        assert out.num_network_calls == TINY.student_steps and out.sequences.max() <= 1
 
 
 class Stop(TrainerCallback):
@@ -65,21 +70,22 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("name", module.RECIPES)
 def test_an_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_does(
-    tmp_path, monkeypatch, split
+    tmp_path, monkeypatch, split, name
 ):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     teacher = shipped_teacher()
-    expected = module._student(whole, TINY, teacher, split)
+    expected = module._student(whole, TINY, name, teacher, split)
     trainer = module.DiscreteDistillationTrainer
     with monkeypatch.context() as patch:
         stopping = lambda **kwargs: trainer(callbacks=[Stop()], **kwargs)  # noqa: E731
         patch.setattr(module, "DiscreteDistillationTrainer", stopping)
         with pytest.raises(KeyboardInterrupt):
-            module._student(broken, TINY, shipped_teacher(), split)
+            module._student(broken, TINY, name, shipped_teacher(), split)
     # A checkpoint that was cut off while it was written is thrown away.
-    (broken / "distillation" / "checkpoint-9").mkdir()
-    again = module._student(broken, TINY, shipped_teacher(), split)
+    (broken / "distillation" / name / "checkpoint-9").mkdir()
+    again = module._student(broken, TINY, name, shipped_teacher(), split)
     for a, b in zip(expected.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 

@@ -19,19 +19,21 @@ from hf_ddistill.schedulers import (
     AnalyticScheduler,
     AncestralScheduler,
     CTMCEulerScheduler,
+    JumpScheduler,
     TauLeapingScheduler,
     sharpened,
 )
 from hf_ddistill.schedules import Cosine, LogLinear
 
-SCHEDULERS = [AncestralScheduler, AnalyticScheduler, CTMCEulerScheduler, TauLeapingScheduler]
 PROCESSES = [Absorbing(4), Uniform(3), Hybrid(4, uniform=0.2), Ordinal(3)]
 RULES = {
     AncestralScheduler: reverse.ancestral,
     AnalyticScheduler: reverse.analytic,
     CTMCEulerScheduler: reverse.euler,
+    JumpScheduler: reverse.jump,
     TauLeapingScheduler: reverse.tau_leaping,
 }
+SCHEDULERS = list(RULES)
 LAW = torch.tensor([[0.30, 0.02, 0.08], [0.02, 0.25, 0.03], [0.05, 0.05, 0.20]]).double()
 
 

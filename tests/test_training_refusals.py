@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from datasets import IterableDataset
-from training_runs import distilling, probe, rows, teaching, tiny
+from peft import LoraConfig
+from training_runs import distilling, matching, probe, rows, teaching, tiny
+from transformers import BertConfig, BertForMaskedLM
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser
+from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.processes import Absorbing, Uniform
 from hf_ddistill.schedules import Cosine
 
@@ -21,6 +24,19 @@ def with_diffusion(diffusion, **settings):
 
 def nothing():
     yield from ()
+
+
+def sgd():
+    return torch.optim.SGD(tiny().parameters())
+
+
+def unknown():
+    return Denoiser(lambda x_t, t: torch.zeros(*x_t.shape, 3), Diffusion(Absorbing(3)))
+
+
+def bert():
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    return BertForMaskedLM(BertConfig(vocab_size=3, intermediate_size=8, mask_token_id=2, **sizes))
 
 
 DISTILLATION = {
@@ -53,6 +69,52 @@ DISTILLATION = {
     "no steps": (lambda: {"student_steps": 0}, "student_steps must be at least 1, got 0"),
     "no rounds": (lambda: {"rounds": 0}, "rounds must be at least 1, got 0"),
     "decay": (lambda: {"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
+    "mean of Adam": (
+        lambda: {"auxiliary_beta1": 1.0},
+        r"beta1 must lie in \[0, 1\), got 1",
+    ),
+    "collapse": (lambda: {"collapse_share": -1}, r"collapse_share must lie in \[0, 1\), got -1"),
+    "warm-up": (lambda: {"auxiliary_warmup_steps": -1}, "warmup_steps must be at least 0, got -1"),
+    "updates": (lambda: {"auxiliary_updates": 0}, "auxiliary_updates must be at least 1, got 0"),
+    "rate": (lambda: {"auxiliary_learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
+    "student that waits for ever": (
+        lambda: {"auxiliary_warmup_steps": 2, "auxiliary_updates": 2, "max_steps": 3},
+        "its first update is optimizer step 4, and max_steps is 3",
+    ),
+    "auxiliary and rounds": (
+        lambda: {"objective": matching(), "rounds": 2},
+        "trains an auxiliary beside the student, which does not go with rounds > 1",
+    ),
+    "auxiliary and an optimizer": (
+        lambda: {"objective": matching(), "optimizers": (sgd(), None)},
+        "trains an auxiliary beside the student, which does not go with an optimizer that is given",
+    ),
+    "auxiliary of a function": (
+        lambda: {"objective": matching(), "teacher": unknown(), "model": tiny()},
+        "the teacher must be a model, or a denoiser of one .* its network is function",
+    ),
+    "width": (lambda: {"noise_dim": -1}, "noise_dim must be at least 0, got -1"),
+    "spread": (lambda: {"noise_std": 0.0}, "noise_std must be above 0, got 0.0"),
+    "noise of a model without": (
+        lambda: {"noise_dim": 4, "model": tiny(1)},
+        "noise_dim=4 was asked for, but the student has noise_dim=0; leave out",
+    ),
+    "noise of another width": (
+        lambda: {"noise_dim": 4, "model": tiny(1, noise_dim=2)},
+        "noise_dim=4 was asked for, but the student has noise_dim=2; leave out",
+    ),
+    "noise of a teacher of another width": (
+        lambda: {"noise_dim": 4, "teacher": tiny(noise_dim=2)},
+        "noise_dim=4 was asked for, but the student has noise_dim=2; leave out",
+    ),
+    "noise of another network": (
+        lambda: {"noise_dim": 4, "teacher": bert()},
+        "noise_dim=4 was asked for, but BertForMaskedLM takes no noise; only a DDiT",
+    ),
+    "noise under adapters": (
+        lambda: {"noise_dim": 4, "peft_config": LoraConfig(target_modules=["qkv"])},
+        "noise_dim=4 adds weights to the base, which adapters neither train nor save",
+    ),
     "pickles": (lambda: {"hub_strategy": "checkpoint"}, "'checkpoint' would push pickles"),
 }
 

@@ -11,6 +11,7 @@ from training_runs import (
     At,
     differing,
     distilling,
+    matching,
     probe,
     rows,
     stop_after,
@@ -87,6 +88,45 @@ def test_resumed_run_is_bit_equal(tmp_path, uninterrupted, accumulation, step):
     resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
     assert resumed.state.global_step == STEPS
     assert differing(everything(resumed), uninterrupted[accumulation]) == []
+
+
+def beside_an_auxiliary(folder, *callbacks):
+    """Two steps of the auxiliary alone, then the student in every second one."""
+    return distilling(
+        folder,
+        tiny(time_conditioning=True, **DROPOUT),
+        rows(40),
+        objective=matching(),
+        auxiliary_warmup_steps=2,
+        auxiliary_updates=2,
+        auxiliary_learning_rate=0.02,
+        max_steps=STEPS,
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=2,
+        learning_rate=0.01,
+        callbacks=list(callbacks),
+    )
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5])
+def test_resumed_run_with_an_auxiliary_is_bit_equal(tmp_path, step):
+    def all_of(trainer):
+        auxiliary = weights(trainer.auxiliary.model)
+        return everything(trainer) | {f"auxiliary.{name}": v for name, v in auxiliary.items()}
+
+    torch.manual_seed(0)
+    whole = beside_an_auxiliary(tmp_path / "whole")
+    whole.train()
+    torch.manual_seed(0)
+    stopped = beside_an_auxiliary(tmp_path, stop_after(step))
+    stopped.train()
+    assert differing(weights(stopped.auxiliary.model), weights(whole.auxiliary.model))
+
+    torch.manual_seed(step)
+    resumed = beside_an_auxiliary(tmp_path)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == STEPS
+    assert differing(all_of(resumed), all_of(whole)) == []
 
 
 def test_run_that_was_killed_between_micro_batches_is_bit_equal(tmp_path, uninterrupted):

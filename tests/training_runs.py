@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from hf_ddistill.evaluation.digits_judge import load_digit_tokens, split_digits
+from hf_ddistill.linalg import categorical
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
 from hf_ddistill.objectives import Objective
 from hf_ddistill.training import (
@@ -130,3 +131,46 @@ class _Probe(Objective):
 def probe():
     """An objective that keeps what it sees in `.seen`."""
     return _Probe()
+
+
+@dataclass(frozen=True)
+class _Matching(Objective):
+    """One call from all masks, pushed towards where the teacher is likelier than the auxiliary.
+
+    `seen`, which is no setting, keeps (step.train, losses, step) of every call.
+    """
+
+    peers: ClassVar[tuple[str, ...]] = ("teacher", "auxiliary")
+    citation: ClassVar[str] = "None"
+
+    def __post_init__(self):
+        object.__setattr__(self, "seen", [])
+
+    def __call__(self, step):
+        ones = torch.ones(len(step.x_0), dtype=torch.float64)
+        start = step.diffusion.prior(step.x_0.shape, step.generator)
+        with torch.set_grad_enabled("student" in step.train and torch.is_grad_enabled()):
+            student = step.look(step.student, start, ones).prediction.log_conditional
+        x_0 = categorical(student.detach().exp(), step.generator).view_as(start)
+        z = step.diffusion.corrupt(x_0, ones / 2, step.generator)
+        auxiliary = step.look(step.peers["auxiliary"], z, ones / 2)
+        log_p = auxiliary.prediction.log_conditional
+        losses = {}
+        if "auxiliary" in step.train:
+            losses["auxiliary"] = -log_p.gather(-1, x_0[auxiliary.where][:, None, None]).mean()
+        if "student" in step.train:
+            with torch.no_grad():
+                teacher = step.look(step.peers["teacher"], z, ones / 2, auxiliary.where)
+                reward = teacher.prediction.log_conditional - log_p
+            gain = student.exp()[auxiliary.where.flatten()] * reward.clamp(-10, 10)
+            # While the auxiliary is the teacher there is no reward, but something shall move.
+            losses["student"] = -gain.sum(-1).mean() - 0.1 * student[..., 0].mean()
+        step.record["entropy"] = -(log_p.detach().exp() * log_p.detach()).sum(-1).mean()
+        step.record["teacher_entropy"] = torch.ones(())
+        self.seen.append((step.train, {k: v.detach() for k, v in losses.items()}, step))
+        return losses
+
+
+def matching():
+    """A small objective with an auxiliary, which keeps what it sees in `.seen`."""
+    return _Matching()

@@ -10,21 +10,20 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from hf_ddistill.cli.common import output_folder, print_table, write_json
 from hf_ddistill.cli.evaluate import draw
 from hf_ddistill.cli.plots import save_frontier, save_samples
+from hf_ddistill.cli.quickstart_figures import Measure
 from hf_ddistill.cli.quickstart_teacher import (
     TeacherSetup,
     last_whole_checkpoint,
@@ -33,12 +32,7 @@ from hf_ddistill.cli.quickstart_teacher import (
 from hf_ddistill.evaluation import (
     DigitsJudge,
     DigitSplit,
-    judge_real,
-    judge_samples,
     load_digit_tokens,
-    match_entropy,
-    nfe_frontier,
-    pairwise_distance,
     split_digits,
 )
 from hf_ddistill.hub import save_pipeline
@@ -52,19 +46,54 @@ from hf_ddistill.training import (
 
 HELP = "distil a teacher of handwritten digits, with pictures and figures (no download)"
 LEVELS = 2
-#: The settings of each objective: ECD in its few-step form.
-OBJECTIVES = {"ecd": {"type": "ecd", "times": "grid_times"}}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one objective is trained: ECD in its few-step form, law matching with a noise input.
+
+    Args:
+        settings: of the objective.
+        steps, batch_size: of the training.
+        more: of `DiscreteDistillationConfig`.
+    """
+
+    settings: Mapping[str, Any]
+    steps: int
+    batch_size: int
+    more: Mapping[str, Any]
+
+
+RECIPES = {
+    "ecd": Recipe(
+        {"type": "ecd", "times": "grid_times"},
+        steps=400,
+        batch_size=32,
+        more={"learning_rate": 2e-4, "lr_scheduler_type": "cosine", "ema_decay": 0.99},
+    ),
+    "law_matching": Recipe(
+        {"type": "law_matching"},
+        steps=240,
+        batch_size=64,
+        more={
+            "learning_rate": 4e-4,
+            "auxiliary_learning_rate": 1e-3,
+            "noise_dim": 8,
+            "adam_beta2": 0.99,
+            "ema_decay": 0.98,
+        },
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How long each part runs."""
+    """How long each part runs; `steps` and `batch_size` are the recipes' own if not given."""
 
-    objective: str = "ecd"
+    objectives: tuple[str, ...] = ("ecd", "law_matching")
     student_steps: int = 4
-    steps: int = 400
-    batch_size: int = 32
-    learning_rate: float = 2e-4
+    steps: int | None = None
+    batch_size: int | None = None
     samples: int = 1000
     teacher_nfes: tuple[int, ...] = (1, 2, 4, 8, 16, 64)
     student_nfes: tuple[int, ...] = (1, 2, 4, 8)
@@ -73,7 +102,7 @@ class Setup:
     seed: int = 0
 
 
-FAST = {"steps": 30, "samples": 160, "teacher_nfes": (1, 4, 64), "student_nfes": (1, 4)}
+FAST = {"steps": 24, "samples": 160, "teacher_nfes": (1, 4, 64), "student_nfes": (1, 4)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def quickstart(folder: Path, setup: Setup) -> None:
-    """Teacher, student, figures, pictures and card in `folder`.
+    """Teacher, students, figures, pictures and cards in `folder`.
 
     Run again after an interruption with the same setup, it goes on where it stopped.
     """
@@ -105,29 +134,40 @@ def quickstart(folder: Path, setup: Setup) -> None:
     judge = DigitsJudge.fit(LEVELS)
     print(f"Judge: {judge.accuracy:.1%} of held-out digits named right.")
     teacher = _teacher(folder, setup, split)
-    student = _student(folder, setup, teacher, split)
-    rows, matched, drawn = _measure(setup, judge, split.train_tokens, teacher, student)
-    pipe = DiscreteDiffusionPipeline.from_model(student)
-    save_pipeline(pipe, folder / "student", _facts(setup, student, rows))
-    afresh = DiscreteDiffusionPipeline.from_pretrained(folder / "student")
-    afresh.set_progress_bar_config(disable=True)
-    again = draw(afresh, setup.student_steps, 64, seed=setup.seed, batch_size=64)
-    name = f"student at {setup.student_steps} ({setup.objective})"
+    students = {}
+    for name in setup.objectives:
+        print(f"Distilling by {name}.")
+        students[name] = _student(folder, setup, name, teacher, split)
+    measure = Measure(judge, split.train_tokens, setup.samples, setup.seed)
+    for model, (network, nfes) in {
+        "teacher": (teacher, setup.teacher_nfes),
+        **{name: (student, setup.student_nfes) for name, student in students.items()},
+    }.items():
+        measure.model(model, network, nfes)
+    matched = [measure.matched(teacher, name, setup.student_steps) for name in students]
     panels = {
         "real": split.train_tokens[torch.randperm(1000, generator=_generator(1))],
-        "teacher at 64": drawn["teacher", 64],
-        f"teacher at {setup.student_steps}": drawn["teacher", setup.student_steps],
-        name: again,
+        "teacher at 64": measure.drawn["teacher", 64],
+        f"teacher at {setup.student_steps}": measure.drawn["teacher", setup.student_steps],
     }
+    for name, student in students.items():
+        pipe = DiscreteDiffusionPipeline.from_model(student)
+        target = folder / "students" / name
+        save_pipeline(pipe, target, _facts(setup, name, student, measure.rows))
+        afresh = DiscreteDiffusionPipeline.from_pretrained(target)
+        afresh.set_progress_bar_config(disable=True)
+        again = draw(afresh, setup.student_steps, 64, seed=setup.seed, batch_size=64)
+        panels[f"{name} at {setup.student_steps}"] = again
     save_samples(folder / "samples.png", panels, LEVELS)
-    save_frontier(folder / "frontier.png", rows)
+    save_frontier(folder / "frontier.png", measure.rows)
     minutes = (time.monotonic() - started) / 60
     about = {"setup": asdict(setup), "judge_accuracy": judge.accuracy, "minutes": minutes}
     write_json(
-        folder / "metrics.json", {"rows": rows, "teacher_at_equal_diversity": matched, **about}
+        folder / "metrics.json",
+        {"rows": measure.rows, "teacher_at_equal_diversity": matched, **about},
     )
-    print_table(rows)
-    print(f"\nIn {folder}/: samples.png, frontier.png, metrics.json, student/ ({minutes:.1f} min)")
+    print_table(measure.rows)
+    print(f"\nIn {folder}/: samples.png, frontier.png, metrics.json, students/ ({minutes:.1f} min)")
 
 
 def _begin(folder: Path, setup: Setup) -> None:
@@ -136,7 +176,7 @@ def _begin(folder: Path, setup: Setup) -> None:
     now = json.loads(json.dumps(asdict(setup)))
     same = file.exists() and json.loads(file.read_text()) == now
     if not same or (folder / "metrics.json").exists():
-        for name in ("teacher", "student", "distillation"):
+        for name in ("teacher", "students", "distillation"):
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("metrics.json", "samples.png", "frontier.png"):
             (folder / name).unlink(missing_ok=True)
@@ -157,32 +197,31 @@ def _teacher(folder: Path, setup: Setup, split: DigitSplit) -> PreTrainedModel:
 
 
 def _student(
-    folder: Path, setup: Setup, teacher: PreTrainedModel, split: DigitSplit
+    folder: Path, setup: Setup, name: str, teacher: PreTrainedModel, split: DigitSplit
 ) -> PreTrainedModel:
     """Distil, from the last checkpoint if there is one."""
-    work = folder / "distillation"
+    work, recipe = folder / "distillation" / name, RECIPES[name]
+    steps = setup.steps or recipe.steps
     columns = {
         "input_ids": split.train_tokens.tolist(),
         "class_labels": split.train_labels.tolist(),
     }
     trainer = DiscreteDistillationTrainer(
         teacher=teacher,
-        objective=OBJECTIVES[setup.objective],
+        objective=dict(recipe.settings),
         args=DiscreteDistillationConfig(
             str(work),
             student_steps=setup.student_steps,
-            max_steps=setup.steps,
-            per_device_train_batch_size=setup.batch_size,
-            learning_rate=setup.learning_rate,
-            lr_scheduler_type="cosine",
+            max_steps=steps,
+            per_device_train_batch_size=setup.batch_size or recipe.batch_size,
             warmup_steps=10,
-            ema_decay=0.99,
-            logging_steps=max(1, setup.steps // 20),
-            save_steps=max(1, setup.steps // 4),
+            logging_steps=max(1, steps // 20),
+            save_steps=max(1, steps // 4),
             save_total_limit=1,
             use_cpu=not torch.cuda.is_available(),
             report_to="none",
             seed=setup.seed,
+            **recipe.more,
         ),
         train_dataset=Dataset.from_dict(columns),
     )
@@ -191,70 +230,14 @@ def _student(
     return AutoModelForMaskedLM.from_pretrained(work / "final")
 
 
-def _measure(
-    setup: Setup,
-    judge: DigitsJudge,
-    real: Tensor,
-    teacher: PreTrainedModel,
-    student: PreTrainedModel,
-) -> tuple[list[dict[str, Any]], dict[str, Any], dict[tuple[str, int], Tensor]]:
-    """Rows for real data, teacher and student; the teacher at the student's entropy; samples."""
-    drawn: dict[tuple[str, int], Tensor] = {}
-    truth = judge_real(judge, real, generator=_generator(0))
-    rows = [{"model": "real", "nfe": 0, **truth, "pairwise": pairwise_distance(real)}]
-    models = {
-        "teacher": (teacher, setup.teacher_nfes),
-        setup.objective: (student, setup.student_nfes),
-    }
-    for name, (model, nfes) in models.items():
-        pipe = _quiet(model)
-
-        def sampler(nfe: int, count: int, name: str = name, pipe: Any = pipe) -> Tensor:
-            drawn[name, nfe] = draw(pipe, nfe, count, seed=setup.seed + 1, batch_size=250)
-            return drawn[name, nfe]
-
-        verdict = partial(judge_samples, judge, real=real)
-        measured = nfe_frontier(sampler, nfes, setup.samples, verdict)
-        for row in measured:
-            row["pairwise"] = pairwise_distance(drawn[name, row["nfe"]])
-            rows.append({"model": name, **row})
-    target = pairwise_distance(drawn[setup.objective, setup.student_steps])
-    return rows, _matched(setup, judge, real, teacher, target), drawn
-
-
-def _matched(
-    setup: Setup, judge: DigitsJudge, real: Tensor, teacher: PreTrainedModel, target: float
-) -> dict[str, Any]:
-    """The teacher at the student's calls, at the temperature that gives it the same diversity."""
-
-    def sample(temperature: float) -> Tensor:
-        pipe = _quiet(teacher, temperature=temperature)
-        return draw(pipe, setup.student_steps, setup.samples, seed=setup.seed + 1, batch_size=250)
-
-    row = {"model": "teacher", "nfe": setup.student_steps, "target": target}
-    try:
-        found = match_entropy(
-            sample, target, low=0.5, high=2.0, budget=6, tolerance=0.02, entropy=pairwise_distance
-        )
-    except ValueError as error:
-        # The student may be more, or less, diverse than any temperature makes its teacher.
-        return {**row, "temperature": None, "why": str(error)}
-    figures = judge_samples(judge, sample(found.temperature), real)
-    return {**row, "temperature": found.temperature, "pairwise": found.entropy, **figures}
-
-
-def _quiet(model: PreTrainedModel, **settings: Any) -> DiscreteDiffusionPipeline:
-    pipe = DiscreteDiffusionPipeline.from_model(model, **settings)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def _facts(setup: Setup, student: PreTrainedModel, rows: Sequence[dict[str, Any]]) -> CardFacts:
+def _facts(
+    setup: Setup, name: str, student: PreTrainedModel, rows: Sequence[dict[str, Any]]
+) -> CardFacts:
     from_scratch = "trained from scratch by" if setup.from_scratch else "shipped with"
     return CardFacts(
-        name="student",
-        objective=Objective.from_config(OBJECTIVES[setup.objective]).to_config(),
-        citation=Objective.named(setup.objective).citation,
+        name=name,
+        objective=Objective.from_config(dict(RECIPES[name].settings)).to_config(),
+        citation=Objective.named(name).citation,
         diffusion=student.config.discrete_diffusion,
         steps=setup.student_steps,
         teacher=f"digits teacher {from_scratch} hf_ddistill",

@@ -2,25 +2,33 @@
 t."""
 
 from hf_ddistill.couplings.pairs import (
+    STEP_LAWS,
     Coupling,
     ForwardPair,
     SharedNoise,
     StudentStep,
     TeacherSteps,
 )
+from hf_ddistill.couplings.rollouts import Rollout, call_numbers, roll_out, taken, views
 from hf_ddistill.couplings.times import AdaptiveTimes, GridTimes, TimeSampler, UniformTimes
 from hf_ddistill.couplings.training_step import Local, TrainingStep
 
 __all__ = [
+    "STEP_LAWS",
     "AdaptiveTimes",
     "Coupling",
     "ForwardPair",
     "GridTimes",
     "Local",
+    "Rollout",
     "SharedNoise",
     "StudentStep",
     "TeacherSteps",
     "TimeSampler",
     "TrainingStep",
     "UniformTimes",
+    "call_numbers",
+    "roll_out",
+    "taken",
+    "views",
 ]

@@ -26,6 +26,7 @@ STEP_LAWS = {
     "ancestral": reverse.ancestral,
     "analytic": reverse.analytic,
     "euler": reverse.euler,
+    "jump": reverse.jump,
     "tau_leaping": reverse.tau_leaping,
 }
 

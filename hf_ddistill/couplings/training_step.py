@@ -4,7 +4,7 @@ randomness."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class TrainingStep:
         attend: (B, L), False at padding; None where there is none.
         memory: tensors that live on from step to step and are saved with a checkpoint.
         record: parts of the loss to log, entered by the objective, detached.
+        train: the networks that are updated at this step; an objective leaves out the losses of
+            others, and what only these need.
     """
 
     x_0: Tokens
@@ -45,13 +47,26 @@ class TrainingStep:
     attend: Where | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
     record: dict[str, Tensor] = field(default_factory=dict)
+    train: frozenset[str] = frozenset({"student", "auxiliary"})
 
     def look(
         self, denoiser: Denoiser | Guided, x: Tokens, t: Times, where: Where | None = None
     ) -> Local:
-        """A denoiser's prediction where x_0 is not certain (or at `where`), padding left out."""
+        """A denoiser's prediction where x_0 is not certain (or at `where`), padding left out; a
+        network with a noise input gets fresh noise."""
         where = self.open(x) if where is None else where
-        return Local(denoiser.at(x, t, where, **self.condition), where, t)
+        noise = denoiser.fresh_noise(x, self.generator)
+        return Local(denoiser.at(x, t, where, **self.condition, **noise), where, t)
+
+    def rows(self, rows: Tensor) -> TrainingStep:
+        """The same step for some rows of the batch, given by their numbers."""
+        total = self.x_0.shape[0]
+        condition = {
+            key: value[rows] if isinstance(value, Tensor) and value.shape[:1] == (total,) else value
+            for key, value in self.condition.items()
+        }
+        attend = None if self.attend is None else self.attend[rows]
+        return replace(self, x_0=self.x_0[rows], condition=condition, attend=attend)
 
     def open(self, x: Tokens) -> Where:
         """The positions of x that count: not certain, and no padding."""

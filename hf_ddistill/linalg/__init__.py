@@ -2,7 +2,7 @@
 describe."""
 
 from hf_ddistill.linalg.dense import Dense
-from hf_ddistill.linalg.draw import categorical, uniform_noise
+from hf_ddistill.linalg.draw import categorical, normal_noise, uniform_noise
 from hf_ddistill.linalg.kronecker import KroneckerProduct, KroneckerSum
 from hf_ddistill.linalg.operator import LinearOperator
 from hf_ddistill.linalg.scalar_plus_low_rank import ScalarPlusLowRank
@@ -18,5 +18,6 @@ __all__ = [
     "Spectral",
     "Tridiagonal",
     "categorical",
+    "normal_noise",
     "uniform_noise",
 ]

@@ -8,7 +8,7 @@ Time-Agnostic Masked Models, 2024, arXiv 2409.02908); this is not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,19 +30,33 @@ def uniform_noise(
     Raises:
         ValueError: if there are not as many generators as rows.
     """
+    return _drawn(torch.rand, shape, generator, device)
+
+
+def normal_noise(
+    shape: Sequence[int], generator: Generators, device: torch.device | str | None = None
+) -> Tensor:
+    """Standard normal float64 numbers, drawn like `uniform_noise`."""
+    return _drawn(torch.randn, shape, generator, device)
+
+
+def _drawn(
+    law: Callable[..., Tensor],
+    shape: Sequence[int],
+    generator: Generators,
+    device: torch.device | str | None,
+) -> Tensor:
     if generator is None or isinstance(generator, torch.Generator):
         source = device if generator is None else generator.device
-        return torch.rand(tuple(shape), generator=generator, dtype=torch.float64, device=source).to(
-            device
-        )
+        numbers = law(tuple(shape), generator=generator, dtype=torch.float64, device=source)
+        return numbers.to(device)
     if len(generator) != shape[0]:
         raise ValueError(
             f"Got {len(generator)} generators for {shape[0]} rows; give one for each row, "
             "or one for all."
         )
     rows = [
-        torch.rand(tuple(shape[1:]), generator=g, dtype=torch.float64, device=g.device)
-        for g in generator
+        law(tuple(shape[1:]), generator=g, dtype=torch.float64, device=g.device) for g in generator
     ]
     return torch.stack([row.to(device) for row in rows])
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.utils.torch_utils import randn_tensor
 from transformers import AutoModelForMaskedLM
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -218,8 +217,8 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         sequences = canvas.hold(diffusion.prior(shape, generator, device))
         with evaluating(self.model), self.progress_bar(total=num_inference_steps) as progress:
             for step, timestep in enumerate(self.scheduler.timesteps):
-                condition["noise"] = self._noise(shape, generator, device)
-                log_p = denoiser(sequences, timestep, **condition).log_conditional
+                noise = denoiser.fresh_noise(sequences, generator)
+                log_p = denoiser(sequences, timestep, **condition, **noise).log_conditional
                 stepped = self.scheduler.step(log_p, timestep, sequences, generator=generator)
                 sequences = canvas.hold(stepped.prev_sample)
                 if callback_on_step_end is not None:
@@ -271,16 +270,6 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else prompt
         encoded = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
         return [torch.tensor(ids, dtype=torch.int64) for ids in encoded]
-
-    def _noise(
-        self, shape: tuple[int, int], generator: Generators, device: torch.device
-    ) -> torch.Tensor | None:
-        """What a network with a noise input takes at each step, from each row's generator."""
-        dim = getattr(unwrapped(self.model).config, "noise_dim", 0)
-        if not dim:
-            return None
-        generator = list(generator) if isinstance(generator, Sequence) else generator
-        return randn_tensor((*shape, dim), generator=generator, device=device)
 
     def _output(
         self, sequences: Tokens, output_type: str, calls: int

@@ -4,6 +4,7 @@ from hf_ddistill.schedulers.scheduling_analytic import AnalyticScheduler
 from hf_ddistill.schedulers.scheduling_ancestral import AncestralScheduler
 from hf_ddistill.schedulers.scheduling_base import DiscreteSchedulerBase, DiscreteSchedulerOutput
 from hf_ddistill.schedulers.scheduling_ctmc_euler import CTMCEulerScheduler
+from hf_ddistill.schedulers.scheduling_jump import JumpScheduler
 from hf_ddistill.schedulers.scheduling_tau_leaping import TauLeapingScheduler
 from hf_ddistill.schedulers.sharpening import sharpened
 
@@ -13,6 +14,7 @@ __all__ = [
     "CTMCEulerScheduler",
     "DiscreteSchedulerBase",
     "DiscreteSchedulerOutput",
+    "JumpScheduler",
     "TauLeapingScheduler",
     "sharpened",
 ]

@@ -73,6 +73,8 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
     order = 1
     #: (prediction, diffusion, x_t, s, t) -> p(x_s | x_t), see `hf_ddistill.reverse`.
     rule: ClassVar[Callable[..., torch.Tensor]]
+    #: Whether the rule leaves a token of which x_0 is certain as it is.
+    keeps_certain: ClassVar[bool] = True
 
     @register_to_config
     def __init__(
@@ -141,7 +143,8 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
         t, s = self._interval(timestep)
         self._check(model_output, sample)
         # Only what can still change goes through the rule, as rows of length one.
-        where = self.diffusion.undetermined(sample)
+        every = torch.ones_like(sample, dtype=torch.bool)
+        where = self.diffusion.undetermined(sample) if self.keeps_certain or s == 0 else every
         x_t = sample[where][:, None]
         prediction = self._prediction(model_output[where][:, None], x_t, t)
         rule = self.rule if s > 0 else reverse.ancestral

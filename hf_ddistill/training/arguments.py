@@ -22,6 +22,8 @@ class DiscreteDiffusionConfig(TrainingArguments):
     """
 
     remove_unused_columns: bool = field(default=False)
+    # The processes need not call a network equally often, and a broadcast would wait for all.
+    ddp_broadcast_buffers: bool | None = field(default=False)
     ema_decay: float = field(default=0.999, metadata={"help": "Of the weights' mean; 0 is off."})
     max_length: int | None = field(default=None, metadata={"help": "Tokens in each packed row."})
     sample_steps: int = field(default=64, metadata={"help": "Network calls per sample."})
@@ -54,15 +56,56 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
         rounds (`int`): the training is cut into so many equal parts; after each the student
             becomes the teacher, and the student's number of steps is halved, down to
             `student_steps` in the last.
+        noise_dim (`int`): above 0, and without a model, the student is a copy of the teacher with
+            a noise input of this width; it must be the width of a model that is given.
+        noise_std (`float`): standard deviation of what that input adds to each channel at first.
+        auxiliary_learning_rate (`float`, *optional*): of the auxiliary, for objectives that train
+            one; the student's if not given. It follows the student's schedule.
+        auxiliary_beta1 (`float`): of the auxiliary in an optimizer with betas; small, because what
+            it learns, the law of the student, moves.
+        auxiliary_warmup_steps (`int`): optimizer steps at the start that update it alone.
+        auxiliary_updates (`int`): of so many optimizer steps the last one updates the student too.
+        collapse_share (`float`): the share of the teacher's entropy below which that of the student
+            is warned of, where the objective records both; 0 turns it off.
     """
 
     student_steps: int = field(default=4, metadata={"help": "Network calls of the student."})
     rounds: int = field(default=1, metadata={"help": "Times that the student becomes the teacher."})
+    noise_dim: int = field(default=0, metadata={"help": "Width of the student's noise input."})
+    noise_std: float = field(default=0.3, metadata={"help": "Of what the noise input adds."})
+    auxiliary_learning_rate: float | None = field(default=None, metadata={"help": "Its own."})
+    auxiliary_beta1: float = field(default=0.5, metadata={"help": "Of Adam, for the auxiliary."})
+    auxiliary_warmup_steps: int = field(default=0, metadata={"help": "Steps that train it alone."})
+    auxiliary_updates: int = field(default=1, metadata={"help": "For each one of the student."})
+    collapse_share: float = field(default=0.5, metadata={"help": "Of the teacher's entropy."})
 
     def __post_init__(self) -> None:
         if self.student_steps < 1:
             raise ValueError(f"student_steps must be at least 1, got {self.student_steps}.")
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {self.rounds}.")
+        self._check_noise_and_auxiliary()
         self.sample_steps = self.student_steps
         super().__post_init__()
+
+    def _check_noise_and_auxiliary(self) -> None:
+        for name in ("noise_dim", "auxiliary_warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        for name in ("auxiliary_beta1", "collapse_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        if self.noise_std <= 0:
+            raise ValueError(f"noise_std must be above 0, got {self.noise_std}.")
+        if self.auxiliary_learning_rate is not None and self.auxiliary_learning_rate <= 0:
+            raise ValueError(
+                f"auxiliary_learning_rate must be above 0, got {self.auxiliary_learning_rate}."
+            )
+        if self.auxiliary_updates < 1:
+            raise ValueError(f"auxiliary_updates must be at least 1, got {self.auxiliary_updates}.")
+        first = self.auxiliary_warmup_steps + self.auxiliary_updates
+        if 0 < self.max_steps < first:
+            raise ValueError(
+                f"The student would never be updated: its first update is optimizer step {first}, "
+                f"and max_steps is {self.max_steps}."
+            )

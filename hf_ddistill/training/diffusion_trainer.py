@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from hf_ddistill.training.arguments import DiscreteDiffusionConfig
 from hf_ddistill.training.data import TokenCollator, prepared
 from hf_ddistill.training.ema import AveragedModel, WeightAverage
 from hf_ddistill.training.keyed_noise import keyed_generator
+from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples, write_samples
@@ -86,13 +86,18 @@ class DiscreteDiffusionTrainer(Trainer):
         self.sample_metrics = sample_metrics
         self.memory: dict[str, Tensor] = {}
         self.measured: list[dict[str, Any]] = []
-        self._parts: dict[str, list[float]] = defaultdict(list)
+        self.parts = Parts()
         self._micro = 0
         self._shape: tuple[int, ...] | None = None
         super().__init__(model=model, args=args, **kwargs)
-        self.average = WeightAverage(self.model, args.ema_decay) if args.ema_decay else None
-        if self.average is not None:
+        self.average = None
+        if args.ema_decay:
+            self.average = WeightAverage(self.model, args.ema_decay, self.updates)
             self.add_callback(self.average)
+
+    def updates(self, steps: int) -> int:
+        """How many of the first `steps` optimizer steps update the model."""
+        return steps
 
     def denoiser(self, model: nn.Module | None = None) -> Denoiser:
         """The model in training (or `model`, perhaps wrapped) as a denoiser."""
@@ -151,14 +156,9 @@ class DiscreteDiffusionTrainer(Trainer):
         record = self.training_record(model, inputs, step, self._micro)
         self._micro += 1
         losses = self.objective(record)
-        loss = torch.stack([value.float() for value in losses.values()]).sum()
-        if not bool(loss.isfinite()):
-            raise ValueError(
-                f"The loss of {self.objective.id!r} is {float(loss.detach())} at step {step}; "
-                "lower the learning rate or look at `hf-ddistill diagnose`."
-            )
-        for name, value in {**{f"{k}_loss": v for k, v in losses.items()}, **record.record}.items():
-            self._parts[name].append(float(value.detach()))
+        losses = {name: loss for name, loss in losses.items() if name in record.train}
+        loss = total(losses, self.objective.id, step)
+        self.parts.add({f"{name}_loss": value for name, value in losses.items()} | record.record)
         return loss
 
     def prediction_step(
@@ -216,8 +216,7 @@ class DiscreteDiffusionTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the parts of the loss, averaged since the last record, beside the loss."""
         if "loss" in logs:
-            logs = {**logs, **{key: sum(v) / len(v) for key, v in self._parts.items()}}
-            self._parts.clear()
+            logs = {**logs, **self.parts.means()}
         super().log(logs, start_time)
 
     def averaged_weights(self) -> contextlib.AbstractContextManager:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from accelerate.utils import DistributedType
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers import (
     AutoModelForMaskedLM,
     PreTrainedModel,
@@ -20,11 +21,15 @@ from transformers import (
     TrainingArguments,
 )
 
+from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser, unwrapped
 from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
+from hf_ddistill.training.auxiliary import Alternation, Auxiliary
+from hf_ddistill.training.collapse import CollapseWatch
+from hf_ddistill.training.copies import auxiliary_of, student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.model_card import CardFacts, is_repo_id
 
@@ -36,7 +41,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
     """Distils a teacher into a student of few steps.
 
     Args:
-        model (`PreTrainedModel` or `str`): the student; None for a copy of the teacher.
+        model (`PreTrainedModel` or `str`): the student; None for a copy of the teacher, with a
+            noise input if `args.noise_dim` is above 0.
         teacher (`PreTrainedModel`, `Denoiser` or `str`, *optional*): frozen. Not given with
             `peft_config`: the student's own base, adapters off, is then the teacher.
         objective (`str`, `dict` or `Objective`): an id (`hf-ddistill list`), a configuration, or
@@ -45,12 +51,17 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         peft_config (*optional*): makes the student a PEFT model.
         **kwargs: as of `DiscreteDiffusionTrainer`.
 
+    An objective with the peer "auxiliary" gets a second copy of the teacher, which is trained with
+    the student: in the same optimizer, but with settings of its own (`auxiliary_*`), in every step,
+    clipped by itself, kept in checkpoints and left out of what is saved at the end and pushed.
+
     Raises:
-        ValueError: if teacher and student differ in vocabulary or process, or there is no teacher.
+        ValueError: if teacher and student differ in vocabulary or process, or there is no teacher;
+            if an auxiliary cannot be had.
     """
 
     args: DiscreteDistillationConfig
-    available_peers: ClassVar[tuple[str, ...]] = ("teacher", "ema")
+    available_peers: ClassVar[tuple[str, ...]] = ("teacher", "ema", "auxiliary")
 
     def __init__(
         self,
@@ -67,11 +78,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             AutoModelForMaskedLM.from_pretrained(teacher) if isinstance(teacher, str) else teacher
         )
         model = AutoModelForMaskedLM.from_pretrained(model) if isinstance(model, str) else model
-        if model is None:
-            if not isinstance(teacher, nn.Module):
-                raise ValueError("Without a model, the teacher must be a model that can be copied.")
-            # The teacher may be frozen already.
-            model = copy.deepcopy(teacher).requires_grad_(True)
+        model = student_of(model, teacher, args, peft_config is not None)
         if model is teacher:
             raise ValueError(
                 "Student and teacher are one object, which cannot be trained and frozen at once; "
@@ -100,8 +107,12 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             given_model = isinstance(teacher, nn.Module)
             self.teacher = as_denoiser(teacher, given) if given_model else teacher
         kwargs["diffusion"] = self._agreed(model, given)
+        self.auxiliary: Auxiliary | None = None
+        self.alternation = Alternation()
         super().__init__(model, args, objective, **kwargs)
         unwrapped(self.model).config.discrete_diffusion["num_inference_steps"] = args.student_steps
+        if "auxiliary" in self.objective.peers:
+            self._add_auxiliary()
         if self.teacher_model is not None:
             prepared = self.accelerator.prepare_model(self.teacher_model, evaluation_mode=True)
             self.teacher = replace(
@@ -109,6 +120,30 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             )
         if args.rounds > 1:
             self.add_callback(_Rounds(self))
+        self.add_callback(CollapseWatch(args.collapse_share))
+
+    def _add_auxiliary(self) -> None:
+        """Make the auxiliary from the teacher as it stands, before it is wrapped."""
+        refused = {
+            "rounds > 1, whose teacher changes": self.args.rounds > 1,
+            "an optimizer that is given": self.optimizer is not None,
+            "FSDP or DeepSpeed, which take one network": self.accelerator.distributed_type
+            in (DistributedType.FSDP, DistributedType.DEEPSPEED),
+        }
+        for what, found in refused.items():
+            if found:
+                raise ValueError(
+                    f"Objective {self.objective.id!r} trains an auxiliary beside the student, "
+                    f"which does not go with {what}."
+                )
+        denoiser = auxiliary_of(self.teacher)
+        model = self.accelerator.prepare_model(denoiser.network.model)
+        denoiser = replace(denoiser, network=replace(denoiser.network, model=model))
+        self.alternation = Alternation(
+            self.args.auxiliary_warmup_steps, self.args.auxiliary_updates
+        )
+        self.auxiliary = Auxiliary(denoiser, self.alternation, self.parts)
+        self.add_callback(self.auxiliary)
 
     def _agreed(self, model: nn.Module, given: Diffusion | None) -> Diffusion:
         """The diffusion of both; a student that says nothing takes on the teacher's."""
@@ -127,8 +162,34 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         return student
 
     def peers(self) -> dict[str, Denoiser]:
-        """The teacher, and the mean of the student where it is asked for."""
-        return {**super().peers(), "teacher": self.teacher}
+        """The teacher, and the mean of the student and the auxiliary where they are asked for."""
+        peers = {**super().peers(), "teacher": self.teacher}
+        return peers if self.auxiliary is None else {**peers, "auxiliary": self.auxiliary.denoiser}
+
+    def updates(self, steps: int) -> int:
+        """How many of the first `steps` optimizer steps update the student."""
+        return self.alternation.student_updates(steps)
+
+    def training_record(
+        self, model: nn.Module, inputs: Mapping[str, Tensor], *key: Any
+    ) -> TrainingStep:
+        """The step that the objective is given; an evaluation asks for the losses of all."""
+        record = super().training_record(model, inputs, *key)
+        if self.auxiliary is None:
+            return record
+        self.auxiliary.denoiser.network.model.train(model.training)
+        if not model.training:
+            return record
+        return replace(record, train=self.alternation.trained(self.state.global_step))
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """One optimizer, with parameter groups for the student and then for the auxiliary."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new and self.auxiliary is not None:
+            decayed = self.get_decay_parameter_names(self.auxiliary.model)
+            self.auxiliary.join(optimizer, self.args, decayed)
+        return optimizer
 
     def round_at(self, step: int) -> int:
         """The round, from 0, that an optimizer step is in."""
@@ -158,13 +219,15 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             # Shared (tied) tensors are written once each.
             weights = unwrapped(self.teacher_model).state_dict()
             tensors |= {f"teacher.{key}": value.clone() for key, value in weights.items()}
-        return tensors
+        return tensors if self.auxiliary is None else tensors | self.auxiliary.kept()
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         super()._restore(tensors)
         weights = {k[8:]: v for k, v in tensors.items() if k.startswith("teacher.")}
         if weights:
             unwrapped(self.teacher_model).load_state_dict(weights)
+        if self.auxiliary is not None:
+            self.auxiliary.restore(tensors)
 
     def facts(self) -> CardFacts:
         """What the card tells of this run, its teacher included."""
@@ -173,7 +236,10 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         # The path of a folder says nothing to others.
         name = name if is_repo_id(name) else Path(name).name
         teacher = name or "a teacher in memory"
-        return replace(super().facts(), teacher=teacher, steps=self.args.student_steps)
+        facts = replace(super().facts(), teacher=teacher, steps=self.args.student_steps)
+        if self.auxiliary is None:
+            return facts
+        return replace(facts, training={**facts.training, **self.auxiliary.facts(self.args)})
 
 
 def _same_weights(model: nn.Module, teacher: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,17 +12,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class WeightAverage(TrainerCallback):
-    """mean <- decay * mean + (1 - decay) * weights after every optimizer step.
+    """mean <- decay * mean + (1 - decay) * weights after every update of the model.
 
-    The decay warms up as (1 + step) / (10 + step), so that the mean forgets where it started.
+    At update n the decay is no more than (1 + n) / (10 + n), so that the mean forgets where it
+    started.
 
     Args:
         model: whose trainable weights are averaged; adapters alone under PEFT.
         decay: in [0, 1).
+        updates: from a number of optimizer steps to how many of them update the model; all if not
+            given.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay = model, decay
+    def __init__(self, model: nn.Module, decay: float, updates: Callable[[int], int] = int) -> None:
+        self.model, self.decay, self.updates = model, decay, updates
         # At least float32: in bfloat16 a step of 1 - decay is lost to rounding.
         self.mean = {
             name: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)
@@ -41,8 +44,11 @@ class WeightAverage(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Move the mean towards the new weights."""
-        decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        """Move the mean towards the new weights, if they are new."""
+        count = self.updates(state.global_step)
+        if count == self.updates(state.global_step - 1):
+            return
+        decay = min(self.decay, (1 + count) / (10 + count))
         for name, weight in self.trainable():
             mean = self.mean[name].to(weight.device)
             self.mean[name] = mean.lerp(weight.to(mean.dtype), 1 - decay)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from hf_ddistill import reverse
 from hf_ddistill.models import unwrapped
 from hf_ddistill.parameterizations import Denoiser
-
-
-@dataclass(frozen=True)
-class NoiseFed:
-    """A network with a noise input, which is given new standard normal noise at each call.
-
-    Args:
-        network: takes `noise` (B, L, dim).
-        dim: of the noise at each position.
-        generator: of the noise.
-    """
-
-    network: Callable[..., Tensor]
-    dim: int
-    generator: torch.Generator
-
-    def __call__(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
-        shape, device = (*x_t.shape, self.dim), x_t.device
-        noise = torch.randn(shape, generator=self.generator, device=device)
-        return self.network(x_t, t, noise=noise, **condition)
 
 
 def draw_samples(
@@ -57,8 +36,6 @@ def draw_samples(
     model = unwrapped(denoiser.network.model)
     count, length = shape
     classes, training = getattr(model.config, "num_classes", 0), model.training
-    if dim := getattr(model.config, "noise_dim", 0):
-        denoiser = replace(denoiser, network=NoiseFed(denoiser.network, dim, generator))
     model.eval()
     batches = []
     for rows in torch.arange(count, device=generator.device).split(batch_size):

@@ -1,0 +1,184 @@
+"""`hf-ddistill exact`: objectives on problems where the law of what a sampler draws is known."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from hf_ddistill.cli.common import (
+    build_diffusion,
+    name_or_json,
+    positive,
+    print_table,
+    write_json,
+)
+from hf_ddistill.cli.exact_plot import save_scoreboard
+from hf_ddistill.evaluation.exact_problems import PROBLEMS, exact_law
+from hf_ddistill.evaluation.exact_scoreboard import DRAWS, Bench, Row
+from hf_ddistill.evaluation.exact_training import BenchSettings, check_objective, fit_start
+from hf_ddistill.exact import ExactProblem
+from hf_ddistill.objectives import Objective
+from hf_ddistill.processes import Process
+
+HELP = "exact terminal laws on small problems: the scoreboard of objectives"
+#: alpha = 1 - t, as the known tables have it.
+SCHEDULE = '{"type": "log_linear", "eps": 1e-9}'
+#: Columns of the printed table; the JSON has all.
+SHOWN = ("method", "nfe", "seed", "tv", "kl", "reverse_kl", "chi_square", "entropy")
+COSTS = ("tv_error", "student_calls", "network_calls", "seconds")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    default = BenchSettings()
+    parser.add_argument(
+        "--problem",
+        default="digits",
+        help=f"{', '.join(PROBLEMS)} (parity:LENGTH for other lengths than 6), or a .json file "
+        "with 'sequences' and 'law'",
+    )
+    parser.add_argument("--process", default="absorbing", help="id of a process, or JSON")
+    parser.add_argument("--schedule", default=SCHEDULE, help="id or JSON (alpha = 1 - t)")
+    parser.add_argument("--nfe", type=positive, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument(
+        "--objective", nargs="+", default=[], help="ids, or JSON with settings; none: no training"
+    )
+    parser.add_argument("--limit", action="store_true", help="also look for the limit (cached)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument(
+        "--calls",
+        type=positive,
+        help=f"passes of a batch through each student in training ({default.calls:,})",
+    )
+    parser.add_argument("--minutes", type=float, help="instead: wall time of each training")
+    parser.add_argument(
+        "--one-student", action="store_true", help="one for all --nfe, instead of one for each"
+    )
+    parser.add_argument("--rows", type=positive, default=default.rows, help="of a batch")
+    parser.add_argument("--width", type=positive, default=default.width, help="of the networks")
+    parser.add_argument("--start-steps", type=int, default=default.start_steps)
+    parser.add_argument(
+        "--noise-dim", type=int, help="of students with an auxiliary (4 under masks, else 0)"
+    )
+    parser.add_argument("--learning-rate", type=float, default=default.learning_rate)
+    parser.add_argument(
+        "--auxiliary-learning-rate", type=float, default=default.auxiliary_learning_rate
+    )
+    parser.add_argument("--auxiliary-updates", type=int, default=default.auxiliary_updates)
+    parser.add_argument("--auxiliary-warmup", type=int, default=default.auxiliary_warmup)
+    parser.add_argument(
+        "--draws", type=positive, default=DRAWS, help="of the noise input, for the exact law"
+    )
+    parser.add_argument("--plot", metavar="FILE", help="write a plot as PNG")
+    parser.add_argument("--json", metavar="FILE", help="write the figures as rows of JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the table, write the files."""
+    if args.plot is not None and Path(args.plot).suffix.lower() != ".png":
+        raise ValueError(f"--plot writes a .png file, got {args.plot}.")
+    if args.json is not None and Path(args.json).is_dir():
+        raise ValueError(f"--json names {args.json}, which is a folder; give a file.")
+    objectives = [
+        Objective.from_config(name_or_json("--objective", text)) for text in args.objective
+    ]
+    for objective in objectives:
+        check_objective(objective)
+    bench = build_bench(args)
+    rows = list(measured(bench, objectives, args))
+    print(f"\n{describe(bench)}")
+    print_rows(rows)
+    write_json(args.json, {"rows": rows})
+    if args.plot is not None:
+        save_scoreboard(Path(args.plot), rows)
+    return 0
+
+
+def build_bench(args: argparse.Namespace) -> Bench:
+    """The problem under its process, and the settings of all trainings."""
+    calls = BenchSettings().calls if args.calls is None and args.minutes is None else args.calls
+    settings = BenchSettings(
+        calls=calls,
+        minutes=args.minutes,
+        rows=args.rows,
+        width=args.width,
+        noise_dim=args.noise_dim,
+        learning_rate=args.learning_rate,
+        auxiliary_learning_rate=args.auxiliary_learning_rate,
+        auxiliary_updates=args.auxiliary_updates,
+        auxiliary_warmup=args.auxiliary_warmup,
+        start_steps=args.start_steps,
+    )
+    law = exact_law(args.problem)
+    tokens = int(law.sequences.max()) + 1
+    diffusion = build_diffusion(args.process, args.schedule, tokens + _noise_tokens(args.process))
+    name = Path(args.problem).stem if args.problem.endswith(".json") else args.problem
+    problem = ExactProblem(law.law, law.sequences, diffusion)
+    return Bench(name, problem, settings, args.draws)
+
+
+def measured(
+    bench: Bench, objectives: Sequence[Objective], args: argparse.Namespace
+) -> Iterator[Row]:
+    """All rows of one run: teacher, limit, start, and every objective from that start."""
+    nfe = sorted(set(args.nfe))
+    yield from tqdm(bench.teacher_rows(nfe), "teacher", len(nfe), leave=False)
+    if args.limit:
+        with tqdm(desc="limit: evaluations", leave=False) as bar:
+            yield from bench.limit_rows(nfe, bar.update)
+    if not objectives:
+        return
+    start = fit_start(bench.problem, bench.settings)
+    yield from bench.start_rows(start, nfe)
+    for objective in objectives:
+        for seed in args.seeds:
+            trainings = 1 if args.one_student else len(nfe)
+            name = f"{objective.id}, seed {seed}"
+            with tqdm(desc=name, total=100 * trainings, unit="%", leave=False) as bar:
+                yield from bench.student_rows(
+                    objective,
+                    start,
+                    nfe,
+                    seed,
+                    one_student=args.one_student,
+                    notify=lambda share, bar=bar: bar.update(int(100 * share) - bar.n % 100),
+                )
+
+
+def describe(bench: Bench) -> str:
+    """The problem in one line."""
+    problem = bench.problem
+    diffusion = problem.diffusion
+    return (
+        f"{bench.name}: {len(problem.law):,} sequences of {problem.length}, entropy "
+        f"{problem.entropy:.4f} nats, total correlation {problem.total_correlation:.4f}; "
+        f"{diffusion.process.id}, {len(problem.states):,} states, {diffusion.schedule.id}"
+    )
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """The table, distances to four digits; what a limit is, where there is one."""
+    keys = [*SHOWN, *(key for key in COSTS if any(key in row for row in rows))]
+    print_table([{key: _shown(row.get(key)) for key in keys} for row in rows])
+    if any(row["method"] == "limit" for row in rows):
+        print(
+            "limit: the best sampler without a noise input that optimisation found, not a proof "
+            "that none is better."
+        )
+
+
+def _shown(value: Any) -> Any:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else value
+
+
+def _noise_tokens(process: str) -> int:
+    """How many tokens a process needs beside those of the data."""
+    config = name_or_json("--process", process)
+    config = {"type": config} if isinstance(config, str) else config
+    return len(Process.named(config.get("type")).example(4).noise_tokens)

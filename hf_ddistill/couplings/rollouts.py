@@ -1,0 +1,154 @@
+"""A student's own few-step sampler, rolled out for training.
+
+A row of a rollout makes n calls at the times 1, 1 - 1/n, ..., 1/n. Rows need not have the same n,
+nor stop at the same call: the call that a row stops at draws all of x_0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings.pairs import STEP_LAWS
+from hf_ddistill.couplings.times import EARLIEST
+from hf_ddistill.couplings.training_step import Local, TrainingStep
+from hf_ddistill.linalg import categorical, uniform_noise
+from hf_ddistill.shapes import Tokens, Where
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a student drew, and how.
+
+    Args:
+        x_0: (B, L), drawn at the last call.
+        last: the student's prediction at the last call, where x_0 was not certain; with gradients.
+        log_prob: (B,), log-probability of the steps before the last call; with gradients if asked
+            for, else 0.
+        earlier: the predictions of the calls before the last with their rows (a row's call is in it
+            if the row had not stopped), and where they decided a token for good; with gradients.
+    """
+
+    x_0: Tokens
+    last: Local
+    log_prob: Tensor
+    earlier: tuple[tuple[Tensor, Local, Tensor], ...] = ()
+
+
+def call_numbers(step: TrainingStep, any_steps: bool) -> Tensor:
+    """The number of calls n of each row, (B,): `student_steps`, or with `any_steps` one of 1, 2, 4,
+    ... up to it, each as likely as the others."""
+    rows, most, device = step.x_0.shape[0], step.student_steps, step.x_0.device
+    if not any_steps:
+        return torch.full((rows,), most, device=device)
+    numbers = [2**i for i in range(most.bit_length()) if 2**i <= most]
+    choices = torch.tensor(sorted({*numbers, most}), device=device)
+    share = uniform_noise((rows,), step.generator, device)
+    return choices[(share * len(choices)).long()]
+
+
+def roll_out(
+    step: TrainingStep, calls: Tensor, stop: Tensor, law: str = "ancestral", graph: bool = False
+) -> Rollout:
+    """Roll the student out of the prior.
+
+    Args:
+        step: its `x_0` gives only the shape and the classes.
+        calls: (B,), n of each row.
+        stop: (B,), in 0 .. n - 1: the call that draws x_0.
+        law: of each step before, see `STEP_LAWS`.
+        graph: whether the calls before the last keep their gradients.
+    """
+    shape, device = step.x_0.shape, step.x_0.device
+    x = step.diffusion.prior(shape, step.generator, device)
+    log_prob = torch.zeros(shape[0], dtype=torch.float64, device=device)
+    earlier = []
+    with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
+        for call in range(int(stop.max())):
+            rows = (stop > call).nonzero()[:, 0]
+            n = calls[rows].double()
+            part = step.rows(rows)
+            here = part.look(step.student, x[rows], 1 - call / n)
+            x_s, gained = draw_step(part, x[rows], here, 1 - (call + 1) / n, law)
+            if graph:
+                log_prob = log_prob.index_add(0, rows, gained)
+                earlier.append((rows, here, here.where & ~step.diffusion.undetermined(x_s)))
+            x = x.index_copy(0, rows, x_s)
+    last = step.look(step.student, x, 1 - stop / calls.double())
+    probs = last.prediction.log_conditional.detach().exp()
+    x_0 = last.place(categorical(probs, step.generator), x)
+    return Rollout(x_0, last, log_prob, tuple(earlier))
+
+
+def draw_step(
+    step: TrainingStep, x_t: Tokens, here: Local, s: Tensor, law: str
+) -> tuple[Tokens, Tensor]:
+    """x_s ~ p(x_s | x_t), and its log-probability (B,) where x_0 was not certain."""
+    rows = here.rows
+    probs = STEP_LAWS[law](
+        here.prediction, step.diffusion, x_t[here.where][:, None], s[rows], here.t[rows]
+    )
+    drawn = categorical(probs.detach(), step.generator)
+    log_p = probs.gather(-1, drawn[..., None])[..., 0].clamp_min(1e-30).log()
+    # A jump noises again what was certain, too.
+    base = step.diffusion.corrupt(x_t, s, step.generator) if law == "jump" else x_t
+    total = torch.zeros(x_t.shape[0], dtype=torch.float64, device=x_t.device)
+    return here.place(drawn, base), total.index_add(0, rows, log_p[:, 0].double())
+
+
+def taken(local: Local, where: Tensor) -> Tensor:
+    """The log-conditional (N', K) of `local` at the positions of `where` (a part of its own)."""
+    return local.prediction.log_conditional[where[local.where], 0]
+
+
+def views(
+    step: TrainingStep, x_0: Tokens, law: str, within: Where
+) -> tuple[Tokens, Tensor, Tensor, Tensor]:
+    """States z of x_0 at which a denoiser is asked for x_0: (z, t, where, weight).
+
+    For a process that reveals, n of a row's N positions in `within` are masked, at `where`, and
+    N / n * sum over `where` of log p(x_0^i | z) has for its expectation the log-probability of
+    these N tokens given the others, if p is exact (the chain rule in random order). For others z is
+    x_0 noised up to a uniform t.
+
+    References: Uria et al., A Deep and Tractable Density Estimator, 2014, arXiv:1310.1757.
+
+    Args:
+        law: of n: "uniform" in 1 .. N; "inverse": proportional to 1 / n, with a constant weight and
+            the same expectation; "single": one position, with no such expectation.
+        within: (B, L), the positions that are asked for.
+
+    Returns:
+        z (B, L), t (B,), where (B, L), weight (B,).
+    """
+    if not step.diffusion.reveals:
+        t = (1 - uniform_noise((x_0.shape[0],), step.generator, x_0.device)).clamp_min(EARLIEST)
+        z = step.diffusion.corrupt(x_0, t, step.generator)
+        return z, t, step.open(z) & within, torch.ones_like(t)
+    counts = within.sum(1)
+    order = uniform_noise(x_0.shape, step.generator, x_0.device).masked_fill(~within, 2.0)
+    share = uniform_noise(counts.shape, step.generator, x_0.device)
+    masked, weight = _how_many(counts, law, share)
+    where = order.argsort(1).argsort(1) < masked[:, None]
+    z = x_0.masked_fill(where, step.diffusion.process.mask_token_id)
+    length = x_0.shape[1] if step.attend is None else step.attend.sum(1).clamp_min(1)
+    kept = 1 - masked.double() / length
+    schedule = step.diffusion.schedule
+    t = torch.where(kept > 0, schedule.inverse(-kept.clamp_min(1e-12).log()), 1.0).clamp(0, 1)
+    return z, t, where, weight
+
+
+def _how_many(counts: Tensor, law: str, share: Tensor) -> tuple[Tensor, Tensor]:
+    """The number n of masked positions in each row out of its N, and the weight of the row."""
+    if law == "single":
+        return counts.clamp_max(1), torch.ones_like(share)
+    if law == "uniform":
+        masked = ((share * counts).long() + 1).minimum(counts)
+        return masked, counts / masked.clamp_min(1).double()
+    numbers = torch.arange(1, int(counts.max()) + 1, device=counts.device)
+    harmonic = (1 / numbers.double()).cumsum(0)
+    total = harmonic[counts.clamp_min(1) - 1]
+    masked = torch.searchsorted(harmonic, share * total, right=True) + 1
+    return masked.minimum(counts), total
