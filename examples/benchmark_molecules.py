@@ -58,15 +58,17 @@ def options():
     parser.add_argument("--warmup", type=int, default=100, help="of these, the auxiliary alone")
     parser.add_argument("--objectives", nargs="*", default=list(OBJECTIVES))
     parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--fcd-molecules", type=int, default=1000, help="valid ones it takes")
+    parser.add_argument("--fcd-molecules", type=int, default=1000, help="in each group of it")
     parser.add_argument("--teacher-nfes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 48])
+    parser.add_argument("--cold", type=float, default=0.5, help="temperature of more teacher rows")
     parser.add_argument("--student-nfes", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fast", action="store_true", help="77 molecules and half a minute")
     args = parser.parse_args()
     if args.fast:
-        args.teacher_steps, args.steps, args.warmup, args.batch_size = 50, 8, 2, 16
-        args.samples, args.teacher_nfes, args.student_nfes = 60, [4, 48], [4]
+        args.teacher_steps, args.steps, args.warmup, args.batch_size = 40, 6, 2, 8
+        args.samples, args.teacher_nfes, args.student_nfes = 40, [4], [4]
+        args.fcd_molecules = 4
     elif args.train is None or args.held_out is None:
         parser.error("--train and --held-out are needed (or --fast)")
     return args
@@ -207,20 +209,25 @@ class Figures:
 
 def measure(figures, characters, name, model):
     """A row for each number of calls and each sampler."""
-    args, samplers = figures.args, {"ancestral": AncestralScheduler}
-    if name == "law_matching":
-        samplers["jump"] = JumpScheduler
+    args, at = figures.args, {"model": name, "seed": figures.args.seed}
+    schedulers = {"ancestral": AncestralScheduler, "jump": JumpScheduler}
+    if name == "teacher":  # the cold ones show what sharpening alone does
+        ways = [(nfe, "ancestral", heat) for heat in (1.0, args.cold) for nfe in args.teacher_nfes]
+    else:
+        ways = [(nfe, "ancestral", 1.0) for nfe in args.student_nfes]
+        if name == "law_matching":
+            ways += [(nfe, "jump", 1.0) for nfe in args.student_nfes if nfe > 1]
 
-    def sample(scheduler, nfe):
-        pipe = DiscreteDiffusionPipeline.from_model(model, scheduler)
+    def sample(nfe, sampler, temperature):
+        scheduler = schedulers[sampler]
+        pipe = DiscreteDiffusionPipeline.from_model(model, scheduler, temperature=temperature)
         pipe.set_progress_bar_config(disable=True)
         tokens = draw(pipe, nfe, args.samples, seed=args.seed + 1, batch_size=250)
         return texts(tokens, characters)
 
-    for nfe in args.teacher_nfes if name == "teacher" else args.student_nfes:
-        for sampler, scheduler in samplers.items():
-            about = {"model": name, "nfe": nfe, "sampler": sampler, "seed": args.seed}
-            figures.add(partial(sample, scheduler, nfe), **about, samples=args.samples)
+    for way in ways:
+        about = dict(zip(("nfe", "sampler", "temperature"), way, strict=True))
+        figures.add(partial(sample, *way), **at, **about, samples=args.samples)
 
 
 def main():
@@ -237,8 +244,7 @@ def main():
     judge = MoleculeJudge.of(train, held_out, args.fcd_molecules)
     figures = Figures(args, judge)
     real = train[: args.samples]
-    about = {"model": "real", "nfe": 0, "sampler": "none", "seed": args.seed}
-    figures.add(lambda: real, **about, samples=len(real))
+    figures.add(lambda: real, model="real", nfe=0, seed=args.seed, samples=len(real))
     teacher = train_teacher(args, data, len(characters))
     measure(figures, characters, "teacher", teacher)
     for name in args.objectives:

@@ -145,6 +145,15 @@ def test_a_teacher_is_trained_distilled_sampled_and_evaluated(tmp_path, capsys):
     assert "2512.12889" in capsys.readouterr().out
 
 
+def test_a_student_with_noise_is_matched_in_law_and_samples_afresh(model, tmp_path, capsys):
+    student = str(tmp_path / "student")
+    options = ["--teacher", str(model), "--output", student, "--data", "digits", "--cpu"]
+    options += ["--objective", "law_matching", "--noise-dim", "2", "--steps", "2"]
+    assert main(["distill", *options, "--auxiliary-learning-rate", "1e-3"]) == 0
+    assert main(["sample", student, "--count", "2", "--scheduler", "JumpScheduler"]) == 0
+    assert json.loads((tmp_path / "student" / "config.json").read_text())["noise_dim"] == 2
+
+
 def test_a_student_of_another_process_is_refused(model, tmp_path, capsys):
     other = str(tmp_path / "other")
     small = ["--hidden-size", "16", "--layers", "1", "--heads", "2", "--cpu", "--steps", "1"]

@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--student-steps", type=positive, default=4, help="network calls per sample"
     )
     parser.add_argument("--rounds", type=positive, default=1)
+    parser.add_argument(
+        "--noise-dim", type=int, default=0, help="noise input per position of a copied DDiT"
+    )
+    parser.add_argument("--auxiliary-learning-rate", type=float, help="the student's if not given")
+    parser.add_argument("--auxiliary-warmup-steps", type=int, default=0)
+    parser.add_argument("--auxiliary-updates", type=positive, default=1, help="for each one of it")
     parser.add_argument("--tokenizer", help="folder or id, for text; the teacher's if it has one")
     parser.add_argument("--max-length", type=positive, help="tokens in a row (text)")
     parser.add_argument("--lora-rank", type=positive, help="train adapters of this rank")
@@ -67,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
             **training_options(args),
             student_steps=args.student_steps,
             rounds=args.rounds,
+            noise_dim=args.noise_dim,
+            auxiliary_learning_rate=args.auxiliary_learning_rate,
+            auxiliary_warmup_steps=args.auxiliary_warmup_steps,
+            auxiliary_updates=args.auxiliary_updates,
             max_length=args.max_length,
         ),
         peft_config=adapters,

@@ -72,8 +72,8 @@ RECIPES = {
         more={"learning_rate": 2e-4, "lr_scheduler_type": "cosine", "ema_decay": 0.99},
     ),
     "law_matching": Recipe(
-        {"type": "law_matching"},
-        steps=240,
+        {"type": "law_matching", "divergence": "jeffreys"},
+        steps=200,
         batch_size=64,
         more={
             "learning_rate": 4e-4,

@@ -166,8 +166,9 @@ class MoleculeJudge:
     Args:
         training: canonical forms; novelty is against these.
         reference: (M, 512) `chemnet_features` of held-out molecules.
-        fcd_molecules: how many valid samples the Fréchet distance takes, the first ones. All
-            models that are compared need as many, whatever share of theirs is valid.
+        fcd_molecules: the size of the groups that the valid samples are cut into for the Fréchet
+            distance, which is the mean over groups: so all models are compared at one size,
+            whatever share of their samples is valid.
     """
 
     training: frozenset[str]
@@ -190,29 +191,37 @@ class MoleculeJudge:
         return cls(known, chemnet_features(held_out), fcd_molecules)
 
     def __call__(self, smiles: Sequence[str]) -> dict[str, float | None]:
-        """`valid`, `unique`, `novel`, `fcd` with `fcd_molecules`, how many it was measured with,
-        `diversity` (of the valid) and `entropy`, `corpus_entropy`, `bigram_entropy` in nats of the
-        characters of all samples, valid or not. None where nothing is left to measure.
+        """`valid`, `unique`, `novel`, `diversity` and `fcd` (its groups counted in `fcd_groups`)
+        of the valid samples, and of all of them `length`, and `entropy`, `corpus_entropy`,
+        `bigram_entropy` in nats of the characters. None where too few are left to measure.
 
         Raises:
             ValueError: if there is no sample with two characters.
         """
         valid = [text for text in canonical_smiles(smiles) if text is not None]
         distinct = set(valid)
-        measured = valid[: self.fcd_molecules]
-        enough = len(measured) > 1
+        groups = self._groups(valid)
         tokens, mask = pad_tokens([[ord(c) for c in text] for text in smiles if text])
         return {
             "valid": len(valid) / len(smiles),
             "unique": len(distinct) / len(valid) if valid else None,
             "novel": len(distinct - self.training) / len(distinct) if valid else None,
-            "fcd": frechet_chemnet_distance(measured, self.reference) if enough else None,
-            "fcd_molecules": len(measured),
-            "diversity": internal_diversity(valid) if enough else None,
+            "fcd": sum(groups) / len(groups) if groups else None,
+            "fcd_groups": len(groups),
+            "diversity": internal_diversity(valid) if len(valid) > 1 else None,
+            "length": sum(map(len, smiles)) / len(smiles),
             "entropy": token_entropy(tokens, mask),
             "corpus_entropy": corpus_entropy(tokens, mask),
             "bigram_entropy": bigram_entropy(smiles),
         }
+
+    def _groups(self, valid: Sequence[str]) -> list[float]:
+        """The Fréchet distance of each full group of valid samples."""
+        whole = len(valid) // self.fcd_molecules * self.fcd_molecules
+        if whole == 0:
+            return []
+        groups = chemnet_features(valid[:whole]).split(self.fcd_molecules)
+        return [frechet_distance(group, self.reference) for group in groups]
 
 
 def _check_valid(smiles: Sequence[str]) -> list[str]:
