@@ -137,7 +137,7 @@ def test_samples_without_a_molecule_have_figures_all_the_same(fcd):
 
 @pytest.mark.slow
 def test_the_benchmark_runs_without_any_file(fcd, tmp_path):
-    """About 20 s of one core: teacher, both students and their figures on the strings in the example."""
+    """About 20 s of one core: teacher, both students and their figures on the example's strings."""
     command = [sys.executable, str(EXAMPLE), "--fast", "--output", str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=550)
     assert ran.returncode == 0, ran.stderr[-2000:]
