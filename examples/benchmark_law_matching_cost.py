@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from hf_ddistill import DDiTForDiscreteDiffusion, Objective, as_denoiser
-from hf_ddistill.cli.quickstart import RECIPES, shipped_teacher
+from hf_ddistill.cli.quickstart import shipped_teacher
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.evaluation import load_digit_tokens
 
@@ -63,7 +63,7 @@ def main() -> None:
             # The teacher's entropy on data is measured in a run's first steps alone.
             memory = {"law_matching_teacher": torch.tensor([20.0, 20.0], dtype=torch.float64)}
             step = replace(step, condition=condition, memory=memory)
-            objective = Objective.from_config(dict(RECIPES[name].settings))
+            objective = Objective.from_config(name)
             started = time.perf_counter()
             torch.stack(list(objective(step).values())).sum().backward()
             times.setdefault(name, []).append(time.perf_counter() - started)

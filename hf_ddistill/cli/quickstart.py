@@ -72,7 +72,7 @@ RECIPES = {
         more={"learning_rate": 2e-4, "lr_scheduler_type": "cosine", "ema_decay": 0.99},
     ),
     "law_matching": Recipe(
-        {"type": "law_matching", "divergence": "jeffreys"},
+        {"type": "law_matching", "maskings": 2},
         steps=200,
         batch_size=64,
         more={
