@@ -21,13 +21,14 @@ from hf_ddistill.exact import (
 )
 from hf_ddistill.objectives import LawMatching
 from hf_ddistill.parameterizations import Conditional, Denoiser, Subs
-from hf_ddistill.processes import Absorbing, Uniform
+from hf_ddistill.processes import Absorbing, Hybrid, Uniform
 from hf_ddistill.reverse import step_grid
 from hf_ddistill.schedules import LogLinear
 
 L = 3
 MASKS = Diffusion(Absorbing(3), LogLinear(1e-9))
 FLIPS = Diffusion(Uniform(2), LogLinear(1e-9))
+BOTH = Diffusion(Hybrid(3, uniform=0.2), LogLinear(1e-9))
 
 
 def problem(diffusion, seed):
@@ -95,6 +96,21 @@ def test_reward_by_bounds_is_minus_the_divergence_where_nothing_is_masked():
 # ---------------------------------------------------------------------------- the gradients
 
 
+@pytest.mark.parametrize("diffusion", [MASKS, FLIPS], ids=["masks", "flips"])
+def test_entropy_bonus_counts_the_auxiliary_s_share_of_the_reward_again(diffusion):
+    """R + b * (-log p_A), on the same draws: b = 1 adds the part of the auxiliary."""
+    one, other = problem(diffusion, 1).denoiser(), problem(diffusion, 2).denoiser()
+    rewards = {}
+    for bonus in (0.0, 1.0):
+        step = step_of(diffusion, table(diffusion), one, other, rows=64)
+        everywhere = torch.ones_like(step.x_0, dtype=torch.bool)
+        objective = LawMatching(entropy_bonus=bonus)
+        view = objective._view(step, step.x_0, everywhere)
+        rewards[bonus] = objective._reward(step, step.x_0, view)
+    gained = rewards[1.0] - rewards[0.0]
+    assert (gained > -1e-9).all() and gained.mean() > 0.1
+
+
 def test_policy_gradient_is_that_of_the_divergence_of_the_terminal_laws():
     teacher, student = problem(MASKS, 1), table(MASKS)
     law = terminal_law(student, MASKS, L, step_grid(2))
@@ -136,7 +152,7 @@ def test_pathwise_gradient_of_one_call_with_single_maskings_is_that_of_the_diver
     assert float((L**2 * found).norm() / true.norm()) == pytest.approx(1, abs=0.06)
 
 
-@pytest.mark.parametrize("diffusion", [MASKS, FLIPS], ids=["masks", "flips"])
+@pytest.mark.parametrize("diffusion", [MASKS, FLIPS, BOTH], ids=["masks", "flips", "both"])
 @pytest.mark.parametrize("gradient", ["pathwise", "policy", "mixture"])
 def test_student_with_the_teacher_s_law_is_pulled_nowhere(diffusion, gradient):
     """Auxiliary and teacher agree: every difference is 0, whatever is drawn."""

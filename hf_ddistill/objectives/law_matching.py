@@ -191,7 +191,7 @@ class LawMatching(Objective):
         step.record["reward"] = rewards.mean()
         if self.gradient != "pathwise":
             # Leave one out: n / (n - 1) (R - mean R); n / (n - 1) is left to the optimizer.
-            centred = (rewards - rewards.mean()) * good[:, 0]
+            centred = (rewards - rewards.sum() / good.sum()) * good[:, 0]
             log_prob = rollout.log_prob
             if self.gradient == "policy":
                 log_prob = log_prob + _log_prob_of_last(rollout)
@@ -237,7 +237,8 @@ class LawMatching(Objective):
             about = (step.diffusion, drawn, view.z[where][:, None], view.t[view.teacher.rows])
             with torch.no_grad():
                 auxiliary = nelbo_density(view.auxiliary.prediction, *about)
-                terms = auxiliary - nelbo_density(view.teacher.prediction, *about)
+                bound = nelbo_density(view.teacher.prediction, *about)
+            terms = (1 + self.entropy_bonus) * auxiliary - bound
         return view.teacher.per_token(terms.double()).sum(1) * view.weight
 
     def _cross_entropy(self, step: TrainingStep, local: Local, x_0: Tokens) -> Scalar:
