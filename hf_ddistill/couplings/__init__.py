@@ -12,6 +12,7 @@ from hf_ddistill.couplings.pairs import (
 from hf_ddistill.couplings.rollouts import Rollout, call_numbers, roll_out, taken, views
 from hf_ddistill.couplings.times import AdaptiveTimes, GridTimes, TimeSampler, UniformTimes
 from hf_ddistill.couplings.training_step import Local, TrainingStep
+from hf_ddistill.couplings.trajectories import Trajectory, random_masks
 
 __all__ = [
     "STEP_LAWS",
@@ -26,8 +27,10 @@ __all__ = [
     "TeacherSteps",
     "TimeSampler",
     "TrainingStep",
+    "Trajectory",
     "UniformTimes",
     "call_numbers",
+    "random_masks",
     "roll_out",
     "taken",
     "views",

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_ddistill.couplings.trajectories import Trajectory
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Denoiser, Prediction
 from hf_ddistill.shapes import PerToken, Times, Tokens, Where
-from hf_ddistill.teachers import Guided
+from hf_ddistill.teachers import Autoregressive, Guided
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class TrainingStep:
         attend: (B, L), False at padding; None where there is none.
         memory: tensors that live on from step to step and are saved with a checkpoint.
         record: parts of the loss to log, entered by the objective, detached.
+        trajectory: how x_0 came about, where it was decoded block by block for this step.
+        reward: (B,), what the rollouts earned, where there is a reward.
         train: the networks that are updated at this step; an objective leaves out the losses of
             others, and what only these need.
     """
@@ -47,16 +50,24 @@ class TrainingStep:
     attend: Where | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
     record: dict[str, Tensor] = field(default_factory=dict)
+    trajectory: Trajectory | None = None
+    reward: Tensor | None = None
     train: frozenset[str] = frozenset({"student", "auxiliary"})
 
     def look(
-        self, denoiser: Denoiser | Guided, x: Tokens, t: Times, where: Where | None = None
+        self,
+        denoiser: Denoiser | Guided | Autoregressive,
+        x: Tokens,
+        t: Times,
+        where: Where | None = None,
+        **more: Any,
     ) -> Local:
         """A denoiser's prediction where x_0 is not certain (or at `where`), padding left out; a
-        network with a noise input gets fresh noise."""
+        network with a noise input gets fresh noise. `more` are inputs of this call alone."""
         where = self.open(x) if where is None else where
         noise = denoiser.fresh_noise(x, self.generator)
-        return Local(denoiser.at(x, t, where, **self.condition, **noise), where, t)
+        given = {**self.condition, **noise, **more}
+        return Local(denoiser.at(x, t, where, **given), where, t)
 
     def rows(self, rows: Tensor) -> TrainingStep:
         """The same step for some rows of the batch, given by their numbers."""

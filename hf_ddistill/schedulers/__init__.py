@@ -6,7 +6,7 @@ from hf_ddistill.schedulers.scheduling_base import DiscreteSchedulerBase, Discre
 from hf_ddistill.schedulers.scheduling_ctmc_euler import CTMCEulerScheduler
 from hf_ddistill.schedulers.scheduling_jump import JumpScheduler
 from hf_ddistill.schedulers.scheduling_tau_leaping import TauLeapingScheduler
-from hf_ddistill.schedulers.sharpening import sharpened
+from hf_ddistill.sharpening import sharpened
 
 __all__ = [
     "AnalyticScheduler",

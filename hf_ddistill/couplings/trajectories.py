@@ -1,0 +1,94 @@
+"""How a sequence came about, block by block: what objectives on rollouts are trained on.
+
+A decoder of masked blocks never changes a token that it has decided. So x_0, with the number of the
+call that decided each token, is the whole trajectory: the state before call r of a block has masks
+at the tokens decided at call r or later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.shapes import Generators, Tokens, Where
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The order in which the tokens of x_0 were decided.
+
+    Args:
+        rounds: (B, L) int64, number of the call within its block, from 0, that decided a token;
+            -1 for a token that was given (a prompt) or does not count (padding, after the end).
+        block_size: tokens in each block; block i holds the positions i b to i b + b - 1.
+    """
+
+    rounds: Tensor
+    block_size: int
+
+    def __post_init__(self) -> None:
+        if self.rounds.shape[1] % self.block_size:
+            raise ValueError(
+                f"Blocks of {self.block_size} tokens do not divide a length of "
+                f"{self.rounds.shape[1]}."
+            )
+
+    @property
+    def drawn(self) -> Where:
+        """(B, L), the tokens that were decided, not given."""
+        return self.rounds >= 0
+
+    @property
+    def calls(self) -> Tensor:
+        """(B, L / b) int64, the calls that each block took; 0 for a block that was given."""
+        return self._blocks(self.rounds).amax(-1) + 1
+
+    def at(self, number: Tensor) -> Where:
+        """Where there are masks in the state before call `number` (B, L / b) of each block."""
+        return self.drawn & (self.rounds >= self.spread(number))
+
+    def any_call(self, generator: Generators = None, per_block: bool = True) -> Tensor:
+        """A number of a call for each block, (B, L / b), each of its calls as likely as the others.
+
+        Args:
+            generator: of the draw.
+            per_block: one draw for each block; else one share of its calls for all of a row.
+        """
+        calls = self.calls
+        shape = calls.shape if per_block else (calls.shape[0], 1)
+        share = uniform_noise(shape, generator, calls.device)
+        return (share * calls).long().clamp_max((calls - 1).clamp_min(0))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """One value for each block, (B, L / b), at each of its positions: (B, L)."""
+        return values.repeat_interleave(self.block_size, 1)
+
+    def _blocks(self, values: Tensor) -> Tensor:
+        return values.unflatten(1, (-1, self.block_size))
+
+
+def random_masks(
+    x_0: Tokens, among: Where, block_size: int, generator: Generators, share: Tensor | None = None
+) -> Where:
+    """(B, L), masks at a share of the positions of `among` in each block, at least one in each
+    block that has any.
+
+    Args:
+        x_0: gives the shape.
+        among: (B, L).
+        block_size: tokens in each block.
+        generator: of the draw.
+        share: (B, L / b) in [0, 1], of a block's positions; uniform if not given.
+    """
+    blocks = among.unflatten(1, (-1, block_size))
+    if share is None:
+        share = uniform_noise(blocks.shape[:2], generator, x_0.device)
+    order = uniform_noise(x_0.shape, generator, x_0.device).unflatten(1, (-1, block_size))
+    order = order.masked_fill(~blocks, 2.0).argsort(-1).argsort(-1)
+    open_ = blocks.sum(-1)
+    # share in [0, 1) and n open positions: 1 .. n masks.
+    count = ((share * open_).long() + 1).minimum(open_)
+    return (torch.as_tensor(order < count[..., None]) & blocks).flatten(1)

@@ -1,0 +1,56 @@
+"""Rules with a number of tokens for each call that is fixed beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.shapes import Where
+from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
+
+SCORES = ("confidence", "margin", "entropy", "random", "left_to_right")
+
+
+@dataclass(frozen=True)
+class Static(Unmasking):
+    """An even share of a block's masks at each of its planned calls, the surest first (LLaDA).
+
+    What does not divide goes to the earliest calls.
+
+    Args:
+        score: "confidence" (of the drawn token), "margin" (of the two likeliest), "entropy" (the
+            least), "random", or "left_to_right".
+    """
+
+    score: str = "confidence"
+    id: ClassVar[str] = "static"
+    citation: ClassVar[str] = "Nie et al., Large Language Diffusion Models, 2025, arXiv:2502.09992"
+
+    def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            raise ValueError(f"Unknown score {self.score!r}; there are: {', '.join(SCORES)}.")
+
+    def pick(self, draft: Draft) -> Where:
+        left = max(draft.calls - draft.call, 1)
+        open_ = draft.masked.sum(1)
+        return largest(scores(self.score, draft), draft.masked, -(-open_ // left))
+
+
+def scores(name: str, draft: Draft) -> Tensor:
+    """(B, n), greater for the positions that are to be decided earlier."""
+    if name == "confidence":
+        return draft.confidence
+    if name == "margin":
+        two = draft.raw.double().exp().topk(2, -1).values
+        return two[..., 0] - two[..., 1]
+    if name == "entropy":
+        log_p = draft.raw.double()
+        return (log_p.exp() * log_p).sum(-1)
+    if name == "random":
+        return uniform_noise(draft.masked.shape, draft.generator, draft.masked.device)
+    where = torch.arange(draft.masked.shape[1], device=draft.masked.device)
+    return -where.double().expand(draft.masked.shape)
