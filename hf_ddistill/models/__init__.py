@@ -5,7 +5,13 @@ from __future__ import annotations
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from hf_ddistill.models.as_denoiser import as_denoiser, unwrapped
+from hf_ddistill.models.configuration_block_diffusion import BlockDiffusionConfig
 from hf_ddistill.models.configuration_ddit import DDiTConfig
+from hf_ddistill.models.generation_block_diffusion import (
+    BlockDiffusionGenerationConfig,
+    BlockDiffusionGenerationOutput,
+)
+from hf_ddistill.models.modeling_block_diffusion import BlockDiffusionLM
 from hf_ddistill.models.modeling_ddit import (
     DDiTForDiscreteDiffusion,
     DDiTModel,
@@ -15,8 +21,14 @@ from hf_ddistill.models.modeling_ddit import (
 AutoConfig.register(DDiTConfig.model_type, DDiTConfig, exist_ok=True)
 AutoModel.register(DDiTConfig, DDiTModel, exist_ok=True)
 AutoModelForMaskedLM.register(DDiTConfig, DDiTForDiscreteDiffusion, exist_ok=True)
+AutoConfig.register(BlockDiffusionConfig.model_type, BlockDiffusionConfig, exist_ok=True)
+AutoModelForMaskedLM.register(BlockDiffusionConfig, BlockDiffusionLM, exist_ok=True)
 
 __all__ = [
+    "BlockDiffusionConfig",
+    "BlockDiffusionGenerationConfig",
+    "BlockDiffusionGenerationOutput",
+    "BlockDiffusionLM",
     "DDiTConfig",
     "DDiTForDiscreteDiffusion",
     "DDiTModel",

@@ -75,7 +75,7 @@ def largest(score: Tensor, among: Where, count: int | Tensor) -> Where:
         among: (B, n).
         count: one number, or one for each row (B,).
     """
-    order = score.masked_fill(~among, -torch.inf).argsort(1, descending=True, stable=True)
+    order = score.masked_fill(~among, -torch.inf).argsort(dim=1, descending=True, stable=True)
     rank = order.argsort(1)
     count = count[:, None] if isinstance(count, Tensor) else count
     return (rank < count) & among

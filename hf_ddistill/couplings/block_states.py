@@ -1,0 +1,126 @@
+"""States of block diffusion that an objective looks at: what is masked in them, and what the
+teacher alone is shown of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings.training_step import Local, TrainingStep
+from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.shapes import Generators, Tokens, Where
+
+
+def counted(step: TrainingStep) -> Where:
+    """(B, L), the tokens that were decoded; of data all but padding."""
+    if step.trajectory is not None:
+        return step.trajectory.drawn
+    if step.attend is not None:
+        return step.attend
+    return torch.ones_like(step.x_0, dtype=torch.bool)
+
+
+def masked(step: TrainingStep, where: Where) -> Tokens:
+    """x_0 with masks at `where`.
+
+    Raises:
+        ValueError: if the process has no mask token.
+    """
+    token = step.diffusion.process.mask_token_id
+    if token is None:
+        raise ValueError(
+            f"Block diffusion decodes masks, and the process {step.diffusion.process.id!r} has no "
+            "mask token; use Absorbing."
+        )
+    return step.x_0.masked_fill(where, token)
+
+
+def all_noise(x: Tokens) -> Tensor:
+    """t = 1, (B,), for networks that do not look at the time."""
+    return torch.ones(x.shape[0], dtype=torch.float64, device=x.device)
+
+
+def divided(step: TrainingStep, block_size: int) -> int:
+    """The number of blocks of a row, or a ValueError where they do not divide its length."""
+    length = step.x_0.shape[1]
+    if block_size < 1 or length % block_size:
+        raise ValueError(
+            f"Blocks of block_size={block_size} tokens do not divide a length of {length}; pack or "
+            "pad the rows to a multiple of it."
+        )
+    return length // block_size
+
+
+def active_block(
+    among: Where, block_size: int, generator: Generators = None
+) -> tuple[Where, Where]:
+    """A random block of each row as the one in work, as semi-autoregressive decoding has it: what
+    is before is finished, what is after is open.
+
+    Args:
+        among: (B, L), the tokens that count; only a block with any of them is drawn.
+        block_size: b, which divides L.
+        generator: of the draw.
+
+    Returns:
+        The tokens of `among` in that block, and those in later ones, each (B, L).
+    """
+    busy = among.unflatten(1, (-1, block_size)).any(-1)
+    noise = uniform_noise(busy.shape, generator, among.device)
+    chosen = noise.masked_fill(~busy, -1.0).argmax(1, keepdim=True)
+    block = torch.arange(among.shape[1], device=among.device) // block_size
+    return among & (block == chosen), among & (block > chosen)
+
+
+def informed_teacher(
+    step: TrainingStep, x_t: Tokens, where: Where, sees: float, limit: float | None, **more: Any
+) -> Local:
+    """The teacher's prediction at `where`, without gradients, where it alone is shown a share of
+    the tokens that are masked in x_t.
+
+    A token that it is shown is no target: `where` of what comes back lacks it. A student that
+    matches such a teacher is asked for what it cannot know. Where the data are as in training it
+    learns the mean over what was hidden, that is, nothing new; elsewhere it is surer than it should
+    be. `limit` keeps the target near what the teacher says without the hint:
+
+        (1 - w) p + w p_hinted with the greatest w in [0, 1] for which w KL(p_hinted || p) <= limit
+
+    so that KL(target || p) <= limit (convexity).
+
+    Args:
+        x_t: (B, L), what the student is given.
+        where: (B, L), its masks that are asked for.
+        sees: share of the masks that are filled in for the teacher, in [0, 1).
+        limit: in nats per token; None for none. It costs a second call of the teacher.
+        **more: inputs of the teacher's call.
+    """
+    teacher, t = step.peers["teacher"], all_noise(x_t)
+    with torch.no_grad():
+        if not sees:
+            return step.look(teacher, x_t, t, where, **more)
+        hidden = (x_t != step.x_0) & counted(step)
+        noise = uniform_noise(x_t.shape, step.generator, x_t.device)
+        shown = hidden & torch.as_tensor(noise < sees)
+        asked = where & ~shown
+        hinted = step.look(teacher, step.x_0.where(shown, x_t), t, asked, **more)
+        if limit is None:
+            return hinted
+        log_h = hinted.prediction.log_conditional
+        plain = step.look(teacher, x_t, t, asked, **more).prediction
+        gained = (log_h.exp() * (log_h - plain.log_conditional)).sum(-1, keepdim=True)
+        share = (limit / gained.clamp_min(1e-12)).clamp(1e-12, 1 - 1e-7)
+        mixture = torch.logaddexp(log_h + share.log(), plain.log_conditional + (-share).log1p())
+        return Local(type(hinted.prediction)(mixture), asked, t)
+
+
+def check_hints(sees: float, limit: float | None) -> None:
+    """A ValueError for settings of `informed_teacher` that mean nothing."""
+    if not 0 <= sees < 1:
+        raise ValueError(
+            f"teacher_sees must lie in [0, 1), got {sees}: a teacher that is shown all has no "
+            "token left to predict."
+        )
+    if limit is not None and not limit >= 0:
+        raise ValueError(f"teacher_limit must be at least 0 nats (or None), got {limit}.")

@@ -1,0 +1,124 @@
+"""Which positions see which: the attention masks of block diffusion, through transformers' own mask
+utilities, for every attention implementation that takes a mask.
+
+A *column* is a position of the padded batch, counted from 0; column c is in block c // b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the keys and queries of one call stand.
+
+    Args:
+        columns: (S,) int64, the column of each key, those in the cache first; the queries are the
+            last `queries` of them.
+        queries: how many of them are computed in this call.
+        block_size: b.
+        clean: (S,) bool, True at the keys of a clean copy that noisy tokens look back at; None
+            where there is one copy of the tokens.
+        real: (B, columns) bool, False at padding; None where there is none.
+    """
+
+    columns: Tensor
+    queries: int
+    block_size: int
+    clean: Tensor | None = None
+    real: Tensor | None = None
+
+    def positions(self) -> Tensor:
+        """(1 or B, queries), position of each query among the tokens of its row."""
+        columns = self.columns[-self.queries :]
+        if self.real is None:
+            return columns[None]
+        return (self.real.long().cumsum(1) - 1).clamp_min(0)[:, columns]
+
+    def rule(self, window: int | None = None) -> Callable[..., Tensor]:
+        """Whether a query sees a key: (row, head, query, key) -> bool, by index.
+
+        A clean token sees the clean tokens of its block and of those before. A noisy one sees the
+        noisy tokens of its block and the clean ones of the blocks before (BD3LM, Arriola et al.,
+        2025, arXiv:2503.09573). With one copy each sees its block and those before.
+
+        Args:
+            window: of sliding attention: keys this far or farther to the left are not seen.
+        """
+        columns, size, clean, real = self.columns, self.block_size, self.clean, self.real
+
+        def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            here, there = columns[query], columns[key]
+            if clean is None:
+                seen = there // size <= here // size
+            else:
+                same, before = there // size == here // size, there // size < here // size
+                seen = (clean[key] & before) | ((clean[key] == clean[query]) & same)
+            if window is not None:
+                seen = seen & (here - there < window)
+            if real is not None:
+                # Padding sees itself: a query without any key would be NaN.
+                seen = (seen & real[row, there]) | (query == key)
+            return seen
+
+        return sees
+
+
+def attention_masks(
+    config: PreTrainedConfig, layout: Layout, rows: int, dtype: torch.dtype
+) -> Tensor | dict[str, Tensor]:
+    """The mask of a call as a decoder takes it: one, or one for each kind of its layers.
+
+    Args:
+        config: of the decoder; its attention implementation decides the form of a mask.
+        layout: of the call.
+        rows: B.
+        dtype: of the hidden states.
+
+    Raises:
+        ValueError: for an attention implementation that takes no mask, and for layers that are
+            neither full nor sliding attention.
+    """
+    implementation = config._attn_implementation
+    if "flash" in implementation:
+        raise ValueError(
+            f"Attention {implementation!r} takes no mask, which blocks need; load the model with "
+            "attn_implementation='sdpa', 'flex_attention' or 'eager'."
+        )
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    unknown = sorted(kinds - {"full_attention", "sliding_attention"})
+    if unknown:
+        raise ValueError(
+            f"Layers of kind {', '.join(unknown)} read the tokens in order and cannot become block "
+            "diffusion; full and sliding attention can."
+        )
+
+    def mask(window: int | None) -> Tensor:
+        total = len(layout.columns)
+        return ALL_MASK_ATTENTION_FUNCTIONS[implementation](
+            batch_size=rows,
+            q_length=layout.queries,
+            kv_length=total,
+            q_offset=total - layout.queries,
+            kv_offset=0,
+            mask_function=layout.rule(window),
+            attention_mask=None,
+            allow_is_causal_skip=False,
+            allow_is_bidirectional_skip=False,
+            dtype=dtype,
+            config=config,
+            use_vmap=False,
+            device=layout.columns.device,
+        )
+
+    if "sliding_attention" not in kinds:
+        return mask(None)
+    windows = {"full_attention": None, "sliding_attention": config.sliding_window}
+    return {kind: mask(windows[kind]) for kind in kinds}

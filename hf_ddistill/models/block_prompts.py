@@ -1,0 +1,122 @@
+"""Prompts of mixed lengths, laid out for decoding by blocks.
+
+The full blocks of all prompts end at the same column, with whole blocks of padding to their left;
+what does not fill a block starts the first one that is decoded. So every row's blocks stand in the
+same columns, and a row is decoded as if it were alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Finished rows in the layout of `Prompts`.
+
+    Args:
+        ids: (B, C) int64.
+        rounds: (B, C) int64, the call within its block that decided a token; -1 for given tokens,
+            padding, and what stands behind an end token.
+        real: (B, C) bool, False at padding.
+        calls: (B,) int64, network calls that each row needed.
+    """
+
+    ids: Tensor
+    rounds: Tensor
+    real: Tensor
+    calls: Tensor
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts whose blocks stand in the same columns.
+
+    Args:
+        ids: (B, C) int64, C a multiple of the block size.
+        real: (B, C) bool, False at padding on the left.
+        given: (B, C) bool, the prompts' tokens.
+        start: the column at which the blocks to be decoded start.
+        sources: the prompts as they came, (B, P), and which of their tokens are real.
+        block_size: tokens in a block.
+        fill: the mask token.
+    """
+
+    ids: Tensor
+    real: Tensor
+    given: Tensor
+    start: int
+    sources: tuple[Tensor, Tensor]
+    block_size: int
+    fill: int
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return self.ids.shape[0]
+
+    @classmethod
+    def laid_out(
+        cls, input_ids: Tensor, attention_mask: Tensor | None, block_size: int, fill: int
+    ) -> Prompts:
+        """From prompts (B, P) with padding on either side.
+
+        Raises:
+            ValueError: if ids and mask differ in shape, or a prompt holds a mask token.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)} and input_ids "
+                f"{tuple(input_ids.shape)}: they must agree."
+            )
+        came = attention_mask.bool()
+        if bool(((input_ids == fill) & came).any()):
+            raise ValueError(
+                f"A prompt holds the mask token {fill}: decoding goes on behind a prompt; to fill "
+                "tokens in, use DiscreteDiffusionPipeline with infill=."
+            )
+        lengths = came.sum(1)
+        full, rest = lengths // block_size, lengths % block_size
+        start = int(full.max()) * block_size
+        width = start + block_size * int((rest > 0).any())
+        ids = torch.full((len(lengths), width), fill, device=input_ids.device)
+        # The column of each real token: the end of the full part is `start` in every row.
+        order = came.long().cumsum(1) - 1
+        column = order + start - (full * block_size)[:, None]
+        rows = torch.arange(len(lengths), device=ids.device)[:, None].expand_as(came)
+        ids[rows[came], column[came]] = input_ids[came]
+        given = torch.zeros_like(ids, dtype=torch.bool)
+        given[rows[came], column[came]] = True
+        columns = torch.arange(width, device=ids.device)
+        real = columns >= (start - full * block_size)[:, None]
+        return cls(ids, real, given, start, (input_ids, came), block_size, fill)
+
+    def room(self, new: int) -> Prompts:
+        """The same with blocks of masks behind, so that each row has room for `new` tokens."""
+        rest = int((self.given[:, self.start :]).sum(1).max()) if self.ids.shape[1] else 0
+        width = self.start + -(-(rest + new) // self.block_size) * self.block_size
+        more = width - self.ids.shape[1]
+        pad = torch.nn.functional.pad
+        return Prompts(
+            pad(self.ids, (0, more), value=self.fill),
+            pad(self.real, (0, more), value=True),
+            pad(self.given, (0, more), value=False),
+            self.start,
+            self.sources,
+            self.block_size,
+            self.fill,
+        )
+
+    def undone(self, decoded: Decoded, new: int, pad: int) -> tuple[Tensor, Tensor]:
+        """The sequences (B, P + new) with the prompts as they came, and their rounds."""
+        source, came = self.sources
+        rest = came.sum(1) % self.block_size
+        columns = self.start + rest[:, None] + torch.arange(new, device=source.device)
+        rounds = decoded.rounds.gather(1, columns)
+        tokens = decoded.ids.gather(1, columns).masked_fill(rounds < 0, pad)
+        return torch.cat([source, tokens], 1), torch.cat([torch.full_like(source, -1), rounds], 1)
