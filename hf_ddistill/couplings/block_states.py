@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings.training_step import Local, TrainingStep
+from hf_ddistill.couplings.trajectories import Trajectory
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.shapes import Generators, Tokens, Where
 
@@ -124,3 +125,13 @@ def check_hints(sees: float, limit: float | None) -> None:
         )
     if limit is not None and not limit >= 0:
         raise ValueError(f"teacher_limit must be at least 0 nats (or None), got {limit}.")
+
+
+def decoded(step: TrainingStep, name: str) -> Trajectory:
+    """How x_0 came about, for an objective that cannot do without it."""
+    if step.trajectory is None:
+        raise ValueError(
+            f"Objective {name!r} looks at how its tokens were decoded, and the step has no "
+            "trajectory; train it through a trainer that decodes, or set TrainingStep.trajectory."
+        )
+    return step.trajectory

@@ -42,7 +42,7 @@ class TrainingStep:
     x_0: Tokens
     diffusion: Diffusion
     student: Denoiser
-    peers: Mapping[str, Denoiser | Guided] = field(default_factory=dict)
+    peers: Mapping[str, Denoiser | Guided | Autoregressive] = field(default_factory=dict)
     progress: float = 0.0
     generator: torch.Generator | None = None
     student_steps: int = 1

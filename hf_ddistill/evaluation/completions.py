@@ -212,7 +212,7 @@ def word_cloze(
     for at in _shuffled(len(words), generator):
         word = words[at]
         end = word.start() + given
-        # The stretch bounds the work; where 16 characters a token are too few, the word is left out.
+        # The stretch bounds the work; a word for which it is too short is left out.
         ids = tokenizer(text[max(0, end - 16 * prompt_length) : end], add_special_tokens=False)
         ids = ids["input_ids"][-prompt_length:]
         if len(ids) == prompt_length:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.exact.space import MAX_STATES, all_sequences, clean_tokens
+from hf_ddistill.linalg import categorical
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.shapes import LOG_ZERO, Tokens
 from hf_ddistill.unmasking import Draft, Static, Unmasking
@@ -112,6 +113,42 @@ def block_law(decoder: BlockDecoder) -> BlockLaw:
         law, more = _written(decoder, start, law)
         calls += more
     return BlockLaw(law, calls)
+
+
+@torch.no_grad()
+def draw_blocks(
+    decoder: BlockDecoder, rows: int, generator: torch.Generator | None = None
+) -> tuple[Tokens, Tensor]:
+    """What the decoder writes, and how: x_0 (rows, L), and the number of the call within its block
+    that decided each token, (rows, L) int64.
+
+    Any rule will do here, also one that draws.
+    """
+    diffusion, b = decoder.denoiser.diffusion, decoder.block_size
+    mask = diffusion.process.mask_token_id
+    x = torch.full((rows, decoder.length), mask)
+    rounds = torch.full_like(x, -1)
+    for start in range(0, decoder.length, b):
+        before = None
+        for call in range(b):
+            block = x[:, start : start + b]
+            masked = block == mask
+            where = torch.zeros_like(x[:, : start + b], dtype=torch.bool)
+            where[:, start:] = masked
+            log_p = torch.zeros(rows, b, diffusion.vocab_size, dtype=torch.float64)
+            log_p[masked] = _asked(decoder, x[:, : start + b], where)
+            tokens = torch.where(masked, categorical(log_p.exp(), generator), block)
+            progress = float((x != mask).double().mean())
+            draft = Draft(
+                log_p, log_p, tokens, masked, call, decoder.planned, before, progress, generator
+            )
+            stays = decoder.unmasking(draft)
+            x[:, start : start + b] = torch.where(stays, tokens, block)
+            rounds[:, start : start + b][stays] = call
+            before = log_p
+            if not bool((x[:, start : start + b] == mask).any()):
+                break
+    return x, rounds
 
 
 def _written(decoder: BlockDecoder, start: int, law: Tensor) -> tuple[Tensor, float]:

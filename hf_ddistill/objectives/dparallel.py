@@ -71,18 +71,18 @@ class DParallel(Objective):
             more = {}
         noise = uniform_noise(step.x_0.shape, step.generator, step.x_0.device)
         first = active & torch.as_tensor(noise < self.mask_share)
-        losses = []
+        parts = []
         for where in (first, active & ~first):
             x_t = masked(step, where | later)
             local = step.look(step.student, x_t, all_noise(x_t), where, **more)
             log_p, tokens = taken(local, where), step.x_0[where]
-            chosen = log_p.gather(-1, tokens[:, None])
+            cross_entropy = -log_p.gather(-1, tokens[:, None]).sum() / max(len(tokens), 1)
             entropy, right = entropy_where_right(log_p, tokens, self.temperature)
-            loss = -chosen.sum() / max(chosen.numel(), 1)
-            losses.append(loss + self.certainty * entropy)
-        step.record["cross_entropy"], step.record["right"] = loss.detach(), right
+            parts.append(torch.stack([cross_entropy, entropy, right.to(entropy)]))
+        cross_entropy, entropy, right = torch.stack(parts).mean(0)
+        step.record["cross_entropy"], step.record["right"] = cross_entropy.detach(), right.detach()
         step.record["entropy_where_right"] = entropy.detach()
-        return {"student": torch.stack(losses).mean()}
+        return {"student": cross_entropy + self.certainty * entropy}
 
 
 def entropy_where_right(log_p: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

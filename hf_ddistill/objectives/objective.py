@@ -14,10 +14,13 @@ class Objective(Configurable, ABC):
     """A loss for each network that it trains; its settings are the fields of a frozen dataclass.
 
     `peers` names the other networks that it needs: "teacher" (frozen), "ema" (the running mean of
-    the student). It never sees a Trainer.
+    the student), "auxiliary" (trained beside the student). `rollouts` names the network that
+    decodes the x_0 of a step, with its `trajectory`: "student" or "teacher"; None for data. It
+    never sees a Trainer.
     """
 
     peers: ClassVar[tuple[str, ...]] = ("teacher",)
+    rollouts: ClassVar[str | None] = None
 
     @abstractmethod
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:

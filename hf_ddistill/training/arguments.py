@@ -65,6 +65,17 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
             it learns, the law of the student, moves.
         auxiliary_warmup_steps (`int`): optimizer steps at the start that update it alone.
         auxiliary_updates (`int`): of so many optimizer steps the last one updates the student too.
+        rollout_tokens (`int`): new tokens of a rollout, for objectives that train on sequences that
+            student or teacher decode; in whole blocks.
+        rollout_min_tokens, rollout_ramp_steps (`int`): the number grows from the former to
+            `rollout_tokens` over so many optimizer steps; 0 steps for none.
+        rollout_updates (`int`): optimizer steps that use the same rollouts.
+        rollout_group (`int`): rollouts behind each prompt, one after another in the batch.
+        rollout_unmasking (`str` or `dict`): the rule that decodes them.
+        rollout_steps_per_block (`int`, *optional*): calls that a "static" rule plans for a block.
+        rollout_temperature (`float`): of their draws.
+        prompt_length (`int`, *optional*): the first tokens of each row are given, not trained on;
+            of rollouts all of a row if not given.
         collapse_share (`float`): the share of the teacher's entropy below which that of the student
             is warned of, where the objective records both; 0 turns it off.
     """
@@ -77,6 +88,15 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
     auxiliary_beta1: float = field(default=0.5, metadata={"help": "Of Adam, for the auxiliary."})
     auxiliary_warmup_steps: int = field(default=0, metadata={"help": "Steps that train it alone."})
     auxiliary_updates: int = field(default=1, metadata={"help": "For each one of the student."})
+    rollout_tokens: int = field(default=64, metadata={"help": "New tokens of a rollout."})
+    rollout_min_tokens: int = field(default=0, metadata={"help": "Of the first rollouts."})
+    rollout_ramp_steps: int = field(default=0, metadata={"help": "From the least to the most."})
+    rollout_updates: int = field(default=1, metadata={"help": "Steps on the same rollouts."})
+    rollout_group: int = field(default=1, metadata={"help": "Rollouts behind each prompt."})
+    rollout_unmasking: dict | str = field(default="threshold", metadata={"help": "A rule."})
+    rollout_steps_per_block: int | None = field(default=None, metadata={"help": "Planned calls."})
+    rollout_temperature: float = field(default=1.0, metadata={"help": "Of their draws."})
+    prompt_length: int | None = field(default=None, metadata={"help": "Tokens that are given."})
     collapse_share: float = field(default=0.5, metadata={"help": "Of the teacher's entropy."})
 
     def __post_init__(self) -> None:
@@ -85,8 +105,23 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {self.rounds}.")
         self._check_noise_and_auxiliary()
+        self._check_rollouts()
         self.sample_steps = self.student_steps
         super().__post_init__()
+
+    def _check_rollouts(self) -> None:
+        least = {"rollout_tokens": 1, "rollout_min_tokens": 0, "rollout_ramp_steps": 0}
+        least |= {"rollout_updates": 1, "rollout_group": 1, "rollout_temperature": 0}
+        least |= {"rollout_steps_per_block": 1, "prompt_length": 0}
+        for name, value in least.items():
+            given = getattr(self, name)
+            if given is not None and given < value:
+                raise ValueError(f"{name} must be at least {value}, got {given}.")
+        if self.rollout_min_tokens > self.rollout_tokens:
+            raise ValueError(
+                f"rollout_min_tokens={self.rollout_min_tokens} is above rollout_tokens="
+                f"{self.rollout_tokens}; the number of tokens grows."
+            )
 
     def _check_noise_and_auxiliary(self) -> None:
         for name in ("noise_dim", "auxiliary_warmup_steps"):

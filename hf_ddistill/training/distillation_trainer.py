@@ -15,15 +15,11 @@ from torch.optim import Optimizer
 from transformers import (
     AutoModelForMaskedLM,
     PreTrainedModel,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.models import BlockDiffusionLM, as_denoiser, unwrapped
 from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
@@ -31,7 +27,11 @@ from hf_ddistill.training.auxiliary import Alternation, Auxiliary
 from hf_ddistill.training.collapse import CollapseWatch
 from hf_ddistill.training.copies import auxiliary_of, student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
+from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.model_card import CardFacts, is_repo_id
+from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts, of_data
+from hf_ddistill.training.rounds import Rounds, same_weights
+from hf_ddistill.training.teacher_models import teacher_model
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -43,12 +43,15 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
     Args:
         model (`PreTrainedModel` or `str`): the student; None for a copy of the teacher, with a
             noise input if `args.noise_dim` is above 0.
-        teacher (`PreTrainedModel`, `Denoiser` or `str`, *optional*): frozen. Not given with
+        teacher (`PreTrainedModel`, `Denoiser` or `str`, *optional*): frozen; of a
+            `BlockDiffusionLM` also a causal language model over its tokens. Not given with
             `peft_config`: the student's own base, adapters off, is then the teacher.
         objective (`str`, `dict` or `Objective`): an id (`hf-ddistill list`), a configuration, or
             the object.
         args (`DiscreteDistillationConfig`): settings.
         peft_config (*optional*): makes the student a PEFT model.
+        reward_function (*optional*): from decoded sequences (B, L) and where they were decoded
+            (B, L) to what each earns (B,), for objectives on rewards.
         **kwargs: as of `DiscreteDiffusionTrainer`.
 
     An objective with the peer "auxiliary" gets a second copy of the teacher, which is trained with
@@ -71,13 +74,12 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         args: DiscreteDistillationConfig | None = None,
         *,
         peft_config: PeftConfig | None = None,
+        reward_function: RewardFunction | None = None,
         **kwargs: Any,
     ) -> None:
         args = DiscreteDistillationConfig("trainer_output") if args is None else args
-        teacher = (
-            AutoModelForMaskedLM.from_pretrained(teacher) if isinstance(teacher, str) else teacher
-        )
         model = AutoModelForMaskedLM.from_pretrained(model) if isinstance(model, str) else model
+        teacher = teacher_model(teacher, model, kwargs.get("processing_class"))
         model = student_of(model, teacher, args, peft_config is not None)
         if model is teacher:
             raise ValueError(
@@ -92,7 +94,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             raise ValueError(
                 "Distillation needs a teacher: pass teacher=, or peft_config= to use the base."
             )
-        if args.rounds > 1 and (adapted or not _same_weights(model, teacher)):
+        if args.rounds > 1 and (adapted or not same_weights(model, teacher)):
             raise ValueError(
                 "With rounds > 1 the teacher takes on the student's weights, so it must be a model "
                 "of its own with the same architecture, and the student no adapter."
@@ -107,6 +109,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             given_model = isinstance(teacher, nn.Module)
             self.teacher = as_denoiser(teacher, given) if given_model else teacher
         kwargs["diffusion"] = self._agreed(model, given)
+        self.rollouts = Rollouts(args, reward_function)
         self.auxiliary: Auxiliary | None = None
         self.alternation = Alternation()
         super().__init__(model, args, objective, **kwargs)
@@ -119,7 +122,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
                 self.teacher, network=replace(self.teacher.network, model=prepared)
             )
         if args.rounds > 1:
-            self.add_callback(_Rounds(self))
+            self.add_callback(Rounds(self))
         self.add_callback(CollapseWatch(args.collapse_share))
 
     def _add_auxiliary(self) -> None:
@@ -174,13 +177,42 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         self, model: nn.Module, inputs: Mapping[str, Tensor], *key: Any
     ) -> TrainingStep:
         """The step that the objective is given; an evaluation asks for the losses of all."""
+        decoded = None
+        if self.objective.rollouts is not None:
+            decoded = self._decoded(model, inputs, key)
+            inputs = decoded.inputs
         record = super().training_record(model, inputs, *key)
+        if decoded is not None:
+            record = replace(record, trajectory=decoded.trajectory, reward=decoded.reward)
+        elif isinstance(unwrapped(model), BlockDiffusionLM):
+            size = unwrapped(model).config.block_size
+            record = replace(record, trajectory=of_data(inputs, size, self.args.prompt_length))
         if self.auxiliary is None:
             return record
         self.auxiliary.denoiser.network.model.train(model.training)
         if not model.training:
             return record
         return replace(record, train=self.alternation.trained(self.state.global_step))
+
+    def _decoded(
+        self, model: nn.Module, inputs: Mapping[str, Tensor], key: tuple[Any, ...]
+    ) -> Decoded:
+        """What the objective's decoder puts behind the prompts of a batch."""
+        step, by_student = self.state.global_step, self.objective.rollouts == "student"
+        network = model if by_student or self.own_base else self.teacher_model
+        # Without the hooks of data parallelism, which wait for a backward pass.
+        network = unwrapped(network, keep_adapters=True)
+        device = inputs["input_ids"].device
+
+        def draw() -> Decoded:
+            noise = keyed_generator(
+                self.args.seed, *key, "rollouts", self.args.process_index, device=device
+            )
+            return self.rollouts.draw(network, inputs, step, noise, by_student or not self.own_base)
+
+        if not model.training:
+            return draw()
+        return self.rollouts.kept(self.memory, step, int(key[-1]), draw)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """One optimizer, with parameter groups for the student and then for the auxiliary."""
@@ -240,30 +272,3 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         if self.auxiliary is None:
             return facts
         return replace(facts, training={**facts.training, **self.auxiliary.facts(self.args)})
-
-
-def _same_weights(model: nn.Module, teacher: object) -> bool:
-    if not isinstance(teacher, nn.Module):
-        return False
-    of_model, of_teacher = (unwrapped(network).state_dict() for network in (model, teacher))
-    shapes = {name: weight.shape for name, weight in of_model.items()}
-    return shapes == {name: weight.shape for name, weight in of_teacher.items()}
-
-
-class _Rounds(TrainerCallback):
-    """Refreshes the teacher when a round ends, before a checkpoint of that step is written."""
-
-    def __init__(self, trainer: DiscreteDistillationTrainer) -> None:
-        self.trainer = trainer
-
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> None:
-        """Refresh if this step was the last of its round, and not the last of all."""
-        trainer = self.trainer
-        if trainer.round_at(state.global_step) > trainer.round_at(state.global_step - 1):
-            trainer.refresh_teacher()

@@ -1,7 +1,16 @@
 """Which masked positions a call of a diffusion language model decides: one rule, one file."""
 
 from hf_ddistill.unmasking.dynamic import Threshold
+from hf_ddistill.unmasking.plackett_luce import PlackettLuce, set_log_probability
 from hf_ddistill.unmasking.static import Static
 from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
 
-__all__ = ["Draft", "Static", "Threshold", "Unmasking", "largest"]
+__all__ = [
+    "Draft",
+    "PlackettLuce",
+    "Static",
+    "Threshold",
+    "Unmasking",
+    "largest",
+    "set_log_probability",
+]

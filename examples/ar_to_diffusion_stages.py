@@ -1,0 +1,315 @@
+"""Corpus, language model, students and plot of `benchmark_ar_to_diffusion.py`."""
+
+import copy
+import math
+import time
+from itertools import pairwise
+
+import matplotlib
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch.utils.data import Dataset
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
+
+from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
+from hf_ddistill.cli.quickstart_teacher import last_whole_checkpoint
+from hf_ddistill.convert import to_block_diffusion
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402 (after the choice of what it draws on)
+
+CONTEXT = 256
+ALPHABET = "abcdefghijklmnopqrstuvwxyz 0,.;:?'-$\n"  # every digit is read as 0
+END, PAD = "</s>", "<pad>"
+
+
+def character_tokenizer():
+    """One token a character of lower-case English; what is not in `ALPHABET` is left out."""
+    vocab = {token: i for i, token in enumerate([PAD, END, *ALPHABET])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=PAD))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Replace("’", "'"),
+            normalizers.Replace(Regex("[—–‑]"), "-"),
+            normalizers.Replace(Regex("[0-9]"), "0"),
+            normalizers.Replace(Regex(f"[^{ALPHABET.replace('-', '')}-]"), ""),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def read_corpus(file, tokenizer, share=0.05):
+    """Token ids of a text, for training and held out: the last documents, at least `share` of it.
+
+    Documents are separated by an empty line; each ends with the end token.
+    """
+    documents = [text.strip() for text in file.read_text(encoding="utf8").split("\n\n")]
+    ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in documents if text]
+    sizes = torch.tensor([len(document) for document in ids])
+    first = int((sizes.cumsum(0) <= (1 - share) * sizes.sum()).sum())
+    if first == 0:
+        raise ValueError(
+            f"{file} has {len(ids)} documents separated by empty lines; there must be some to "
+            "learn from before the one that is held out."
+        )
+    return tuple(
+        torch.tensor([token for document in part for token in document])
+        for part in (ids[:first], ids[first:])
+    )
+
+
+class Windows(Dataset):
+    """Stretches of `length` tokens, one every `stride`; with labels for a causal LM."""
+
+    def __init__(self, tokens, length=CONTEXT, stride=64):
+        self.rows = tokens.unfold(0, length, stride)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return {"input_ids": self.rows[index], "labels": self.rows[index]}
+
+
+def settings(args, steps, **more):
+    """What all trainings share."""
+    return {
+        "max_steps": steps,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": min(100, steps // 10),
+        "adam_beta2": 0.98,
+        "logging_steps": max(1, min(50, steps // 4)),
+        "save_steps": max(1, min(500, steps // 4)),
+        "save_total_limit": 1,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": args.bf16,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": args.seed,
+        **more,
+    }
+
+
+def train_language_model(args, tokenizer, train, held_out):
+    """A Llama of 1.8 million parameters on the characters; trained once, resumed where it broke."""
+    folder = args.output / "teacher"
+    if (folder / "model.safetensors").exists():
+        return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(args.seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=args.hidden_size,
+            num_hidden_layers=args.layers,
+            num_attention_heads=args.hidden_size // 64,
+            num_key_value_heads=args.hidden_size // 64,
+            intermediate_size=args.hidden_size * 8 // 3,
+            max_position_embeddings=CONTEXT,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    trainer = Trainer(
+        model,
+        TrainingArguments(
+            str(folder),
+            **settings(args, args.teacher_steps, learning_rate=2e-3, weight_decay=0.05),
+            per_device_train_batch_size=8,
+            per_device_eval_batch_size=16,
+            prediction_loss_only=True,
+        ),
+        train_dataset=Windows(train),
+        eval_dataset=Windows(held_out, stride=CONTEXT),
+        processing_class=tokenizer,
+    )
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    nats = trainer.evaluate()["eval_loss"]
+    trainer.save_model()
+    print(
+        f"language model: {model.num_parameters() / 1e6:.2f}M parameters, {nats:.4f} nats "
+        f"({nats / math.log(2):.4f} bits) per held-out character, "
+        f"{time.monotonic() - started:.0f} s in this run",
+        flush=True,
+    )
+    (folder / "held_out_nats.txt").write_text(f"{nats:.6f}\n")
+    return model, tokenizer
+
+
+#: What each run is: its objective, the data (prompts to decode behind, the language model's outputs,
+#: or the corpus), and the model that it starts from. Those that start from OPDLM have its student
+#: as their teacher too, where they take a diffusion model.
+RUNS = {
+    "opdlm": ({"type": "opdlm"}, "prompts", "converted"),
+    "opdlm_random_masks": ({"type": "opdlm", "states": "random"}, "prompts", "converted"),
+    "fine_tuning": ({"type": "bd3lm"}, "outputs", "converted"),
+    "corpus": ({"type": "bd3lm"}, "corpus", "converted"),
+    "opdlm_longer": ({"type": "opdlm"}, "prompts", "opdlm"),
+    "fine_tuning_longer": ({"type": "bd3lm"}, "outputs", "fine_tuning"),
+    "causal_law_matching": ({"type": "causal_law_matching"}, "prompts", "opdlm"),
+    "dparallel": ({"type": "dparallel", "every_block": True}, "prompts", "opdlm"),
+    "cdlm": ({"type": "cdlm", "full_teacher": False}, "prompts", "opdlm"),
+    "pseudo_trajectory": ({"type": "pseudo_trajectory"}, "prompts", "opdlm"),
+    "t3d": ({"type": "t3d"}, "prompts", "opdlm"),
+}
+OF_THE_LANGUAGE_MODEL = {"opdlm", "causal_law_matching", "bd3lm"}  # objectives that it teaches
+
+
+def converted(model, tokenizer, block_size):
+    """The language model's weights as a block-diffusion model, untrained."""
+    return to_block_diffusion(model, tokenizer, block_size=block_size)
+
+
+def outputs(args, model, train):
+    """What the language model writes behind prompts of the corpus: a row for each of all steps."""
+    file = args.output / "outputs.pt"
+    if file.exists():
+        return torch.load(file)
+    torch.manual_seed(args.seed + 2)
+    starts = torch.randint(len(train) - args.prompt_length, (args.steps * args.batch_size,))
+    prompts = train.unfold(0, args.prompt_length, 1)[starts]
+    rows = [ar_decode(model, part, args.new_tokens, 1.0) for part in prompts.split(256)]
+    torch.save(torch.cat(rows), file)
+    return torch.cat(rows)
+
+
+def ar_decode(model, prompts, new, temperature):
+    """`new` tokens behind each prompt, by transformers' own generation (and global generator)."""
+    heat = {"do_sample": True, "temperature": temperature, "top_k": 0}
+    model.generation_config.eos_token_id = None  # all rows have one length
+    return model.generate(
+        prompts,
+        attention_mask=torch.ones_like(prompts),
+        max_new_tokens=new,
+        **(heat if temperature else {"do_sample": False}),
+    )
+
+
+def training_data(args, kind, model, train):
+    """Rows of the corpus, prompts from it, or the language model's outputs."""
+    length = args.prompt_length + (args.new_tokens if kind == "corpus" else 0)
+    if kind == "outputs":
+        rows = outputs(args, model, train)
+        return Windows(rows.flatten(), rows.shape[1], rows.shape[1])
+    return Windows(train, length)
+
+
+def distilled(args, name, model, tokenizer, train, block_size):
+    """The student of a run; trained once, resumed where it broke."""
+    objective, kind, start = RUNS[name]
+    if args.divergence and objective["type"] == "opdlm":
+        objective, name = {**objective, "divergence": args.divergence}, f"{name}_{args.divergence}"
+    folder = args.output / f"{name}_{block_size}"
+    if (folder / "model.safetensors").exists():
+        return AutoModelForMaskedLM.from_pretrained(folder)
+    if start == "converted":
+        student, tokenizer = converted(model, tokenizer, block_size)
+    else:
+        student = distilled(args, start, model, tokenizer, train, block_size)
+        tokenizer = AutoTokenizer.from_pretrained(args.output / f"{start}_{block_size}")
+    diffusion_teacher = objective["type"] not in OF_THE_LANGUAGE_MODEL
+    trainer = DiscreteDistillationTrainer(
+        model=student,
+        teacher=copy.deepcopy(student) if diffusion_teacher else model,
+        objective=objective,
+        args=DiscreteDistillationConfig(
+            str(folder),
+            **settings(args, args.steps, learning_rate=args.learning_rate, weight_decay=0.0),
+            per_device_train_batch_size=args.batch_size,
+            ema_decay=0.0,
+            prompt_length=args.prompt_length,
+            rollout_tokens=args.new_tokens,
+            rollout_updates=args.rollout_updates,
+        ),
+        train_dataset=training_data(args, kind, model, train),
+        processing_class=tokenizer,
+    )
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    trainer.save_model()
+    print(f"{folder.name}: {time.monotonic() - started:.0f} s in this run", flush=True)
+    return AutoModelForMaskedLM.from_pretrained(folder)
+
+
+def ar_nll_at(rows, entropy):
+    """The language model's nll at the temperature at which its n-grams have this entropy.
+
+    Between the two measured temperatures around it, linear; None outside of all.
+    """
+    known = sorted(
+        (row["ngram_entropy"], row["nll"])
+        for row in rows
+        if row["model"] == "language model" and row["task"] == "completion"
+    )
+    for (low, below), (high, above) in pairwise(known):
+        if low <= entropy <= high:
+            return below + (above - below) * (entropy - low) / (high - low)
+    return None
+
+
+def curves(rows, panel, kind, metric, groups):
+    """Threshold rules as lines, static ones as single crosses; one colour for each group."""
+    for number, (label, members) in enumerate(groups.items()):
+        colour = plt.cm.tab10(number % 10)
+        for rule, style in (("threshold", "o-"), ("static", "x:")):
+            points = sorted(
+                (row["tokens_per_call"], row[metric])
+                for row in members
+                if row["rule"].startswith(rule)
+                and (row["task"], row["temperature"]) == kind
+                and row.get(metric) is not None
+            )
+            if points:
+                told = label if rule == "threshold" else None
+                panel.plot(*zip(*points, strict=True), style, color=colour, label=told, ms=4)
+    for row in rows:
+        if row["model"] == "language model" and (row["task"], row["temperature"]) == kind:
+            panel.axhline(row.get(metric, 0.0), color="black", lw=0.8, ls="--")
+
+
+def plot(rows, block_size, file):
+    """Quality against tokens per call: by objective at one block size, by block size for OPDLM."""
+    students = [row for row in rows if row["model"] != "language model"]
+    names = dict.fromkeys(row["model"] for row in students if row["block_size"] == block_size)
+    by_model = {
+        name: [r for r in students if r["model"] == name and r["block_size"] == block_size]
+        for name in names
+    }
+    by_block = {
+        f"opdlm, blocks of {size}": [
+            r for r in students if r["model"] == "opdlm" and r["block_size"] == size
+        ]
+        for size in sorted({row["block_size"] for row in students})
+    }
+    kinds = {
+        "nll beyond the LM's at the same entropy": (("completion", 1.0), "excess_nll"),
+        "share of words completed": (("word", 0.0), "accuracy"),
+        "share of passages copied": (("copy", 0.0), "accuracy"),
+    }
+    figure, panels = plt.subplots(2, 3, figsize=(15, 9), layout="constrained")
+    for line, groups in zip(panels, (by_model, by_block), strict=True):
+        for panel, (title, (kind, metric)) in zip(line, kinds.items(), strict=True):
+            curves(rows, panel, kind, metric, groups)
+            panel.set(title=title, xlabel="tokens per call")
+        line[0].legend(fontsize=8)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

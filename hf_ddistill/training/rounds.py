@@ -1,0 +1,38 @@
+"""Rounds of distillation: the student becomes the teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_ddistill.models import unwrapped
+
+
+def same_weights(model: nn.Module, teacher: object) -> bool:
+    """Whether the teacher is a model that could take on the other's weights."""
+    if not isinstance(teacher, nn.Module):
+        return False
+    of_model, of_teacher = (unwrapped(network).state_dict() for network in (model, teacher))
+    shapes = {name: weight.shape for name, weight in of_model.items()}
+    return shapes == {name: weight.shape for name, weight in of_teacher.items()}
+
+
+class Rounds(TrainerCallback):
+    """Refreshes the teacher when a round ends, before a checkpoint of that step is written."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Refresh if this step was the last of its round, and not the last of all."""
+        trainer = self.trainer
+        if trainer.round_at(state.global_step) > trainer.round_at(state.global_step - 1):
+            trainer.refresh_teacher()

@@ -1,0 +1,112 @@
+"""A block-diffusion network that is a table, in every reading of `BlockDiffusionLM`; and decodings.
+
+What a position sees, the *view*, is a state with masks for all that it does not: the table of exact
+conditionals is at once the teacher with full attention and Bayes' answer of every block size.
+"""
+
+from __future__ import annotations
+
+import torch
+from enumeration import digits
+
+from hf_ddistill.couplings import TrainingStep, Trajectory
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.linalg import categorical
+from hf_ddistill.parameterizations import Denoiser, Subs
+from hf_ddistill.processes import Absorbing
+from hf_ddistill.schedules import LogLinear
+from hf_ddistill.shapes import LOG_ZERO
+from hf_ddistill.unmasking import Draft
+
+MASKS = Diffusion(Absorbing(3), LogLinear(1e-9))
+
+
+class Views(torch.nn.Module):
+    """Free logits (K ** L, L, K) of each view; remembers the readings that it was called in."""
+
+    def __init__(self, logits, block_size):
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits.clone())
+        self.block_size, self.calls = block_size, []
+
+    def forward(self, x, t, *, at=None, clean_ids=None, block_size=None):
+        size, length = block_size or self.block_size, x.shape[1]
+        self.calls.append({"x": x, "at": at, "clean": clean_ids, "block_size": size})
+        powers = 3 ** torch.arange(length - 1, -1, -1)
+        parts = []
+        for start in range(0, length, size):
+            view = x.clone() if clean_ids is None else clean_ids.clone()
+            view[:, start : start + size] = x[:, start : start + size]
+            view[:, start + size :] = 2
+            rows = self.logits[(view * powers).sum(1), start : start + size]
+            parts.append(rows)
+        out = torch.cat(parts, 1)
+        return out if at is None else out[at]
+
+    def denoiser(self):
+        return Denoiser(self, MASKS, Subs())
+
+
+def exact_views(block_size):
+    """The table of the standard problem's conditionals, and the problem."""
+    problem = digits(MASKS)
+    return Views(problem.conditional(0.5).log().clamp_min(LOG_ZERO), block_size), problem
+
+
+def random_views(length, block_size, seed=0):
+    logits = torch.randn(3**length, length, 3, generator=torch.Generator().manual_seed(seed))
+    return Views(logits.double(), block_size)
+
+
+def drawn_from(problem, rows, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return problem.clean[torch.multinomial(problem.law, rows, True, generator=generator)]
+
+
+def random_order(shape, block_size, seed, given=0):
+    """One token a call, in a random order of each block; the first `given` tokens were given."""
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    rounds = noise.unflatten(1, (-1, block_size)).argsort(-1).argsort(-1).flatten(1)
+    rounds[:, :given] = -1
+    return Trajectory(rounds, block_size)
+
+
+def step_of(x_0, student, teacher, seed=0, **more):
+    generator = torch.Generator().manual_seed(seed)
+    peers = {"teacher": teacher.denoiser()}
+    return TrainingStep(x_0, MASKS, student.denoiser(), peers, generator=generator, **more)
+
+
+def deviations(objective, student, steps):
+    """The largest |mean| / standard error of any entry of the gradient over steps."""
+    grads = []
+    for step in steps:
+        loss = objective(step)["student"]
+        grads.append(torch.autograd.grad(loss, student.logits)[0].flatten())
+    grads = torch.stack(grads)
+    error = grads.std(0) / len(grads) ** 0.5
+    moved = error > 1e-12
+    return float((grads.mean(0).abs() / error)[moved].max()) if moved.any() else 0.0
+
+
+@torch.no_grad()
+def decode(network, rule, rows, length, calls=None, seed=0, greedy=False):
+    """Sequences, their trajectory, and the calls of each row."""
+    generator = torch.Generator().manual_seed(seed)
+    size = network.block_size
+    x = torch.full((rows, length), 2)
+    rounds, total = torch.full_like(x, -1), torch.zeros(rows)
+    for start in range(0, length, size):
+        block = slice(start, start + size)
+        number = 0
+        while bool((x[:, block] == 2).any()):
+            log_p = network.denoiser()(x, 1.0).log_conditional[:, block]
+            open_ = x[:, block] == 2
+            tokens = log_p.argmax(-1) if greedy else categorical(log_p.exp(), generator)
+            draft = Draft(log_p, log_p, tokens, open_, number, calls or size, None, 0.0, generator)
+            stays = rule(draft)
+            total += open_.any(1)
+            x[:, block] = torch.where(stays, tokens, x[:, block])
+            rounds[:, block] = rounds[:, block].masked_fill(stays, number)
+            number += 1
+    return x, Trajectory(rounds, size), total
