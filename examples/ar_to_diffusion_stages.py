@@ -1,11 +1,9 @@
-"""Corpus, language model, students and plot of `benchmark_ar_to_diffusion.py`."""
+"""Corpus, language model and students of `benchmark_ar_to_diffusion.py`."""
 
 import copy
 import math
 import time
-from itertools import pairwise
 
-import matplotlib
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch.utils.data import Dataset
@@ -23,9 +21,6 @@ from transformers import (
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.cli.quickstart_teacher import last_whole_checkpoint
 from hf_ddistill.convert import to_block_diffusion
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 (after the choice of what it draws on)
 
 CONTEXT = 256
 ALPHABET = "abcdefghijklmnopqrstuvwxyz 0,.;:?'-$\n"  # every digit is read as 0
@@ -152,15 +147,17 @@ def train_language_model(args, tokenizer, train, held_out):
         flush=True,
     )
     (folder / "held_out_nats.txt").write_text(f"{nats:.6f}\n")
-    return model, tokenizer
+    # The trained object would compute in bfloat16 for good.
+    return AutoModelForCausalLM.from_pretrained(folder), tokenizer
 
 
-#: What each run is: its objective, the data (prompts to decode behind, the language model's outputs,
-#: or the corpus), and the model that it starts from. Those that start from OPDLM have its student
-#: as their teacher too, where they take a diffusion model.
+#: What each run is: its objective; its data, prompts to decode behind, the language model's outputs
+#: or the corpus; the model that it starts from. Where a diffusion model is the teacher, it is a
+#: copy of the one that the run starts from.
 RUNS = {
     "opdlm": ({"type": "opdlm"}, "prompts", "converted"),
     "opdlm_random_masks": ({"type": "opdlm", "states": "random"}, "prompts", "converted"),
+    "opdlm_shifted": ({"type": "opdlm"}, "prompts", "shifted"),
     "fine_tuning": ({"type": "bd3lm"}, "outputs", "converted"),
     "corpus": ({"type": "bd3lm"}, "corpus", "converted"),
     "opdlm_longer": ({"type": "opdlm"}, "prompts", "opdlm"),
@@ -174,18 +171,19 @@ RUNS = {
 OF_THE_LANGUAGE_MODEL = {"opdlm", "causal_law_matching", "bd3lm"}  # objectives that it teaches
 
 
-def converted(model, tokenizer, block_size):
+def converted(model, tokenizer, block_size, shift_logits=False):
     """The language model's weights as a block-diffusion model, untrained."""
-    return to_block_diffusion(model, tokenizer, block_size=block_size)
+    return to_block_diffusion(model, tokenizer, block_size=block_size, shift_logits=shift_logits)
 
 
 def outputs(args, model, train):
-    """What the language model writes behind prompts of the corpus: a row for each of all steps."""
+    """What the language model writes behind prompts of the corpus: as many as OPDLM's rollouts."""
     file = args.output / "outputs.pt"
     if file.exists():
         return torch.load(file)
     torch.manual_seed(args.seed + 2)
-    starts = torch.randint(len(train) - args.prompt_length, (args.steps * args.batch_size,))
+    count = -(-args.steps * args.batch_size // args.rollout_updates)
+    starts = torch.randint(len(train) - args.prompt_length, (count,))
     prompts = train.unfold(0, args.prompt_length, 1)[starts]
     rows = [ar_decode(model, part, args.new_tokens, 1.0) for part in prompts.split(256)]
     torch.save(torch.cat(rows), file)
@@ -221,8 +219,8 @@ def distilled(args, name, model, tokenizer, train, block_size):
     folder = args.output / f"{name}_{block_size}"
     if (folder / "model.safetensors").exists():
         return AutoModelForMaskedLM.from_pretrained(folder)
-    if start == "converted":
-        student, tokenizer = converted(model, tokenizer, block_size)
+    if start in ("converted", "shifted"):
+        student, tokenizer = converted(model, tokenizer, block_size, start == "shifted")
     else:
         student = distilled(args, start, model, tokenizer, train, block_size)
         tokenizer = AutoTokenizer.from_pretrained(args.output / f"{start}_{block_size}")
@@ -248,68 +246,3 @@ def distilled(args, name, model, tokenizer, train, block_size):
     trainer.save_model()
     print(f"{folder.name}: {time.monotonic() - started:.0f} s in this run", flush=True)
     return AutoModelForMaskedLM.from_pretrained(folder)
-
-
-def ar_nll_at(rows, entropy):
-    """The language model's nll at the temperature at which its n-grams have this entropy.
-
-    Between the two measured temperatures around it, linear; None outside of all.
-    """
-    known = sorted(
-        (row["ngram_entropy"], row["nll"])
-        for row in rows
-        if row["model"] == "language model" and row["task"] == "completion"
-    )
-    for (low, below), (high, above) in pairwise(known):
-        if low <= entropy <= high:
-            return below + (above - below) * (entropy - low) / (high - low)
-    return None
-
-
-def curves(rows, panel, kind, metric, groups):
-    """Threshold rules as lines, static ones as single crosses; one colour for each group."""
-    for number, (label, members) in enumerate(groups.items()):
-        colour = plt.cm.tab10(number % 10)
-        for rule, style in (("threshold", "o-"), ("static", "x:")):
-            points = sorted(
-                (row["tokens_per_call"], row[metric])
-                for row in members
-                if row["rule"].startswith(rule)
-                and (row["task"], row["temperature"]) == kind
-                and row.get(metric) is not None
-            )
-            if points:
-                told = label if rule == "threshold" else None
-                panel.plot(*zip(*points, strict=True), style, color=colour, label=told, ms=4)
-    for row in rows:
-        if row["model"] == "language model" and (row["task"], row["temperature"]) == kind:
-            panel.axhline(row.get(metric, 0.0), color="black", lw=0.8, ls="--")
-
-
-def plot(rows, block_size, file):
-    """Quality against tokens per call: by objective at one block size, by block size for OPDLM."""
-    students = [row for row in rows if row["model"] != "language model"]
-    names = dict.fromkeys(row["model"] for row in students if row["block_size"] == block_size)
-    by_model = {
-        name: [r for r in students if r["model"] == name and r["block_size"] == block_size]
-        for name in names
-    }
-    by_block = {
-        f"opdlm, blocks of {size}": [
-            r for r in students if r["model"] == "opdlm" and r["block_size"] == size
-        ]
-        for size in sorted({row["block_size"] for row in students})
-    }
-    kinds = {
-        "nll beyond the LM's at the same entropy": (("completion", 1.0), "excess_nll"),
-        "share of words completed": (("word", 0.0), "accuracy"),
-        "share of passages copied": (("copy", 0.0), "accuracy"),
-    }
-    figure, panels = plt.subplots(2, 3, figsize=(15, 9), layout="constrained")
-    for line, groups in zip(panels, (by_model, by_block), strict=True):
-        for panel, (title, (kind, metric)) in zip(line, kinds.items(), strict=True):
-            curves(rows, panel, kind, metric, groups)
-            panel.set(title=title, xlabel="tokens per call")
-        line[0].legend(fontsize=8)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)

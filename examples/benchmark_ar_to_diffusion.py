@@ -10,28 +10,18 @@ Run again after an interruption it goes on where it stopped: what FOLDER has is 
 """
 
 import argparse
-import json
-import time
 from pathlib import Path
 
 import torch
+from ar_to_diffusion_figures import Figures, plot
 from ar_to_diffusion_stages import (
     RUNS,
     ar_decode,
-    ar_nll_at,
     character_tokenizer,
     converted,
     distilled,
-    plot,
     read_corpus,
     train_language_model,
-)
-
-from hf_ddistill.evaluation.completions import (
-    CompletionJudge,
-    copy_cloze,
-    word_cloze,
-    words_of,
 )
 
 TINY = "we meet again to speak of the state of the union. the nation is at peace with all nations. "
@@ -49,10 +39,11 @@ def options():
     parser.add_argument("--hidden-size", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--rollout-updates", type=int, default=1, help="steps on each rollout")
-    parser.add_argument("--prompt-length", type=int, default=64)
+    parser.add_argument("--rollout-updates", type=int, default=4, help="steps on each rollout")
+    parser.add_argument("--prompt-length", type=int, default=32, help="in training")
+    parser.add_argument("--judged-prompt-length", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--samples", type=int, default=256, help="completions and cloze prompts")
     parser.add_argument("--planned", type=int, nargs="+", default=[1, 2, 4], help="tokens per call")
@@ -74,61 +65,6 @@ def options():
     elif args.text is None:
         parser.error("--text is needed (or --fast)")
     return args
-
-
-class Figures:
-    """The rows of `ar_to_diffusion.json`; one that is there is not measured again."""
-
-    def __init__(self, args, tokenizer, model, train, held_out):
-        self.args, self.tokenizer = args, tokenizer
-        self.file = args.output / "ar_to_diffusion.json"
-        self.rows = json.loads(self.file.read_text())["rows"] if self.file.exists() else []
-        words = frozenset(words_of(tokenizer.decode(train)))
-        self.judge = CompletionJudge(model, tokenizer, words)
-        generator = torch.Generator().manual_seed(args.seed)
-        starts = torch.randint(
-            len(held_out) - args.prompt_length, (args.samples,), generator=generator
-        )
-        prompts = held_out.unfold(0, args.prompt_length, 1)[starts]
-        drawn = args.samples, args.prompt_length
-        text = tokenizer.decode(held_out, skip_special_tokens=True)
-        self.tasks = {
-            "completion": prompts,
-            "word": word_cloze(text, tokenizer, *drawn, generator=generator),
-            "copy": copy_cloze(held_out, tokenizer, *drawn, generator=generator),
-        }
-
-    def lengths(self, task, block_size=1):
-        """New tokens: whole blocks that hold the answer."""
-        new = self.args.new_tokens if task == "completion" else self.args.prompt_length // 4
-        return max(new, block_size)
-
-    def add(self, task, decode, **about):
-        """Measure what `decode(prompts)` gives, unless there is a row about it."""
-        about = {**about, "task": task}
-        if any(about.items() <= row.items() for row in self.rows):
-            return
-        started, given = time.monotonic(), self.tasks[task]
-        prompts = given if task == "completion" else given.prompts
-        sequences, calls = decode(prompts)
-        new = sequences.shape[1] - prompts.shape[1]
-        row = {**about, "calls": calls, "tokens_per_call": new / calls}
-        row["seconds"] = time.monotonic() - started
-        if task == "completion":
-            row |= self.judge(sequences, new)
-            matched = ar_nll_at(self.rows, row["ngram_entropy"])
-            row["excess_nll"] = None if matched is None else row["nll"] - matched
-        else:
-            texts = self.tokenizer.batch_decode(sequences[:, prompts.shape[1] :])
-            row["accuracy"] = given.accuracy(texts)
-        self.rows.append(row)
-        print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-        self.write()
-
-    def write(self):
-        """All rows and the settings."""
-        told = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.args).items()}
-        self.file.write_text(json.dumps({"rows": self.rows, "setup": told}, indent=1) + "\n")
 
 
 def measure_language_model(figures, model):
@@ -180,6 +116,7 @@ def measure_student(figures, name, model, block_size):
                     steps_per_block=steps,
                     temperature=heat,
                     eos_token_id=[],
+                    use_cache=True,
                     return_dict_in_generate=True,
                     generator=torch.Generator().manual_seed(args.seed + 1),
                 )

@@ -14,6 +14,7 @@ from block_views import (
     random_order,
     random_views,
     step_of,
+    steps_of,
 )
 
 from hf_ddistill.couplings import TrainingStep, Trajectory
@@ -25,13 +26,6 @@ from hf_ddistill.processes import Uniform
 from hf_ddistill.unmasking import Threshold
 
 b, L = 3, 6
-
-
-def steps_of(problem, student, teacher, rows=512, count=40, decoded=False):
-    for seed in range(count):
-        x_0 = drawn_from(problem, rows, seed)
-        more = {"trajectory": random_order(x_0.shape, b, seed)} if decoded else {}
-        yield step_of(x_0, student, teacher, seed, **more)
 
 
 # ---------------------------------------------------------------------------- d2f
@@ -54,7 +48,7 @@ def test_forward_d2f_rests_at_the_mean_of_what_is_hidden_and_the_paper_s_does_no
     for divergence, rests in (("forward_kl", True), ("reverse_kl", False)):
         objective = D2F(block_size=b, divergence=divergence)
         found = deviations(objective, student, steps_of(problem, student, teacher))
-        assert found < 5.5 if rests else found > 7, (divergence, found)
+        assert found < 4.5 if rests else found > 7, (divergence, found)
 
 
 def test_d2f_student_sees_noisy_blocks_and_the_teacher_all_of_them():
@@ -109,7 +103,7 @@ def test_hints_teach_nothing_where_the_data_are_the_same():
     teacher, problem = exact_views(L)
     student = Views(teacher.logits.data, L)
     objective = D2F(block_size=L, teacher_sees=0.5)
-    assert deviations(objective, student, steps_of(problem, student, teacher)) < 5.5
+    assert deviations(objective, student, steps_of(problem, student, teacher)) < 4.5
 
 
 @pytest.mark.parametrize("cls", [D2F, CDLM])
@@ -176,149 +170,6 @@ def test_dparallel_reaches_the_same_quality_in_fewer_calls():
     assert found["student"][1] > found["teacher"][1] - 0.05, found
 
 
-# ---------------------------------------------------------------------------- cdlm
-
-
-def test_cdlm_rests_at_the_exact_student():
-    """Each of its terms does: later predictions have the earlier one for their mean."""
-    teacher, problem = exact_views(b)
-    student = Views(teacher.logits.data, b)
-    for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
-        objective = CDLM(*weights, teacher_calls=2)
-        steps = steps_of(problem, student, teacher, decoded=True)
-        found = deviations(objective, student, steps)
-        assert found < 5.5, (weights, found)
-        wrong = random_views(L, b)
-        steps = steps_of(problem, wrong, teacher, count=10, decoded=True)
-        assert deviations(objective, wrong, steps) > 10
-
-
-def test_consistency_alone_is_content_with_a_student_that_looks_at_nothing():
-    """Why the paper's ablation collapses."""
-    teacher, problem = exact_views(b)
-    blind = Views(torch.randn(1, L, 3).double().expand(3**L, L, 3), b)
-    (step,) = steps_of(problem, blind, teacher, count=1, decoded=True)
-    assert CDLM(0.0, 1.0, 0.0)(step)["student"].abs() < 1e-12
-    (step,) = steps_of(problem, blind, teacher, count=1, decoded=True)
-    assert CDLM(1.0, 0.0, 0.0)(step)["student"] > 0.1
-
-
-def test_cdlm_asks_the_teacher_at_the_call_that_decided_a_token():
-    teacher, problem = exact_views(b)
-    student = Views(teacher.logits.data, b)
-    (step,) = steps_of(problem, student, teacher, count=1, decoded=True)
-    CDLM()(step)
-    state, y = teacher.calls[0], student.calls[0]
-    rounds, at = step.trajectory.rounds, state["at"]
-    assert (at.sum(1) == 1).all(), "one token a call here"
-    now = rounds[at][:, None]
-    active = at.unflatten(1, (2, b)).any(-1).repeat_interleave(b, 1)
-    assert ((state["x"] == 2) == (rounds >= now))[active].all()
-    more = (y["x"] == 2) | (state["x"] != 2)
-    assert more.all(), "y is not behind the state that the teacher is asked at"
-    assert state["block_size"] == L and y["block_size"] == b and y["clean"] is None
-
-
-# ---------------------------------------------------------------------------- pseudo trajectory
-
-
-@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
-def test_states_of_a_window_are_those_of_the_teacher_s_decoding(progress):
-    teacher, problem = exact_views(b)
-    x_0 = drawn_from(problem, 300, 0)
-    trajectory = random_order(x_0.shape, b, 0)
-    step = step_of(x_0, teacher, teacher, trajectory=trajectory, progress=progress)
-    PseudoTrajectory(noise=(0.0, 1.0), window=(b, b))(step)
-    (call,) = teacher.calls
-    count = max(1, -(-b * progress // 1))
-    assert (call["at"].sum(1) == count).all()
-    active = call["at"].unflatten(1, (2, b)).any(-1).repeat_interleave(b, 1)
-    assert (call["at"] == (active & (trajectory.rounds >= b - count))).all()
-    behind = active.long().flip(1).cumsum(1).flip(1) == 0
-    expected = call["at"] | (behind & ~active)
-    assert ((call["x"] == 2) == expected).all()
-
-
-def test_windows_grow_count_from_the_prompt_and_skip_what_was_given():
-    teacher, problem = exact_views(L)
-    x_0 = drawn_from(problem, 300, 0)
-    trajectory = random_order(x_0.shape, L, 0, given=1)
-    sizes = {}
-    for progress in (0.0, 1.0):
-        step = step_of(x_0, teacher, teacher, trajectory=trajectory, progress=progress)
-        PseudoTrajectory(noise=(1.0, 1.0), window=(2, 4))(step)
-        asked = teacher.calls[-1]["at"]
-        assert not asked[:, 0].any()
-        sizes[progress] = set(asked.sum(1).tolist())
-    assert sizes == {0.0: {2, 1}, 1.0: {4, 1}}
-
-
-# ---------------------------------------------------------------------------- t3d
-
-
-def masked_means(student, x_t, y, where):
-    log_p = student.denoiser()(x_t, 1.0, clean_ids=y[0]).log_conditional
-    each = log_p.gather(-1, y[1][..., None])[..., 0] * where
-    return each.sum(1) / where.sum(1)
-
-
-def test_gradient_of_t3d_at_the_reference_raises_real_and_lowers_few_step_tokens():
-    teacher, problem = exact_views(b)
-    student = Views(teacher.logits.data, b)
-    x_0 = drawn_from(problem, 200, 0)
-    step = step_of(x_0, student, teacher, trajectory=random_order(x_0.shape, b, 0))
-    loss = T3D(path=0.0, mask_ratios=(0.67,))(step)["student"]
-    (grad,) = torch.autograd.grad(loss, student.logits)
-    call = teacher.calls[0]
-    log_ref = teacher.denoiser()(call["x"], 1.0, clean_ids=x_0).log_conditional
-    fake = torch.where(call["at"], log_ref.argmax(-1), x_0)
-    assert 0.1 < (fake != x_0)[call["at"]].double().mean() < 0.9
-    real, few = (masked_means(student, call["x"], (x_0, y), call["at"]) for y in (x_0, fake))
-    expected = (-0.1 / 2 * real + 0.5 * 0.1 / 2 * few).mean()
-    (expected,) = torch.autograd.grad(expected, student.logits)
-    assert torch.allclose(grad, expected, atol=1e-12) and expected.abs().max() > 1e-5
-
-
-def test_t3d_parts_the_two_kinds_of_tokens():
-    teacher, problem = exact_views(b)
-    student = Views(teacher.logits.data.clamp_min(-12), b)
-    optimizer = torch.optim.Adam([student.logits], lr=0.05)
-    for step in steps_of(problem, student, teacher, rows=256, count=30, decoded=True):
-        optimizer.zero_grad()
-        T3D(path=0.0, beta=1.0)(step)["student"].backward()
-        optimizer.step()
-    assert step.record["gap_real"] > 0.05 and step.record["gap_fake"] < -0.05, step.record
-
-
-@pytest.mark.parametrize("order", ["first", "last", "random"])
-def test_t3d_masks_a_share_of_each_block_in_its_order(order):
-    teacher, problem = exact_views(b)
-    x_0 = drawn_from(problem, 100, 0)
-    trajectory = random_order(x_0.shape, b, 0)
-    T3D(mask_ratios=(0.67,), order=order)(step_of(x_0, teacher, teacher, trajectory=trajectory))
-    at = teacher.calls[0]["at"]
-    assert (at.unflatten(1, (2, b)).sum(-1) == 2).all()
-    decided = {"first": trajectory.rounds < 2, "last": trajectory.rounds >= 1}
-    assert (at == decided[order]).all() if order in decided else (at != decided["last"]).any()
-
-
-def test_path_of_t3d_counts_early_tokens_at_every_later_step():
-    teacher, problem = exact_views(b)
-    x_0 = drawn_from(problem, 50, 0)
-    trajectory = random_order(x_0.shape, b, 0)
-    losses = [
-        T3D(path=path, mask_ratios=(1.0,), tokens_a_step=1)(
-            step_of(x_0, teacher, teacher, trajectory=trajectory)
-        )["student"]
-        for path in (1.0, 0.0)
-    ]
-    masks = torch.full_like(x_0, 2)
-    log_p = teacher.denoiser()(masks, 1.0, clean_ids=x_0).log_conditional
-    each = -log_p.gather(-1, x_0[..., None])[..., 0]
-    steps = [each[trajectory.rounds <= r].mean() for r in range(b)]
-    assert torch.isclose(losses[0] - losses[1], sum(steps) / b)
-
-
 # ---------------------------------------------------------------------------- all of them
 
 FAMILY = [D2F(block_size=b), DParallel(block_size=b), CDLM(), PseudoTrajectory(), T3D()]
@@ -365,11 +216,14 @@ def test_step_without_a_trajectory_is_refused(objective):
         objective(step_of(drawn_from(problem, 4, 0), teacher, teacher))
 
 
-@pytest.mark.parametrize("objective", [D2F(), DParallel()], ids=lambda o: o.id)
+@pytest.mark.parametrize(
+    "objective", [D2F(), DParallel(block_size=4), CDLM(block_size=4)], ids=lambda o: o.id
+)
 def test_blocks_that_do_not_divide_the_length_are_refused(objective):
     teacher, problem = exact_views(b)
     with pytest.raises(ValueError, match="do not divide a length of 6"):
-        objective(step_of(drawn_from(problem, 4, 0), teacher, teacher))
+        x_0 = drawn_from(problem, 4, 0)
+        objective(step_of(x_0, teacher, teacher, trajectory=random_order(x_0.shape, b, 0)))
 
 
 def test_process_without_masks_is_refused():

@@ -127,11 +127,39 @@ def check_hints(sees: float, limit: float | None) -> None:
         raise ValueError(f"teacher_limit must be at least 0 nats (or None), got {limit}.")
 
 
-def decoded(step: TrainingStep, name: str) -> Trajectory:
-    """How x_0 came about, for an objective that cannot do without it."""
+def decoded(step: TrainingStep, name: str, block_size: int | None = None) -> Trajectory:
+    """How x_0 came about, for an objective that cannot do without it.
+
+    Args:
+        step: with a trajectory.
+        name: of the objective.
+        block_size: of the student, where it is not that of the decoding: the order within each of
+            its blocks is then kept, one token a call.
+
+    Raises:
+        ValueError: if there is no trajectory, or blocks do not divide its length.
+    """
     if step.trajectory is None:
         raise ValueError(
             f"Objective {name!r} looks at how its tokens were decoded, and the step has no "
             "trajectory; train it through a trainer that decodes, or set TrainingStep.trajectory."
         )
-    return step.trajectory
+    path = step.trajectory
+    if block_size in (None, path.block_size):
+        return path
+    divided(step, block_size)
+    # The order over all blocks, since a block of the student may reach over several.
+    place = torch.arange(path.rounds.shape[1], device=path.rounds.device) // path.block_size
+    when = path.rounds + place * path.block_size
+    ranks = ranks_in_blocks(when.masked_fill(~path.drawn, -1), block_size)
+    return Trajectory(ranks.masked_fill(~path.drawn, -1), block_size)
+
+
+def ranks_in_blocks(when: Tensor, block_size: int) -> Tensor:
+    """(B, L) int64, the place of each token in its block by `when` (B, L); ties go to the left.
+
+    Tokens with a negative `when` were given and come last.
+    """
+    blocks = when.unflatten(1, (-1, block_size)).double()
+    late = blocks.masked_fill(blocks < 0, torch.inf)
+    return late.argsort(dim=-1, stable=True).argsort(-1).flatten(1)

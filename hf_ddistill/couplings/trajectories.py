@@ -24,6 +24,9 @@ class Trajectory:
         rounds: (B, L) int64, number of the call within its block, from 0, that decided a token;
             -1 for a token that was given (a prompt) or does not count (padding, after the end).
         block_size: tokens in each block; block i holds the positions i b to i b + b - 1.
+
+    Raises:
+        ValueError: if blocks do not divide the length, or no token of any row was decided.
     """
 
     rounds: Tensor
@@ -34,6 +37,10 @@ class Trajectory:
             raise ValueError(
                 f"Blocks of {self.block_size} tokens do not divide a length of "
                 f"{self.rounds.shape[1]}."
+            )
+        if not bool(self.drawn.any()):
+            raise ValueError(
+                "A rollout is empty: none of its tokens was decoded, all are given or padding."
             )
 
     @property

@@ -72,22 +72,18 @@ def distinct(tokens: Tokens, n: int) -> float:
 
 
 def known_words(texts: Iterable[str], vocabulary: frozenset[str] | set[str]) -> float:
-    """The share of words that occur in a vocabulary; what the ends of a text may cut is left out.
+    """The share of words that occur in a vocabulary, 0 if there are no words; what the ends of a text
+    may cut is left out.
 
     Args:
         texts: completions, which may begin and stop in the middle of a word.
         vocabulary: words in lower case, of the corpus that the model learned from.
-
-    Raises:
-        ValueError: if no text has a whole word.
     """
     words = []
     for text in texts:
         whole = [m for m in WORD.finditer(text.lower()) if m.start() > 0 and m.end() < len(text)]
         words += [match.group() for match in whole]
-    if not words:
-        raise ValueError("Got completions without one whole word; draw longer ones.")
-    return sum(word in vocabulary for word in words) / len(words)
+    return sum(word in vocabulary for word in words) / max(len(words), 1)
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ class CompletionJudge:
             the n-grams of all), all in nats; `distinct` (of n-grams), `known_words`, in [0, 1].
 
         Raises:
-            ValueError: unless 1 <= drawn < L, and as `token_nll`, `distinct` and `known_words`.
+            ValueError: unless 1 <= drawn < L, and as `token_nll` and `distinct`.
         """
         if not 1 <= drawn < sequences.shape[1]:
             raise ValueError(

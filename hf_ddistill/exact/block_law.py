@@ -22,7 +22,7 @@ from hf_ddistill.shapes import LOG_ZERO, Tokens
 from hf_ddistill.unmasking import Draft, Static, Unmasking
 
 #: The most states of one block, with its prefixes, that a law is computed on.
-MAX_BLOCK_STATES = 2**18
+MAX_BLOCK_STATES = 2**17
 #: Rows of one network call.
 ROWS = 2**13
 
@@ -113,6 +113,16 @@ def block_law(decoder: BlockDecoder) -> BlockLaw:
         law, more = _written(decoder, start, law)
         calls += more
     return BlockLaw(law, calls)
+
+
+class Memoryless(Draft):
+    """A draft that cannot tell of the call before."""
+
+    def __getattribute__(self, name: str) -> object:
+        """`before` is refused: how a state came about is not part of it."""
+        if name == "before" and "generator" in object.__getattribute__(self, "__dict__"):
+            raise ValueError("it looks at the call before, which is no part of a block's state.")
+        return object.__getattribute__(self, name)
 
 
 @torch.no_grad()
@@ -256,7 +266,9 @@ def _picks(
     masked[:, list(open_)] = True
     progress = (start + b - len(open_)) / decoder.length
     # No generators: a rule that draws is told that it has none.
-    draft = Draft(raw, raw, drawn, masked, call, decoder.planned, None, progress, [])
+    draft = (Memoryless if call else Draft)(
+        raw, raw, drawn, masked, call, decoder.planned, None, progress, []
+    )
     try:
         return decoder.unmasking(draft)
     except ValueError as error:

@@ -49,18 +49,31 @@ class CausalTable(nn.Module):
         ]
 
     def forward(
-        self, x: Tokens, t: Tensor, *, at: Tensor | None = None, causal: bool = True, **_: Any
+        self,
+        x: Tokens,
+        t: Tensor,
+        *,
+        at: Tensor | None = None,
+        causal: bool = True,
+        clean_ids: Tokens | None = None,
+        block_size: int = 1,
+        **_: Any,
     ) -> Tensor:
-        """log p(x^i = k | x^1 .. x^(i-1)), (B, n, K) or (N, K)."""
+        """log p(x^i = k | x^1 .. x^(i-1)), (B, n, K) or (N, K); with `clean_ids` the blocks before
+        that of i are read there."""
         if not causal:
             raise ValueError("A causal table has one reading; call it with causal=True.")
-        places = torch.searchsorted(self.tokens, x.clamp_max(int(self.tokens[-1])))
+        source = x if clean_ids is None else clean_ids
         out = torch.full((*x.shape, self.diffusion.vocab_size), LOG_ZERO, dtype=torch.float64)
         for i in range(x.shape[1]):
-            number = sequence_numbers(places[:, :i], len(self.tokens))
-            log_p = self.tables[i][number].log().clamp_min(LOG_ZERO)
-            out[:, i, self.tokens] = log_p
+            start = i // block_size * block_size
+            before = self._places(torch.cat([source[:, :start], x[:, start:i]], 1))
+            log_p = self.tables[i][sequence_numbers(before, len(self.tokens))].log()
+            out[:, i, self.tokens] = log_p.clamp_min(LOG_ZERO)
         return out if at is None else out[at]
+
+    def _places(self, x: Tokens) -> Tensor:
+        return torch.searchsorted(self.tokens, x.clamp_max(int(self.tokens[-1])))
 
 
 class BlockTable(nn.Module):

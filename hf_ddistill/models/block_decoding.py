@@ -2,7 +2,9 @@
 tokens is masked, keys and values of finished blocks kept.
 
 The first call of a block also reads the block before, now finished, into the cache: a block costs
-no call beyond those that decide its tokens.
+no call beyond those that decide its tokens. With `Pipelining` several blocks of a row are in work;
+a row whose blocks lie farther right than those of the slowest row waits, and what it decides does
+not depend on that.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 from transformers.generation import BaseStreamer
 
 from hf_ddistill.linalg import categorical
+from hf_ddistill.models.block_processing import changes, normalised
 from hf_ddistill.models.block_prompts import Decoded, Prompts
+from hf_ddistill.models.block_reading import CACHES, BlockReader
+from hf_ddistill.models.pipelined_decoding import Pipelining
 from hf_ddistill.shapes import LOG_ZERO, Generators
 from hf_ddistill.sharpening import sharpened
 from hf_ddistill.unmasking import Draft, Threshold, Unmasking
@@ -28,14 +32,17 @@ class DecodingPlan:
     """How blocks are decoded.
 
     Args:
-        block_size: tokens in a block.
+        block_size: tokens in a block of the attention.
         unmasking: which drawn tokens of a call stay.
         steps_per_block: calls that a rule with a plan has for a block; None for one token a call.
         temperature: of the draws; 0 takes the likeliest token.
         top_k: of the draws; None for all.
         top_p: of the draws.
-        use_cache: keep keys and values of finished blocks; the tokens are the same without.
+        cache: of keys and values, see `BlockReader`.
         eos: tokens that end a row with their block.
+        sub_block_size: tokens in a block that is decoded, where that is a part of one of the
+            attention's; None for all of it.
+        pipelining: blocks at the same time.
     """
 
     block_size: int
@@ -44,14 +51,21 @@ class DecodingPlan:
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float = 1.0
-    use_cache: bool = True
+    cache: str = "finished"
     eos: tuple[int, ...] = ()
+    sub_block_size: int | None = None
+    pipelining: Pipelining = Pipelining()
 
     def __post_init__(self) -> None:
-        for name, least in (("block_size", 1), ("steps_per_block", 1), ("temperature", 0)):
+        least = {"block_size": 1, "sub_block_size": 1, "steps_per_block": 1, "temperature": 0}
+        for name, smallest in least.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}.")
+            if value is not None and value < smallest:
+                raise ValueError(f"{name} must be at least {smallest}, got {value}.")
+        if self.cache not in CACHES:
+            raise ValueError(f"Unknown cache {self.cache!r}; there are: {', '.join(CACHES)}.")
+        if self.cache == "dual" and self.pipelining.max_blocks > 1:
+            raise ValueError("A dual cache serves one block at a time, got max_active_blocks > 1.")
 
 
 def decode(
@@ -60,117 +74,192 @@ def decode(
     new: int,
     plan: DecodingPlan,
     generator: Generators = None,
+    *,
     streamer: BaseStreamer | None = None,
+    processors: Any = None,  # noqa: ANN401 (one or many)
 ) -> Decoded:
     """Decode `new` tokens behind each prompt, and what is missing to whole blocks.
+
+    Args:
+        model: whose tokens are decoded.
+        prompts: what they are decoded behind.
+        new: how many.
+        plan: how.
+        generator: of the draws; one, or one for each row.
+        streamer: gets what is decided of a single row.
+        processors: change the logits, see `changes`.
 
     Raises:
         ValueError: if prompt and new tokens do not fit into the model's window.
     """
-    work = _Work(model, prompts.room(new), plan, generator)
+    work = _Work(model, prompts, new, plan, generator, processors)
     window = model.config.max_position_embeddings
     longest = int(work.real.sum(1).max())
     if window is not None and longest > window:
         raise ValueError(
             f"Prompt and new tokens make {longest} positions in whole blocks of "
-            f"{plan.block_size}, and the model reads {window}; shorten the prompt or "
+            f"{prompts.block_size}, and the model reads {window}; shorten the prompt or "
             "max_new_tokens."
         )
     if streamer is not None:
-        streamer.put(prompts.sources[0].cpu())
-    for start in range(prompts.start, work.ids.shape[1], plan.block_size):
-        block = slice(start, start + plan.block_size)
-        while bool(work.open[:, block].any()):
-            work.call(block)
-            if streamer is not None and hasattr(streamer, "put_draft"):
-                streamer.put_draft(work.ids[:, block].cpu())
-        work.finish(block)
+        source, came = prompts.sources
+        streamer.put(source[0][came[0]][None].cpu())
+    shown = work.finish()
+    while shown < work.blocks:
+        work.call()
+        finished = work.finish()
         if streamer is not None:
-            streamer.put(work.ids[0, block][work.rounds[0, block] >= 0].cpu())
-        if bool(work.ended.all()):
-            break
+            _show(streamer, work, shown, finished)
+        shown = finished
     if streamer is not None:
         streamer.end()
     return Decoded(work.ids, work.rounds, work.real, work.calls)
 
 
+def _show(streamer: BaseStreamer, work: _Work, shown: int, finished: int) -> None:
+    """Give a streamer the blocks of the only row that were finished, or how those in work look."""
+    wanted, size = work.wanted[0], work.size
+    if finished > shown:
+        done = slice(work.start + shown * size, work.start + finished * size)
+        drawn = wanted[done] & (work.rounds[0, done] >= 0)
+        streamer.put(work.ids[0, done][drawn].cpu())
+    elif hasattr(streamer, "put_draft"):
+        part = slice(work.start + shown * size, work.stop)
+        streamer.put_draft(work.ids[0, part][wanted[part]].cpu())
+
+
 class _Work:
-    """The state of a decoding."""
+    """The state of a decoding: blocks of `size` columns from `start` on."""
 
     def __init__(
-        self, model: Any, prompts: Prompts, plan: DecodingPlan, generator: Generators
+        self,
+        model: Any,
+        prompts: Prompts,
+        new: int,
+        plan: DecodingPlan,
+        generator: Generators,
+        processors: Any,
     ) -> None:
-        self.model, self.plan, self.generator = model, plan, generator
-        self.ids, self.real, self.mask = prompts.ids.clone(), prompts.real, prompts.fill
-        self.open = self.real & ~prompts.given
-        self.open[:, : prompts.start] = False
+        self.plan, self.generator, self.start = plan, generator, prompts.start
+        self.size = plan.sub_block_size or plan.block_size
+        canvas = prompts.room(new, self.size)
+        self.ids, self.real, self.mask = canvas.ids.clone(), canvas.real, prompts.fill
+        rows, device = len(self.ids), self.ids.device
         self.rounds = torch.full_like(self.ids, -1)
-        self.calls = torch.zeros(len(self.ids), dtype=torch.int64, device=self.ids.device)
-        self.ended = torch.zeros_like(self.calls, dtype=torch.bool)
-        self.asked = int(self.open.sum(1).max())
-        self.cache = DynamicCache() if plan.use_cache else None
-        self.number, self.before = 0, None
+        open_ = self.real & ~canvas.given
+        open_[:, : self.start] = False
+        self.wanted = torch.zeros_like(open_).scatter(1, prompts.asked(new), True)
+        # Views: (B, blocks, size).
+        self.tokens, self.numbers, self.open = (
+            x[:, self.start :].unflatten(1, (-1, self.size)) for x in (self.ids, self.rounds, open_)
+        )
+        self.blocks = self.open.shape[1]
+        self.asked = self.open.sum(2)
+        self.called = torch.zeros_like(self.asked)
+        self.calls = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.head = torch.zeros_like(self.calls)
+        self.stop = self.start
+        self.reader = BlockReader(model, self.real, plan.block_size, plan.cache)
+        self.changes = changes(processors, self.reader)
+        self.progress = torch.zeros(rows, device=device)
+        self.before: dict[int, Tensor] = {}
 
-    def call(self, block: slice) -> None:
-        """One network call, and the tokens that it decides in a block."""
-        plan = self.plan
-        raw = self._look(block)
-        rows = self.open[:, block].any(1).nonzero()[:, 0]
-        log_p = sharpened(raw[rows], plan.temperature, plan.top_k, plan.top_p)
+    def call(self) -> None:
+        """One network call, and the tokens that it decides in the blocks in work."""
+        pipe, first = self.plan.pipelining, int(self.head.min())
+        share = 1 - self.open.sum(2) / self.asked.clamp_min(1)
+        active, last = pipe.active(share, self.head), first + pipe.max_blocks
+        active &= ~active[:, last:].any(1, keepdim=True)
+        rows, blocks = active.nonzero(as_tuple=True)
+        last = int(blocks.max()) + 1
+        self.stop = self.start + last * self.size
+        raw = self._look(self.start + first * self.size, self.stop)
+        raw = raw.unflatten(1, (-1, self.size))
+        self.progress = 1 - self.open.sum((1, 2)) / self.asked.sum(1).clamp_min(1)
+        called, sure = self.called[rows, blocks], pipe.activated(share)[rows, blocks]
+        for number in called.unique().tolist():
+            for forced in (True, False):
+                where = (called == number) & (sure == forced)
+                if bool(where.any()):
+                    self._decide(raw, (rows[where], blocks[where]), first, number, forced)
+        self.calls[rows.unique()] += 1
+        self.called[rows, blocks] += 1
+        self._remember(raw, active, first)
+
+    def finish(self) -> int:
+        """End the blocks that have no masks left, and the rows that drew an end token in one:
+        nothing behind it counts. Returns how many blocks are finished in all rows."""
+        eos = torch.tensor(self.plan.eos, dtype=torch.int64, device=self.ids.device)
+        for block in range(int(self.head.min()), self.blocks):
+            if block > int(self.head.max()):
+                break
+            rows = ((self.head == block) & ~self.open[:, block].any(1)).nonzero()[:, 0]
+            self.head[rows] += 1
+            numbers = self.numbers[rows, block]
+            ends = torch.isin(self.tokens[rows, block], eos) & (numbers >= 0)
+            behind = ends.long().cumsum(1) - ends.long() > 0
+            self.numbers[rows, block] = numbers.masked_fill(behind, -1)
+            over = rows[ends.any(1)]
+            self.open[over, block + 1 :] = False
+            self.numbers[over, block + 1 :] = -1
+        return int(self.head.min())
+
+    def _decide(
+        self, raw: Tensor, where: tuple[Tensor, Tensor], first: int, number: int, forced: bool
+    ) -> None:
+        """Decide tokens in some blocks of some rows, all called as often before.
+
+        Args:
+            raw: (B, blocks from `first` on, size, K), log p.
+            where: row and number of each block.
+            first: block that `raw` starts with.
+            number: of calls before this one.
+            forced: whether at least one token is decided.
+        """
+        plan, (rows, blocks) = self.plan, where
+        raw = raw[rows, blocks - first]
+        log_p = sharpened(raw, plan.temperature, plan.top_k, plan.top_p)
         chosen = self._generators(rows)
         tokens = categorical(log_p.exp(), chosen) if plan.temperature else log_p.argmax(-1)
+        before = None
+        if number:
+            pairs = zip(rows.tolist(), blocks.tolist(), strict=True)
+            before = torch.stack([self.before[block][row] for row, block in pairs])
         draft = Draft(
             log_p,
-            raw[rows],
+            raw,
             tokens,
-            self.open[rows, block],
-            self.number,
-            plan.steps_per_block or plan.block_size,
-            None if self.before is None else self.before[rows],
-            1 - float(self.open.sum()) / max(self.asked * len(self.ids), 1),
+            self.open[rows, blocks],
+            number,
+            plan.steps_per_block or self.size,
+            before,
+            self.progress[rows],
             chosen,
         )
-        stays = plan.unmasking(draft)
-        ids, rounds = self.ids[rows, block], self.rounds[rows, block]
-        self.ids[rows, block] = torch.where(stays, tokens, ids)
-        self.rounds[rows, block] = rounds.masked_fill(stays, self.number)
-        self.open[rows, block] = draft.masked & ~stays
-        self.calls[rows] += 1
-        self.number, self.before = self.number + 1, raw
+        if forced:
+            stays = plan.unmasking(draft)
+        else:
+            stays = Threshold(plan.pipelining.confidence).pick(draft) & draft.masked
+        self.tokens[rows, blocks] = torch.where(stays, tokens, self.tokens[rows, blocks])
+        self.numbers[rows, blocks] = self.numbers[rows, blocks].masked_fill(stays, number)
+        self.open[rows, blocks] = draft.masked & ~stays
 
-    def finish(self, block: slice) -> None:
-        """End the rows that drew an end token in the block: nothing behind it counts."""
-        self.number, self.before = 0, None
-        drawn = self.rounds[:, block] >= 0
-        ends = torch.isin(self.ids[:, block], torch.tensor(self.plan.eos, device=self.ids.device))
-        ends = ends & drawn
-        behind = ends.long().cumsum(1) - ends.long() > 0
-        self.rounds[:, block] = self.rounds[:, block].masked_fill(behind, -1)
-        self.ended |= ends.any(1)
-        self.open[self.ended, block.stop :] = False
+    def _remember(self, raw: Tensor, active: Tensor, first: int) -> None:
+        """Keep what was said of each block when it was last decided on."""
+        kept = {block: said for block, said in self.before.items() if block >= first}
+        for block in range(first, first + raw.shape[1]):
+            said, old, now = raw[:, block - first], kept.get(block), active[:, block]
+            if old is not None and not bool(now.all()):
+                said = torch.where(now[:, None, None], said, old)
+            kept[block] = said
+        self.before = kept
 
-    def _look(self, block: slice) -> Tensor:
-        """log p (B, b, K) of the tokens of a block."""
-        # A shifted head reads a block's first token at the end of the block before.
-        kept = max(block.start - int(self.model.config.shift_logits), 0)
-        cached = 0 if self.cache is None else self.cache.get_seq_length()
-        columns = torch.arange(block.stop, device=self.ids.device)
-        where = torch.zeros_like(self.ids[:, cached : block.stop], dtype=torch.bool)
-        where[:, block.start - cached :] = True
-        logits = self.model(
-            input_ids=self.ids[:, cached : block.stop],
-            attention_mask=self.real[:, : block.stop],
-            at=where,
-            block_size=self.plan.block_size,
-            columns=columns,
-            past_key_values=self.cache,
-        ).logits
-        if self.cache is not None:
-            self.cache.crop(kept - block.stop)
-        logits = logits.float().unflatten(0, where.shape[:1] + (-1,))
-        return logits.index_fill(
-            -1, torch.tensor([self.mask], device=logits.device), LOG_ZERO
-        ).log_softmax(-1)
+    def _look(self, start: int, stop: int) -> Tensor:
+        """log p (B, stop - start, K) of the tokens in a range of columns."""
+        logits = self.reader(self.ids, start, stop)
+        for change in self.changes:
+            logits = change(self.ids, start, stop, logits)
+        return normalised(logits, self.mask, LOG_ZERO)
 
     def _generators(self, rows: Tensor) -> Generators:
         if isinstance(self.generator, Sequence):

@@ -2,7 +2,8 @@
 
 The full blocks of all prompts end at the same column, with whole blocks of padding to their left;
 what does not fill a block starts the first one that is decoded. So every row's blocks stand in the
-same columns, and a row is decoded as if it were alone.
+same columns, and a row is decoded as if it were alone. Where the attention is full, blocks of one
+token let all prompts end at the same column.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Prompts:
 
     Args:
         ids: (B, C) int64, C a multiple of the block size.
-        real: (B, C) bool, False at padding on the left.
+        real: (B, C) bool, False at padding.
         given: (B, C) bool, the prompts' tokens.
         start: the column at which the blocks to be decoded start.
         sources: the prompts as they came, (B, P), and which of their tokens are real.
@@ -96,15 +97,23 @@ class Prompts:
         real = columns >= (start - full * block_size)[:, None]
         return cls(ids, real, given, start, (input_ids, came), block_size, fill)
 
-    def room(self, new: int) -> Prompts:
-        """The same with blocks of masks behind, so that each row has room for `new` tokens."""
-        rest = int((self.given[:, self.start :]).sum(1).max()) if self.ids.shape[1] else 0
-        width = self.start + -(-(rest + new) // self.block_size) * self.block_size
+    def rest(self) -> Tensor:
+        """(B,), how many tokens of each prompt stand in the blocks to be decoded."""
+        return self.sources[1].sum(1) % self.block_size
+
+    def room(self, new: int, size: int) -> Prompts:
+        """The same with masks behind: room for `new` tokens in whole blocks in each row, and
+        columns for whole pieces of `size` tokens in all; what a row does not need is padding."""
+        blocks = -(-(self.rest() + new) // self.block_size)
+        needed = int(blocks.max()) * self.block_size
+        width = self.start + -(-needed // size) * size
         more = width - self.ids.shape[1]
+        columns = torch.arange(width, device=self.ids.device)
+        own = columns < (self.start + blocks * self.block_size)[:, None]
         pad = torch.nn.functional.pad
         return Prompts(
             pad(self.ids, (0, more), value=self.fill),
-            pad(self.real, (0, more), value=True),
+            pad(self.real, (0, more), value=True) & own,
             pad(self.given, (0, more), value=False),
             self.start,
             self.sources,
@@ -112,11 +121,14 @@ class Prompts:
             self.fill,
         )
 
+    def asked(self, new: int) -> Tensor:
+        """(B, new), the columns of each row's new tokens."""
+        source = self.sources[0]
+        return self.start + self.rest()[:, None] + torch.arange(new, device=source.device)
+
     def undone(self, decoded: Decoded, new: int, pad: int) -> tuple[Tensor, Tensor]:
         """The sequences (B, P + new) with the prompts as they came, and their rounds."""
-        source, came = self.sources
-        rest = came.sum(1) % self.block_size
-        columns = self.start + rest[:, None] + torch.arange(new, device=source.device)
+        source, columns = self.sources[0], self.asked(new)
         rounds = decoded.rounds.gather(1, columns)
         tokens = decoded.ids.gather(1, columns).masked_fill(rounds < 0, pad)
         return torch.cat([source, tokens], 1), torch.cat([torch.full_like(source, -1), rounds], 1)

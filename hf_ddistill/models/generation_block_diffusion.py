@@ -14,8 +14,17 @@ from transformers.utils import ModelOutput
 
 from hf_ddistill.models.block_decoding import DecodingPlan, decode
 from hf_ddistill.models.block_prompts import Prompts
+from hf_ddistill.models.pipelined_decoding import Pipelining
 from hf_ddistill.shapes import Generators
 from hf_ddistill.unmasking import Unmasking
+
+_PIPELINING = {
+    "max_active_blocks": "max_blocks",
+    "block_add_threshold": "add",
+    "block_activate_threshold": "activate",
+    "early_threshold": "confidence",
+}
+_OWN = ("unmasking", "steps_per_block", "block_size", "sub_block_size", "dual_cache", *_PIPELINING)
 
 
 class BlockDiffusionGenerationConfig(GenerationConfig):
@@ -28,18 +37,24 @@ class BlockDiffusionGenerationConfig(GenerationConfig):
             (`hf-ddistill list`); "threshold" if not given.
         steps_per_block (`int`, *optional*): calls that a "static" rule plans for a block; as many
             as tokens if not given.
-        block_size (`int`, *optional*): instead of the model's.
+        block_size (`int`, *optional*): instead of the model's, the attention's with it.
+        sub_block_size (`int`, *optional*): tokens in a block that is decoded, a part of one of the
+            attention's. A model of full attention decodes all new tokens as one block if it is not
+            given, and block by block ("semi-autoregressive") if it is.
+        max_active_blocks, block_add_threshold, block_activate_threshold, early_threshold: blocks
+            that are decoded at the same time, see `Pipelining`.
         do_sample (`bool`, *optional*): draw tokens; else take the likeliest. If not given, tokens
             are drawn where a temperature above 0 is given.
         temperature, top_k, top_p: of the draws.
-        use_cache (`bool`): keep keys and values of finished blocks.
+        use_cache (`bool`): keep keys and values of finished blocks; the tokens are the same.
+        dual_cache (`bool`): keep, while a block is decoded, keys and values of what lies on both
+            sides of it: an approximation, for attention that reaches beyond the block.
         eos_token_id (`int` or `list[int]`): a row ends with the block in which it draws one.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        self.unmasking = kwargs.pop("unmasking", None)
-        self.steps_per_block = kwargs.pop("steps_per_block", None)
-        self.block_size = kwargs.pop("block_size", None)
+        for name in _OWN:
+            setattr(self, name, kwargs.pop(name, None))
         super().__init__(**kwargs)
 
 
@@ -76,6 +91,7 @@ class BlockDiffusionGenerationMixin:
         generation_config: GenerationConfig | None = None,
         streamer: BaseStreamer | None = None,
         *,
+        logits_processor: Any = None,
         generator: Generators = None,
         **kwargs: Any,
     ) -> Tensor | BlockDiffusionGenerationOutput:
@@ -89,6 +105,8 @@ class BlockDiffusionGenerationMixin:
                 not given.
             streamer (`BaseStreamer`, *optional*): gets finished blocks by `put`, and the states in
                 between by `put_draft` if it has one; one row only.
+            logits_processor (`LogitsProcessorList`, *optional*): change the logits of each call, as
+                if the token of each position were the next one; or `ProxySteering`.
             generator (`torch.Generator` or a list of them, *optional*): of the draws; with one for
                 each row, what a row draws does not depend on its batch.
             **kwargs: override entries of `generation_config`.
@@ -102,14 +120,16 @@ class BlockDiffusionGenerationMixin:
                 window of the model.
         """
         config = self._configured(generation_config, kwargs)
+        new = config.max_new_tokens
+        if new is None or new < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {new}.")
         plan = self.decoding_plan(config)
         prompts = self.prompts(input_ids, attention_mask, plan.block_size)
         if streamer is not None and prompts.rows != 1:
             raise ValueError(f"A streamer takes one row, got a batch of {prompts.rows}.")
-        new = config.max_new_tokens
-        if new is None or new < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {new}.")
-        decoded = decode(self, prompts, new, plan, generator, streamer)
+        decoded = decode(
+            self, prompts, new, plan, generator, streamer=streamer, processors=logits_processor
+        )
         pad = self.config.pad_token_id
         fallback = plan.eos[0] if plan.eos else 0
         sequences, rounds = prompts.undone(decoded, new, fallback if pad is None else pad)
@@ -130,7 +150,13 @@ class BlockDiffusionGenerationMixin:
         if input_ids is None:
             input_ids = torch.zeros((1, 0), dtype=torch.int64, device=self.device)
         fill = self.config.mask_token_id
-        return Prompts.laid_out(input_ids, attention_mask, block_size, fill)
+        layout = 1 if self._is_full(block_size) else block_size
+        return Prompts.laid_out(input_ids, attention_mask, layout, fill)
+
+    def _is_full(self, block_size: int) -> bool:
+        """Whether no two blocks of this size fit into the window: attention is full."""
+        window = self.config.max_position_embeddings
+        return window is not None and block_size >= window
 
     def decoding_plan(self, config: GenerationConfig) -> DecodingPlan:
         """The part of a generation config that decoding goes by."""
@@ -139,15 +165,28 @@ class BlockDiffusionGenerationMixin:
         eos = () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
         temperature = config.temperature
         sample = bool(temperature) if config.do_sample is None else config.do_sample
+        size, part = config.block_size or self.config.block_size, config.sub_block_size
+        if self._is_full(size):
+            part = part or config.max_new_tokens
+        elif part is not None and (part < 1 or size % part):
+            raise ValueError(f"sub_block_size={part} must divide the block of {size} tokens.")
+        if config.dual_cache and config.use_cache is False:
+            raise ValueError(
+                "dual_cache=True needs keys and values, and use_cache=False keeps none."
+            )
+        cache = "none" if config.use_cache is False else "dual" if config.dual_cache else "finished"
+        given = {key: getattr(config, name) for name, key in _PIPELINING.items()}
         return DecodingPlan(
-            block_size=config.block_size or self.config.block_size,
+            block_size=size,
             unmasking=Unmasking.from_config(config.unmasking or "threshold"),
             steps_per_block=config.steps_per_block,
             temperature=(1.0 if temperature is None else temperature) if sample else 0.0,
             top_k=config.top_k if sample else None,
             top_p=1.0 if config.top_p is None or not sample else config.top_p,
-            use_cache=config.use_cache is not False,
+            cache=cache,
             eos=eos,
+            sub_block_size=part,
+            pipelining=Pipelining(**{k: v for k, v in given.items() if v is not None}),
         )
 
     def _configured(

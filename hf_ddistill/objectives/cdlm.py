@@ -6,7 +6,7 @@ both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -42,6 +42,8 @@ class CDLM(Objective):
         distil, consistency, masked_lm: weights; the paper's (LLaDA: masked_lm=0.1).
         teacher_calls: calls between y and y* whose tokens are targets in one step, drawn at
             random (the paper stores hidden states of all); the mean is the same for any number.
+        block_size: of the student, where it is not that of the decoding: of a teacher with full
+            attention that decodes all as one block.
         full_teacher: the teacher has full attention, as in the paper; else the student's.
         teacher_sees, teacher_limit: a teacher that is shown more, as in `D2F`.
     """
@@ -50,6 +52,7 @@ class CDLM(Objective):
     consistency: float = 0.5
     masked_lm: float = 0.01
     teacher_calls: int = 1
+    block_size: int | None = None
     full_teacher: bool = True
     teacher_sees: float = 0.0
     teacher_limit: float | None = None
@@ -70,7 +73,8 @@ class CDLM(Objective):
         check_hints(self.teacher_sees, self.teacher_limit)
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        trajectory = decoded(step, self.id)
+        trajectory = decoded(step, self.id, self.block_size)
+        step = replace(step, trajectory=trajectory)
         size = trajectory.block_size
         active, later = active_block(trajectory.drawn, size, step.generator)
         number = trajectory.any_call(step.generator)

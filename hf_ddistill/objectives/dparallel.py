@@ -36,7 +36,8 @@ class DParallel(Objective):
         certainty: beta.
         temperature: T of the entropy, below 1: what is far from sure weighs more.
         mask_share: share of the block that is masked in the first state.
-        block_size: of data; what was decoded has that of its decoding. The paper's is 32.
+        block_size: of the states (the paper's is 32); that of the decoding if None, and all of a
+            row without one.
         every_block: one call with clean blocks before each noisy one trains all blocks at once.
             Only for block-causal students: one with full attention must see masks behind.
     """
@@ -44,7 +45,7 @@ class DParallel(Objective):
     certainty: float = 2.0
     temperature: float = 0.5
     mask_share: float = 0.5
-    block_size: int = 32
+    block_size: int | None = None
     every_block: bool = False
     id: ClassVar[str] = "dparallel"
     peers: ClassVar[tuple[str, ...]] = ("teacher",)
@@ -62,7 +63,8 @@ class DParallel(Objective):
             raise ValueError(f"mask_share must lie strictly in (0, 1), got {self.mask_share}.")
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        size = self.block_size if step.trajectory is None else step.trajectory.block_size
+        own = step.x_0.shape[1] if step.trajectory is None else step.trajectory.block_size
+        size = own if self.block_size is None else self.block_size
         divided(step, size)
         active, later = counted(step), torch.zeros_like(step.x_0, dtype=torch.bool)
         more = {"clean_ids": step.x_0, "block_size": size}

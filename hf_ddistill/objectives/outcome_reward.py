@@ -95,7 +95,7 @@ class OutcomeReward(Objective):
             weight = torch.ones_like(call, dtype=torch.float64)
             if self.calls is not None:
                 call = trajectory.any_call(step.generator)
-                weight = trajectory.calls / self.calls
+                weight = trajectory.calls.double() / self.calls
             gained, kl = self._call(step, call, trajectory.spread(weight))
             score = score + (advantages * gained).sum()
             distance = distance + kl

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from hf_ddistill.couplings import Local, TrainingStep, taken
-from hf_ddistill.couplings.block_states import all_noise, decoded, masked
+from hf_ddistill.couplings.block_states import all_noise, decoded, masked, ranks_in_blocks
 from hf_ddistill.linalg import categorical, uniform_noise
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import Scalar, Tokens, Where
@@ -77,7 +77,7 @@ class T3D(Objective):
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = decoded(step, self.id)
-        rank = _ranks(trajectory.rounds, trajectory.block_size)
+        rank = ranks_in_blocks(trajectory.rounds, trajectory.block_size)
         where = self._masks(step, rank)
         x_t = masked(step, where)
         more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
@@ -108,7 +108,7 @@ class T3D(Objective):
         ratio = ratios[categorical(weights / weights.sum(1, keepdim=True), step.generator)]
         if self.order == "random":
             noise = uniform_noise(rank.shape, step.generator, rank.device)
-            rank = _ranks(noise.masked_fill(~trajectory.drawn, -1.0), size)
+            rank = ranks_in_blocks(noise.masked_fill(~trajectory.drawn, -1.0), size)
         tokens = trajectory.drawn.unflatten(1, (-1, size)).sum(-1)
         count = (tokens * ratio[:, None]).floor().long()
         if self.order == "last":
@@ -124,14 +124,6 @@ class T3D(Objective):
             steps.append((losses * early).sum() / early.sum().clamp_min(1))
         steps.append(losses.sum() / max(len(losses), 1))
         return torch.stack(steps).mean()
-
-
-def _ranks(when: Tensor, block_size: int) -> Tensor:
-    """(B, L), the place of each token among the decided ones of its block, by `when`; tokens with a
-    negative `when` were given and have the last places."""
-    blocks = when.unflatten(1, (-1, block_size)).double()
-    late = blocks.masked_fill(blocks < 0, torch.inf)
-    return late.argsort(dim=-1, stable=True).argsort(-1).flatten(1)
 
 
 def _of_tokens(local: Local, y: Tokens) -> Tensor:

@@ -14,6 +14,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
 from hf_ddistill.pipelines.files import HUB_ARGUMENTS, fetched, flatten, tokenizer_in
 from hf_ddistill.pipelines.inputs import (
     Canvas,
@@ -158,9 +159,11 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("sequences",),
+        **generation: Any,
     ) -> DiscreteDiffusionPipelineOutput | tuple:
         """
-        Draw samples.
+        Draw samples; a `BlockDiffusionLM` decodes behind prompts unless `infill`, `length` or
+        `num_inference_steps` are given.
 
         Given tokens are held at every step, and the model sees them clean. That is exact for masks;
         for other processes it is an approximation, since the model was trained on noised ones.
@@ -189,6 +192,7 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
             callback_on_step_end (`Callable`, *optional*): called with `(pipeline, step, timestep,
                 tensors)`; `sequences` in the dictionary that it returns replaces the sample.
             callback_on_step_end_tensor_inputs (`Sequence[str]`): the tensors that it is given.
+            **generation: settings of `BlockDiffusionLM.generate`, such as `max_new_tokens`.
         """
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
@@ -196,6 +200,15 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
             output_type = "tokens" if self.tokenizer is None else "text"
         self.check_inputs(prompt, input_ids, infill, output_type)
         self._check_callback(callback_on_step_end_tensor_inputs)
+        others = {"infill": infill, "length": length, "num_inference_steps": num_inference_steps}
+        others |= {"class_labels": class_labels, "guidance_scale": guidance_scale or None}
+        others |= {"callback_on_step_end": callback_on_step_end}
+        if decodes_blocks(self.model, generation, others):
+            given = beginnings(input_ids) if prompt is None else self._encoded(prompt)
+            tokenizer = self.tokenizer if output_type == "text" else None
+            generation["generator"] = generator
+            output = decoded(self.model, tokenizer, given, batch_size, **generation)
+            return output if return_dict else output.to_tuple()
         config, device = unwrapped(self.model).config, self._execution_device
         denoiser = denoiser_on(self.model, self.scheduler.diffusion)
         network, diffusion = denoiser.network, denoiser.diffusion

@@ -19,16 +19,22 @@ class DiscreteDiffusionPipelineOutput(BaseOutput):
     Output of the pipeline.
 
     Args:
-        sequences (`torch.LongTensor` of shape `(batch_size, length)`): the samples.
+        sequences (`torch.LongTensor` of shape `(batch_size, length)`): the samples; those decoded
+            behind prompts are padded on the left, and on the right behind an end.
         texts (`list[str]`, *optional*): decoded, special tokens left out.
         images (`list[PIL.Image.Image]`, *optional*): as grey images.
-        num_network_calls (`int`): calls of the model that each sample took.
+        num_network_calls (`int`): calls of the model that each sample took, or the slowest one.
+        calls (`torch.LongTensor` of shape `(batch_size,)`, *optional*): the same for each sample,
+            where they differ: behind prompts.
+        tokens_per_call (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): with them.
     """
 
     sequences: torch.LongTensor
     texts: list[str] | None = None
     images: list[Image.Image] | None = None
     num_network_calls: int | None = None
+    calls: torch.LongTensor | None = None
+    tokens_per_call: torch.FloatTensor | None = None
 
 
 def to_images(sequences: Tokens, shape: Sequence[int], process: Process) -> list[Image.Image]:

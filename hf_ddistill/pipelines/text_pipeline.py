@@ -9,6 +9,8 @@ import torch
 from transformers import AutoModelForMaskedLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.pipelines.block_generation import AT_ONCE
 from hf_ddistill.pipelines.pipeline_discrete_diffusion import DiscreteDiffusionPipeline
 from hf_ddistill.schedulers import DiscreteSchedulerBase
 
@@ -16,6 +18,10 @@ TASK = "discrete-diffusion"
 _OF_SCHEDULER = ("temperature", "top_k", "top_p")
 _OF_CALL = ("input_ids", "infill", "length", "num_inference_steps", "class_labels")
 _OF_CALL += ("guidance_scale", "generator", "output_type")
+_OF_GENERATE = ("max_new_tokens", "unmasking", "steps_per_block", "block_size", "sub_block_size")
+_OF_GENERATE += ("max_active_blocks", "block_add_threshold", "block_activate_threshold")
+_OF_GENERATE += ("early_threshold", "do_sample", "use_cache", "dual_cache", "eos_token_id")
+_OF_GENERATE += ("generation_config", "logits_processor", "streamer", "attention_mask")
 
 
 class DiscreteDiffusionGenerationPipeline(Pipeline):
@@ -25,7 +31,9 @@ class DiscreteDiffusionGenerationPipeline(Pipeline):
     A call takes a prompt, a list of prompts or nothing, and the arguments of
     `DiscreteDiffusionPipeline`; also `temperature`, `top_k`, `top_p`, and a `scheduler` to be used
     instead of `AncestralScheduler`. It returns a list with a dictionary for each sample:
-    `generated_token_ids`, and `generated_text` or `generated_image`.
+    `generated_token_ids`, and `generated_text` or `generated_image`. A `BlockDiffusionLM` decodes
+    behind the prompts by its `generate`, whose settings it takes, and adds `calls` and
+    `tokens_per_call`.
 
     Example:
 
@@ -64,7 +72,7 @@ class DiscreteDiffusionGenerationPipeline(Pipeline):
     def _sanitize_parameters(
         self, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        known = (*_OF_CALL, *_OF_SCHEDULER, "scheduler")
+        known = (*_OF_CALL, *_OF_GENERATE, *_OF_SCHEDULER, "scheduler")
         unknown = sorted(set(kwargs) - set(known))
         if unknown:
             raise ValueError(
@@ -84,6 +92,9 @@ class DiscreteDiffusionGenerationPipeline(Pipeline):
     ) -> dict[str, Any]:
         pipe = DiscreteDiffusionPipeline.from_model(self.model, tokenizer=self.tokenizer)
         pipe.set_progress_bar_config(disable=True)
+        at_once = scheduler is not None or any(key in kwargs for key in AT_ONCE)
+        if isinstance(unwrapped(self.model), BlockDiffusionLM) and not at_once:
+            return pipe(**model_inputs, **kwargs)
         scheduler = pipe.scheduler if scheduler is None else scheduler
         settings = {key: kwargs.pop(key) for key in _OF_SCHEDULER if key in kwargs}
         pipe.scheduler = type(scheduler).from_config(scheduler.config, **settings)
@@ -93,6 +104,9 @@ class DiscreteDiffusionGenerationPipeline(Pipeline):
         """One dictionary for each sample."""
         samples: torch.Tensor = model_outputs["sequences"]
         rows = [{"generated_token_ids": ids} for ids in samples.tolist()]
+        for name in ("calls", "tokens_per_call"):
+            for row, value in zip(rows, model_outputs.get(name, torch.empty(0)), strict=False):
+                row[name] = value.item()
         for field, name in (("texts", "generated_text"), ("images", "generated_image")):
             for row, value in zip(rows, model_outputs.get(field) or (), strict=False):
                 row[name] = value

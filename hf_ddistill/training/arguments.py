@@ -89,7 +89,7 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
     auxiliary_warmup_steps: int = field(default=0, metadata={"help": "Steps that train it alone."})
     auxiliary_updates: int = field(default=1, metadata={"help": "For each one of the student."})
     rollout_tokens: int = field(default=64, metadata={"help": "New tokens of a rollout."})
-    rollout_min_tokens: int = field(default=0, metadata={"help": "Of the first rollouts."})
+    rollout_min_tokens: int = field(default=1, metadata={"help": "Of the first rollouts."})
     rollout_ramp_steps: int = field(default=0, metadata={"help": "From the least to the most."})
     rollout_updates: int = field(default=1, metadata={"help": "Steps on the same rollouts."})
     rollout_group: int = field(default=1, metadata={"help": "Rollouts behind each prompt."})
@@ -110,7 +110,7 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
         super().__post_init__()
 
     def _check_rollouts(self) -> None:
-        least = {"rollout_tokens": 1, "rollout_min_tokens": 0, "rollout_ramp_steps": 0}
+        least = {"rollout_tokens": 1, "rollout_min_tokens": 1, "rollout_ramp_steps": 0}
         least |= {"rollout_updates": 1, "rollout_group": 1, "rollout_temperature": 0}
         least |= {"rollout_steps_per_block": 1, "prompt_length": 0}
         for name, value in least.items():

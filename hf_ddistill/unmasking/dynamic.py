@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hf_ddistill.shapes import Where
-from hf_ddistill.unmasking.unmasking import Draft, Unmasking
+from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
 
 
 @dataclass(frozen=True)
 class Threshold(Unmasking):
-    """Every token whose probability is above a threshold, and the surest in any case.
+    """Every token whose probability is above a threshold, and in any case the surest, as many as
+    the planned calls make necessary: one, if there is a call for each token of a block.
+
+    With fewer calls for a block it is SDAR's "low_confidence_dynamic".
 
     Args:
         threshold: in [0, 1]; 0 decides all at once, 1 one token a call.
@@ -26,4 +29,6 @@ class Threshold(Unmasking):
             raise ValueError(f"threshold must lie in [0, 1], got {self.threshold}.")
 
     def pick(self, draft: Draft) -> Where:
-        return draft.confidence > self.threshold
+        left = max(draft.calls - draft.call, 1)
+        least = largest(draft.confidence, draft.masked, -(-draft.masked.sum(1) // left))
+        return (draft.confidence > self.threshold) | least

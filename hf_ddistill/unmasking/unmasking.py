@@ -28,7 +28,8 @@ class Draft:
         call: number of the call within the block, from 0.
         calls: calls that are planned for a block (`static` rules); n for one token a call.
         before: (B, n, K), `raw` of the call before in this block; None at its first.
-        progress: share of all tokens asked for that are decided, in [0, 1].
+        progress: share of all tokens asked for that are decided, in [0, 1]; one number, or one for
+            each row (B,).
         generator: for rules that draw.
     """
 
@@ -39,7 +40,7 @@ class Draft:
     call: int
     calls: int
     before: LogProbs | None = None
-    progress: float = 0.0
+    progress: float | Tensor = 0.0
     generator: Generators = None
 
     @property

@@ -1,0 +1,140 @@
+"""What changes the logits of a call before tokens are decided: transformers' processors, and other
+models that steer.
+
+B rows, C columns of a canvas, of which `start` to `stop` are asked for.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.models.block_reading import BlockReader
+
+#: (ids (B, C), start, stop, logits (B, stop - start, K)) -> logits
+Change = Callable[[Tensor, int, int, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ProxySteering:
+    """Logits steered by what tuning did to a smaller model:
+
+        logits + scale * (logits of the tuned small model - logits of the untuned one)
+
+    Given to `generate(logits_processor=)`. All three models read the same canvas, each with its
+    own keys and values kept, in the same blocks.
+
+    References:
+        Tuning Language Models by Proxy (2024), https://arxiv.org/abs/2401.08565
+
+    Args:
+        tuned: a `BlockDiffusionLM` with the steered model's tokens.
+        untuned: the same before it was tuned.
+        scale: 0 steers nothing.
+    """
+
+    tuned: Any
+    untuned: Any
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        sizes = [model.config.vocab_size for model in (self.tuned, self.untuned)]
+        masks = [model.config.mask_token_id for model in (self.tuned, self.untuned)]
+        if sizes[0] != sizes[1] or masks[0] != masks[1]:
+            raise ValueError(
+                "The tuned and the untuned model must share their tokens: they have vocab_size "
+                f"{sizes[0]} and {sizes[1]}, mask_token_id {masks[0]} and {masks[1]}."
+            )
+
+    def change(self, reader: BlockReader) -> Change:
+        """What is done to the logits of a reader.
+
+        Raises:
+            ValueError: if its model has other tokens.
+        """
+        theirs, ours = reader.model.config, self.tuned.config
+        for name in ("vocab_size", "mask_token_id"):
+            if getattr(theirs, name) != getattr(ours, name):
+                raise ValueError(
+                    f"The steered model has {name}={getattr(theirs, name)} and those that steer "
+                    f"it {getattr(ours, name)}: all three must share their tokens."
+                )
+        tuned, untuned = (
+            BlockReader(model.eval(), reader.real, reader.block_size, reader.cache)
+            for model in (self.tuned, self.untuned)
+        )
+
+        def steered(ids: Tensor, start: int, stop: int, logits: Tensor) -> Tensor:
+            return logits + self.scale * (tuned(ids, start, stop) - untuned(ids, start, stop))
+
+        return steered
+
+
+def changes(processors: Any, reader: BlockReader) -> list[Change]:  # noqa: ANN401 (one or many)
+    """The steps from a model's logits to those that tokens are drawn from.
+
+    Args:
+        processors: None, a processor, or a list of them (such as a `LogitsProcessorList`), each a
+            `ProxySteering` or a function of ids (rows, tokens) and scores (rows, K).
+        reader: of the model that is decoded.
+
+    Raises:
+        ValueError: for a processor that asks for more than ids and scores.
+    """
+    if processors is None:
+        return []
+    many = processors if isinstance(processors, Iterable) else [processors]
+    found = []
+    for processor in many:
+        if isinstance(processor, ProxySteering):
+            found.append(processor.change(reader))
+            continue
+        call = processor if inspect.isfunction(processor) else type(processor).__call__
+        needed = [
+            name
+            for name, value in inspect.signature(call).parameters.items()
+            if value.default is value.empty and value.kind is value.POSITIONAL_OR_KEYWORD
+        ]
+        needed = [name for name in needed if name != "self"]
+        if len(needed) != 2:
+            raise ValueError(
+                f"A logits processor is given ids and scores, and {type(processor).__name__} takes "
+                f"{', '.join(needed) or 'nothing'}."
+            )
+        found.append(partial(_by_column, processor, reader.real))
+    return found
+
+
+def _by_column(
+    processor: Callable[[Tensor, Tensor], Tensor],
+    real: Tensor,
+    ids: Tensor,
+    start: int,
+    stop: int,
+    logits: Tensor,
+) -> Tensor:
+    """Each column as if its token were the next one: a processor is given the tokens before it,
+    masks where they are not decided, without padding, so that no row depends on its batch."""
+    logits = logits.clone()
+    for column in range(start, stop):
+        lengths = real[:, :column].sum(1)
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero()[:, 0]
+            before = ids[rows, column - length : column]
+            logits[rows, column - start] = processor(before, logits[rows, column - start])
+    return logits
+
+
+def normalised(logits: Tensor, mask: int, least: float) -> Tensor:
+    """log p (..., K) without the mask token, nothing below `least`."""
+    index = torch.tensor([mask], device=logits.device)
+    return logits.index_fill(-1, index, least).log_softmax(-1).clamp_min(least)
+
+
+__all__ = ["Change", "ProxySteering", "changes", "normalised"]

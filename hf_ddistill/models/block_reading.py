@@ -1,0 +1,100 @@
+"""What a block-diffusion model says of some blocks of a canvas, with the keys and values that stay
+from call to call.
+
+A canvas has C columns; A is the block size of the attention, s is 1 where the head is shifted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+#: Caches: none; of finished blocks; of all columns but those in work.
+CACHES = ("none", "finished", "dual")
+
+
+@dataclass
+class BlockReader:
+    """Logits of a range of columns, call after call, from left to right.
+
+    "finished" keeps the keys and values of blocks that will not change: the logits are those of
+    "none". "dual" matters where the attention reaches beyond the range: all columns are computed
+    when a new range starts, and until it ends the keys and values of the columns on both sides of
+    it are taken from that call. That is an approximation, since what those columns hold depends on
+    the range, too.
+
+    References:
+        Fast-dLLM: Training-free Acceleration of Diffusion LLM by Enabling KV Cache and Parallel
+        Decoding (2025), https://arxiv.org/abs/2505.22618
+
+    Args:
+        model: a `BlockDiffusionLM`, perhaps wrapped.
+        real: (B, C) bool, False at padding.
+        block_size: A.
+        cache: one of "none", "finished", "dual".
+    """
+
+    model: Any
+    real: Tensor
+    block_size: int
+    cache: str = "finished"
+    _kept: DynamicCache = field(init=False)
+    _columns: Tensor = field(init=False)
+    _settled: int = field(init=False, default=0)
+    _range: tuple[int, int] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._kept = DynamicCache()
+        self._columns = torch.arange(0, device=self.real.device)
+
+    def __call__(self, ids: Tensor, start: int, stop: int) -> Tensor:
+        """Logits (B, stop - start, K), float32, of the canvas `ids` (B, C).
+
+        All blocks of the attention that end before `start` must be finished.
+        """
+        size, shift = self.block_size, int(self.model.config.shift_logits)
+        # A shifted head reads a block's first token at the end of the block before.
+        settled = max(start // size * size - shift, 0)
+        end = min(-(-stop // size) * size, ids.shape[1])
+        inside = max(start - shift, 0)
+        again = self.cache == "dual" and self._range == (start, stop)
+        if again:
+            queries = torch.arange(inside, stop, device=ids.device)
+        else:
+            self._keep(self._columns < self._settled)
+            queries = torch.arange(len(self._columns), end, device=ids.device)
+        logits = self._call(ids, queries, (start, stop), end)
+        if self.cache == "dual":
+            self._keep((self._columns < inside) | (self._columns >= stop))
+        else:
+            self._keep(self._columns < (settled if self.cache == "finished" else 0))
+        self._settled, self._range = settled if self.cache != "none" else 0, (start, stop)
+        return logits
+
+    def _call(self, ids: Tensor, queries: Tensor, wanted: tuple[int, int], end: int) -> Tensor:
+        at = ((queries >= wanted[0]) & (queries < wanted[1])).expand(len(ids), -1)
+        self._columns = torch.cat([self._columns, queries])
+        logits = self.model(
+            input_ids=ids[:, queries],
+            attention_mask=self.real[:, :end],
+            at=at,
+            block_size=self.block_size,
+            columns=self._columns,
+            past_key_values=None if self.cache == "none" else self._kept,
+        ).logits
+        return logits.float().unflatten(0, (len(ids), -1))
+
+    def _keep(self, kept: Tensor) -> None:
+        """Keep the keys and values of some of the columns, bool like `_columns`."""
+        if bool(kept.all()):
+            return
+        index = kept.nonzero()[:, 0]
+        if bool((index == torch.arange(len(index), device=index.device)).all()):
+            index = slice(len(index))  # a beginning: no copy
+        self._columns = self._columns[index]
+        for layer in self._kept.layers:
+            layer.keys, layer.values = layer.keys[..., index, :], layer.values[..., index, :]
