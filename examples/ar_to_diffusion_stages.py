@@ -227,7 +227,8 @@ def distilled(args, name, model, tokenizer, train, block_size):
     diffusion_teacher = objective["type"] not in OF_THE_LANGUAGE_MODEL
     trainer = DiscreteDistillationTrainer(
         model=student,
-        teacher=copy.deepcopy(student) if diffusion_teacher else model,
+        # A copy: the trainer freezes it, and wraps it to compute in bfloat16.
+        teacher=copy.deepcopy(student if diffusion_teacher else model),
         objective=objective,
         args=DiscreteDistillationConfig(
             str(folder),

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
-from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForMaskedLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training.model_card import CardFacts, write_card
@@ -20,15 +28,33 @@ def load_model(name: str) -> PreTrainedModel:
     Raises:
         ValueError: if there is none, in one sentence.
     """
+    path = _model_path(name)
+    try:
+        return AutoModelForMaskedLM.from_pretrained(path)
+    except OSError as error:
+        raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def is_causal_name(name: str) -> bool:
+    """Whether a folder or Hub id is that of a causal language model of transformers.
+
+    Raises:
+        ValueError: if there is no model.
+    """
+    path = _model_path(name)
+    try:
+        return type(AutoConfig.from_pretrained(path)) in MODEL_FOR_CAUSAL_LM_MAPPING
+    except OSError as error:
+        raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def _model_path(name: str) -> str:
     path = _existing(name)
     if path.is_file():
         raise ValueError(f"{name} is a file; a model is a folder or a Hub id.")
     if path.is_dir() and not (path / "config.json").exists():
         raise ValueError(f"The folder {name} holds no model: there is no config.json in it.")
-    try:
-        return AutoModelForMaskedLM.from_pretrained(name)
-    except OSError as error:
-        raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
+    return name
 
 
 def _existing(name: str) -> Path:
@@ -58,21 +84,38 @@ def save_pipeline(pipe: DiscreteDiffusionPipeline, folder: str | Path, facts: Ca
         folder: replaced if it is there.
         facts: what the card tells.
     """
+    with _draft(folder) as draft:
+        pipe.save_pretrained(draft)
+        write_card(draft, facts)
+    return Path(folder)
+
+
+def save_folder(
+    folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Path:
+    """Save a model with its tokenizer; the folder appears whole or not at all."""
+    with _draft(folder) as draft:
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+    return Path(folder)
+
+
+@contextlib.contextmanager
+def _draft(folder: str | Path) -> Iterator[Path]:
+    """A folder that takes the place of `folder` once all is written."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"The output {folder} is a file; give a folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        pipe.save_pretrained(draft)
-        write_card(draft, facts)
+        yield draft
         if folder.exists():
             shutil.rmtree(folder)
         os.chmod(draft, 0o755)
         draft.replace(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return folder
 
 
 def read_card(name: str) -> str:

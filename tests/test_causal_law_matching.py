@@ -33,7 +33,9 @@ def causal(p):
 def table(block_size, seed=5):
     """A student with free logits, far from the teacher."""
     found = block_table(law(seed), block_size, MASKS)
-    return BlockTable([logits.detach().clamp_min(-3.0) for logits in found.logits], block_size, MASKS)
+    return BlockTable(
+        [logits.detach().clamp_min(-3.0) for logits in found.logits], block_size, MASKS
+    )
 
 
 def step_of(decoder, rows, p=None, seed=7, **more):
@@ -142,9 +144,7 @@ def test_credit_is_what_a_token_can_still_change():
     values = torch.rand(2, 8, dtype=torch.float64)
     for row in range(2):
         for i in range(8):
-            by_hand = sum(
-                values[row, j] for j in range(8) if credit_by_hand(rounds[row], 4, i, j)
-            )
+            by_hand = sum(values[row, j] for j in range(8) if credit_by_hand(rounds[row], 4, i, j))
             assert float(caused(trajectory, values)[row, i]) == pytest.approx(float(by_hand))
 
 

@@ -198,15 +198,18 @@ def test_padding_and_prompts_are_no_targets_and_change_nothing(objective):
 
 
 @each_objective
-def test_batch_without_a_decoded_token_costs_nothing_and_is_no_nan(objective):
+def test_row_without_a_decoded_token_is_no_target_and_no_nan(objective):
     teacher, problem = exact_views(b)
     student = random_views(L, b)
     x_0 = drawn_from(problem, 4, 0)
-    nothing = torch.full_like(x_0, -1)
-    more = {"attend": nothing >= 0, "trajectory": Trajectory(nothing, b)}
+    rounds = torch.full_like(x_0, -1)
+    rounds[0, 4] = 0
+    more = {"attend": rounds >= 0, "trajectory": Trajectory(rounds, b)}
     loss = objective(step_of(x_0, student, teacher, **more))["student"]
     (grad,) = torch.autograd.grad(loss, student.logits)
-    assert loss.isfinite() and (grad == 0).all()
+    assert loss.isfinite() and grad.isfinite().all()
+    for call in student.calls + teacher.calls:
+        assert not call["at"][1:].any() and (call["x"][1:] == x_0[1:]).all()
 
 
 @pytest.mark.parametrize("objective", FAMILY[2:], ids=lambda o: o.id)

@@ -33,12 +33,12 @@ def trainer_of(objective, folder, block_size, lora, steps=3, **more):
     students = {"model": base, "peft_config": LORA} if lora else {"teacher": base}
     reward = more.pop("reward_function", None)
     settings = {"rollout_tokens": L - P, "rollout_temperature": 1.0, "learning_rate": 5e-3}
+    settings["per_device_train_batch_size"] = 4
     if isinstance(objective, D2F):
         settings["prompt_length"] = P
     args = DiscreteDistillationConfig(
         str(folder),
         max_steps=steps,
-        per_device_train_batch_size=4,
         use_cpu=True,
         report_to="none",
         disable_tqdm=True,
@@ -109,7 +109,7 @@ def test_reward_rises(tmp_path):
         OutcomeReward(8, kl=0.0),
         tmp_path,
         4,
-        True,
+        False,
         steps=40,
         reward_function=zeros,
         rollout_group=8,

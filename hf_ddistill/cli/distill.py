@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from peft import LoraConfig
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 
 from hf_ddistill.cli.common import (
     add_data,
@@ -15,8 +15,9 @@ from hf_ddistill.cli.common import (
     positive,
     without_labels,
 )
+from hf_ddistill.cli.resuming import train
 from hf_ddistill.cli.teacher import add_training, training_options
-from hf_ddistill.hub import load_model
+from hf_ddistill.hub import is_causal_name, load_model
 from hf_ddistill.models import as_denoiser, unwrapped
 from hf_ddistill.objectives import Objective
 from hf_ddistill.training import DiscreteDistillationConfig, DiscreteDistillationTrainer
@@ -44,6 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", help="folder or id, for text; the teacher's if it has one")
     parser.add_argument("--max-length", type=positive, help="tokens in a row (text)")
     parser.add_argument("--lora-rank", type=positive, help="train adapters of this rank")
+    rollouts = parser.add_argument_group(
+        "rollouts", "of objectives that train on what student or teacher decode behind prompts"
+    )
+    rollouts.add_argument("--prompt-length", type=int, help="tokens of a row that are the prompt")
+    rollouts.add_argument("--rollout-tokens", type=positive, default=64, help="new tokens")
+    rollouts.add_argument("--rollout-updates", type=positive, default=1, help="steps on the same")
+    rollouts.add_argument("--rollout-unmasking", default="threshold", help="an id, or JSON")
+    rollouts.add_argument("--rollout-steps-per-block", type=positive, help="of a static rule")
+    rollouts.add_argument("--rollout-temperature", type=float, default=1.0)
     add_training(parser, learning_rate=3e-4)
 
 
@@ -51,23 +61,20 @@ def run(args: argparse.Namespace) -> int:
     """Train and save."""
     check_output(args.output)
     objective = Objective.from_config(name_or_json("--objective", args.objective))
-    teacher = load_model(args.teacher)
-    diffusion = as_denoiser(teacher).diffusion
+    model, teacher, adapters = _networks(args)
+    shown = model if teacher is None or isinstance(teacher, str) else teacher
+    diffusion = as_denoiser(shown).diffusion
     data = load_data(args)
-    if not getattr(unwrapped(teacher).config, "num_classes", 0):
+    if not getattr(unwrapped(shown).config, "num_classes", 0):
         data = without_labels(data)
-    if args.lora_rank:
-        model, other = teacher, None
-        adapters = LoraConfig(r=args.lora_rank, target_modules="all-linear")
-    else:
-        model, other = (load_model(args.student) if args.student else None), teacher
-        adapters = None
     first = next(iter(data))
     needs = "input_ids" not in first
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or args.teacher) if needs else None
+    # A student that was converted has the teacher's tokens and the mask.
+    source = args.student if isinstance(teacher, str) else args.teacher
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or source) if needs else None
     trainer = DiscreteDistillationTrainer(
         model,
-        other,
+        teacher,
         objective,
         DiscreteDistillationConfig(
             **training_options(args),
@@ -78,13 +85,39 @@ def run(args: argparse.Namespace) -> int:
             auxiliary_warmup_steps=args.auxiliary_warmup_steps,
             auxiliary_updates=args.auxiliary_updates,
             max_length=args.max_length,
+            prompt_length=args.prompt_length,
+            rollout_tokens=args.rollout_tokens,
+            rollout_updates=args.rollout_updates,
+            rollout_unmasking=name_or_json("--rollout-unmasking", args.rollout_unmasking),
+            rollout_steps_per_block=args.rollout_steps_per_block,
+            rollout_temperature=args.rollout_temperature,
         ),
         peft_config=adapters,
         train_dataset=data,
         processing_class=tokenizer,
         diffusion=None if args.student else diffusion,
     )
-    trainer.train(resume_from_checkpoint=args.resume or None)
+    train(trainer, args.output if args.resume else None, must_resume=args.resume)
     trainer.save_model()
-    print(f"A student of {args.student_steps} steps is in {args.output}.")
+    of_blocks = getattr(unwrapped(trainer.model).config, "block_size", None)
+    kind = f"blocks of {of_blocks}" if of_blocks else f"{args.student_steps} steps"
+    print(f"A student of {kind} is in {args.output}.")
     return 0
+
+
+def _networks(
+    args: argparse.Namespace,
+) -> tuple[PreTrainedModel | None, PreTrainedModel | str | None, LoraConfig | None]:
+    """Student, teacher (the name of a causal one) and adapters."""
+    lora = LoraConfig(r=args.lora_rank, target_modules="all-linear") if args.lora_rank else None
+    if is_causal_name(args.teacher):
+        if args.student is None:
+            raise ValueError(
+                f"{args.teacher} is a causal language model: make its student with hf-ddistill "
+                "convert, and give that as --student."
+            )
+        return load_model(args.student), args.teacher, lora
+    teacher = load_model(args.teacher)
+    if lora is not None:
+        return teacher, None, lora
+    return (load_model(args.student) if args.student else None), teacher, None

@@ -12,6 +12,7 @@ from hf_ddistill.parameterizations import Parameterization
 from hf_ddistill.processes import Process
 from hf_ddistill.schedulers import DiscreteSchedulerBase
 from hf_ddistill.schedules import Schedule
+from hf_ddistill.unmasking import Unmasking
 
 HELP = "show every process, schedule, sampler, objective, ... with its citation"
 FAMILIES = {
@@ -22,6 +23,7 @@ FAMILIES = {
     "divergences": Divergence,
     "couplings": Coupling,
     "times": TimeSampler,
+    "unmasking": Unmasking,
 }
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from hf_ddistill.cli import (
     card,
+    convert,
     diagnose,
     distill,
     evaluate,
@@ -34,6 +35,7 @@ COMMANDS: dict[str, ModuleType] = {
     "exact": exact,
     "diagnose": diagnose,
     "list": list_families,
+    "convert": convert,
     "card": card,
     "push": push,
 }

@@ -24,11 +24,8 @@ from hf_ddistill.cli.common import output_folder, print_table, write_json
 from hf_ddistill.cli.evaluate import draw
 from hf_ddistill.cli.plots import save_frontier, save_samples
 from hf_ddistill.cli.quickstart_figures import Measure
-from hf_ddistill.cli.quickstart_teacher import (
-    TeacherSetup,
-    last_whole_checkpoint,
-    train_teacher,
-)
+from hf_ddistill.cli.quickstart_teacher import TeacherSetup, train_teacher
+from hf_ddistill.cli.resuming import train
 from hf_ddistill.evaluation import (
     DigitsJudge,
     DigitSplit,
@@ -225,7 +222,7 @@ def _student(
         ),
         train_dataset=Dataset.from_dict(columns),
     )
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(work))
+    train(trainer, work)
     trainer.save_model(str(work / "final"))
     return AutoModelForMaskedLM.from_pretrained(work / "final")
 

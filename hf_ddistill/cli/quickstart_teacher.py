@@ -7,7 +7,6 @@ the judge was 18 points less sure of than of real ones: a teacher too poor to sh
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel
-from transformers.trainer_utils import get_last_checkpoint
 
+from hf_ddistill.cli.resuming import train
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
 from hf_ddistill.processes import Absorbing
@@ -87,15 +86,6 @@ def train_teacher(
         diffusion=Diffusion(Absorbing(3), LogLinear(eps=1e-4)),
         train_dataset=Dataset.from_dict(columns),
     )
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(folder)))
+    train(trainer, folder)
     trainer.save_model()
     return AutoModelForMaskedLM.from_pretrained(folder)
-
-
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint whose last file was written; half of one is thrown away."""
-    last = get_last_checkpoint(str(folder)) if folder.exists() else None
-    while last is not None and not (Path(last) / "trainer_state.json").exists():
-        shutil.rmtree(last)
-        last = get_last_checkpoint(str(folder))
-    return last

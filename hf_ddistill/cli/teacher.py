@@ -17,6 +17,7 @@ from hf_ddistill.cli.common import (
     positive,
     without_labels,
 )
+from hf_ddistill.cli.resuming import train
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
 from hf_ddistill.processes import Process
 from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDiffusionTrainer
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         train_dataset=data,
         processing_class=tokenizer,
     )
-    trainer.train(resume_from_checkpoint=args.resume or None)
+    train(trainer, args.output if args.resume else None, must_resume=args.resume)
     trainer.save_model()
     print(f"A teacher of {model.num_parameters():,} parameters is in {args.output}.")
     return 0

@@ -72,8 +72,8 @@ def distinct(tokens: Tokens, n: int) -> float:
 
 
 def known_words(texts: Iterable[str], vocabulary: frozenset[str] | set[str]) -> float:
-    """The share of words that occur in a vocabulary, 0 if there are no words; what the ends of a text
-    may cut is left out.
+    """The share of words that occur in a vocabulary; words that the ends of a text may cut are left
+    out. It is 0 where there is no word.
 
     Args:
         texts: completions, which may begin and stop in the middle of a word.

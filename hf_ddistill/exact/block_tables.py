@@ -228,3 +228,23 @@ def mixed(ends: Tensor, conditional: Tensor, open_: Open, i: int) -> Tensor:
 def _states(open_: Open, b: int, c: int) -> Tensor:
     choices = [torch.tensor([c]) if i in open_ else torch.arange(c) for i in range(b)]
     return sequence_numbers(torch.cartesian_prod(*choices).reshape(-1, b), c + 1)
+
+
+def table_bias(law: Tensor, table: BlockTable) -> float:
+    """KL(posterior || what a table says) in nats per masked token, over x_0 ~ `law`, blocks alike
+    and n of b masks at random, n uniform."""
+    b, c = table.block_size, len(table.tokens)
+    true = block_table(law, b, table.diffusion)
+    total, starts = 0.0, range(0, round(math.log(len(law), c)), b)
+    for start in starts:
+        of_blocks = conditional_blocks(law, start, b, c)
+        of_prefixes = law.double().view(c**start, -1).sum(-1)
+        said = table.logits[start // b].detach().log_softmax(-1)
+        known = true.logits[start // b].detach()
+        divergence = (known.exp() * (known - said)).sum(-1)
+        for open_ in sets(b):
+            states = _states(open_, b, c)
+            weight = of_prefixes[:, None] * summed(of_blocks, open_).flatten(1)
+            each = divergence[:, states][..., list(open_)].mean(-1)
+            total += float((weight * each).sum()) / (b * math.comb(b, len(open_)))
+    return total / len(starts)

@@ -109,4 +109,3 @@ def _ends(own: dict[int, Tensor], open_: Open, count: int, ends: dict[Open, Tens
         for picked in picks
     )
     return total / len(picks)
-

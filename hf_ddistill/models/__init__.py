@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from hf_ddistill.models.as_denoiser import as_denoiser, unwrapped
+from hf_ddistill.models.block_processing import ProxySteering
 from hf_ddistill.models.causal_teacher import as_causal_teacher, check_same_tokens
 from hf_ddistill.models.configuration_block_diffusion import BlockDiffusionConfig
 from hf_ddistill.models.configuration_ddit import DDiTConfig
@@ -34,6 +35,7 @@ __all__ = [
     "DDiTForDiscreteDiffusion",
     "DDiTModel",
     "DDiTPreTrainedModel",
+    "ProxySteering",
     "as_causal_teacher",
     "as_denoiser",
     "check_same_tokens",

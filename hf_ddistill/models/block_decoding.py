@@ -155,7 +155,8 @@ class _Work:
         )
         self.blocks = self.open.shape[1]
         self.asked = self.open.sum(2)
-        self.called = torch.zeros_like(self.asked)
+        # Calls of each block, and those of them at which it had to take a token.
+        self.called, self.steps = torch.zeros_like(self.asked), torch.zeros_like(self.asked)
         self.calls = torch.zeros(rows, dtype=torch.int64, device=device)
         self.head = torch.zeros_like(self.calls)
         self.stop = self.start
@@ -176,14 +177,14 @@ class _Work:
         raw = self._look(self.start + first * self.size, self.stop)
         raw = raw.unflatten(1, (-1, self.size))
         self.progress = 1 - self.open.sum((1, 2)) / self.asked.sum(1).clamp_min(1)
-        called, sure = self.called[rows, blocks], pipe.activated(share)[rows, blocks]
-        for number in called.unique().tolist():
-            for forced in (True, False):
-                where = (called == number) & (sure == forced)
-                if bool(where.any()):
-                    self._decide(raw, (rows[where], blocks[where]), first, number, forced)
+        sure, steps = pipe.activated(share)[rows, blocks], self.steps[rows, blocks]
+        groups = [sure & (steps == number) for number in steps[sure].unique().tolist()]
+        for group in [*groups, ~sure]:
+            if bool(group.any()):
+                self._decide(raw, first, rows[group], blocks[group], bool(sure[group][0]))
         self.calls[rows.unique()] += 1
         self.called[rows, blocks] += 1
+        self.steps[rows, blocks] += sure.long()
         self._remember(raw, active, first)
 
     def finish(self) -> int:
@@ -204,25 +205,23 @@ class _Work:
             self.numbers[over, block + 1 :] = -1
         return int(self.head.min())
 
-    def _decide(
-        self, raw: Tensor, where: tuple[Tensor, Tensor], first: int, number: int, forced: bool
-    ) -> None:
-        """Decide tokens in some blocks of some rows, all called as often before.
+    def _decide(self, raw: Tensor, first: int, rows: Tensor, blocks: Tensor, forced: bool) -> None:
+        """Decide tokens in N blocks that had to take a token equally often before.
 
         Args:
             raw: (B, blocks from `first` on, size, K), log p.
-            where: row and number of each block.
             first: block that `raw` starts with.
-            number: of calls before this one.
-            forced: whether at least one token is decided.
+            rows: (N,).
+            blocks: (N,).
+            forced: whether at least one token is decided, by the rule, or only sure ones are.
         """
-        plan, (rows, blocks) = self.plan, where
+        plan, number = self.plan, int(self.steps[rows[0], blocks[0]])
         raw = raw[rows, blocks - first]
         log_p = sharpened(raw, plan.temperature, plan.top_k, plan.top_p)
         chosen = self._generators(rows)
         tokens = categorical(log_p.exp(), chosen) if plan.temperature else log_p.argmax(-1)
         before = None
-        if number:
+        if forced and number:
             pairs = zip(rows.tolist(), blocks.tolist(), strict=True)
             before = torch.stack([self.before[block][row] for row, block in pairs])
         draft = Draft(
@@ -239,9 +238,10 @@ class _Work:
         if forced:
             stays = plan.unmasking(draft)
         else:
-            stays = Threshold(plan.pipelining.confidence).pick(draft) & draft.masked
+            stays = (draft.confidence > plan.pipelining.confidence) & draft.masked
         self.tokens[rows, blocks] = torch.where(stays, tokens, self.tokens[rows, blocks])
-        self.numbers[rows, blocks] = self.numbers[rows, blocks].masked_fill(stays, number)
+        called = self.called[rows, blocks][:, None]
+        self.numbers[rows, blocks] = torch.where(stays, called, self.numbers[rows, blocks])
         self.open[rows, blocks] = draft.masked & ~stays
 
     def _remember(self, raw: Tensor, active: Tensor, first: int) -> None:

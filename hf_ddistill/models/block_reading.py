@@ -25,7 +25,9 @@ class BlockReader:
     "none". "dual" matters where the attention reaches beyond the range: all columns are computed
     when a new range starts, and until it ends the keys and values of the columns on both sides of
     it are taken from that call. That is an approximation, since what those columns hold depends on
-    the range, too.
+    the range, too. (The test of this, a trained model of full attention that decodes 10 of 16
+    tokens in blocks of 4: 95 % of the tokens are those decoded without; right are 86 %, without
+    85 %.)
 
     References:
         Fast-dLLM: Training-free Acceleration of Diffusion LLM by Enabling KV Cache and Parallel

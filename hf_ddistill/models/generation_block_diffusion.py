@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -52,10 +52,40 @@ class BlockDiffusionGenerationConfig(GenerationConfig):
         eos_token_id (`int` or `list[int]`): a row ends with the block in which it draws one.
     """
 
+    # Of the class, so that a file holds only those that are set.
+    unmasking: str | Mapping[str, Any] | Unmasking | None = None
+    steps_per_block: int | None = None
+    block_size: int | None = None
+    sub_block_size: int | None = None
+    dual_cache: bool | None = None
+    max_active_blocks: int | None = None
+    block_add_threshold: float | None = None
+    block_activate_threshold: float | None = None
+    early_threshold: float | None = None
+
     def __init__(self, **kwargs: Any) -> None:
-        for name in _OWN:
-            setattr(self, name, kwargs.pop(name, None))
+        for name in set(_OWN) & kwargs.keys():
+            setattr(self, name, kwargs.pop(name))
         super().__init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain data."""
+        plain = super().to_dict()
+        if isinstance(self.unmasking, Unmasking):
+            plain["unmasking"] = self.unmasking.to_config()
+        return plain
+
+    @classmethod
+    def from_model_config(cls, model_config: Any) -> Self:
+        """There is no such thing: a model's `block_size` is no setting of `generate`. (The base
+        class, told so, starts from the defaults.)"""
+        raise NotImplementedError
+
+    def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None) -> None:
+        """Raise for a rule that there is not; what goes together differs from transformers' own
+        decoding, and is checked by `generate`."""
+        if self.unmasking is not None:
+            Unmasking.from_config(self.unmasking)
 
 
 @dataclass
@@ -80,8 +110,6 @@ class BlockDiffusionGenerationOutput(ModelOutput):
 
 class BlockDiffusionGenerationMixin:
     """`generate` for `BlockDiffusionLM`."""
-
-    generation_config_class = BlockDiffusionGenerationConfig
 
     @torch.no_grad()
     def generate(
@@ -216,17 +244,17 @@ class BlockDiffusionGenerationMixin:
         known += ("subfolder",)
         given = {key: kwargs[key] for key in known if key in kwargs}
         if generation_config is not None:
-            self.generation_config = self.generation_config_class.from_dict(
+            self.generation_config = BlockDiffusionGenerationConfig.from_dict(
                 generation_config.to_dict()
             )
         elif pretrained_model_name_or_path is not None:
             try:
-                self.generation_config = self.generation_config_class.from_pretrained(
+                self.generation_config = BlockDiffusionGenerationConfig.from_pretrained(
                     pretrained_model_name_or_path, **given
                 )
             except OSError:
                 # There is no such file: the settings of a new model stay.
-                self.generation_config = self.generation_config_class()
+                self.generation_config = BlockDiffusionGenerationConfig()
 
 
 __all__ = [

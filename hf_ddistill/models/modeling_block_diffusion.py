@@ -13,7 +13,10 @@ from transformers.modeling_utils import PreTrainedModel
 
 from hf_ddistill.models.block_masks import Layout, attention_masks
 from hf_ddistill.models.configuration_block_diffusion import BlockDiffusionConfig
-from hf_ddistill.models.generation_block_diffusion import BlockDiffusionGenerationMixin
+from hf_ddistill.models.generation_block_diffusion import (
+    BlockDiffusionGenerationConfig,
+    BlockDiffusionGenerationMixin,
+)
 from hf_ddistill.shapes import LOG_ZERO
 
 
@@ -40,6 +43,8 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
 
     config: BlockDiffusionConfig
     config_class = BlockDiffusionConfig
+    # Here and not in the mixin: the base class, which comes first, has one.
+    generation_config_class = BlockDiffusionGenerationConfig
     base_model_prefix = "lm"
     supports_gradient_checkpointing = True
     _supports_sdpa = True

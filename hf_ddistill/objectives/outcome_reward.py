@@ -33,7 +33,8 @@ class OutcomeReward(Objective):
     with score "random", "left_to_right", "margin" or "entropy", or "plackett_luce". Rules that keep
     the drawn tokens that are likeliest, such as "threshold", draw from another law than p_S, and
     the gradient is then that of a neighbour, as in most of the literature. P(S_r) is left out where
-    the order is not trained (it is a constant, or not differentiable).
+    the order is not trained (it is a constant, or not differentiable). There is no importance
+    ratio: a rollout is to be used once (`rollout_updates=1`), or a few times at a small rate.
 
     References: Shao et al., DeepSeekMath, 2024, arXiv:2402.03300 (groups); Liu et al.,
     Understanding R1-Zero-Like Training, 2025, arXiv:2503.20783 (without the standard deviation).

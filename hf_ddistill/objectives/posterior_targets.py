@@ -12,7 +12,6 @@ property; the mean of p(c | x^{<i}), OPDLM's target, is not: it forgets x_t to t
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor
 
@@ -103,9 +102,7 @@ def _given(
     return target.log_softmax(-1), before + (total - kept)[:, 0]
 
 
-def _rescored(
-    step: TrainingStep, where: Where, x: Tokens, index: Tensor, prior: Tensor
-) -> Tensor:
+def _rescored(step: TrainingStep, where: Where, x: Tokens, index: Tensor, prior: Tensor) -> Tensor:
     """log p(c, x^{>i} | x^{<i}) of the candidates (N, k), x^{>i} up to the end of the block."""
     size, k = step.trajectory.block_size, index.shape[1]
     place = torch.arange(x.shape[1], device=x.device) % size
@@ -134,9 +131,11 @@ def _scored(step: TrainingStep, x: Tokens, where: Where) -> Tensor:
     teacher = Autoregressive(step.peers["teacher"])
     # The candidates of one block are no context of the next: that sees x_0.
     given = {"clean_ids": step.x_0, "block_size": step.trajectory.block_size}
-    return step.look(teacher, x, all_noise(x), where, **given).prediction.log_conditional[
-        :, 0
-    ].double()
+    return (
+        step.look(teacher, x, all_noise(x), where, **given)
+        .prediction.log_conditional[:, 0]
+        .double()
+    )
 
 
 def _others(log_q: Tensor, size: int, candidates: int) -> Tensor:

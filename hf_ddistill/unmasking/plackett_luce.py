@@ -17,7 +17,7 @@ from hf_ddistill.shapes import Where
 from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
 
 #: Step and range of the integral over the logarithm of time.
-STEP, START, END = 0.25, -36.0, 5.0
+STEP, START, END = 0.3, -26.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def set_log_probability(scores: Tensor, picked: Tensor, among: Tensor) -> Tensor
 
         P = integral over t of prod_(i picked) (1 - exp(-w_i t)) W exp(-W t)
 
-    by the trapezoidal rule in log t, whose error is beyond float64's; it costs the same for every
-    size of the set. Gradients flow to the scores.
+    by the trapezoidal rule in log t, with an error in log P below 1e-8 at the same cost for
+    every size of the set. Gradients flow to the scores.
 
     References: Kool, van Hoof, Welling, Estimating Gradients for Discrete Random Variables by
     Sampling without Replacement, 2020, arXiv:2002.06043.

@@ -1,0 +1,373 @@
+"""Decoding by blocks: what is kept, who waits and what steers must not change what comes out."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from block_models import FAMILIES, MASK, block_model, causal, mixed_prompts, plain_loop, streams
+from transformers import (
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+
+from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.models import BlockDiffusionGenerationConfig, ProxySteering
+from hf_ddistill.models.block_decoding import DecodingPlan, decode
+from hf_ddistill.models.pipelined_decoding import Pipelining
+
+NEW = 13
+HALF = {"type": "threshold", "threshold": 0.5}
+PIPELINED = {"max_active_blocks": 3, "early_threshold": 0.6}
+MODES = {
+    "static": {"unmasking": "static", "steps_per_block": 2},
+    "threshold": {"unmasking": HALF},
+    "pipelined": {"unmasking": HALF, **PIPELINED},
+    "pipelined klass": {"unmasking": "klass", **PIPELINED},
+    "pipelined prophet": {"unmasking": {"type": "prophet", "gaps": [3, 2, 1]}, **PIPELINED},
+    "ends": {"unmasking": HALF, "eos_token_id": [5, 6, 7]},
+    "pipelined ends": {"unmasking": HALF, "eos_token_id": [5, 6, 7], **PIPELINED},
+    "parts of a block": {"unmasking": HALF, "block_size": 8, "sub_block_size": 2},
+    "full attention": {"unmasking": HALF, "block_size": 64},
+    "full attention, blocks": {"unmasking": HALF, "block_size": 64, "sub_block_size": 4},
+    "full attention, dual": {
+        "unmasking": HALF,
+        "block_size": 64,
+        "sub_block_size": 4,
+        "dual_cache": True,
+    },
+}
+
+
+def drawn(model, ids, mask, generator=None, **settings):
+    """The new tokens of prompts, with rounds and calls; draws where there is a generator."""
+    settings = {"eos_token_id": -1, "max_new_tokens": NEW} | settings
+    out = model.generate(
+        ids,
+        mask,
+        temperature=0.0 if generator is None else 1.0,
+        generator=generator,
+        return_dict_in_generate=True,
+        **settings,
+    )
+    new = settings["max_new_tokens"]
+    return out.sequences[:, -new:], out.rounds[:, -new:], out.calls
+
+
+def assert_same(one, other):
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("shift", [False, True], ids=["in place", "shifted"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cache_and_a_batch_change_no_token(family, shift):
+    model = block_model(family, shift)
+    ids, mask = mixed_prompts()
+    with_cache = drawn(model, ids, mask, streams(), **MODES["static"])
+    assert_same(with_cache, drawn(model, ids, mask, streams(), use_cache=False, **MODES["static"]))
+    assert_same(
+        with_cache,
+        drawn(model, *mixed_prompts_on_the_right(ids, mask), streams(), **MODES["static"]),
+    )
+    alone = [
+        drawn(model, ids[[row]][:, mask[row] == 1], None, streams([row]), **MODES["static"])
+        for row in (0, 3)
+    ]
+    for row, single in zip((0, 3), alone, strict=True):
+        assert_same([part[[row]] for part in with_cache], single)
+
+
+def mixed_prompts_on_the_right(ids, mask):
+    """The same prompts with their padding on the right."""
+    order = mask.argsort(dim=1, descending=True, stable=True)
+    return ids.gather(1, order), mask.gather(1, order)
+
+
+@pytest.mark.parametrize("shift", [False, True], ids=["in place", "shifted"])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_row_decodes_depends_neither_on_cache_nor_on_batch(mode, shift):
+    model, settings = block_model(shift=shift), MODES[mode]
+    ids, mask = mixed_prompts()
+    together = drawn(model, ids, mask, streams(), **settings)
+    if not settings.get("dual_cache"):
+        assert_same(together, drawn(model, ids, mask, streams(), use_cache=False, **settings))
+    for row in range(4):
+        prompt = ids[[row]][:, mask[row] == 1]
+        alone = drawn(model, prompt, None, streams([row]), **settings)
+        assert_same([part[[row]] for part in together], alone)
+
+
+@pytest.mark.parametrize("unmasking", [HALF, "static", "factor", {"type": "entropy_bounded"}])
+def test_one_block_at_a_time_is_the_plain_loop(unmasking):
+    model = block_model()
+    ids, mask = mixed_prompts()
+    tokens, rounds, calls = drawn(model, ids, mask, unmasking=unmasking, max_active_blocks=1)
+    for row in range(4):
+        expected = plain_loop(model, ids[row][mask[row] == 1], NEW, unmasking, 4)
+        assert tokens[row].tolist() == expected[0].tolist()
+        assert rounds[row].tolist() == expected[1].tolist() and calls[row] == expected[2]
+
+
+def test_without_a_prompt_and_with_an_empty_one_in_a_batch():
+    model = block_model()
+    ids, mask = mixed_prompts()
+    mask[0] = 0
+    assert_same(
+        [part[[0]] for part in drawn(model, ids, mask, unmasking=HALF)],
+        drawn(model, None, None, unmasking=HALF),
+    )
+
+
+def test_a_block_enters_by_share_and_is_activated_by_share():
+    pipe = Pipelining(max_blocks=3, add=0.25, activate=0.75)
+    share = torch.tensor([[1.0, 0.5, 0.25, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    active = pipe.active(share, torch.tensor([1, 0]))
+    assert active.tolist() == [[False, True, True, True, False], [True, *[False] * 4]]
+    assert pipe.activated(share)[0].tolist() == [True, True, False, False, False]
+
+
+def test_a_block_that_is_not_activated_takes_only_sure_tokens():
+    model = block_model()
+    ids, mask = mixed_prompts()
+    never = {"unmasking": "static", "max_active_blocks": 2, "early_threshold": 1.0}
+    one = drawn(model, ids, mask, unmasking="static")
+    two = drawn(model, ids, mask, **never, block_activate_threshold=1.0)
+    # Nothing is taken early: the same tokens at as many calls.
+    assert (one[0] == two[0]).all() and (one[2] == two[2]).all()
+    ready = drawn(model, ids, mask, **never, block_activate_threshold=0.25)
+    assert (ready[2] < one[2]).all()
+
+
+def test_blocks_at_the_same_time_need_fewer_calls():
+    ids, mask = mixed_prompts()
+    calls = [
+        drawn(block_model(), ids, mask, unmasking="static", max_active_blocks=number,
+              block_activate_threshold=0.25)[2].sum()
+        for number in (1, 2, 4)
+    ]  # fmt: skip
+    assert calls[0] > calls[1] > calls[2]
+
+
+def test_a_row_ends_behind_its_end_token_and_others_go_on():
+    model = block_model()
+    ids, mask = mixed_prompts()
+    free = drawn(model, ids, mask, unmasking=HALF)
+    end = int(free[0][0, 4])
+    tokens, rounds, calls = drawn(model, ids, mask, unmasking=HALF, eos_token_id=end)
+    for row in range(4):
+        expected = free[0][row].tolist()
+        stop = expected.index(end) + 1 if end in expected else NEW
+        assert tokens[row].tolist() == expected[:stop] + [0] * (NEW - stop)
+        assert (rounds[row, :stop] >= 0).all() and (rounds[row, stop:] == -1).all()
+    assert calls[0] < free[2][0]
+
+
+def test_the_output_reports_tokens_and_calls():
+    ids, mask = mixed_prompts()
+    out = block_model().generate(
+        ids, mask, max_new_tokens=8, unmasking="static", return_dict_in_generate=True,
+        eos_token_id=-1,
+    )  # fmt: skip
+    # 6, 11, 9 and 8 tokens before: masks of the first block, and of blocks that are cut at 8.
+    assert out.calls.tolist() == [10, 9, 11, 8]
+    assert out.tokens_per_call.tolist() == pytest.approx([8 / calls for calls in (10, 9, 11, 8)])
+    assert (out.sequences[:, :11] == ids).all() and (out.rounds[:, :11] == -1).all()
+    assert out.sequences.shape == out.rounds.shape == (4, 19)
+
+
+def arithmetic(count, generator):
+    """Sequences of 16 tokens below 11: four random ones, then each three more than the one four
+    places before."""
+    first = torch.randint(0, 11, (count, 4), generator=generator)
+    return torch.cat([(first + 3 * number) % 11 for number in range(4)], 1)
+
+
+def test_a_dual_cache_decodes_nearly_the_same_tokens():
+    """On a trained model: most tokens are those of decoding without, and as many are right."""
+    generator = torch.Generator().manual_seed(0)
+    lm = copy.deepcopy(causal()).requires_grad_(True)
+    lm.config.max_position_embeddings = 16
+    torch.manual_seed(0)
+    for weight in lm.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.1)
+    model, _ = to_block_diffusion(lm, mask_token_id=MASK, block_size=16)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    for _ in range(150):
+        x_0 = arithmetic(64, generator)
+        masked = torch.rand(x_0.shape, generator=generator) < torch.rand(64, 1, generator=generator)
+        masked[:, -1] = True
+        log_p = model(x_0.masked_fill(masked, MASK), at=masked).logits
+        torch.nn.functional.cross_entropy(log_p, x_0[masked]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    x_0 = arithmetic(100, generator)
+    settings = {"unmasking": {"type": "threshold"}, "sub_block_size": 4, "max_new_tokens": 10}
+    found = [
+        drawn(model.eval(), x_0[:, :6], None, **settings, **cache)[0]
+        for cache in ({"use_cache": False}, {"dual_cache": True})
+    ]
+    right = [float((tokens == x_0[:, 6:]).float().mean()) for tokens in found]
+    agree = float((found[0] == found[1]).float().mean())
+    print(f"agree {agree:.3f}, right {right[0]:.3f} and {right[1]:.3f}")
+    assert 0.8 < agree and abs(right[0] - right[1]) < 0.05 and right[0] > 0.3
+
+
+def test_a_dual_cache_computes_only_the_block_after_its_first_call():
+    model, widths = block_model(), []
+
+    def watch(module, args, kwargs):
+        widths.append(kwargs["input_ids"].shape[1])
+
+    handle = model.register_forward_pre_hook(watch, with_kwargs=True)
+    settings = {"unmasking": "static", "block_size": 64, "sub_block_size": 4, "dual_cache": True}
+    try:
+        drawn(model, torch.arange(3, 9)[None], None, max_new_tokens=8, **settings)
+    finally:
+        handle.remove()
+    assert widths == [14, 4, 4, 4, 14, 4, 4, 4]
+
+
+def test_a_finished_cache_reads_a_block_once_more():
+    model, widths = block_model(), []
+
+    def watch(module, args, kwargs):
+        widths.append(kwargs["input_ids"].shape[1])
+
+    handle = model.register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        drawn(model, torch.arange(3, 11)[None], None, max_new_tokens=8, unmasking="static")
+    finally:
+        handle.remove()
+    assert widths == [12, 4, 4, 4, 8, 4, 4, 4]
+
+
+@pytest.mark.parametrize("mode", ["threshold", "pipelined", "full attention, blocks"])
+def test_steering_by_a_proxy_works_with_caches_and_mixed_prompts(mode):
+    model, tuned, untuned = block_model(), block_model("qwen2"), block_model("qwen2", True)
+    steering, settings = ProxySteering(tuned, untuned, 0.5), MODES[mode]
+    ids, mask = mixed_prompts()
+    found = drawn(model, ids, mask, logits_processor=steering, **settings)
+    bare = drawn(model, ids, mask, logits_processor=steering, use_cache=False, **settings)
+    assert_same(found, bare)
+    alone = drawn(model, ids[[0]][:, mask[0] == 1], None, logits_processor=[steering], **settings)
+    assert_same([part[[0]] for part in found], alone)
+    assert not torch.equal(found[0], drawn(model, ids, mask, **settings)[0])
+
+
+def test_steering_adds_what_tuning_changed():
+    model, small = block_model(), block_model("qwen2")
+    ids, mask = mixed_prompts()
+    plain = drawn(model, ids, mask, unmasking=HALF)
+    idle = ProxySteering(small, small)
+    assert_same(plain, drawn(model, ids, mask, unmasking=HALF, logits_processor=idle))
+    # A model steered by itself against another one is the first, at scale 1, from the other.
+    swap = ProxySteering(small, model)
+    assert_same(
+        drawn(model, ids, mask, unmasking=HALF, logits_processor=swap),
+        drawn(small, ids, mask, unmasking=HALF),
+    )
+
+
+def test_processors_of_transformers_apply():
+    model = block_model()
+    ids, mask = mixed_prompts()
+    plain = drawn(model, ids, mask, unmasking="static")[0]
+    barred = plain.unique().tolist()[:20]
+    suppress = LogitsProcessorList([SuppressTokensLogitsProcessor(barred)])
+    found = drawn(model, ids, mask, unmasking="static", logits_processor=suppress)[0]
+    assert not torch.isin(found, torch.tensor(barred)).any() and (found != MASK).all()
+    # From left to right: no two tokens follow each other twice.
+    order = {"type": "static", "score": "left_to_right"}
+    ngrams = LogitsProcessorList([NoRepeatNGramLogitsProcessor(2)])
+    out = model.generate(ids[[1]], max_new_tokens=25, unmasking=order, eos_token_id=-1,
+                         logits_processor=ngrams)[0].tolist()  # fmt: skip
+    pairs = list(zip(out[10:], out[11:], strict=False))
+    assert len(pairs) == len(set(pairs))
+
+
+def test_a_processor_sees_the_row_without_its_padding():
+    model = block_model()
+    ids, mask = mixed_prompts()
+    penalty = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(3.0)])
+    together = drawn(model, ids, mask, unmasking=HALF, logits_processor=penalty)
+    alone = drawn(model, ids[[0]][:, mask[0] == 1], None, unmasking=HALF, logits_processor=penalty)
+    assert_same([part[[0]] for part in together], alone)
+    seen = []
+    drawn(model, ids[[1]], None, unmasking="static", max_new_tokens=1,
+          logits_processor=lambda before, scores: seen.append(before) or scores)  # fmt: skip
+    # One prompt of eleven tokens: the columns 8 to 11 of its last block.
+    assert [before.tolist() for before in seen] == [ids[[1], :n].tolist() for n in (8, 9, 10, 11)]
+
+
+class Steps:
+    def __call__(self, ids, scores, cur_step):
+        return scores
+
+
+REFUSALS = {
+    "a prompt too long": ({"max_new_tokens": 60}, "72 positions in whole blocks of 4.*reads 64"),
+    "no new token": ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+    "an unknown setting": ({"max_lenth": 5}, "generate takes no max_lenth"),
+    "a block of nothing": ({"block_size": -1}, "block_size must be at least 1, got -1"),
+    "a part that is none": ({"sub_block_size": 3}, "sub_block_size=3 must divide the block of 4"),
+    "no such rule": ({"unmasking": "thresold"}, "Unknown unmasking .*did you mean 'threshold'"),
+    "two caches": ({"dual_cache": True, "use_cache": False}, "use_cache=False keeps none"),
+    "dual and pipelined": (
+        {"dual_cache": True, "max_active_blocks": 2},
+        "A dual cache serves one block at a time",
+    ),
+    "no block": ({"max_active_blocks": 0}, "max_active_blocks must be at least 1"),
+    "no share": ({"block_add_threshold": 1.5}, r"block_add_threshold is a share .* got 1.5"),
+    "late": (
+        {"block_add_threshold": 0.9, "block_activate_threshold": 0.5},
+        "block_add_threshold=0.9 must not be above",
+    ),
+    "a processor that wants more": ({"logits_processor": Steps()}, "takes ids, scores, cur_step"),
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_what_cannot_be_decoded_is_refused_in_one_sentence(settings, message):
+    ids, mask = mixed_prompts()
+    with pytest.raises(ValueError, match=message):
+        block_model().generate(ids, mask, **{"max_new_tokens": 4} | settings)
+
+
+def test_a_mask_in_a_prompt_is_refused():
+    with pytest.raises(ValueError, match=f"A prompt holds the mask token {MASK}"):
+        block_model().generate(torch.tensor([[3, MASK]]), max_new_tokens=4)
+
+
+def test_models_of_other_tokens_do_not_steer():
+    other = copy.copy(block_model("qwen2"))
+    other.config = copy.copy(other.config)
+    other.config.mask_token_id = 5
+    with pytest.raises(ValueError, match="mask_token_id 39 and 5"):
+        ProxySteering(block_model("qwen2"), other)
+    with pytest.raises(ValueError, match="mask_token_id=39 and those that steer it 5"):
+        drawn(
+            block_model(), torch.tensor([[3]]), None, logits_processor=ProxySteering(other, other)
+        )
+
+
+def test_a_plan_with_another_cache_is_refused():
+    with pytest.raises(ValueError, match="Unknown cache 'both'; there are: none, finished, dual"):
+        DecodingPlan(4, cache="both")
+
+
+def test_decode_by_hand_gives_what_generate_gives():
+    model = block_model()
+    ids, mask = mixed_prompts()
+    config = BlockDiffusionGenerationConfig(unmasking=HALF, eos_token_id=-1)
+    plan = model.decoding_plan(config)
+    prompts = model.prompts(ids, mask, plan.block_size)
+    found = decode(model, prompts, NEW, dataclasses.replace(plan, cache="none"))
+    assert found.ids.shape[1] % 4 == 0 and not found.real[:, 0].all()
+    sequences, _ = prompts.undone(found, NEW, 0)
+    assert (sequences[:, -NEW:] == drawn(model, ids, mask, unmasking=HALF)[0]).all()
