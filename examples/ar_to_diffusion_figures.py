@@ -10,7 +10,6 @@ import torch
 
 from hf_ddistill.evaluation.completions import (
     CompletionJudge,
-    copy_cloze,
     word_cloze,
     words_of,
 )
@@ -38,7 +37,6 @@ class Figures:
         self.tasks = {
             "completion": prompts,
             "word": word_cloze(text, tokenizer, *drawn, given=3, shortest=7, generator=generator),
-            "copy": copy_cloze(held_out, tokenizer, *drawn, generator=generator),
         }
 
     def lengths(self, task, block_size=1):
@@ -127,7 +125,7 @@ def plot(rows, block_size, file):
     kinds = {
         "nll beyond the LM's at the same entropy": (("completion", 1.0), "excess_nll"),
         "share of words completed": (("word", 0.0), "accuracy"),
-        "share of passages copied": (("copy", 0.0), "accuracy"),
+        "n-gram entropy": (("completion", 1.0), "ngram_entropy"),
     }
     figure, panels = plt.subplots(2, 3, figsize=(15, 9), layout="constrained")
     for line, groups in zip(panels, (by_model, by_block), strict=True):

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
-from hf_ddistill.cli.quickstart_teacher import last_whole_checkpoint
+from hf_ddistill.cli.resuming import last_whole_checkpoint
 from hf_ddistill.convert import to_block_diffusion
 
 CONTEXT = 256
@@ -103,6 +103,13 @@ def settings(args, steps, **more):
     }
 
 
+def trained(trainer, folder):
+    """Train, from the last checkpoint if there is one; tells how long it took."""
+    started, busy = time.monotonic(), time.process_time()
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    return f"{time.monotonic() - started:.0f} s ({time.process_time() - busy:.0f} s of one core)"
+
+
 def train_language_model(args, tokenizer, train, held_out):
     """A Llama of 1.8 million parameters on the characters; trained once, resumed where it broke."""
     folder = args.output / "teacher"
@@ -136,14 +143,12 @@ def train_language_model(args, tokenizer, train, held_out):
         eval_dataset=Windows(held_out, stride=CONTEXT),
         processing_class=tokenizer,
     )
-    started = time.monotonic()
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    took = trained(trainer, folder)
     nats = trainer.evaluate()["eval_loss"]
     trainer.save_model()
     print(
         f"language model: {model.num_parameters() / 1e6:.2f}M parameters, {nats:.4f} nats "
-        f"({nats / math.log(2):.4f} bits) per held-out character, "
-        f"{time.monotonic() - started:.0f} s in this run",
+        f"({nats / math.log(2):.4f} bits) per held-out character, {took} in this run",
         flush=True,
     )
     (folder / "held_out_nats.txt").write_text(f"{nats:.6f}\n")
@@ -152,26 +157,27 @@ def train_language_model(args, tokenizer, train, held_out):
 
 
 #: What each run is: its objective; its data, prompts to decode behind, the language model's outputs
-#: or the corpus; the model that it starts from. Where a diffusion model is the teacher, it is a
-#: copy of the one that the run starts from.
+#: or the corpus; the model that it starts from: the converted one, read "shifted" (the output at
+#: i - 1 speaks of token i, as in the language model) or "in_place", or another run's. Where a
+#: diffusion model is the teacher, it is a copy of the one that the run starts from.
 RUNS = {
-    "opdlm": ({"type": "opdlm"}, "prompts", "converted"),
-    "opdlm_random_masks": ({"type": "opdlm", "states": "random"}, "prompts", "converted"),
-    "opdlm_shifted": ({"type": "opdlm"}, "prompts", "shifted"),
-    "fine_tuning": ({"type": "bd3lm"}, "outputs", "converted"),
-    "corpus": ({"type": "bd3lm"}, "corpus", "converted"),
+    "opdlm": ({"type": "opdlm"}, "prompts", "shifted"),
+    "fine_tuning": ({"type": "bd3lm"}, "outputs", "shifted"),
+    "opdlm_random_masks": ({"type": "opdlm", "states": "random"}, "prompts", "shifted"),
+    "opdlm_in_place": ({"type": "opdlm"}, "prompts", "in_place"),
+    "corpus": ({"type": "bd3lm"}, "corpus", "shifted"),
     "opdlm_longer": ({"type": "opdlm"}, "prompts", "opdlm"),
     "fine_tuning_longer": ({"type": "bd3lm"}, "outputs", "fine_tuning"),
-    "causal_law_matching": ({"type": "causal_law_matching"}, "prompts", "opdlm"),
-    "dparallel": ({"type": "dparallel", "every_block": True}, "prompts", "opdlm"),
-    "cdlm": ({"type": "cdlm", "full_teacher": False}, "prompts", "opdlm"),
-    "pseudo_trajectory": ({"type": "pseudo_trajectory"}, "prompts", "opdlm"),
-    "t3d": ({"type": "t3d"}, "prompts", "opdlm"),
+    "causal_law_matching": ({"type": "causal_law_matching"}, "prompts", "fine_tuning"),
+    "dparallel": ({"type": "dparallel", "every_block": True}, "prompts", "fine_tuning"),
+    "cdlm": ({"type": "cdlm", "full_teacher": False}, "prompts", "fine_tuning"),
+    "pseudo_trajectory": ({"type": "pseudo_trajectory"}, "prompts", "fine_tuning"),
+    "t3d": ({"type": "t3d"}, "prompts", "fine_tuning"),
 }
 OF_THE_LANGUAGE_MODEL = {"opdlm", "causal_law_matching", "bd3lm"}  # objectives that it teaches
 
 
-def converted(model, tokenizer, block_size, shift_logits=False):
+def converted(model, tokenizer, block_size, shift_logits=True):
     """The language model's weights as a block-diffusion model, untrained."""
     return to_block_diffusion(model, tokenizer, block_size=block_size, shift_logits=shift_logits)
 
@@ -219,7 +225,7 @@ def distilled(args, name, model, tokenizer, train, block_size):
     folder = args.output / f"{name}_{block_size}"
     if (folder / "model.safetensors").exists():
         return AutoModelForMaskedLM.from_pretrained(folder)
-    if start in ("converted", "shifted"):
+    if start in ("shifted", "in_place"):
         student, tokenizer = converted(model, tokenizer, block_size, start == "shifted")
     else:
         student = distilled(args, start, model, tokenizer, train, block_size)
@@ -242,8 +248,7 @@ def distilled(args, name, model, tokenizer, train, block_size):
         train_dataset=training_data(args, kind, model, train),
         processing_class=tokenizer,
     )
-    started = time.monotonic()
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    took = trained(trainer, folder)
     trainer.save_model()
-    print(f"{folder.name}: {time.monotonic() - started:.0f} s in this run", flush=True)
+    print(f"{folder.name}: {took} in this run", flush=True)
     return AutoModelForMaskedLM.from_pretrained(folder)

@@ -40,14 +40,14 @@ def options():
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--rollout-updates", type=int, default=4, help="steps on each rollout")
     parser.add_argument("--prompt-length", type=int, default=32, help="in training")
     parser.add_argument("--judged-prompt-length", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--samples", type=int, default=256, help="completions and cloze prompts")
+    parser.add_argument("--samples", type=int, default=128, help="completions and cloze prompts")
     parser.add_argument("--planned", type=int, nargs="+", default=[1, 2, 4], help="tokens per call")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.7, 0.5, 0.3])
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.7, 0.5])
     parser.add_argument(
         "--temperatures", type=float, nargs="+", default=[0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4]
     )
@@ -86,7 +86,7 @@ def measure_language_model(figures, model):
 
 
 def measure_student(figures, name, model, block_size):
-    """Static and threshold decoding: completions drawn and greedy, cloze tasks greedy."""
+    """Static and threshold decoding: completions drawn and greedy, words greedy."""
     args = figures.args
     rules = [
         (f"static {n}", {"type": "static"}, block_size // n)
@@ -100,12 +100,8 @@ def measure_student(figures, name, model, block_size):
         ]
     model.eval()
     for rule, unmasking, steps in rules:
-        for task, temperature in (
-            ("completion", 1.0),
-            ("completion", 0.0),
-            ("word", 0.0),
-            ("copy", 0.0),
-        ):
+        greedy = [("completion", 0.0)] if "static" in rule else []
+        for task, temperature in [("completion", 1.0), *greedy, ("word", 0.0)]:
 
             def decode(prompts, unmasking=unmasking, steps=steps, task=task, heat=temperature):
                 out = model.generate(
@@ -138,8 +134,9 @@ def main():
     figures = Figures(args, tokenizer, model, train, held_out)
     measure_language_model(figures, model)
     for block_size in args.block_size:
-        student, _ = converted(model, tokenizer, block_size)
-        measure_student(figures, "converted", student, block_size)
+        for name, shift in (("converted", True), ("converted_in_place", False)):
+            student, _ = converted(model, tokenizer, block_size, shift)
+            measure_student(figures, name, student, block_size)
         for name in args.runs:
             student = distilled(args, name, model, tokenizer, train, block_size)
             told = f"{name}_{args.divergence}" if args.divergence else name

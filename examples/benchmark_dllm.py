@@ -29,7 +29,7 @@ from hf_ddistill import (
     DiscreteDistillationConfig,
     DiscreteDistillationTrainer,
 )
-from hf_ddistill.cli.quickstart_teacher import last_whole_checkpoint
+from hf_ddistill.cli.resuming import train as train_on
 from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.evaluation.completions import known_words, words_of
 
@@ -47,7 +47,7 @@ RUNS = {
     "pseudo_trajectory": ({"type": "pseudo_trajectory", "window": [8, 32]}, LENGTH, {}),
     "t3d": ({"type": "t3d"}, LENGTH, {}),
     "outcome_reward": (
-        {"type": "outcome_reward", "order": "plackett_luce", "calls": 4},
+        {"type": "outcome_reward", "order": "plackett_luce", "calls": 2},
         LENGTH,
         {**PLANNED, "rollout_group": 8, "rollout_temperature": 1.0, "rollout_updates": 1},
     ),
@@ -93,10 +93,11 @@ def base_model(args, tokenizer, train):
             num_attention_heads=heads,
             num_key_value_heads=heads,
             max_position_embeddings=2 * LENGTH,
+            bos_token_id=None,
+            eos_token_id=None,  # all rows have one length
         )
     )
     model, _ = to_block_diffusion(lm, tokenizer, block_size=LENGTH)
-    model.config.eos_token_id = None  # all rows have one length
     trainer = DiscreteDiffusionTrainer(
         model,
         DiscreteDiffusionConfig(
@@ -104,10 +105,11 @@ def base_model(args, tokenizer, train):
         ),
         train_dataset=Dataset.from_dict({"input_ids": train[: 2**16].tolist()}),
     )
-    started = time.monotonic()
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    started = time.process_time()
+    train_on(trainer, folder)
     trainer.save_model()
-    print(f"base: {model.num_parameters():,} parameters, {time.monotonic() - started:.0f} s")
+    seconds = time.process_time() - started
+    print(f"base: {model.num_parameters():,} parameters, {seconds:.0f} s of a core")
     return model
 
 
@@ -146,10 +148,10 @@ def student_of(args, name, base, train, vocabulary, tokenizer):
         ),
         reward_function=reward if name == "outcome_reward" else None,
     )
-    started = time.monotonic()
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    started = time.process_time()
+    train_on(trainer, folder)
     trainer.save_model()
-    (folder / "seconds.json").write_text(json.dumps(round(time.monotonic() - started)))
+    (folder / "seconds.json").write_text(json.dumps(round(time.process_time() - started)))
     (folder / "log.json").write_text(json.dumps(trainer.state.log_history))
     return trainer.model
 
@@ -158,18 +160,19 @@ def options():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, help="the corpus")
+    parser.add_argument("--characters", type=int, default=3_000_000, help="of the corpus")
     parser.add_argument("--output", type=Path, default=Path("dllm"))
     parser.add_argument("--runs", nargs="*", default=list(RUNS), help="of: " + ", ".join(RUNS))
-    parser.add_argument("--base-steps", type=int, default=1500)
+    parser.add_argument("--base-steps", type=int, default=1200)
     parser.add_argument("--hidden-size", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rank", type=int, default=16, help="of the adapters")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--rollout-updates", type=int, default=10, help="steps on each rollout")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.7, 0.5, 0.3])
-    parser.add_argument("--samples", type=int, default=192)
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.7, 0.5])
+    parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--fast", action="store_true", help="a toy corpus and half a minute")
@@ -186,11 +189,11 @@ def main():
     """Train what is missing, judge, print and write the rows."""
     args, tokenizer = options(), character_tokenizer()
     args.output.mkdir(parents=True, exist_ok=True)
-    text = args.text or args.output / "toy.txt"
-    if args.text is None:
-        text.write_text("\n\n".join([TINY * 20] * 40))
+    whole = args.text.read_text(encoding="utf8") if args.text else "\n\n".join([TINY * 20] * 40)
+    text = args.output / "corpus.txt"
+    text.write_text(whole[: args.characters], encoding="utf8")
     train, held_out = read_corpus(text, tokenizer)
-    vocabulary = frozenset(words_of(text.read_text(encoding="utf8")))
+    vocabulary = frozenset(words_of(whole[: args.characters]))
     judge = Ngrams(train, tokenizer, vocabulary)
     generator = torch.Generator().manual_seed(args.seed)
     windows = [w.rows for w in (Windows(train, LENGTH, 16), Windows(held_out, LENGTH, LENGTH))]

@@ -5,7 +5,7 @@
 A small Llama is trained on 2 x 4 patches of digits (6,561 sequences); its law p is computed whole.
 Sections: `bias` (targets of a per-token loss against the posterior), `tables` (students that are
 tables and reach the optimum of their loss), `estimates` (the mended target from few scored
-sequences), `students` (Llamas converted and trained). TV is the total variation between p and a
+sequences), `students` (Llamas converted and trained), `matching` (law matching on top). TV is the total variation between p and a
 student's exact law; b tokens in a block, n calls for each, in random order unless told.
 """
 
@@ -156,32 +156,36 @@ METHODS = {
 LAW_MATCHING = Method(
     CausalLawMatching(pathwise=True),
     auxiliary=True,
-    settings={"rows": 256, "learning_rate": 1e-3},
+    settings={"rows": 256, "learning_rate": 1e-3, "steps": 800},
 )
 
 
-def students(lab, matching_steps):
-    """Llamas: one for each block, but one for each number of calls by law matching."""
+def students(lab):
+    """Llamas, one for each block; their rollouts have n = b calls."""
     for b in BLOCKS:
-        start, plain = lab.start(b), None
         for name, method in METHODS.items():
             begun = time.perf_counter()
             settings = replace(lab.settings, **method.settings)
-            model = lab.trained(method, start, b, settings=settings)
-            plain = model if plain is None else plain
+            model = lab.trained(method, lab.start(b), b, settings=settings)
             row = {"student": name, "b": b, "seconds": time.perf_counter() - begun}
             for n in calls_of(b):
                 yield {**row, "n": n, **measured(student_of(model), lab.law, b, n)}
+
+
+def matching(lab):
+    """Law matching: a Llama for each block and number of calls, from plain fine-tuning."""
+    for b in BLOCKS:
+        plain = lab.trained(METHODS["plain fine-tuning"], lab.start(b), b)
         for n in calls_of(b):
-            if n == b > 1:
-                continue
             begun = time.perf_counter()
-            settings = {**LAW_MATCHING.settings, "steps": matching_steps}
-            settings = replace(lab.settings, **settings)
+            settings = replace(lab.settings, **LAW_MATCHING.settings)
             model = lab.trained(LAW_MATCHING, plain, n, settings=settings)
             row = {"student": "causal_law_matching", "b": b, "n": n}
             row["seconds"] = time.perf_counter() - begun
             yield {**row, **measured(student_of(model), lab.law, b, n)}
+
+
+SECTIONS = {f.__name__: f for f in (bias, tables, estimates, students, matching)}
 
 
 def main():
@@ -191,7 +195,6 @@ def main():
     )
     parser.add_argument("--lm-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--matching-steps", type=int, default=800)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     data = patches()
@@ -205,11 +208,9 @@ def main():
         "seconds": time.perf_counter() - begun,
     }
     print(found["teacher"], flush=True)
-    runs = {"bias": bias, "tables": tables, "estimates": estimates}
-    runs["students"] = lambda lab: students(lab, args.matching_steps)
     for section in args.sections:
         found[section] = []
-        for row in runs[section](lab):
+        for row in SECTIONS[section](lab):
             rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
             found[section].append(rounded)
             print(section, rounded, flush=True)

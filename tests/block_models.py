@@ -24,6 +24,7 @@ from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.unmasking import Draft, Unmasking
 
 K, MASK, WINDOW = 40, 39, 64
+HALF = {"type": "threshold", "threshold": 0.5}
 SHAPE = {"vocab_size": K, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 SHAPE |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": WINDOW}
 SHAPE |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -98,3 +99,23 @@ def plain_loop(model, prompt, new, unmasking, block_size):
             number, calls = number + 1, calls + 1
     span = slice(len(prompt), len(prompt) + new)
     return ids[0, span], rounds[0, span], calls
+
+
+def drawn(model, ids, mask, generator=None, **settings):
+    """The new tokens of prompts, with rounds and calls; draws where there is a generator."""
+    settings = {"eos_token_id": -1, "max_new_tokens": 13} | settings
+    out = model.generate(
+        ids,
+        mask,
+        temperature=0.0 if generator is None else 1.0,
+        generator=generator,
+        return_dict_in_generate=True,
+        **settings,
+    )
+    new = settings["max_new_tokens"]
+    return out.sequences[:, -new:], out.rounds[:, -new:], out.calls
+
+
+def assert_same(one, other):
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b)

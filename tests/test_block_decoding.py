@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 import pytest
 import torch
-from block_models import FAMILIES, MASK, block_model, causal, mixed_prompts, plain_loop, streams
-from transformers import (
-    LogitsProcessorList,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SuppressTokensLogitsProcessor,
+from block_models import (
+    FAMILIES,
+    HALF,
+    MASK,
+    assert_same,
+    block_model,
+    causal,
+    drawn,
+    mixed_prompts,
+    plain_loop,
+    streams,
 )
 
 from hf_ddistill.convert import to_block_diffusion
-from hf_ddistill.models import BlockDiffusionGenerationConfig, ProxySteering
+from hf_ddistill.models import BlockDiffusionGenerationConfig
 from hf_ddistill.models.block_decoding import DecodingPlan, decode
 from hf_ddistill.models.pipelined_decoding import Pipelining
 
 NEW = 13
-HALF = {"type": "threshold", "threshold": 0.5}
 PIPELINED = {"max_active_blocks": 3, "early_threshold": 0.6}
 MODES = {
     "static": {"unmasking": "static", "steps_per_block": 2},
@@ -41,26 +44,6 @@ MODES = {
         "dual_cache": True,
     },
 }
-
-
-def drawn(model, ids, mask, generator=None, **settings):
-    """The new tokens of prompts, with rounds and calls; draws where there is a generator."""
-    settings = {"eos_token_id": -1, "max_new_tokens": NEW} | settings
-    out = model.generate(
-        ids,
-        mask,
-        temperature=0.0 if generator is None else 1.0,
-        generator=generator,
-        return_dict_in_generate=True,
-        **settings,
-    )
-    new = settings["max_new_tokens"]
-    return out.sequences[:, -new:], out.rounds[:, -new:], out.calls
-
-
-def assert_same(one, other):
-    for a, b in zip(one, other, strict=True):
-        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("shift", [False, True], ids=["in place", "shifted"])
@@ -180,131 +163,6 @@ def test_the_output_reports_tokens_and_calls():
     assert out.sequences.shape == out.rounds.shape == (4, 19)
 
 
-def arithmetic(count, generator):
-    """Sequences of 16 tokens below 11: four random ones, then each three more than the one four
-    places before."""
-    first = torch.randint(0, 11, (count, 4), generator=generator)
-    return torch.cat([(first + 3 * number) % 11 for number in range(4)], 1)
-
-
-def test_a_dual_cache_decodes_nearly_the_same_tokens():
-    """On a trained model: most tokens are those of decoding without, and as many are right."""
-    generator = torch.Generator().manual_seed(0)
-    lm = copy.deepcopy(causal()).requires_grad_(True)
-    lm.config.max_position_embeddings = 16
-    torch.manual_seed(0)
-    for weight in lm.parameters():
-        if weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=0.1)
-    model, _ = to_block_diffusion(lm, mask_token_id=MASK, block_size=16)
-    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    for _ in range(150):
-        x_0 = arithmetic(64, generator)
-        masked = torch.rand(x_0.shape, generator=generator) < torch.rand(64, 1, generator=generator)
-        masked[:, -1] = True
-        log_p = model(x_0.masked_fill(masked, MASK), at=masked).logits
-        torch.nn.functional.cross_entropy(log_p, x_0[masked]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    x_0 = arithmetic(100, generator)
-    settings = {"unmasking": {"type": "threshold"}, "sub_block_size": 4, "max_new_tokens": 10}
-    found = [
-        drawn(model.eval(), x_0[:, :6], None, **settings, **cache)[0]
-        for cache in ({"use_cache": False}, {"dual_cache": True})
-    ]
-    right = [float((tokens == x_0[:, 6:]).float().mean()) for tokens in found]
-    agree = float((found[0] == found[1]).float().mean())
-    print(f"agree {agree:.3f}, right {right[0]:.3f} and {right[1]:.3f}")
-    assert 0.8 < agree and abs(right[0] - right[1]) < 0.05 and right[0] > 0.3
-
-
-def test_a_dual_cache_computes_only_the_block_after_its_first_call():
-    model, widths = block_model(), []
-
-    def watch(module, args, kwargs):
-        widths.append(kwargs["input_ids"].shape[1])
-
-    handle = model.register_forward_pre_hook(watch, with_kwargs=True)
-    settings = {"unmasking": "static", "block_size": 64, "sub_block_size": 4, "dual_cache": True}
-    try:
-        drawn(model, torch.arange(3, 9)[None], None, max_new_tokens=8, **settings)
-    finally:
-        handle.remove()
-    assert widths == [14, 4, 4, 4, 14, 4, 4, 4]
-
-
-def test_a_finished_cache_reads_a_block_once_more():
-    model, widths = block_model(), []
-
-    def watch(module, args, kwargs):
-        widths.append(kwargs["input_ids"].shape[1])
-
-    handle = model.register_forward_pre_hook(watch, with_kwargs=True)
-    try:
-        drawn(model, torch.arange(3, 11)[None], None, max_new_tokens=8, unmasking="static")
-    finally:
-        handle.remove()
-    assert widths == [12, 4, 4, 4, 8, 4, 4, 4]
-
-
-@pytest.mark.parametrize("mode", ["threshold", "pipelined", "full attention, blocks"])
-def test_steering_by_a_proxy_works_with_caches_and_mixed_prompts(mode):
-    model, tuned, untuned = block_model(), block_model("qwen2"), block_model("qwen2", True)
-    steering, settings = ProxySteering(tuned, untuned, 0.5), MODES[mode]
-    ids, mask = mixed_prompts()
-    found = drawn(model, ids, mask, logits_processor=steering, **settings)
-    bare = drawn(model, ids, mask, logits_processor=steering, use_cache=False, **settings)
-    assert_same(found, bare)
-    alone = drawn(model, ids[[0]][:, mask[0] == 1], None, logits_processor=[steering], **settings)
-    assert_same([part[[0]] for part in found], alone)
-    assert not torch.equal(found[0], drawn(model, ids, mask, **settings)[0])
-
-
-def test_steering_adds_what_tuning_changed():
-    model, small = block_model(), block_model("qwen2")
-    ids, mask = mixed_prompts()
-    plain = drawn(model, ids, mask, unmasking=HALF)
-    idle = ProxySteering(small, small)
-    assert_same(plain, drawn(model, ids, mask, unmasking=HALF, logits_processor=idle))
-    # A model steered by itself against another one is the first, at scale 1, from the other.
-    swap = ProxySteering(small, model)
-    assert_same(
-        drawn(model, ids, mask, unmasking=HALF, logits_processor=swap),
-        drawn(small, ids, mask, unmasking=HALF),
-    )
-
-
-def test_processors_of_transformers_apply():
-    model = block_model()
-    ids, mask = mixed_prompts()
-    plain = drawn(model, ids, mask, unmasking="static")[0]
-    barred = plain.unique().tolist()[:20]
-    suppress = LogitsProcessorList([SuppressTokensLogitsProcessor(barred)])
-    found = drawn(model, ids, mask, unmasking="static", logits_processor=suppress)[0]
-    assert not torch.isin(found, torch.tensor(barred)).any() and (found != MASK).all()
-    # From left to right: no two tokens follow each other twice.
-    order = {"type": "static", "score": "left_to_right"}
-    ngrams = LogitsProcessorList([NoRepeatNGramLogitsProcessor(2)])
-    out = model.generate(ids[[1]], max_new_tokens=25, unmasking=order, eos_token_id=-1,
-                         logits_processor=ngrams)[0].tolist()  # fmt: skip
-    pairs = list(zip(out[10:], out[11:], strict=False))
-    assert len(pairs) == len(set(pairs))
-
-
-def test_a_processor_sees_the_row_without_its_padding():
-    model = block_model()
-    ids, mask = mixed_prompts()
-    penalty = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(3.0)])
-    together = drawn(model, ids, mask, unmasking=HALF, logits_processor=penalty)
-    alone = drawn(model, ids[[0]][:, mask[0] == 1], None, unmasking=HALF, logits_processor=penalty)
-    assert_same([part[[0]] for part in together], alone)
-    seen = []
-    drawn(model, ids[[1]], None, unmasking="static", max_new_tokens=1,
-          logits_processor=lambda before, scores: seen.append(before) or scores)  # fmt: skip
-    # One prompt of eleven tokens: the columns 8 to 11 of its last block.
-    assert [before.tolist() for before in seen] == [ids[[1], :n].tolist() for n in (8, 9, 10, 11)]
-
-
 class Steps:
     def __call__(self, ids, scores, cur_step):
         return scores
@@ -344,16 +202,40 @@ def test_a_mask_in_a_prompt_is_refused():
         block_model().generate(torch.tensor([[3, MASK]]), max_new_tokens=4)
 
 
-def test_models_of_other_tokens_do_not_steer():
-    other = copy.copy(block_model("qwen2"))
-    other.config = copy.copy(other.config)
-    other.config.mask_token_id = 5
-    with pytest.raises(ValueError, match="mask_token_id 39 and 5"):
-        ProxySteering(block_model("qwen2"), other)
-    with pytest.raises(ValueError, match="mask_token_id=39 and those that steer it 5"):
-        drawn(
-            block_model(), torch.tensor([[3]]), None, logits_processor=ProxySteering(other, other)
-        )
+@pytest.mark.parametrize("mode", ["static", "pipelined", "full attention, dual"])
+def test_a_noise_input_gets_noise_where_tokens_are_open(mode):
+    model, _ = to_block_diffusion(causal(), mask_token_id=MASK, noise_dim=3)
+    with torch.no_grad():
+        model.eval().noise_proj.weight.mul_(30.0)
+    ids, mask = mixed_prompts()
+    seen = []
+
+    def watch(module, args, kwargs):
+        seen.append((kwargs["input_ids"], kwargs["noise"]))
+
+    handle = model.register_forward_pre_hook(watch, with_kwargs=True)
+    together = drawn(model, ids, mask, streams(), **MODES[mode])
+    handle.remove()
+    for tokens, noise in seen:
+        assert not noise[tokens != MASK].any()
+    assert seen[0][1].any()
+    alone = drawn(model, ids[[0]][:, mask[0] == 1], None, streams([0]), **MODES[mode])
+    assert_same([part[[0]] for part in together], alone)
+    if mode != "full attention, dual":
+        assert_same(together, drawn(model, ids, mask, streams(), use_cache=False, **MODES[mode]))
+    # At temperature 0 the noise alone decides.
+    settings = {"max_new_tokens": 12, "unmasking": "static", "steps_per_block": 1}
+    one, other = (
+        model.generate(ids, mask, generator=torch.Generator().manual_seed(seed), **settings)
+        for seed in (0, 1)
+    )
+    assert not torch.equal(one, other)
+
+
+def test_a_shifted_head_needs_a_token_before_the_first():
+    for inputs in ((None, None), (torch.tensor([[5], [6]]), torch.tensor([[0], [1]]))):
+        with pytest.raises(ValueError, match="A prompt is empty, and a shifted head"):
+            drawn(block_model(shift=True), *inputs)
 
 
 def test_a_plan_with_another_cache_is_refused():

@@ -138,8 +138,8 @@ def test_transformers_pipeline_draws_what_the_other_pipeline_draws(tmp_path):
     assert list(rows[0]) == ["generated_token_ids"]
     (row,) = generate(output_type="image", num_inference_steps=1)
     assert row["generated_image"].size == (4, 2)
-    with pytest.raises(ValueError, match="takes no max_new_tokens; it takes: .*num_inference"):
-        generate(max_new_tokens=3)
+    with pytest.raises(ValueError, match="takes no max_tokens; it takes: .*num_inference"):
+        generate(max_tokens=3)
     with pytest.raises(ValueError, match="needs a tokenizer"):
         generate("ab")
 

@@ -1,4 +1,4 @@
-"""Which tokens stay: each rule against what its paper says of it, on laws that can be enumerated."""
+"""Which tokens stay: each rule against what its paper says of it, on laws one can enumerate."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ def to_block_diffusion(
     block_size: int = 4,
     mask_token_id: int | None = None,
     shift_logits: bool = False,
+    noise_dim: int = 0,
     grow_vocabulary: bool = True,
 ) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
     """A block-diffusion model around a copy of a causal one.
@@ -37,6 +38,8 @@ def to_block_diffusion(
         block_size: tokens in a block.
         mask_token_id: a row of the embeddings to be the mask, where there is no tokenizer.
         shift_logits: keep the causal model's reading, the output at i - 1 for token i.
+        noise_dim: width of a noise input per position; it starts with a tenth of the embeddings'
+            standard deviation.
         grow_vocabulary: whether the embeddings may get one row more.
 
     Raises:
@@ -74,8 +77,13 @@ def to_block_diffusion(
         block_size=block_size,
         mask_token_id=mask_token_id,
         shift_logits=shift_logits,
+        noise_dim=noise_dim,
     )
-    return BlockDiffusionLM(config, lm).to(lm.dtype), tokenizer
+    model = BlockDiffusionLM(config, lm)
+    if noise_dim:
+        spread = float(lm.get_input_embeddings().weight.float().std())
+        torch.nn.init.normal_(model.noise_proj.weight, std=0.1 * spread * noise_dim**-0.5)
+    return model.to(lm.dtype), tokenizer
 
 
 def _check(lm: PreTrainedModel) -> None:

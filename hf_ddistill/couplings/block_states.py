@@ -82,13 +82,16 @@ def informed_teacher(
     the tokens that are masked in x_t.
 
     A token that it is shown is no target: `where` of what comes back lacks it. A student that
-    matches such a teacher is asked for what it cannot know. Where the data are as in training it
-    learns the mean over what was hidden, that is, nothing new; elsewhere it is surer than it should
-    be. `limit` keeps the target near what the teacher says without the hint:
+    matches such a teacher is asked for what it cannot know. Under the forward KL it learns the mean
+    over what was hidden, which is what the same teacher says without the hint. Under the reverse KL
+    it learns the geometric mean, and is surer than it is right: more tokens a call, at a cost that
+    is greatest on other data than in training (`examples/results/hints.json` has it exactly).
+    `limit` keeps the target near what the teacher says without the hint:
 
         (1 - w) p + w p_hinted with the greatest w in [0, 1] for which w KL(p_hinted || p) <= limit
 
-    so that KL(target || p) <= limit (convexity).
+    so that KL(target || p) <= limit (convexity). It takes most from the hints that are the greatest
+    surprise, so that it makes even a student under the forward KL a little surer.
 
     Args:
         x_t: (B, L), what the student is given.

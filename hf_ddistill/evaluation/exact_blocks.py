@@ -28,6 +28,7 @@ from hf_ddistill.parameterizations import Conditional, Denoiser, Subs
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
 from hf_ddistill.shapes import Scalar
+from hf_ddistill.training.auxiliary import Alternation
 from hf_ddistill.unmasking import Static
 
 #: Gray levels of a pixel, and pixels of a patch: 3^8 = 6,561 sequences.
@@ -95,6 +96,8 @@ class LabSettings:
         learning_rate: at the start; a cosine takes it down to a hundredth.
         reuse: updates on each rollout.
         ema: decay of the running mean, which is what is measured.
+        auxiliary_learning_rate: of the auxiliary, where there is one.
+        alternation: which of the steps update the student, where there is an auxiliary.
     """
 
     width: int = 32
@@ -104,6 +107,8 @@ class LabSettings:
     learning_rate: float = 2e-3
     reuse: int = 1
     ema: float = 0.98
+    auxiliary_learning_rate: float = 3e-3
+    alternation: Alternation = Alternation()
 
 
 @dataclass(frozen=True)
@@ -211,7 +216,7 @@ class _Run:
         seed: int,
     ) -> None:
         self.lab, self.method, self.settings = lab, method, settings
-        self.model = copy.deepcopy(start)
+        self.model = copy.deepcopy(start).requires_grad_(True)
         self.mean = copy.deepcopy(start).requires_grad_(False)
         self.block_size = start.config.block_size
         self.generator = torch.Generator().manual_seed(seed)
@@ -223,9 +228,12 @@ class _Run:
             networks["auxiliary"] = lab.start(self.block_size)
             peer = Denoiser(Network(networks["auxiliary"]), DIFFUSION, Conditional())
             self.peers["auxiliary"] = peer
-        rate = settings.learning_rate
+        self.rates = {
+            "student": settings.learning_rate,
+            "auxiliary": settings.auxiliary_learning_rate,
+        }
         self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), rate, betas=(0.9, 0.99))
+            name: torch.optim.Adam(network.parameters(), self.rates[name], betas=(0.9, 0.99))
             for name, network in networks.items()
         }
         self.kept: list[tuple[Tensor, Tensor]] = []
@@ -234,6 +242,9 @@ class _Run:
         """One step of every optimizer."""
         x_0, rounds = self._batch()
         progress = number / self.settings.steps
+        train = frozenset({"student"})
+        if self.method.auxiliary:
+            train = self.settings.alternation.trained(number)
         step = TrainingStep(
             x_0,
             DIFFUSION,
@@ -243,16 +254,21 @@ class _Run:
             self.generator,
             memory=self.memory,
             trajectory=Trajectory(rounds, self.block_size),
+            train=train,
         )
         for name, loss in self.method.loss(step).items():
             if not bool(loss.isfinite()):
                 raise ValueError(f"The {name} loss is {float(loss)} at step {number}.")
             optimizer = self.optimizers[name]
-            _set_rate(optimizer, self.settings.learning_rate, progress)
+            _set_rate(optimizer, self.rates[name], progress)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
             optimizer.step()
+        if "student" in train:
+            self._average(number)
+
+    def _average(self, number: int) -> None:
         decay = min(self.settings.ema, (1 + number) / (10 + number))
         with torch.no_grad():
             for kept, new in zip(self.mean.parameters(), self.model.parameters(), strict=True):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers.generation import BaseStreamer
 
-from hf_ddistill.linalg import categorical
+from hf_ddistill.linalg import categorical, normal_noise
 from hf_ddistill.models.block_processing import changes, normalised
 from hf_ddistill.models.block_prompts import Decoded, Prompts
 from hf_ddistill.models.block_reading import CACHES, BlockReader
@@ -90,8 +90,14 @@ def decode(
         processors: change the logits, see `changes`.
 
     Raises:
-        ValueError: if prompt and new tokens do not fit into the model's window.
+        ValueError: if prompt and new tokens do not fit into the model's window, and for an empty
+            prompt before a shifted head.
     """
+    if model.config.shift_logits and not bool(prompts.sources[1].any(1).all()):
+        raise ValueError(
+            "A prompt is empty, and a shifted head reads each token from the one before it; start "
+            "with a token, such as that of the beginning of a sequence."
+        )
     work = _Work(model, prompts, new, plan, generator, processors)
     window = model.config.max_position_embeddings
     longest = int(work.real.sum(1).max())
@@ -174,7 +180,8 @@ class _Work:
         rows, blocks = active.nonzero(as_tuple=True)
         last = int(blocks.max()) + 1
         self.stop = self.start + last * self.size
-        raw = self._look(self.start + first * self.size, self.stop)
+        noise = self._noise(rows, blocks, first, last - first)
+        raw = self._look(self.start + first * self.size, self.stop, noise)
         raw = raw.unflatten(1, (-1, self.size))
         self.progress = 1 - self.open.sum((1, 2)) / self.asked.sum(1).clamp_min(1)
         sure, steps = pipe.activated(share)[rows, blocks], self.steps[rows, blocks]
@@ -254,9 +261,21 @@ class _Work:
             kept[block] = said
         self.before = kept
 
-    def _look(self, start: int, stop: int) -> Tensor:
+    def _noise(self, rows: Tensor, blocks: Tensor, first: int, count: int) -> Tensor | None:
+        """(B, count * size, noise_dim), fresh at the open positions in work, 0 at others; None for
+        a model without a noise input."""
+        width = self.reader.model.config.noise_dim
+        if not width:
+            return None
+        device = self.ids.device
+        fresh = normal_noise((len(rows), self.size, width), self._generators(rows), device).float()
+        noise = torch.zeros(len(self.ids), count, self.size, width, device=device)
+        noise[rows, blocks - first] = fresh * self.open[rows, blocks][..., None]
+        return noise.flatten(1, 2)
+
+    def _look(self, start: int, stop: int, noise: Tensor | None) -> Tensor:
         """log p (B, stop - start, K) of the tokens in a range of columns."""
-        logits = self.reader(self.ids, start, stop)
+        logits = self.reader(self.ids, start, stop, noise)
         for change in self.changes:
             logits = change(self.ids, start, stop, logits)
         return normalised(logits, self.mask, LOG_ZERO)

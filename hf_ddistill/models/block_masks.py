@@ -27,6 +27,7 @@ class Layout:
         clean: (S,) bool, True at the keys of a clean copy that noisy tokens look back at; None
             where there is one copy of the tokens.
         real: (B, columns) bool, False at padding; None where there is none.
+        causal: whether a token sees nothing behind it, in its own block either.
     """
 
     columns: Tensor
@@ -34,6 +35,7 @@ class Layout:
     block_size: int
     clean: Tensor | None = None
     real: Tensor | None = None
+    causal: bool = False
 
     def positions(self) -> Tensor:
         """(1 or B, queries), position of each query among the tokens of its row."""
@@ -53,6 +55,7 @@ class Layout:
             window: of sliding attention: keys this far or farther to the left are not seen.
         """
         columns, size, clean, real = self.columns, self.block_size, self.clean, self.real
+        causal = self.causal
 
         def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             here, there = columns[query], columns[key]
@@ -61,6 +64,8 @@ class Layout:
             else:
                 same, before = there // size == here // size, there // size < here // size
                 seen = (clean[key] & before) | ((clean[key] == clean[query]) & same)
+            if causal:
+                seen = seen & (there <= here)
             if window is not None:
                 seen = seen & (here - there < window)
             if real is not None:

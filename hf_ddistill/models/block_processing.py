@@ -95,13 +95,12 @@ def changes(processors: Any, reader: BlockReader) -> list[Change]:  # noqa: ANN4
         if isinstance(processor, ProxySteering):
             found.append(processor.change(reader))
             continue
-        call = processor if inspect.isfunction(processor) else type(processor).__call__
         needed = [
             name
-            for name, value in inspect.signature(call).parameters.items()
-            if value.default is value.empty and value.kind is value.POSITIONAL_OR_KEYWORD
+            for name, value in inspect.signature(processor).parameters.items()
+            if value.default is value.empty
+            and value.kind in (value.POSITIONAL_ONLY, value.POSITIONAL_OR_KEYWORD)
         ]
-        needed = [name for name in needed if name != "self"]
         if len(needed) != 2:
             raise ValueError(
                 f"A logits processor is given ids and scores, and {type(processor).__name__} takes "

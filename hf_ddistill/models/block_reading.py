@@ -53,8 +53,9 @@ class BlockReader:
         self._kept = DynamicCache()
         self._columns = torch.arange(0, device=self.real.device)
 
-    def __call__(self, ids: Tensor, start: int, stop: int) -> Tensor:
-        """Logits (B, stop - start, K), float32, of the canvas `ids` (B, C).
+    def __call__(self, ids: Tensor, start: int, stop: int, noise: Tensor | None = None) -> Tensor:
+        """Logits (B, stop - start, K), float32, of the canvas `ids` (B, C), with noise (B, stop -
+        start, noise_dim) for a model that takes it.
 
         All blocks of the attention that end before `start` must be finished.
         """
@@ -69,25 +70,26 @@ class BlockReader:
         else:
             self._keep(self._columns < self._settled)
             queries = torch.arange(len(self._columns), end, device=ids.device)
-        logits = self._call(ids, queries, (start, stop), end)
+        self._columns = torch.cat([self._columns, queries])
+        wanted = (queries >= start) & (queries < stop)
+        more = {}
+        if noise is not None:
+            more["noise"] = noise.new_zeros(len(ids), len(queries), noise.shape[-1])
+            more["noise"][:, wanted] = noise
+        logits = self.model(
+            input_ids=ids[:, queries],
+            attention_mask=self.real[:, :end],
+            at=wanted.expand(len(ids), -1),
+            block_size=self.block_size,
+            columns=self._columns,
+            past_key_values=None if self.cache == "none" else self._kept,
+            **more,
+        ).logits
         if self.cache == "dual":
             self._keep((self._columns < inside) | (self._columns >= stop))
         else:
             self._keep(self._columns < (settled if self.cache == "finished" else 0))
         self._settled, self._range = settled if self.cache != "none" else 0, (start, stop)
-        return logits
-
-    def _call(self, ids: Tensor, queries: Tensor, wanted: tuple[int, int], end: int) -> Tensor:
-        at = ((queries >= wanted[0]) & (queries < wanted[1])).expand(len(ids), -1)
-        self._columns = torch.cat([self._columns, queries])
-        logits = self.model(
-            input_ids=ids[:, queries],
-            attention_mask=self.real[:, :end],
-            at=at,
-            block_size=self.block_size,
-            columns=self._columns,
-            past_key_values=None if self.cache == "none" else self._kept,
-        ).logits
         return logits.float().unflatten(0, (len(ids), -1))
 
     def _keep(self, kept: Tensor) -> None:

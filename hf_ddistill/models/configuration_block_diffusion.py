@@ -26,6 +26,9 @@ class BlockDiffusionConfig(PreTrainedConfig):
         shift_logits (`bool`): the output at i - 1 speaks of token i, as in the causal model; for
             the first token of a block it is the last of the block before. False: the output at i
             speaks of token i.
+        noise_dim (`int`): width of the noise input per position, added to the embeddings through a
+            linear layer; 0 for none. With it the tokens of a call can be drawn together: the noise
+            carries the plan that they share.
         vocab_size (`int`, *optional*): K, the mask token included; that of `text_config` if not
             given. A greater one gives probability 0 to the tokens that the causal model lacks.
         discrete_diffusion (`dict`, *optional*): the process that the model was trained for; masks.
@@ -42,6 +45,7 @@ class BlockDiffusionConfig(PreTrainedConfig):
     block_size: int = 4
     mask_token_id: int | None = None
     shift_logits: bool = False
+    noise_dim: int = 0
     vocab_size: int | None = None
     max_position_embeddings: int | None = None
     hidden_size: int | None = None
@@ -67,6 +71,8 @@ class BlockDiffusionConfig(PreTrainedConfig):
         self.tie_word_embeddings = text.tie_word_embeddings
         if self.block_size < 1:
             raise ValueError(f"block_size must be at least 1, got {self.block_size}")
+        if self.noise_dim < 0:
+            raise ValueError(f"noise_dim must be at least 0 (0 turns it off), got {self.noise_dim}")
         if self.mask_token_id is None:
             raise ValueError(
                 "a block-diffusion model needs mask_token_id, the row of the embeddings that "

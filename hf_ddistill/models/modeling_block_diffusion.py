@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -56,6 +57,10 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         self.lm = AutoModelForCausalLM.from_config(config.text_config) if lm is None else lm
         # One object: what is changed in either (the attention, the vocabulary) is saved.
         self.config.text_config = self.lm.config
+        self.noise_proj = None
+        if config.noise_dim:
+            width = self.get_input_embeddings().embedding_dim
+            self.noise_proj = torch.nn.Linear(config.noise_dim, width, bias=False)
         self.post_init()
 
     def get_input_embeddings(self) -> torch.nn.Module:
@@ -81,6 +86,7 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         clean_ids: Tensor | None = None,
         at: Tensor | None = None,
         *,
+        noise: Tensor | None = None,
         block_size: int | None = None,
         causal: bool = False,
         columns: Tensor | None = None,
@@ -97,9 +103,12 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             clean_ids (`torch.LongTensor` of shape `(batch_size, length)`): x_0: a block of x_t then
                 sees itself and the clean blocks before it, all blocks in one call.
             at (`torch.BoolTensor` of shape `(batch_size, length)`): the N positions to answer for.
+            noise (`torch.Tensor` of shape `(batch_size, length, noise_dim)`, *optional*): standard
+                normal, 0 at tokens that are decided; none counts as 0.
             block_size (`int`, *optional*): instead of the configuration's.
             causal (`bool`): read as the causal model: causal attention, and the output for token i
-                is what that model says of it, given the tokens before. (Nothing says the first
+                is what that model says of it, given the tokens before: of `input_ids` in its own
+                block, and of `clean_ids` (if given) in the blocks before. (Nothing says the first
                 one; its output is its own.)
             columns (`torch.LongTensor` of shape `(cached + length,)`): the columns of the cached
                 tokens and of these; in order from 0 if not given.
@@ -111,13 +120,14 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         if columns is None:
             cached = 0 if past_key_values is None else past_key_values.get_seq_length()
             columns = torch.arange(cached + input_ids.shape[1], device=input_ids.device)
-        size = 1 if causal else block_size or self.config.block_size
+        size = block_size or self.config.block_size
         layout = _layout(input_ids, clean_ids, attention_mask, columns, size)
+        layout = replace(layout, causal=causal)
         ids = input_ids if clean_ids is None else torch.cat([clean_ids, input_ids], 1)
         text = self.lm.config
         masks = attention_masks(text, layout, len(ids), self.get_input_embeddings().weight.dtype)
         hidden = self.lm.get_decoder()(
-            input_ids=ids,
+            **self._inputs(ids, noise),
             attention_mask=masks,
             position_ids=layout.positions().expand(len(ids), -1),
             past_key_values=past_key_values,
@@ -132,6 +142,17 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             hidden = hidden[rows, source[positions]]
         return CausalLMOutputWithPast(logits=self._head(hidden), past_key_values=past_key_values)
 
+    def _inputs(self, ids: Tensor, noise: Tensor | None) -> dict[str, Tensor]:
+        if noise is None:
+            return {"input_ids": ids}
+        if self.noise_proj is None:
+            raise ValueError("The model has no noise input (config.noise_dim is 0).")
+        added = self.noise_proj(noise.to(self.noise_proj.weight.dtype))
+        # A clean copy in front of the noisy one gets none.
+        before = ids.shape[1] - added.shape[1]
+        added = torch.nn.functional.pad(added, (0, 0, before, 0))
+        return {"inputs_embeds": self.get_input_embeddings()(ids) + added}
+
     def _source(self, layout: Layout, length: int, causal: bool) -> Tensor:
         """(length,), which of the computed hidden states speaks of each position."""
         copies = layout.queries // length
@@ -142,8 +163,10 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         before = (own - 1).clamp_min(0)
         if copies == 1:
             return before
-        first = layout.columns[-length:] % layout.block_size == 0
-        # The end of the block before is known: it stands in the clean copy.
+        columns = layout.columns[-length:]
+        # The end of the block before is known: it stands in the clean copy. Before the first token
+        # there is none, and the clean first token is the answer.
+        first = (columns % layout.block_size == 0) & (columns > 0)
         return torch.where(first, before, before + offset)
 
     def _head(self, hidden: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What training minimises: one method, one file."""
 
 from hf_ddistill.objectives.bd3lm import BD3LM
+from hf_ddistill.objectives.block_law_matching import BlockLawMatching
 from hf_ddistill.objectives.causal_law_matching import CausalLawMatching
 from hf_ddistill.objectives.cdlm import CDLM
 from hf_ddistill.objectives.d2f import D2F
@@ -16,6 +17,7 @@ from hf_ddistill.objectives.t3d import T3D
 
 __all__ = [
     "BD3LM",
+    "BlockLawMatching",
     "OPDLM",
     "CDLM",
     "CausalLawMatching",

@@ -68,6 +68,8 @@ class CDLM(Objective):
         for name in ("distil", "consistency", "masked_lm"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        if not self.distil + self.consistency + self.masked_lm:
+            raise ValueError("distil, consistency and masked_lm are all 0: nothing is trained.")
         if self.teacher_calls < 1:
             raise ValueError(f"teacher_calls must be at least 1, got {self.teacher_calls}.")
         check_hints(self.teacher_sees, self.teacher_limit)
@@ -81,11 +83,13 @@ class CDLM(Objective):
         fresh = trajectory.at(number) & active
         y = masked(step, fresh | later)
         q = step.look(step.student, y, all_noise(y), fresh | later, block_size=size)
-        terms = {
-            "distil": self._distil(step, q, number, active, later),
-            "consistency": self._consistency(step, q, later),
-            "masked_lm": self._masked_lm(step),
-        }
+        terms = {}
+        if self.distil:
+            terms["distil"] = self._distil(step, q, number, active, later)
+        if self.consistency:
+            terms["consistency"] = self._consistency(step, q, later)
+        if self.masked_lm:
+            terms["masked_lm"] = self._masked_lm(step)
         step.record.update({name: term.detach() for name, term in terms.items()})
         total = [getattr(self, name) * term for name, term in terms.items()]
         return {"student": torch.stack(total).sum()}

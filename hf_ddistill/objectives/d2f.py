@@ -47,8 +47,7 @@ class D2F(Objective):
         weighted: w_j = 1 / t_j, so that each block's tokens count alike.
         teacher_sees: share of the masked tokens that the teacher alone is shown, and
         teacher_limit: the nats per token that this may move its target, or None; see
-            `couplings.block_states.informed_teacher`. What it costs elsewhere than in training is
-            measured in `examples/results/dllm.md`.
+            `couplings.block_states.informed_teacher` for what the two do.
     """
 
     block_size: int = 16

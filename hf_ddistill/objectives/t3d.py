@@ -34,8 +34,8 @@ class T3D(Objective):
     tokens each of the cross entropy of all tokens that are decided by then: what is decided early
     counts more. All from one call with clean blocks before each noisy one.
 
-    A student that starts as the reference needs many steps to leave it at these small beta; the
-    paper makes the student the new reference twice (`rounds` of the trainer).
+    The paper makes the student the new reference twice (`rounds` of the trainer). Its code also
+    puts random tokens in place of a tenth of the masks, which is not done here.
 
     Args:
         beta, alpha, path: the paper's 0.1, 0.5, 0.2.

@@ -57,6 +57,6 @@ class Prophet(Unmasking):
 
     def threshold(self, progress: float | Tensor, like: Tensor) -> Tensor:
         """The gap that is enough at each progress, of the shape and kind of `like`."""
-        now = torch.as_tensor(progress).to(like).expand(like.shape)
+        now = torch.as_tensor(progress).to(like).expand(like.shape).contiguous()
         phase = torch.bucketize(now, now.new_tensor(self.phases), right=True)
         return now.new_tensor(self.gaps)[phase]

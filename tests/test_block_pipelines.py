@@ -1,0 +1,196 @@
+"""A block-diffusion folder: settings that stay with it, and both pipelines that open it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import transformers
+from block_models import HALF, SHAPE
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    TextDiffusionStreamer,
+)
+
+from hf_ddistill import DDiTConfig, DDiTForDiscreteDiffusion, DiscreteDiffusionPipeline
+from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.models import BlockDiffusionGenerationConfig, BlockDiffusionLM
+from hf_ddistill.unmasking import Prophet, Unmasking
+
+WORDS = ["<pad>", "<eos>", *"abcdefghijklmnopqrstuvwxyz"]
+PROMPTS = ["a b c", "q w e r t z u", "x"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of letters with its tokenizer and its settings, saved."""
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    words = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<pad>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>"
+    )
+    torch.manual_seed(0)
+    shape = SHAPE | {"vocab_size": len(WORDS), "eos_token_id": 1, "initializer_range": 0.5}
+    lm = AutoModelForCausalLM.from_config(LlamaConfig(**shape))
+    model, tokenizer = to_block_diffusion(lm, tokenizer)
+    model.generation_config.max_new_tokens = 6
+    model.generation_config.unmasking = Prophet(otherwise=Unmasking.from_config(HALF))
+    model.generation_config.max_active_blocks = 2
+    path = tmp_path_factory.mktemp("model")
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return AutoModelForMaskedLM.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def alone(model, tokenizer, prompt, **settings):
+    """The new tokens behind one prompt."""
+    ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    return model.generate(ids, **settings)[0, ids.shape[1] :].tolist()
+
+
+def test_settings_of_generation_stay_with_a_model(folder, model):
+    saved = json.loads((folder / "generation_config.json").read_text())
+    assert saved["unmasking"]["otherwise"] == {"type": "threshold", "threshold": 0.5}
+    assert "block_size" not in saved and "steps_per_block" not in saved
+    for opened in (model, BlockDiffusionLM.from_pretrained(folder)):
+        config = opened.generation_config
+        assert isinstance(config, BlockDiffusionGenerationConfig)
+        assert config.max_new_tokens == 6 and config.max_active_blocks == 2
+        plan = opened.decoding_plan(config)
+        assert plan.unmasking == Prophet(otherwise=HALF) and plan.pipelining.max_blocks == 2
+        assert plan.eos == (1,) and plan.block_size == 4
+
+
+def test_settings_of_a_call_win_and_do_not_stay(model, tokenizer):
+    assert len(alone(model, tokenizer, "a b")) == 6
+    assert len(alone(model, tokenizer, "a b", max_new_tokens=9)) == 9
+    given = BlockDiffusionGenerationConfig(max_new_tokens=3, unmasking="static")
+    assert len(alone(model, tokenizer, "a b", generation_config=given)) == 3
+    assert len(alone(model, tokenizer, "a b", generation_config=given, max_new_tokens=4)) == 4
+    assert model.generation_config.max_new_tokens == 6
+    assert model.generation_config.max_active_blocks == 2 and given.max_new_tokens == 3
+
+
+def test_a_rule_that_there_is_not_is_no_setting():
+    with pytest.raises(ValueError, match="Unknown unmasking 'hope'"):
+        BlockDiffusionGenerationConfig(unmasking="hope")
+
+
+def test_transformers_pipeline_decodes_prompts_of_mixed_lengths(folder, model, tokenizer):
+    pipe = transformers.pipeline("discrete-diffusion", model=str(folder))
+    found = pipe(PROMPTS, max_new_tokens=5, unmasking=HALF, eos_token_id=-1)
+    for prompt, sample in zip(PROMPTS, found, strict=True):
+        new = alone(model, tokenizer, prompt, max_new_tokens=5, unmasking=HALF, eos_token_id=-1)
+        assert sample["generated_token_ids"][-5:] == new
+        assert sample["generated_text"] == f"{prompt} {tokenizer.decode(new)}"
+        assert sample["calls"] * sample["tokens_per_call"] == pytest.approx(5)
+
+
+def test_temperature_draws_and_a_generator_decides(folder):
+    pipe = transformers.pipeline("discrete-diffusion", model=str(folder))
+    one, other, third = (
+        pipe("a b", batch_size=2, temperature=1.0, generator=torch.Generator().manual_seed(seed))
+        for seed in (0, 0, 1)
+    )
+    assert one == other != third and one[0] != one[1]
+
+
+def test_our_pipeline_decodes_and_comes_back_from_its_own_folder(folder, tmp_path):
+    pipe = DiscreteDiffusionPipeline.from_pretrained(folder)
+    found = pipe(PROMPTS, max_new_tokens=4)
+    assert [text.startswith(prompt) for text, prompt in zip(found.texts, PROMPTS, strict=True)]
+    assert found.num_network_calls == int(found.calls.max()) and len(found.tokens_per_call) == 3
+    pipe.save_pretrained(tmp_path)
+    again = DiscreteDiffusionPipeline.from_pretrained(tmp_path)
+    assert again(PROMPTS, max_new_tokens=4).texts == found.texts
+    assert again.model.generation_config.max_active_blocks == 2
+
+
+def test_our_pipeline_takes_tokens_with_padding(folder, model):
+    pipe = DiscreteDiffusionPipeline.from_pretrained(folder)
+    ids = torch.tensor([[0, 0, 5], [7, 8, 9]])
+    mask = torch.tensor([[0, 0, 1], [1, 1, 1]])
+    found = pipe(input_ids=ids, attention_mask=mask, max_new_tokens=4, output_type="tokens")
+    assert found.texts is None
+    assert torch.equal(found.sequences, model.generate(ids, mask, max_new_tokens=4))
+    one = pipe(input_ids=ids[0, 2:], batch_size=2, max_new_tokens=4, return_dict=False)
+    assert (one[0][:, -4:] == found.sequences[0, -4:]).all()
+
+
+def test_all_positions_at_once_go_through_the_scheduler(folder):
+    pipe = DiscreteDiffusionPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    found = pipe("a b", length=10, num_inference_steps=3)
+    assert found.sequences.shape == (1, 10) and found.calls is None
+    mask = pipe.model.config.mask_token_id
+    gap = torch.tensor([2, mask, 4, 5])
+    filled = pipe(input_ids=gap, infill=gap == mask, length=4, num_inference_steps=2).sequences
+    assert filled[0, [0, 2, 3]].tolist() == [2, 4, 5] and filled[0, 1] != mask
+
+
+APART = {
+    "both": ({"length": 9, "max_new_tokens": 3}, "max_new_tokens: for decoding behind a prompt"),
+    "labels": ({"class_labels": 2}, "class_labels: not for BlockDiffusionLM"),
+    "guidance": ({"guidance_scale": 1.0}, "guidance_scale: not for BlockDiffusionLM"),
+    "a callback": ({"callback_on_step_end": print}, "callback_on_step_end: not for"),
+    "unknown": ({"max_tokens": 3}, "generate takes no max_tokens"),
+    "a mask": ({"prompt": "a <|mask|>"}, "to fill tokens in, use DiscreteDiffusionPipeline with"),
+    "too many generators": ({"generator": [torch.Generator()] * 2}, "Got 2 generators for 1"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), APART.values(), ids=APART.keys())
+def test_arguments_that_do_not_apply_are_refused_in_one_sentence(folder, arguments, message):
+    pipe = DiscreteDiffusionPipeline.from_pretrained(folder)
+    with pytest.raises(ValueError, match=message):
+        pipe(**{"prompt": "a b"} | arguments)
+
+
+def test_another_model_does_not_decode_by_blocks():
+    config = DDiTConfig(vocab_size=6, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    config.mask_token_id = 5
+    pipe = DiscreteDiffusionPipeline.from_model(DDiTForDiscreteDiffusion(config))
+    with pytest.raises(ValueError, match="max_new_tokens: not for DDiTForDiscreteDiffusion"):
+        pipe(length=4, max_new_tokens=3)
+
+
+def test_a_streamer_shows_drafts_and_then_the_text(model, tokenizer, capsys):
+    streamer = TextDiffusionStreamer(tokenizer, skip_prompt=True)
+    ids = tokenizer("a b c", return_tensors="pt", add_special_tokens=False)["input_ids"]
+    new = model.generate(ids, streamer=streamer, unmasking="static", eos_token_id=-1)[0, 3:]
+    shown = capsys.readouterr().out
+    assert "<|mask|>" in shown and "\033[33m" in shown
+    # What stays is the text, once: drafts are cleared before it.
+    kept = "".join(part.split("\0337")[0] for part in shown.split("\0338\033[J"))
+    assert kept.split() == tokenizer.decode(new).split()
+
+
+def test_a_streamer_stops_at_the_end(model, tokenizer, capsys):
+    ids = torch.tensor([[5, 6, 7]])
+    free = model.generate(ids, unmasking="static", eos_token_id=-1)[0, 3:].tolist()
+    streamer = TextDiffusionStreamer(tokenizer, skip_prompt=True)
+    model.generate(ids, unmasking="static", eos_token_id=free[1], streamer=streamer)
+    kept = capsys.readouterr().out.split("\0338\033[J")[-1]
+    stop = free.index(free[1]) + 1
+    assert kept.split()[-stop:] == tokenizer.decode(free[:stop]).split()
+
+
+def test_a_streamer_takes_one_row(model, tokenizer):
+    with pytest.raises(ValueError, match="A streamer takes one row, got a batch of 2"):
+        model.generate(torch.tensor([[5], [6]]), streamer=TextDiffusionStreamer(tokenizer))
