@@ -32,7 +32,7 @@ class Figures:
             len(held_out) - args.judged_prompt_length, (args.samples,), generator=generator
         )
         prompts = held_out.unfold(0, args.judged_prompt_length, 1)[starts]
-        drawn = args.samples, args.judged_prompt_length
+        drawn = args.words, args.judged_prompt_length
         text = tokenizer.decode(held_out, skip_special_tokens=True)
         self.tasks = {
             "completion": prompts,

@@ -230,6 +230,7 @@ def distilled(args, name, model, tokenizer, train, block_size):
     else:
         student = distilled(args, start, model, tokenizer, train, block_size)
         tokenizer = AutoTokenizer.from_pretrained(args.output / f"{start}_{block_size}")
+    steps = args.steps if start in ("shifted", "in_place") else args.more_steps
     diffusion_teacher = objective["type"] not in OF_THE_LANGUAGE_MODEL
     trainer = DiscreteDistillationTrainer(
         model=student,
@@ -238,7 +239,7 @@ def distilled(args, name, model, tokenizer, train, block_size):
         objective=objective,
         args=DiscreteDistillationConfig(
             str(folder),
-            **settings(args, args.steps, learning_rate=args.learning_rate, weight_decay=0.0),
+            **settings(args, steps, learning_rate=args.learning_rate, weight_decay=0.0),
             per_device_train_batch_size=args.batch_size,
             ema_decay=0.0,
             prompt_length=args.prompt_length,

@@ -38,14 +38,18 @@ def options():
     parser.add_argument("--teacher-steps", type=int, default=5000)
     parser.add_argument("--hidden-size", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run")
+    parser.add_argument("--steps", type=int, default=600, help="optimizer steps of each run")
+    parser.add_argument(
+        "--more-steps", type=int, default=200, help="of runs from another run's end"
+    )
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--rollout-updates", type=int, default=4, help="steps on each rollout")
     parser.add_argument("--prompt-length", type=int, default=32, help="in training")
     parser.add_argument("--judged-prompt-length", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--samples", type=int, default=128, help="completions and cloze prompts")
+    parser.add_argument("--samples", type=int, default=64, help="completions that are judged")
+    parser.add_argument("--words", type=int, default=256, help="words to complete")
     parser.add_argument("--planned", type=int, nargs="+", default=[1, 2, 4], help="tokens per call")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.7, 0.5])
     parser.add_argument(
@@ -56,7 +60,8 @@ def options():
     parser.add_argument("--fast", action="store_true", help="a toy corpus and half a minute")
     args = parser.parse_args()
     if args.fast:
-        args.teacher_steps, args.steps, args.hidden_size, args.layers = 20, 4, 64, 1
+        args.teacher_steps, args.steps, args.more_steps = 20, 4, 4
+        args.hidden_size, args.layers, args.words = 64, 1, 8
         args.samples, args.new_tokens, args.batch_size = 8, 32, 4
         args.planned, args.thresholds, args.temperatures = [2], [0.9], [0.8, 1.2]
         args.output.mkdir(parents=True, exist_ok=True)
@@ -100,7 +105,7 @@ def measure_student(figures, name, model, block_size):
         ]
     model.eval()
     for rule, unmasking, steps in rules:
-        greedy = [("completion", 0.0)] if "static" in rule else []
+        greedy = [("completion", 0.0)] if rule == "static 1" else []
         for task, temperature in [("completion", 1.0), *greedy, ("word", 0.0)]:
 
             def decode(prompts, unmasking=unmasking, steps=steps, task=task, heat=temperature):

@@ -4,8 +4,9 @@
 
 A small Llama is trained on 2 x 4 patches of digits (6,561 sequences); its law p is computed whole.
 Sections: `bias` (targets of a per-token loss against the posterior), `tables` (students that are
-tables and reach the optimum of their loss), `estimates` (the mended target from few scored
-sequences), `students` (Llamas converted and trained), `matching` (law matching on top). TV is the total variation between p and a
+tables and reach the optimum of their loss), `limits` (tables that descend the divergence of their
+law), `estimates` (the mended target from few scored sequences), `students` (Llamas converted and
+trained), `matching` (law matching on top of them). TV is the total variation between p and a
 student's exact law; b tokens in a block, n calls for each, in random order unless told.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from hf_ddistill.couplings import TrainingStep, Trajectory, random_masks
+from hf_ddistill.evaluation.exact_block_training import Method, train_block_student
 from hf_ddistill.evaluation.exact_blocks import (
     DIFFUSION,
     LENGTH,
@@ -25,7 +27,6 @@ from hf_ddistill.evaluation.exact_blocks import (
     MASK,
     BlockLab,
     LabSettings,
-    Method,
     patches,
     student_of,
 )
@@ -36,6 +37,7 @@ from hf_ddistill.exact.on_policy import full_conditional, on_policy_table
 from hf_ddistill.linalg import categorical
 from hf_ddistill.objectives import BD3LM, OPDLM, CausalLawMatching
 from hf_ddistill.objectives.posterior_targets import posterior_targets
+from hf_ddistill.training.auxiliary import Alternation
 from hf_ddistill.unmasking import Static, Threshold, Unmasking
 
 BLOCKS = (1, 2, 4, 8)
@@ -91,6 +93,25 @@ def tables(lab):
                 rule = order if isinstance(order, str) else order.to_config()["type"]
                 row = {"student": name, "b": b, "n": b, "order": rule}
                 yield {**row, **measured(denoiser, lab.law, b, b, order)}
+
+
+def limits(lab, updates=100):
+    """The least KL(student || p) that Adam finds for a table, from the posterior with noise."""
+    for b, n in ((2, 1), (4, 1), (4, 2), (8, 1), (8, 2), (8, 4)):
+        table = block_table(lab.law, b, DIFFUSION)
+        generator = torch.Generator().manual_seed(0)
+        for logits in table.logits:
+            noise = torch.randn(logits.shape, generator=generator, dtype=logits.dtype)
+            logits.data.clamp_min_(-9).add_(0.1 * noise)
+        optimizer = torch.optim.Adam(table.parameters(), 0.1, betas=(0.9, 0.99))
+        for update in range(updates):
+            optimizer.param_groups[0]["lr"] = 0.1 * (1 - update / updates) + 1e-3
+            law = block_law(BlockDecoder(table.denoiser(), LENGTH, b, Static("random"), n)).law
+            optimizer.zero_grad()
+            kl_divergence(law, lab.law).backward()
+            optimizer.step()
+        row = {"student": "limit of law matching", "b": b, "n": n}
+        yield {**row, **measured(table.denoiser(), lab.law, b, n)}
 
 
 def estimates(lab, states=150, repeats=200):
@@ -156,7 +177,12 @@ METHODS = {
 LAW_MATCHING = Method(
     CausalLawMatching(pathwise=True),
     auxiliary=True,
-    settings={"rows": 256, "learning_rate": 1e-3, "steps": 800},
+    settings={
+        "rows": 256,
+        "learning_rate": 1e-3,
+        "steps": 1600,
+        "alternation": Alternation(200, 4),
+    },
 )
 
 
@@ -166,7 +192,7 @@ def students(lab):
         for name, method in METHODS.items():
             begun = time.perf_counter()
             settings = replace(lab.settings, **method.settings)
-            model = lab.trained(method, lab.start(b), b, settings=settings)
+            model = train_block_student(lab, method, lab.start(b), b, settings)
             row = {"student": name, "b": b, "seconds": time.perf_counter() - begun}
             for n in calls_of(b):
                 yield {**row, "n": n, **measured(student_of(model), lab.law, b, n)}
@@ -174,18 +200,20 @@ def students(lab):
 
 def matching(lab):
     """Law matching: a Llama for each block and number of calls, from plain fine-tuning."""
-    for b in BLOCKS:
-        plain = lab.trained(METHODS["plain fine-tuning"], lab.start(b), b)
-        for n in calls_of(b):
+    for b in (4, 8, 2):
+        plain = train_block_student(
+            lab, METHODS["plain fine-tuning"], lab.start(b), b, lab.settings
+        )
+        for n in reversed(calls_of(b)[:-1]):
             begun = time.perf_counter()
             settings = replace(lab.settings, **LAW_MATCHING.settings)
-            model = lab.trained(LAW_MATCHING, plain, n, settings=settings)
+            model = train_block_student(lab, LAW_MATCHING, plain, n, settings)
             row = {"student": "causal_law_matching", "b": b, "n": n}
             row["seconds"] = time.perf_counter() - begun
             yield {**row, **measured(student_of(model), lab.law, b, n)}
 
 
-SECTIONS = {f.__name__: f for f in (bias, tables, estimates, students, matching)}
+SECTIONS = {f.__name__: f for f in (bias, tables, limits, estimates, students, matching)}
 
 
 def main():

@@ -227,3 +227,15 @@ def test_nothing_behind_an_end_token_counts(tmp_path):
 def test_a_rollout_without_a_decoded_token_is_told():
     with pytest.raises(ValueError, match="A rollout is empty: none of its tokens was decoded"):
         of_data({"input_ids": torch.zeros(2, 8, dtype=int)}, 4, 8)
+
+
+def test_card_and_samples_of_a_run_are_those_of_blocks(tmp_path):
+    trainer = distilling(tmp_path, num_eval_samples=4, max_steps=2)
+    trainer.train()
+    samples = trainer.sample(4)
+    assert samples[:, :3].tolist() == [row["input_ids"] for row in prompts()[:4]]
+    assert torch.equal(samples, trainer.sample(4))
+    trainer.save_model()
+    card = (tmp_path / "README.md").read_text()
+    assert "blocks of 4 tokens" in card and "model.generate(**inputs" in card
+    assert "| new tokens of a rollout | 8 |" in card and OPDLM.citation in card

@@ -6,12 +6,9 @@ p the causal model's law of L tokens, (C^L,); b tokens in a block, n calls for e
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
@@ -19,17 +16,13 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill.convert import to_block_diffusion
-from hf_ddistill.couplings import TrainingStep, Trajectory
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.exact import all_sequences, sequence_numbers
-from hf_ddistill.exact.block_law import BlockDecoder, draw_blocks
 from hf_ddistill.exact.block_tables import CausalTable, causal_law
 from hf_ddistill.parameterizations import Conditional, Denoiser, Subs
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
-from hf_ddistill.shapes import Scalar
 from hf_ddistill.training.auxiliary import Alternation
-from hf_ddistill.unmasking import Static
 
 #: Gray levels of a pixel, and pixels of a patch: 3^8 = 6,561 sequences.
 LEVELS, LENGTH = 3, 8
@@ -111,23 +104,6 @@ class LabSettings:
     alternation: Alternation = Alternation()
 
 
-@dataclass(frozen=True)
-class Method:
-    """How a student is trained.
-
-    Args:
-        loss: an objective: from a step to {network: loss}.
-        rollouts: whether x_0 is the student's own, else the causal model's.
-        auxiliary: whether a copy of the causal model is trained beside it.
-        settings: that differ from the laboratory's.
-    """
-
-    loss: Callable[[TrainingStep], dict[str, Scalar]]
-    rollouts: bool = True
-    auxiliary: bool = False
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, eq=False)
 class BlockLab:
     """A causal language model, its law, and the students made of it.
@@ -150,7 +126,7 @@ class BlockLab:
         every = all_sequences(torch.arange(LEVELS), LENGTH)
         optimizer = torch.optim.Adam(lm.parameters(), 4e-3)
         for number in range(settings.lm_steps):
-            _set_rate(optimizer, 4e-3, number / settings.lm_steps)
+            set_rate(optimizer, 4e-3, number / settings.lm_steps)
             x = every[torch.multinomial(law, 512, True, generator=generator)]
             x = torch.cat([torch.full((len(x), 1), START), x], 1)
             logits = lm(input_ids=x).logits[:, :-1]
@@ -177,115 +153,17 @@ class BlockLab:
         model, _ = to_block_diffusion(self.lm, block_size=block_size, mask_token_id=MASK)
         return model
 
-    def trained(
-        self,
-        method: Method,
-        start: nn.Module,
-        calls: int,
-        *,
-        seed: int = 0,
-        settings: LabSettings | None = None,
-    ) -> nn.Module:
-        """A copy of `start` trained by a method; its rollouts have `calls` calls a block, in random
-        order.
-
-        Raises:
-            ValueError: if a loss is not finite.
-        """
-        run = _Run(self, method, start, calls, settings or self.settings, seed)
-        for number in range(run.settings.steps):
-            run.update(number)
-        return run.mean.eval()
-
 
 def student_of(model: nn.Module) -> Denoiser:
     """A block-diffusion model as the laboratory's denoiser."""
     return Denoiser(Network(model), DIFFUSION, Subs())
 
 
-class _Run:
-    """One student in training, and its auxiliary."""
-
-    def __init__(
-        self,
-        lab: BlockLab,
-        method: Method,
-        start: nn.Module,
-        calls: int,
-        settings: LabSettings,
-        seed: int,
-    ) -> None:
-        self.lab, self.method, self.settings = lab, method, settings
-        self.model = copy.deepcopy(start).requires_grad_(True)
-        self.mean = copy.deepcopy(start).requires_grad_(False)
-        self.block_size = start.config.block_size
-        self.generator = torch.Generator().manual_seed(seed)
-        self.student, self.memory = student_of(self.model), {}
-        self.decoder = BlockDecoder(self.student, LENGTH, self.block_size, Static("random"), calls)
-        self.peers = {"teacher": lab.teacher}
-        networks = {"student": self.model}
-        if method.auxiliary:
-            networks["auxiliary"] = lab.start(self.block_size)
-            peer = Denoiser(Network(networks["auxiliary"]), DIFFUSION, Conditional())
-            self.peers["auxiliary"] = peer
-        self.rates = {
-            "student": settings.learning_rate,
-            "auxiliary": settings.auxiliary_learning_rate,
-        }
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), self.rates[name], betas=(0.9, 0.99))
-            for name, network in networks.items()
-        }
-        self.kept: list[tuple[Tensor, Tensor]] = []
-
-    def update(self, number: int) -> None:
-        """One step of every optimizer."""
-        x_0, rounds = self._batch()
-        progress = number / self.settings.steps
-        train = frozenset({"student"})
-        if self.method.auxiliary:
-            train = self.settings.alternation.trained(number)
-        step = TrainingStep(
-            x_0,
-            DIFFUSION,
-            self.student,
-            self.peers,
-            progress,
-            self.generator,
-            memory=self.memory,
-            trajectory=Trajectory(rounds, self.block_size),
-            train=train,
-        )
-        for name, loss in self.method.loss(step).items():
-            if not bool(loss.isfinite()):
-                raise ValueError(f"The {name} loss is {float(loss)} at step {number}.")
-            optimizer = self.optimizers[name]
-            _set_rate(optimizer, self.rates[name], progress)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
-            optimizer.step()
-        if "student" in train:
-            self._average(number)
-
-    def _average(self, number: int) -> None:
-        decay = min(self.settings.ema, (1 + number) / (10 + number))
-        with torch.no_grad():
-            for kept, new in zip(self.mean.parameters(), self.model.parameters(), strict=True):
-                kept.lerp_(new, 1 - decay)
-
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        rows, reuse = self.settings.rows, self.settings.reuse
-        if not self.method.rollouts:
-            drawn = torch.multinomial(self.lab.law, rows, True, generator=self.generator)
-            x_0 = all_sequences(torch.arange(LEVELS), LENGTH)[drawn]
-            return x_0, torch.zeros_like(x_0)
-        if not self.kept:
-            self.model.eval()
-            found = draw_blocks(self.decoder, rows * reuse, self.generator)
-            self.model.train()
-            self.kept = list(zip(*(part.split(rows) for part in found), strict=True))
-        return self.kept.pop()
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
+    """A cosine from the full learning rate down to a hundredth of it, progress in [0, 1]."""
+    share = 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = rate * share
 
 
 def _config(width: int) -> LlamaConfig:
@@ -302,9 +180,3 @@ def _config(width: int) -> LlamaConfig:
         eos_token_id=None,
         pad_token_id=None,
     )
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
-    share = 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
-    for group in optimizer.param_groups:
-        group["lr"] = rate * share

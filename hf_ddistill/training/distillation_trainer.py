@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -261,6 +262,18 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         if self.auxiliary is not None:
             self.auxiliary.restore(tensors)
 
+    def sample(self, count: int, num_steps: int | None = None) -> Tensor:
+        """Clean tokens (count, L) with keyed noise; of blocks behind the first prompts held out."""
+        model = unwrapped(self.model, keep_adapters=True)
+        if not isinstance(unwrapped(model), BlockDiffusionLM):
+            return super().sample(count, num_steps)
+        data = self.train_dataset if self.eval_dataset is None else self.eval_dataset
+        inputs = self._prepare_inputs(self.data_collator(list(islice(data, count))))
+        noise = keyed_generator(self.args.seed, "samples", device=self.args.device)
+        # As long as rollouts become.
+        last = self.args.rollout_ramp_steps
+        return self.rollouts.draw(model, inputs, last, noise).inputs["input_ids"]
+
     def facts(self) -> CardFacts:
         """What the card tells of this run, its teacher included."""
         source = self.model if self.own_base else self.teacher_model
@@ -268,7 +281,13 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         # The path of a folder says nothing to others.
         name = name if is_repo_id(name) else Path(name).name
         teacher = name or "a teacher in memory"
-        facts = replace(super().facts(), teacher=teacher, steps=self.args.student_steps)
-        if self.auxiliary is None:
-            return facts
-        return replace(facts, training={**facts.training, **self.auxiliary.facts(self.args)})
+        facts = replace(
+            super().facts(),
+            teacher=teacher,
+            steps=self.args.student_steps,
+            block_size=getattr(unwrapped(self.model).config, "block_size", None),
+        )
+        more = {} if self.objective.rollouts is None else self.rollouts.facts()
+        if self.auxiliary is not None:
+            more |= self.auxiliary.facts(self.args)
+        return replace(facts, training={**facts.training, **more})

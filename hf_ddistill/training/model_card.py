@@ -30,6 +30,7 @@ class CardFacts:
         training: settings of the run worth telling.
         license: of the weights.
         tags: more tags.
+        block_size: tokens in a block, of a block-diffusion model.
     """
 
     name: str
@@ -43,6 +44,7 @@ class CardFacts:
     training: Mapping[str, Any] = field(default_factory=dict)
     license: str | None = None
     tags: Sequence[str] = ()
+    block_size: int | None = None
 
 
 def write_card(folder: str | Path, facts: CardFacts) -> ModelCard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,16 @@ class Rollouts:
             temperature=args.rollout_temperature,
             eos=() if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Settings worth telling."""
+        args = self.args
+        return {
+            "new tokens of a rollout": args.rollout_tokens,
+            "optimizer steps on the same rollouts": args.rollout_updates,
+            "rule that decodes them": json.dumps(args.rollout_unmasking),
+            "temperature of their draws": args.rollout_temperature,
+        }
 
     def tokens(self, step: int) -> int:
         """New tokens of a rollout at an optimizer step: the curriculum of OPDLM."""
