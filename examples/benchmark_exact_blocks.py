@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from transformers import LlamaForCausalLM
 
 from hf_ddistill.couplings import TrainingStep, Trajectory, random_masks
 from hf_ddistill.evaluation.exact_block_training import Method, train_block_student
@@ -33,7 +34,7 @@ from hf_ddistill.evaluation.exact_blocks import (
 from hf_ddistill.exact import all_sequences, entropy, kl_divergence, total_variation
 from hf_ddistill.exact.block_law import BlockDecoder, block_law
 from hf_ddistill.exact.block_tables import block_table, prefix, table_bias
-from hf_ddistill.exact.on_policy import full_conditional, on_policy_table
+from hf_ddistill.exact.on_policy import on_policy_table, re_scored
 from hf_ddistill.linalg import categorical
 from hf_ddistill.objectives import BD3LM, OPDLM, CausalLawMatching
 from hf_ddistill.objectives.posterior_targets import posterior_targets
@@ -68,9 +69,7 @@ def bias(lab):
         targets = {
             "prefix, x_0 of the teacher": block_table(lab.law, b, DIFFUSION, prefix),
             "prefix, own rollouts, n = b": on_policy_table(lab.law, b, DIFFUSION, b),
-            "re-scored, own rollouts, n = b": on_policy_table(
-                lab.law, b, DIFFUSION, b, full_conditional
-            ),
+            "re-scored, own rollouts, n = b": on_policy_table(lab.law, b, DIFFUSION, b, re_scored),
         }
         for name, table in targets.items():
             yield {"target": name, "b": b, "kl": table_bias(lab.law, table)}
@@ -83,7 +82,7 @@ def tables(lab):
         off = block_table(lab.law, b, DIFFUSION, prefix).denoiser()
         for n in calls_of(b):
             own = on_policy_table(lab.law, b, DIFFUSION, n).denoiser()
-            mended = on_policy_table(lab.law, b, DIFFUSION, n, full_conditional).denoiser()
+            mended = on_policy_table(lab.law, b, DIFFUSION, n, re_scored).denoiser()
             named = {"posterior": posterior, "prefix, random masks": off}
             named |= {"prefix, own rollouts": own, "re-scored, own rollouts": mended}
             for name, denoiser in named.items():
@@ -121,7 +120,7 @@ def estimates(lab, states=150, repeats=200):
     kinds = {"prefix": (0, None, True), "re-scored, x_0 of the teacher": (LEVELS, None, True)}
     kinds |= {"prefix, x_0 of one call": (0, None, False)}
     kinds |= {f"re-scored, k = {k}, x_0 of one call": (k, None, False) for k in (1, 2, 3)}
-    kinds |= {f"weighted prefixes, m = {m}": (0, m, False) for m in (8,)}
+    kinds["weighted prefixes, m = 8"] = (0, 8, False)
     kinds |= {f"re-scored and weighted, m = {m}": (LEVELS, m, False) for m in (2, 4, 8)}
     for b in (2, 4, 8):
         table = block_table(lab.law, b, DIFFUSION)
@@ -223,11 +222,18 @@ def main():
     )
     parser.add_argument("--lm-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--lm", type=Path, help="folder that keeps the language model")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     data = patches()
     begun = time.perf_counter()
-    lab = BlockLab.fitted(LabSettings(steps=args.steps, lm_steps=args.lm_steps), data)
+    settings = LabSettings(steps=args.steps, lm_steps=args.lm_steps)
+    if args.lm is not None and args.lm.is_dir():
+        lab = BlockLab(LlamaForCausalLM.from_pretrained(args.lm).eval(), settings)
+    else:
+        lab = BlockLab.fitted(settings, data)
+    if args.lm is not None:
+        lab.lm.save_pretrained(args.lm)
     found = json.loads(args.output.read_text()) if args.output.is_file() else {}
     found["teacher"] = {
         "entropy": float(entropy(lab.law)),

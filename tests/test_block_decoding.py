@@ -30,7 +30,10 @@ MODES = {
     "static": {"unmasking": "static", "steps_per_block": 2},
     "threshold": {"unmasking": HALF},
     "pipelined": {"unmasking": HALF, **PIPELINED},
-    "pipelined klass": {"unmasking": "klass", **PIPELINED},
+    "pipelined klass": {
+        "unmasking": {"type": "klass", "threshold": 0.2, "bound": 0.02},
+        **PIPELINED,
+    },
     "pipelined prophet": {"unmasking": {"type": "prophet", "gaps": [3, 2, 1]}, **PIPELINED},
     "ends": {"unmasking": HALF, "eos_token_id": [5, 6, 7]},
     "pipelined ends": {"unmasking": HALF, "eos_token_id": [5, 6, 7], **PIPELINED},
@@ -136,12 +139,15 @@ def test_blocks_at_the_same_time_need_fewer_calls():
     assert calls[0] > calls[1] > calls[2]
 
 
-def test_a_row_ends_behind_its_end_token_and_others_go_on():
+@pytest.mark.parametrize("mode", ["threshold", "pipelined"])
+def test_a_row_ends_behind_its_end_token_and_others_go_on(mode):
     model = block_model()
     ids, mask = mixed_prompts()
-    free = drawn(model, ids, mask, unmasking=HALF)
+    # With 0 every block in work takes all that it has: the end finds tokens behind it.
+    settings = MODES[mode] | {"early_threshold": 0.0}
+    free = drawn(model, ids, mask, **settings)
     end = int(free[0][0, 4])
-    tokens, rounds, calls = drawn(model, ids, mask, unmasking=HALF, eos_token_id=end)
+    tokens, rounds, calls = drawn(model, ids, mask, **settings, eos_token_id=end)
     for row in range(4):
         expected = free[0][row].tolist()
         stop = expected.index(end) + 1 if end in expected else NEW

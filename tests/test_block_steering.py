@@ -138,10 +138,16 @@ def test_processors_of_transformers_apply():
 def test_a_processor_sees_the_row_without_its_padding():
     model = block_model()
     ids, mask = mixed_prompts()
-    penalty = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(3.0)])
-    together = drawn(model, ids, mask, unmasking=HALF, logits_processor=penalty)
-    alone = drawn(model, ids[[0]][:, mask[0] == 1], None, unmasking=HALF, logits_processor=penalty)
-    assert_same([part[[0]] for part in together], alone)
+
+    def by_length(before, scores):
+        place = torch.full_like(scores[:, :1], 3 + before.shape[1] % 30, dtype=torch.int64)
+        return scores.scatter_add(1, place, torch.full_like(scores[:, :1], 5.0))
+
+    for processor in (RepetitionPenaltyLogitsProcessor(3.0), by_length):
+        settings = {"unmasking": HALF, "logits_processor": [processor]}
+        together = drawn(model, ids, mask, **settings)
+        alone = drawn(model, ids[[0]][:, mask[0] == 1], None, **settings)
+        assert_same([part[[0]] for part in together], alone)
     seen = []
     drawn(model, ids[[1]], None, unmasking="static", max_new_tokens=1,
           logits_processor=lambda before, scores: seen.append(before) or scores)  # fmt: skip

@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.couplings import TrainingStep, Trajectory
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.exact import kl_divergence, total_variation
 from hf_ddistill.exact.block_law import BlockDecoder, block_law
 from hf_ddistill.exact.block_tables import CausalTable, block_table, prefix
-from hf_ddistill.exact.on_policy import full_conditional, on_policy_table
+from hf_ddistill.exact.on_policy import on_policy_table, re_scored
 from hf_ddistill.exact.space import all_sequences
+from hf_ddistill.models import as_denoiser
 from hf_ddistill.objectives.posterior_targets import posterior_targets
 from hf_ddistill.parameterizations import Conditional, Denoiser
 from hf_ddistill.processes import Absorbing
@@ -40,7 +43,7 @@ def test_bias_grows_with_the_block_and_is_none_at_one_token():
     for b in (1, 2, 4):
         found = final(on_policy_table(law(), b, MASKS, b), b, b)
         values.append(float(total_variation(found, law())))
-        mended = final(on_policy_table(law(), b, MASKS, b, full_conditional), b, b)
+        mended = final(on_policy_table(law(), b, MASKS, b, re_scored), b, b)
         assert float(total_variation(mended, law())) < 1e-9
     assert values[0] < 1e-12
     assert 0.05 < values[1] < values[2] - 0.05
@@ -192,6 +195,42 @@ def test_padding_to_the_right_is_no_context():
     found = posterior_targets(cut, where, uniform(where), 4).exp()[0, 0, :3]
     p = law().view([3] * L).sum((2, 3))[:, 0]
     assert torch.allclose(found, p / p.sum())
+
+
+def test_language_model_scores_candidates_of_all_blocks_as_it_does_one_sequence_each():
+    torch.manual_seed(0)
+    causal = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=6,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+        )
+    )
+    model, _ = to_block_diffusion(causal.eval(), block_size=4, mask_token_id=5)
+    denoiser = as_denoiser(model.eval())
+    x_0 = torch.randint(5, (2, 12))
+    rounds = torch.zeros_like(x_0)
+    rounds[:, :4] = -1
+    where = torch.zeros_like(x_0, dtype=torch.bool)
+    where[0, [4, 5, 9, 11]] = True
+    where[1, [6, 8, 9]] = True
+    step = TrainingStep(
+        x_0, denoiser.diffusion, denoiser, {"teacher": denoiser}, trajectory=Trajectory(rounds, 4)
+    )
+    flat = torch.zeros(int(where.sum()), 1, 6).log_softmax(-1)
+    found = posterior_targets(step, where, flat, candidates=6)[:, 0]
+    for n, (row, i) in enumerate(where.nonzero().tolist()):
+        end = i // 4 * 4 + 4
+        last = max([j for j in range(i, end) if not where[row, j]], default=i)
+        tried = x_0[row : row + 1, : last + 1].repeat(5, 1)
+        tried[:, i] = torch.arange(5)
+        with torch.no_grad():
+            log_p = causal(input_ids=tried).logits[:, :-1, :5].log_softmax(-1)
+        scores = log_p[:, i - 1 :].gather(-1, tried[:, i:, None]).sum((1, 2))
+        assert torch.allclose(found[n, :5], scores.log_softmax(-1).to(found), atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{"candidates": -1}, {"completions": 0}])

@@ -67,10 +67,10 @@ def run(args: argparse.Namespace) -> int:
     data = load_data(args)
     if not getattr(unwrapped(shown).config, "num_classes", 0):
         data = without_labels(data)
-    first = next(iter(data))
-    needs = "input_ids" not in first
-    # A student that was converted has the teacher's tokens and the mask.
-    source = args.student if isinstance(teacher, str) else args.teacher
+    causal = isinstance(teacher, str)
+    # A student that was converted has the teacher's tokens and the mask, and is saved with them.
+    needs = causal or "input_ids" not in next(iter(data))
+    source = args.student if causal else args.teacher
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or source) if needs else None
     trainer = DiscreteDistillationTrainer(
         model,

@@ -22,17 +22,26 @@ from hf_ddistill.exact.block_tables import (
     mixed,
     posterior,
     sets,
+    summed,
 )
 
-#: Of p(block | prefix) (P, C, ..., C) and i: the teacher's law of token i given other tokens.
-Teacher = Callable[[Tensor, int], Tensor]
+#: Of p(block | prefix) (P, C, ..., C), M and i: the teacher's law of token i given other tokens.
+Teacher = Callable[[Tensor, Open, int], Tensor]
 #: Change of a probability at which the iteration stops.
 ENOUGH = 1e-12
 
 
-def full_conditional(p: Tensor, i: int) -> Tensor:
-    """p(x^i | prefix, all other tokens of the block): what re-scored candidates give."""
-    return p / p.sum(1 + i, keepdim=True)
+def of_prefix(p: Tensor, open_: Open, i: int) -> Tensor:
+    """p(x^i | prefix, x^{<i}): the teacher as it is."""
+    return causal_conditional(p, i)
+
+
+def re_scored(p: Tensor, open_: Open, i: int) -> Tensor:
+    """p(x^i | prefix, the other tokens up to the last one that the block shows): what re-scored
+    candidates give."""
+    last = max((j for j in range(p.ndim - 1) if j not in open_), default=-1)
+    joint = summed(p, tuple(range(max(last, i) + 1, p.ndim - 1)))
+    return joint / joint.sum(1 + i, keepdim=True)
 
 
 def on_policy_table(
@@ -40,13 +49,13 @@ def on_policy_table(
     block_size: int,
     diffusion: Diffusion,
     calls: int,
-    teacher: Teacher = causal_conditional,
+    teacher: Teacher = of_prefix,
 ) -> BlockTable:
     """The decoder with q_M^i = E[teacher's law of token i | state] over its own ends F_M, at every
     state of its `calls` calls in random order (`Static("random")`).
 
-    With `causal_conditional` it is the fixed point of OPDLM, with `full_conditional` that of
-    re-scored rollouts. States that no such decoding passes through get the posterior.
+    With `of_prefix` it is the fixed point of OPDLM, with `re_scored` that of its mended target on
+    the student's own rollouts. States that no such decoding passes through get the posterior.
 
     References: Su et al., 2026, arXiv:2606.06712, Eq. 5.
 
@@ -81,7 +90,6 @@ def _solved(p: Tensor, calls: int, teacher: Teacher) -> dict[tuple[Open, int], T
     for call in range(calls):
         counts[left] = -(-left // (calls - call))
         left -= counts[left]
-    conditionals = [teacher(p, i) for i in range(size)]
     ends: dict[Open, Tensor] = {(): torch.ones_like(p)}
     found: dict[tuple[Open, int], Tensor] = {}
     for open_ in sets(size):
@@ -90,7 +98,7 @@ def _solved(p: Tensor, calls: int, teacher: Teacher) -> dict[tuple[Open, int], T
         own = {i: posterior(p, open_, i) for i in open_}
         for _ in range(100):
             reached = _ends(own, open_, counts[len(open_)], ends)
-            new = {i: mixed(reached, conditionals[i], open_, i) for i in open_}
+            new = {i: mixed(reached, teacher(p, open_, i), open_, i) for i in open_}
             new = {i: q / q.sum(1 + i, keepdim=True) for i, q in new.items()}
             change = max(float((new[i] - own[i]).abs().max()) for i in open_)
             own = new

@@ -1,10 +1,11 @@
-"""What a causal language model says of a masked token, given also what stands to the right of it in
-its block.
+"""What a causal language model says of a masked token, given also what is shown to the right of it
+in its block.
 
-x a completion of the block, c a token at position i, x^{-i} the others; p the causal model given
-the finished blocks before:
+x a completion of the block, c a token at position i, r the last position that x_t shows; p the
+causal model given the finished blocks before; x^{-i} the tokens up to r (those before i, if r < i)
+without i:
 
-    p(c | x^{-i}) is proportional to p(c | x^{<i}) p(x^{>i} | x^{<i}, c)
+    p(c | x^{-i}) is proportional to p(c | x^{<i}) p(x^{i+1 .. r} | x^{<i}, c)
 
 Its mean over completions from the posterior of x_t is the posterior p(x^i = c | x_t), by the tower
 property; the mean of p(c | x^{<i}), OPDLM's target, is not: it forgets x_t to the right of i.
@@ -33,16 +34,18 @@ def posterior_targets(
     """log of an estimate of p(x^i | x_0^{<block}, x_t^block) at every mask, from the causal model
     `step.peers["teacher"]`.
 
-    The k likeliest candidates at a mask are re-scored with the rest of the block; other tokens keep
-    the share that the prefix gives them (k = 0 is OPDLM's target). Without `completions` what is
-    masked beside i is taken from x_0: exact in the mean where x_0 given x_t follows the teacher,
-    such as the teacher's own sequences under random masks. With m of them they are drawn from the
-    student's prediction at x_t, and each weighs
+    The k likeliest candidates at a mask are re-scored up to r; other tokens keep the share that the
+    prefix gives them (k = 0 is OPDLM's target). Without `completions` what is masked beside i is
+    taken from x_0: exact in the mean where x_0 given x_t follows the teacher, such as the teacher's
+    own sequences under random masks. With m of them they are drawn from the student's prediction at
+    x_t, and each weighs
 
         w_j = p(x_j^{-i}) / q(x_j^{-i}),  q(x) = prod over masks of p_student(x^l | x_t)
 
     self-normalised: what is left of the bias falls as 1 / m. Each completion costs a call of the
-    teacher and b - 1 more of k times the rows, whatever the number of blocks.
+    teacher and up to b - 1 more of k times the rows, whatever the number of blocks. The teacher is
+    called with `causal=True`, `clean_ids` and `block_size`: it reads the candidates in their own
+    block, and x_0 before it.
 
     Args:
         step: with `x_0` and `trajectory`, which says where blocks are.
@@ -63,28 +66,36 @@ def posterior_targets(
             f"and {completions}."
         )
     q = proposal[:, 0].double()
+    scope = _scope(step, where) if candidates else torch.zeros_like(where)
     if completions is None:
-        return _given(step, where, step.x_0, q, candidates)[0][:, None].to(proposal)
+        return _given(step, where, scope, step.x_0, (q, candidates))[0][:, None].to(proposal)
     targets, weights = [], []
     for _ in range(completions):
         drawn = categorical(q.exp(), step.generator)
         x = step.x_0.masked_scatter(where, drawn)
-        target, log_p = _given(step, where, x, q, candidates)
+        target, log_p = _given(step, where, scope, x, (q, candidates))
         log_q = torch.zeros(where.shape, dtype=q.dtype, device=q.device)
         log_q = log_q.masked_scatter(where, q.gather(-1, drawn[:, None])[:, 0])
         targets.append(target)
-        weights.append(log_p - _others(log_q, step.trajectory.block_size, candidates)[where])
+        weights.append(log_p - _others(log_q, scope, step.trajectory.block_size)[where])
     share = torch.stack(weights).log_softmax(0)
     mixed = torch.logsumexp(torch.stack(targets) + share[..., None], 0)
     return mixed[:, None].to(proposal)
 
 
+def _scope(step: TrainingStep, where: Where) -> Where:
+    """(B, L), the positions up to r of each block."""
+    shown = ~where if step.attend is None else step.attend & ~where
+    blocks = shown.unflatten(1, (-1, step.trajectory.block_size))
+    return blocks.flip(-1).cummax(-1).values.flip(-1).flatten(1)
+
+
 def _given(
-    step: TrainingStep, where: Where, x: Tokens, q: Tensor, candidates: int
+    step: TrainingStep, where: Where, scope: Where, x: Tokens, about: tuple[Tensor, int]
 ) -> tuple[Tensor, Tensor]:
     """log p(. | x^{-i}) (N, K) at the masks, and log p(x^{-i}) (N,) up to what the candidates
-    miss; with no candidates log p(. | x^{<i}) and log p(x^{<i})."""
-    size = step.trajectory.block_size
+    miss."""
+    (q, candidates), size = about, step.trajectory.block_size
     real = torch.ones_like(where) if step.attend is None else step.attend
     local = _scored(step, x, real)
     prior = local[where[real]]
@@ -95,32 +106,33 @@ def _given(
     if not candidates:
         return prior, before
     index = torch.logaddexp(prior, q).topk(min(candidates, q.shape[-1] - 1), -1).indices
-    scores = _rescored(step, where, x, index, prior)
+    scores = _rescored(step, where, scope & real, x, (index, prior))
     kept = prior.gather(-1, index).logsumexp(-1, keepdim=True)
     total = scores.logsumexp(-1, keepdim=True)
     target = prior.scatter(-1, index, scores - total + kept)
     return target.log_softmax(-1), before + (total - kept)[:, 0]
 
 
-def _rescored(step: TrainingStep, where: Where, x: Tokens, index: Tensor, prior: Tensor) -> Tensor:
-    """log p(c, x^{>i} | x^{<i}) of the candidates (N, k), x^{>i} up to the end of the block."""
-    size, k = step.trajectory.block_size, index.shape[1]
-    place = torch.arange(x.shape[1], device=x.device) % size
-    real = torch.ones_like(where) if step.attend is None else step.attend
+def _rescored(
+    step: TrainingStep, where: Where, scope: Where, x: Tokens, about: tuple[Tensor, Tensor]
+) -> Tensor:
+    """log p(c, x^{i+1 .. r} | x^{<i}) of the candidates (N, k)."""
+    (index, prior), size = about, step.trajectory.block_size
+    place, k = torch.arange(x.shape[1], device=x.device) % size, index.shape[1]
     scores = prior.gather(-1, index)
     for offset in range(size - 1):
-        here = where & (place == offset)
-        if not bool(here.any()):
+        here = where & scope & (place == offset)
+        rows = here.any(1).nonzero()[:, 0]
+        if not len(rows):
             continue
         part = here[where]
-        after = real & (place >= offset)
-        rows = torch.arange(len(x), device=x.device).repeat(k)
-        tried = x.repeat(k, 1).masked_scatter(here.repeat(k, 1), index[part].mT.flatten())
-        asked = after.repeat(k, 1)
-        log_p = _scored(step.rows(rows), tried, asked)
-        chosen = log_p.gather(-1, tried[asked][:, None])[:, 0]
+        here = here[rows]
+        asked = (scope[rows] & (place >= offset)).repeat(k, 1)
+        tried = x[rows].repeat(k, 1)
+        tried = tried.masked_scatter(here.repeat(k, 1), index[part].mT.flatten())
+        log_p = _scored(step.rows(rows.repeat(k)), tried, asked)
         each = torch.zeros(asked.shape, dtype=log_p.dtype, device=x.device)
-        each = each.masked_scatter(asked, chosen)
+        each = each.masked_scatter(asked, log_p.gather(-1, tried[asked][:, None])[:, 0])
         total = each.unflatten(1, (-1, size)).sum(-1).repeat_interleave(size, 1)
         scores[part] = total.unflatten(0, (k, -1))[:, here].mT
     return scores
@@ -131,16 +143,13 @@ def _scored(step: TrainingStep, x: Tokens, where: Where) -> Tensor:
     teacher = Autoregressive(step.peers["teacher"])
     # The candidates of one block are no context of the next: that sees x_0.
     given = {"clean_ids": step.x_0, "block_size": step.trajectory.block_size}
-    return (
-        step.look(teacher, x, all_noise(x), where, **given)
-        .prediction.log_conditional[:, 0]
-        .double()
-    )
+    local = step.look(teacher, x, all_noise(x), where, **given)
+    return local.prediction.log_conditional[:, 0].double()
 
 
-def _others(log_q: Tensor, size: int, candidates: int) -> Tensor:
-    """log q of the other masks of the block, (B, L); of those before where nothing after counts."""
-    blocks = log_q.unflatten(1, (-1, size))
-    if not candidates:
-        return (blocks.cumsum(-1) - blocks).flatten(1)
-    return (blocks.sum(-1, keepdim=True) - blocks).flatten(1)
+def _others(log_q: Tensor, scope: Where, size: int) -> Tensor:
+    """log q of the masks of the block up to r and of those before each position, but its own."""
+    blocks, within = (some.unflatten(1, (-1, size)) for some in (log_q, scope))
+    before = blocks.cumsum(-1) - blocks
+    all_within = (blocks * within).sum(-1, keepdim=True) - blocks
+    return torch.where(within, all_within, before).flatten(1)

@@ -1,0 +1,89 @@
+"""The commands on a causal language model: convert, distil, sample."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from block_runs import counting_lm, counts
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from hf_ddistill.cli import main
+from hf_ddistill.models import BlockDiffusionLM
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    """The counting model with its tokenizer: eleven words in twelve rows of the embeddings."""
+    folder = tmp_path_factory.mktemp("lm")
+    counting_lm().save_pretrained(folder)
+    names = ["<s>", "</s>", "<pad>", *"01234567"]
+    inner = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(lm, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("blocks") / "converted"
+    assert main(["convert", str(lm), "--output", str(folder), "--block-size", "4"]) == 0
+    return folder
+
+
+def distil(lm, converted, folder, *more):
+    data = folder.parent / "counts.jsonl"
+    data.write_text("".join(json.dumps({"input_ids": r}) + "\n" for r in counts(64, 3).tolist()))
+    options = ["--data", data, "--output", folder, "--objective", "opdlm", "--steps", 3]
+    options += ["--batch-size", 8, "--rollout-tokens", 8, "--prompt-length", 3, *more]
+    return main(["distill", "--teacher", str(lm), *map(str, options)])
+
+
+def test_mask_token_takes_the_free_row(converted):
+    model = AutoModelForMaskedLM.from_pretrained(converted)
+    tokenizer = AutoTokenizer.from_pretrained(converted)
+    assert isinstance(model, BlockDiffusionLM)
+    assert model.config.block_size == 4
+    assert tokenizer.mask_token_id == model.config.mask_token_id == 11
+    assert model.config.vocab_size == 12
+
+
+def test_a_causal_teacher_distils_into_its_converted_student(lm, converted, tmp_path, capsys):
+    assert distil(lm, converted, tmp_path / "student", "--student", converted) == 0
+    assert "A student of blocks of 4 is in" in capsys.readouterr().out
+    options = ["--max-new-tokens", "6", "--count", "2", "--unmasking", "static", "--json"]
+    rows = tmp_path / "rows.json"
+    assert (
+        main(["sample", str(tmp_path / "student"), "--prompt", "<s> 1 2", *options, str(rows)]) == 0
+    )
+    written = json.loads(rows.read_text())
+    assert len(written["rows"]) == 2
+    assert all(row["text"].startswith("1 2") for row in written["rows"])
+    # Blocks are decoded whole: 3 tokens of the prompt and 9 more are three of them.
+    assert written["nfe"] == 9
+
+
+def test_a_causal_teacher_without_a_student_is_told(lm, converted, tmp_path, capsys):
+    assert distil(lm, converted, tmp_path / "student") == 2
+    assert "make its student with hf-ddistill convert" in capsys.readouterr().err
+    assert not (tmp_path / "student").exists()
+
+
+def test_what_is_no_causal_model_is_not_converted(converted, tmp_path, capsys):
+    assert main(["convert", str(converted), "--output", str(tmp_path / "out")]) == 2
+    assert "is no causal language model" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_vocabulary_is_kept_if_asked(tmp_path, lm, capsys):
+    tokenizer = AutoTokenizer.from_pretrained(lm)
+    tokenizer.add_tokens(["eight"])
+    counting_lm().save_pretrained(tmp_path / "full")
+    tokenizer.save_pretrained(tmp_path / "full")
+    options = ["--output", str(tmp_path / "out"), "--keep-vocabulary"]
+    assert main(["convert", str(tmp_path / "full"), *options]) == 2
+    assert "The vocabulary is full: 12 tokens in 12" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
