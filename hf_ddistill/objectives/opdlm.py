@@ -14,22 +14,25 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import Local, TrainingStep, random_masks
+from hf_ddistill.couplings import TrainingStep, random_masks
 from hf_ddistill.divergences import Divergence, ForwardKL
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.posterior_targets import posterior_targets
 from hf_ddistill.shapes import LOG_ZERO, Scalar, Where
 from hf_ddistill.teachers import Autoregressive
 
 STATES = ("trajectory", "random")
+TARGETS = ("prefix", "posterior")
 
 
 @dataclass(frozen=True)
 class OPDLM(Objective):
     """E sum_b sum_(i masked in x_t^b) D(p_LM(. | x_0^(<i)), p_student^i(. | x_0^(<b), x_t^b)).
 
-    A sequence counts as the mean over its masked tokens. The target looks at the tokens of x_0 to
-    the left, some of which the student does not see, and at none to the right, some of which it
-    does: within a block it is not the posterior of the student's state.
+    A sequence counts as the mean over its masked tokens. The paper's target looks at the tokens of
+    x_0 to the left, some of which the student does not see, and at none to the right, some of which
+    it does: within a block its mean is not the posterior of the student's state. The target
+    "posterior" mends that, from the same causal model (`posterior_targets`).
 
     Args:
         states: "trajectory" (the paper's: states that the decoding passed through) or "random"
@@ -40,6 +43,9 @@ class OPDLM(Objective):
         top_k: match the teacher's k likeliest tokens only, neither side normalised over them (16
             for the paper's larger models); None for all.
         teacher_temperature: of the causal model.
+        target: "prefix" (the paper's) or "posterior".
+        candidates: tokens at each mask that a posterior re-scores with the rest of the block.
+        completions: of the block, drawn and weighted for a posterior; None for x_0 alone.
     """
 
     states: str = "trajectory"
@@ -47,6 +53,9 @@ class OPDLM(Objective):
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ForwardKL)
     top_k: int | None = None
     teacher_temperature: float = 1.0
+    target: str = "prefix"
+    candidates: int = 4
+    completions: int | None = None
     id: ClassVar[str] = "opdlm"
     peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = "student"
@@ -57,8 +66,11 @@ class OPDLM(Objective):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "divergence", Divergence.from_config(self.divergence))
-        if self.states not in STATES:
-            raise ValueError(f"Unknown states {self.states!r}; there are: {', '.join(STATES)}.")
+        for name, known in (("states", STATES), ("target", TARGETS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"Unknown {name} {getattr(self, name)!r}; there are: {', '.join(known)}."
+                )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}.")
         if not self.teacher_temperature > 0:
@@ -71,9 +83,8 @@ class OPDLM(Objective):
         x_t = step.x_0.masked_fill(where, step.diffusion.process.mask_token_id)
         t = torch.ones(len(x_t), dtype=torch.float64, device=x_t.device)
         student = step.look(step.student, x_t, t, where, clean_ids=step.x_0)
-        with torch.no_grad():
-            teacher = step.look(Autoregressive(step.peers["teacher"]), step.x_0, t, where)
-        tokens = student.per_token(self._distance(teacher, student))
+        log_q = student.prediction.log_conditional
+        tokens = student.per_token(self._distance(self._target(step, where, log_q), log_q))
         counts = where.sum(1)
         losses = tokens.sum(1) / counts.clamp_min(1)
         step.record["masked"] = counts.double().mean()
@@ -86,8 +97,16 @@ class OPDLM(Objective):
             return random_masks(step.x_0, path.drawn, path.block_size, step.generator)
         return path.at(path.any_call(step.generator, self.per_block))
 
-    def _distance(self, teacher: Local, student: Local) -> Tensor:
-        log_p, log_q = teacher.prediction.log_conditional, student.prediction.log_conditional
+    def _target(self, step: TrainingStep, where: Where, log_q: Tensor) -> Tensor:
+        """log p (N, 1, K) that the student is trained on at the masks."""
+        if self.target == "posterior":
+            return posterior_targets(step, where, log_q.detach(), self.candidates, self.completions)
+        teacher, t = Autoregressive(step.peers["teacher"]), torch.zeros(len(where)).double()
+        with torch.no_grad():
+            local = step.look(teacher, step.x_0, t.to(where.device), where)
+        return local.prediction.log_conditional
+
+    def _distance(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         if self.teacher_temperature != 1:
             possible = log_p > LOG_ZERO / 2
             log_p = (log_p / self.teacher_temperature).where(possible, log_p).log_softmax(-1)
