@@ -105,7 +105,7 @@ def curves(rows, panel, kind, metric, groups):
                 panel.plot(*zip(*points, strict=True), style, color=colour, label=told, ms=4)
     for row in rows:
         if row["model"] == "language model" and (row["task"], row["temperature"]) == kind:
-            panel.axhline(row.get(metric, 0.0), color="black", lw=0.8, ls="--")
+            panel.axhline(row.get(metric) or 0.0, color="black", lw=0.8, ls="--")
 
 
 def plot(rows, block_size, file):

@@ -24,6 +24,7 @@ from ar_to_diffusion_stages import (
     train_language_model,
 )
 
+TEMPERATURES = [0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.7, 2.2, 3.0]  # of the language model
 TINY = "we meet again to speak of the state of the union. the nation is at peace with all nations. "
 
 
@@ -51,10 +52,8 @@ def options():
     parser.add_argument("--samples", type=int, default=64, help="completions that are judged")
     parser.add_argument("--words", type=int, default=256, help="words to complete")
     parser.add_argument("--planned", type=int, nargs="+", default=[1, 2, 4], help="tokens per call")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.7, 0.5])
-    parser.add_argument(
-        "--temperatures", type=float, nargs="+", default=[0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4]
-    )
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.7, 0.5, 0.3])
+    parser.add_argument("--temperatures", type=float, nargs="+", default=TEMPERATURES)
     parser.add_argument("--no-bf16", dest="bf16", action="store_false", help="train in float32")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fast", action="store_true", help="a toy corpus and half a minute")

@@ -94,7 +94,7 @@ def tables(lab):
                 yield {**row, **measured(denoiser, lab.law, b, b, order)}
 
 
-def limits(lab, updates=100):
+def limits(lab, updates=60):
     """The least KL(student || p) that Adam finds for a table, from the posterior with noise."""
     for b, n in ((2, 1), (4, 1), (4, 2), (8, 1), (8, 2), (8, 4)):
         table = block_table(lab.law, b, DIFFUSION)
@@ -185,9 +185,9 @@ LAW_MATCHING = Method(
 )
 
 
-def students(lab):
+def students(lab, blocks=BLOCKS):
     """Llamas, one for each block; their rollouts have n = b calls."""
-    for b in BLOCKS:
+    for b in blocks:
         for name, method in METHODS.items():
             begun = time.perf_counter()
             settings = replace(lab.settings, **method.settings)
@@ -197,9 +197,9 @@ def students(lab):
                 yield {**row, "n": n, **measured(student_of(model), lab.law, b, n)}
 
 
-def matching(lab):
+def matching(lab, blocks=BLOCKS):
     """Law matching: a Llama for each block and number of calls, from plain fine-tuning."""
-    for b in (4, 8, 2):
+    for b in blocks:
         plain = train_block_student(
             lab, METHODS["plain fine-tuning"], lab.start(b), b, lab.settings
         )
@@ -220,6 +220,7 @@ def main():
     parser.add_argument(
         "--sections", nargs="+", default=["bias", "tables", "estimates", "students"]
     )
+    parser.add_argument("--blocks", nargs="+", type=int, help="of `students` and `matching`")
     parser.add_argument("--lm-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--lm", type=Path, help="folder that keeps the language model")
@@ -244,7 +245,8 @@ def main():
     print(found["teacher"], flush=True)
     for section in args.sections:
         found[section] = []
-        for row in SECTIONS[section](lab):
+        some = {} if args.blocks is None else {"blocks": args.blocks}
+        for row in SECTIONS[section](lab, **some):
             rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
             found[section].append(rounded)
             print(section, rounded, flush=True)

@@ -9,23 +9,31 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("distributed_run.py")
 
-
-@pytest.mark.slow
-def test_two_processes_draw_their_own_noise_and_keep_equal_weights(tmp_path):
+def in_two_processes(script, folder):
     path = ":".join(entry for entry in sys.path if entry)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-            *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(SCRIPT)),
-            str(tmp_path),
+            *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"),
+            str(Path(__file__).with_name(script)),
+            str(folder),
         ],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for process in (0, 1):
         assert f"process {process} of 2 is done" in done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_draw_their_own_noise_and_keep_equal_weights(tmp_path):
+    in_two_processes("distributed_run.py", tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_decode_their_own_rollouts_and_keep_equal_weights(tmp_path):
+    in_two_processes("distributed_rollouts.py", tmp_path)

@@ -10,99 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+
+from hf_ddistill.evaluation.text_shape import TextShape
 
 #: Bytes for each of the N V numbers of the loss where it needs most: log p of the teacher and of
 #: the student, and three temporaries of the forward KL, float32.
 LOSS_BYTES = 20
-
-
-@dataclass(frozen=True)
-class TextShape:
-    """The shape of a decoder of the Llama family.
-
-    Args:
-        layers: how many.
-        width: d.
-        inner: f, of the gated feed-forward part.
-        heads: h.
-        kv_heads: k.
-        head_dim: D.
-        vocabulary: V, rows of the embeddings.
-        tied: whether the head is the embeddings.
-        qk_norm: whether queries and keys are normalised (Qwen3).
-        qkv_bias: whether their projections have a bias (Qwen2).
-    """
-
-    layers: int
-    width: int
-    inner: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    tied: bool
-    qk_norm: bool = False
-    qkv_bias: bool = False
-
-    @classmethod
-    def from_config(cls, config: Any) -> TextShape:  # noqa: ANN401 (of any text model)
-        """Of a transformers text configuration.
-
-        Raises:
-            ValueError: for another family than Llama, Qwen2 and Qwen3, whose layers may differ.
-        """
-        kind = config.model_type
-        if kind not in ("llama", "qwen2", "qwen3"):
-            raise ValueError(
-                f"The cost is known for llama, qwen2 and qwen3 models, got {kind!r}: what a layer "
-                "keeps depends on its code."
-            )
-        heads = config.num_attention_heads
-        return cls(
-            layers=config.num_hidden_layers,
-            width=config.hidden_size,
-            inner=config.intermediate_size,
-            heads=heads,
-            kv_heads=config.num_key_value_heads,
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            vocabulary=config.vocab_size,
-            tied=config.tie_word_embeddings,
-            qk_norm=kind == "qwen3",
-            qkv_bias=kind == "qwen2",
-        )
-
-    @property
-    def projections(self) -> tuple[tuple[int, int], ...]:
-        """(in, out) of the matrices of a layer: q, k, v, o, gate, up, down."""
-        d, f, h, k = self.width, self.inner, self.heads_width, self.kv_heads * self.head_dim
-        return (d, h), (d, k), (d, k), (h, d), (d, f), (d, f), (f, d)
-
-    @property
-    def heads_width(self) -> int:
-        """h D."""
-        return self.heads * self.head_dim
-
-    @property
-    def matrices(self) -> int:
-        """Entries of the matrices of a layer."""
-        return sum(i * o for i, o in self.projections)
-
-    @property
-    def layer(self) -> int:
-        """Parameters of a layer."""
-        bias = sum(o for _, o in self.projections[:3]) if self.qkv_bias else 0
-        return self.matrices + 2 * self.width + 2 * self.head_dim * self.qk_norm + bias
-
-    @property
-    def parameters(self) -> int:
-        """All parameters."""
-        tables = self.vocabulary * self.width * (1 if self.tied else 2)
-        return self.layers * self.layer + tables + self.width
-
-    def adapters(self, rank: int) -> int:
-        """Parameters of LoRA adapters on all matrices of the layers."""
-        return self.layers * rank * sum(i + o for i, o in self.projections)
 
 
 @dataclass(frozen=True)
@@ -220,9 +133,7 @@ class ConversionStep:
             qkv = shape.projections[:3]
             frozen = shape.layers * shape.matrices - sum(i * o for i, o in qkv)
             trained = 2 * shape.adapters(rank) - sum(rank * i for i, _ in qkv)
-            pairs = student - self.rows * (
-                replace(self, lora=rank)._forward(2 * self.columns, 0)
-            )
+            pairs = student - self.rows * self._forward(2 * self.columns, 0)
             total = 2 * tokens * (frozen + trained) + 2 * pairs + head
             again = student - 2 * tokens * shape.layers * rank * last[1]
         # The last product of a layer is not needed to go backward through it.
@@ -231,15 +142,18 @@ class ConversionStep:
     def activations(self) -> float:
         """Bytes that the student's call leaves for its backward pass, without those of the loss."""
         shape, tokens = self.shape, 2 * self.columns * self.rows
-        ends = tokens * (4 * shape.width + 4) + tokens * 2 * self.number * shape.head_dim
-        if self.lora is None:
-            ends += self.number * shape.width * (tokens + self.masked_tokens)
         if self.checkpointing:
-            return ends + self._mask() + tokens * shape.layers * self.number * shape.width
-        return ends + shape.layers * (tokens * self.kept_by_layer() + self._mask())
+            kept = tokens * shape.layers * self.number * shape.width + self._mask(1) / self.rows
+        else:
+            kept = shape.layers * (tokens * self.kept_by_layer() + self._mask(self.number))
+        kept += tokens * (4 * shape.width + 4 + 2 * self.number * shape.head_dim)
+        if self.lora is None:
+            return kept + self.number * shape.width * (tokens + self.masked_tokens)
+        # The first layer's input needs no gradient.
+        return kept if self.checkpointing else kept - tokens * (4 * shape.width + 4)
 
     def kept_by_layer(self) -> int:
-        """Bytes that a layer keeps of a token."""
+        """Bytes that a layer keeps of a token, its attention mask left out."""
         shape, e, adapter = self.shape, self.number, self.adapter_number or self.number
         d, f, heads = shape.width, shape.inner, shape.heads_width
         # A norm keeps its input in float32, 1 / rms, and what a trained weight multiplies.
@@ -248,14 +162,68 @@ class ConversionStep:
         if shape.qk_norm:
             each = shape.heads + shape.kv_heads
             norms += each * (shape.head_dim * (4 + weighed) + 4)
+        # q, k and v for every head, what comes out, and the sums of the softmax.
         attention = 4 * e * heads + 4 * shape.heads
         if self.lora is None:
             return norms + attention + e * (2 * d + 4 * f)
-        low = 7 * self.lora * adapter
+        low = len(shape.projections) * self.lora * adapter
         if adapter == e:
             return norms + attention + e * (2 * d + 4 * f) + low
+        # Inputs of adapters are copied to their dtype, for each one again.
         return norms + attention + 3 * e * f + adapter * (5 * d + heads + f) + low
 
-    def _mask(self) -> int:
-        """Bytes of an additive attention mask over two copies."""
-        return self.rows * (2 * self.columns) ** 2 * self.number
+    def peak(self) -> float:
+        """Bytes that the loss and its backward pass need at most, beside weights and gradients."""
+        shape, tokens, e = self.shape, 2 * self.columns * self.rows, self.number
+        kept = self.activations()
+        at_loss = kept + LOSS_BYTES * self.masked_tokens * shape.vocabulary
+        # Backward through the last layer, in the middle of its feed-forward part.
+        layer = tokens * e * (2 * shape.inner + shape.width)
+        if self.checkpointing:
+            layer += tokens * self.kept_by_layer() + self._mask(e)
+        ends = tokens * 4 * shape.width
+        if self.lora is None:
+            ends += e * shape.width * (tokens + self.masked_tokens)
+        return max(at_loss, kept - ends + layer)
+
+    def cache(self) -> int:
+        """Bytes of the keys and values of a finished rollout."""
+        shape = self.shape
+        each = 2 * shape.kv_heads * shape.head_dim * self.number
+        return self.rows * self.columns * shape.layers * each
+
+    def memory(self, processes: int) -> dict[str, float]:
+        """Bytes on each GPU under FSDP2 with bfloat16 mixed precision and AdamW.
+
+        What is trained has float32 weights, gradients and two moments, all sharded; a frozen base
+        is sharded as it was loaded. A teacher beside the student is whole. "gathered" is the
+        embeddings and the head, two layers, and the gradients of what is trained there, before they
+        are sharded; of "gathered", "decoding" (all weights in the computation's dtype, and the
+        cache) and "training" (`peak`) the total has the larger sum: training and decoding take
+        turns.
+
+        Args:
+            processes: GPUs.
+        """
+        shape, full = self.shape, self.lora is None
+        trained = shape.parameters if full else shape.adapters(self.lora)
+        tables = shape.parameters - shape.layers * shape.layer
+        gathered = tables * (1 + full) + shape.layer * (2 + full)
+        decoding = shape.parameters + (0 if full else trained)
+        kept = {
+            "weights": (4 * trained + (0 if full else self.number * shape.parameters)) / processes,
+            "gradients": 4 * trained / processes,
+            "optimizer": 8 * trained / processes,
+            "teacher": self.number * shape.parameters if full else 0,
+        }
+        turns = {
+            "gathered": self.number * gathered,
+            "training": self.peak(),
+            "decoding": self.number * decoding + self.cache(),
+        }
+        most = max(turns["gathered"] + turns["training"], turns["decoding"])
+        return {**kept, **turns, "total": sum(kept.values()) + most}
+
+    def _mask(self, number: int) -> int:
+        """Bytes of an attention mask over two copies."""
+        return self.rows * (2 * self.columns) ** 2 * number

@@ -17,6 +17,7 @@ from hf_ddistill.models.as_denoiser import base_model
 from hf_ddistill.models.block_decoding import DecodingPlan, decode
 from hf_ddistill.models.block_prompts import Prompts
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
+from hf_ddistill.training.gathered import gathered
 from hf_ddistill.unmasking import Unmasking
 
 #: From decoded sequences (B, L) and where they were decoded (B, L) to a reward for each, (B,).
@@ -107,7 +108,7 @@ class Rollouts:
         was_training = model.training
         model.eval()
         try:
-            with contextlib.nullcontext() if adapters else base_model(model):
+            with gathered(model), contextlib.nullcontext() if adapters else base_model(model):
                 found = decode(model, prompts, self.tokens(step), plan, generator)
         finally:
             model.train(was_training)
