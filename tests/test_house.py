@@ -23,7 +23,7 @@ FLOORS = (  # lowest first; rooms on one floor never import each other
     {"processes"},
     {"diffusion"},
     {"parameterizations"},
-    {"reverse", "sharpening", "teachers", "unmasking"},
+    {"reverse", "teachers", "unmasking"},
     {"couplings", "exact"},
     {"objectives", "schedulers", "models"},
     {"convert", "training", "pipelines"},

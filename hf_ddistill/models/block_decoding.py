@@ -22,8 +22,8 @@ from hf_ddistill.models.block_processing import changes, normalised
 from hf_ddistill.models.block_prompts import Decoded, Prompts
 from hf_ddistill.models.block_reading import CACHES, BlockReader
 from hf_ddistill.models.pipelined_decoding import Pipelining
+from hf_ddistill.parameterizations.sharpening import sharpened
 from hf_ddistill.shapes import LOG_ZERO, Generators
-from hf_ddistill.sharpening import sharpened
 from hf_ddistill.unmasking import Draft, Threshold, Unmasking
 
 

@@ -1,12 +1,12 @@
 """Schedulers for diffusers: a reverse rule, with temperature and truncation, on a grid of times."""
 
+from hf_ddistill.parameterizations.sharpening import sharpened
 from hf_ddistill.schedulers.scheduling_analytic import AnalyticScheduler
 from hf_ddistill.schedulers.scheduling_ancestral import AncestralScheduler
 from hf_ddistill.schedulers.scheduling_base import DiscreteSchedulerBase, DiscreteSchedulerOutput
 from hf_ddistill.schedulers.scheduling_ctmc_euler import CTMCEulerScheduler
 from hf_ddistill.schedulers.scheduling_jump import JumpScheduler
 from hf_ddistill.schedulers.scheduling_tau_leaping import TauLeapingScheduler
-from hf_ddistill.sharpening import sharpened
 
 __all__ = [
     "AnalyticScheduler",

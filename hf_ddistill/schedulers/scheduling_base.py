@@ -19,10 +19,10 @@ from hf_ddistill import reverse
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import categorical, uniform_noise
 from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.parameterizations.sharpening import sharpened
 from hf_ddistill.processes import Process
 from hf_ddistill.schedules import Schedule
 from hf_ddistill.shapes import Generators
-from hf_ddistill.sharpening import sharpened
 
 SAMPLING_DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
