@@ -89,10 +89,10 @@ def ar_nll_at(rows, entropy):
 
 
 def curves(rows, panel, kind, metric, groups):
-    """Threshold rules as lines, static ones as single crosses; one colour for each group."""
+    """One colour for each group: thresholds o, static by confidence x, from left to right +."""
     for number, (label, members) in enumerate(groups.items()):
         colour = plt.cm.tab10(number % 10)
-        for rule, style in (("threshold", "o-"), ("static", "x:")):
+        for rule, style in (("threshold", "o-"), ("static", "x:"), ("left to right", "+:")):
             points = sorted(
                 (row["tokens_per_call"], row[metric])
                 for row in members

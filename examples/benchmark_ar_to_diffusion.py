@@ -92,12 +92,11 @@ def measure_language_model(figures, model):
 def measure_student(figures, name, model, block_size):
     """Static and threshold decoding: completions drawn and greedy, words greedy."""
     args = figures.args
-    rules = [
-        (f"static {n}", {"type": "static"}, block_size // n)
-        for n in args.planned
-        if n <= block_size
-    ]
+    planned = [n for n in args.planned if n <= block_size]
+    rules = [(f"static {n}", {"type": "static"}, block_size // n) for n in planned]
     if block_size > 1:
+        in_order = {"type": "static", "score": "left_to_right"}
+        rules += [(f"left to right {n}", in_order, block_size // n) for n in planned]
         rules += [
             (f"threshold {value}", {"type": "threshold", "threshold": value}, None)
             for value in args.thresholds

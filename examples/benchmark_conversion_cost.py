@@ -1,11 +1,11 @@
 """What a step of on-policy conversion costs: the formulas of `hf_ddistill.evaluation.
 conversion_cost` against real steps, and what they say of larger runs.
 
-    python examples/benchmark_conversion_cost.py [--only NAME] [--json FILE] [--table FILE]
+    python examples/benchmark_conversion_cost.py [--only NAME] [--json FILE]
 
 Operations are counted by torch's `FlopCounterMode` with eager attention (it does not know the fused
 kernel of the CPU); bytes are those of live storages beside weights and gradients, with sdpa. No
-constant is fitted. Seconds for each row, but for `smollm2-135m`.
+constant is fitted. A few seconds for a row, half a minute for `smollm2-135m`.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from hf_ddistill.models import unwrapped
 FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
 TINY = TextShape(2, 64, 160, 4, 2, 16, 300, True)
 SMALL = TextShape(3, 192, 512, 6, 3, 32, 4096, True)
+DEEP = TextShape(6, 96, 256, 6, 2, 16, 300, True)
 NARROW = TextShape(4, 128, 384, 8, 2, 32, 6000, False, qk_norm=True)
 SMOLLM2 = TextShape(30, 576, 1536, 9, 3, 64, 49153, True)  # with the mask token
 QWEN3_8B = TextShape(36, 4096, 12288, 32, 8, 128, 151_936, False, qk_norm=True)
@@ -43,6 +44,11 @@ CHECKS = {
     "small, full, recomputed": (ConversionStep(SMALL, 2, 22, 256, checkpointing=True), "static"),
     "small, LoRA 16, shifted": (
         ConversionStep(SMALL, 3, 22, 64, lora=16, shift=True, adapter_number=4),
+        "static",
+    ),
+    "deep, full, recomputed": (ConversionStep(DEEP, 2, 16, 240, checkpointing=True), "static"),
+    "deep, LoRA 8, recomputed": (
+        ConversionStep(DEEP, 2, 16, 240, lora=8, checkpointing=True, number=4),
         "static",
     ),
     "narrow, full, uneven calls": (ConversionStep(NARROW, 3, 30, 66, number=4), THRESHOLD),
@@ -220,7 +226,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="part of the names of the steps to check")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--table", type=Path, help="Markdown")
     args = parser.parse_args()
     rows = []
     for name, (plan, rule) in CHECKS.items():
@@ -231,8 +236,6 @@ def main():
     print(table(rows, runs))
     if args.json:
         args.json.write_text(json.dumps({"rows": rows, "runs": runs}, indent=1) + "\n")
-    if args.table:
-        args.table.write_text(table(rows, runs))
 
 
 if __name__ == "__main__":

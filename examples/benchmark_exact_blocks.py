@@ -155,23 +155,13 @@ def redrawn(lab, x, where, generator):
     return every[categorical(agree * lab.law, generator)]
 
 
-def mended(step):
-    """OPDLM's loss with the posterior target."""
-    where = step.trajectory.at(step.trajectory.any_call(step.generator))
-    x_t = step.x_0.masked_fill(where, MASK)
-    t = torch.ones(len(x_t), dtype=torch.float64)
-    here = step.look(step.student, x_t, t, where, clean_ids=step.x_0)
-    log_q = here.prediction.log_conditional
-    log_p = posterior_targets(step, where, log_q.detach(), LEVELS)
-    tokens = here.per_token((log_p.exp() * (log_p - log_q)).sum(-1)).sum(1) / where.sum(1)
-    return {"student": tokens.mean()}
-
-
 METHODS = {
     "plain fine-tuning": Method(BD3LM(), rollouts=False),
     "mask annealing": Method(BD3LM(anneal=0.5), rollouts=False),
     "opdlm": Method(OPDLM(), settings={"reuse": 4}),
-    "opdlm, re-scored": Method(mended, settings={"reuse": 4}),
+    "opdlm, posterior target": Method(
+        OPDLM(target="posterior", candidates=LEVELS), settings={"reuse": 4}
+    ),
 }
 LAW_MATCHING = Method(
     CausalLawMatching(pathwise=True),

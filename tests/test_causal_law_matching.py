@@ -101,7 +101,7 @@ def test_each_refinement_takes_variance_away():
 
     def error(**settings):
         objective = CausalLawMatching(**settings)
-        each = [gradients(objective, decoder, 200, seed, own) - true for seed in range(40)]
+        each = [gradients(objective, decoder, 100, seed, own) - true for seed in range(30)]
         return float(torch.stack(each).square().sum(1).mean())
 
     plain, credited, best = error(credit="rollout"), error(), error(pathwise=True)

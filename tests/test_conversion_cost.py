@@ -18,6 +18,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
+from test_training_distributed import in_two_processes
 
 from hf_ddistill.evaluation.conversion_cost import ConversionStep
 from hf_ddistill.evaluation.text_shape import TextShape
@@ -128,3 +129,8 @@ def test_a_launcher_can_start_the_command_as_a_module():
         text=True,
     )
     assert done.returncode == 0 and "--lora-rank" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_sharded_processes_need_not_decode_equally_often(tmp_path):
+    in_two_processes("sharded_rollouts.py", tmp_path)

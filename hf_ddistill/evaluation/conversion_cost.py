@@ -216,10 +216,11 @@ class ConversionStep:
             "optimizer": 8 * trained / processes,
             "teacher": self.number * shape.parameters if full else 0,
         }
+        sharded = self.number * (processes > 1)
         turns = {
-            "gathered": self.number * gathered,
+            "gathered": sharded * gathered,
             "training": self.peak(),
-            "decoding": self.number * decoding + self.cache(),
+            "decoding": sharded * decoding + self.cache(),
         }
         most = max(turns["gathered"] + turns["training"], turns["decoding"])
         return {**kept, **turns, "total": sum(kept.values()) + most}
