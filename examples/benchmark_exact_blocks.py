@@ -187,7 +187,7 @@ def students(lab, blocks=BLOCKS):
                 yield {**row, "n": n, **measured(student_of(model), lab.law, b, n)}
 
 
-def matching(lab, blocks=BLOCKS):
+def matching(lab, blocks=BLOCKS[1:]):
     """Law matching: a Llama for each block and number of calls, from plain fine-tuning."""
     for b in blocks:
         plain = train_block_student(
@@ -235,8 +235,8 @@ def main():
     print(found["teacher"], flush=True)
     for section in args.sections:
         found[section] = []
-        some = {} if args.blocks is None else {"blocks": args.blocks}
-        for row in SECTIONS[section](lab, **some):
+        trained = section in ("students", "matching") and args.blocks is not None
+        for row in SECTIONS[section](lab, **({"blocks": args.blocks} if trained else {})):
             rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
             found[section].append(rounded)
             print(section, rounded, flush=True)

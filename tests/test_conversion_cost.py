@@ -93,6 +93,18 @@ def test_what_is_sharded_is_divided_among_the_processes():
     assert replace(plan, lora=4).memory(1)["teacher"] == 0
 
 
+def test_the_optimizer_holds_two_numbers_for_each_that_is_trained(benchmark):
+    plan = ConversionStep(SHAPE, 1, 8, 16, lora=4, number=4)
+    trainer, network, shown = benchmark.trained(plan, "static", "sdpa")
+    trainer.compute_loss(network, shown).backward()
+    optimizer = trainer.create_optimizer()
+    optimizer.step()
+    kept = [v for state in optimizer.state.values() for v in state.values() if v.ndim]
+    assert sum(v.nbytes for v in kept) == plan.memory(1)["optimizer"]
+    given = [p.grad for p in network.parameters() if p.grad is not None]
+    assert sum(g.nbytes for g in given) == plan.memory(1)["gradients"]
+
+
 def test_what_is_not_known_is_refused():
     with pytest.raises(ValueError, match="got 'gpt2'"):
         TextShape.from_config(transformers.GPT2Config())

@@ -198,9 +198,9 @@ class ConversionStep:
         What is trained has float32 weights, gradients and two moments, all sharded; a frozen base
         is sharded as it was loaded. A teacher beside the student is whole. "gathered" is the
         embeddings and the head, two layers, and the gradients of what is trained there, before they
-        are sharded; of "gathered", "decoding" (all weights in the computation's dtype, and the
-        cache) and "training" (`peak`) the total has the larger sum: training and decoding take
-        turns.
+        are sharded; "training" is `peak`; "decoding" is all weights in the computation's dtype and
+        the cache. Training and decoding take turns: of what they need the total has the larger. One
+        process gathers nothing.
 
         Args:
             processes: GPUs.
