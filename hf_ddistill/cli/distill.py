@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     rollouts.add_argument("--prompt-length", type=int, help="tokens of a row that are the prompt")
     rollouts.add_argument("--rollout-tokens", type=positive, default=64, help="new tokens")
+    rollouts.add_argument("--rollout-min-tokens", type=positive, default=1, help="at the start")
+    rollouts.add_argument("--rollout-ramp-steps", type=int, default=0, help="from least to most")
     rollouts.add_argument("--rollout-updates", type=positive, default=1, help="steps on the same")
     rollouts.add_argument("--rollout-unmasking", default="threshold", help="an id, or JSON")
     rollouts.add_argument("--rollout-steps-per-block", type=positive, help="of a static rule")
@@ -87,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
             max_length=args.max_length,
             prompt_length=args.prompt_length,
             rollout_tokens=args.rollout_tokens,
+            rollout_min_tokens=args.rollout_min_tokens,
+            rollout_ramp_steps=args.rollout_ramp_steps,
             rollout_updates=args.rollout_updates,
             rollout_unmasking=name_or_json("--rollout-unmasking", args.rollout_unmasking),
             rollout_steps_per_block=args.rollout_steps_per_block,
@@ -105,11 +109,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _lora(rank: int) -> LoraConfig:
+    # alpha = rank: the adapters' update is not scaled down as their rank grows.
+    return LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear")
+
+
 def _networks(
     args: argparse.Namespace,
 ) -> tuple[PreTrainedModel | None, PreTrainedModel | str | None, LoraConfig | None]:
     """Student, teacher (the name of a causal one) and adapters."""
-    lora = LoraConfig(r=args.lora_rank, target_modules="all-linear") if args.lora_rank else None
+    lora = _lora(args.lora_rank) if args.lora_rank else None
     if is_causal_name(args.teacher):
         if args.student is None:
             raise ValueError(

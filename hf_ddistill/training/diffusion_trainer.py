@@ -26,6 +26,7 @@ from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples, write_samples
+from hf_ddistill.training.sharding import check_whole
 
 
 class DiscreteDiffusionTrainer(Trainer):
@@ -92,6 +93,7 @@ class DiscreteDiffusionTrainer(Trainer):
         super().__init__(model=model, args=args, **kwargs)
         self.average = None
         if args.ema_decay:
+            check_whole(self.accelerator, "The mean of weights (ema_decay above 0)")
             self.average = WeightAverage(self.model, args.ema_decay, self.updates)
             self.add_callback(self.average)
 

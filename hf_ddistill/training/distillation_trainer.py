@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from accelerate.utils import DistributedType
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -32,6 +31,7 @@ from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.model_card import CardFacts, is_repo_id
 from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts, of_data
 from hf_ddistill.training.rounds import Rounds, same_weights
+from hf_ddistill.training.sharding import check_whole, placed_teacher
 from hf_ddistill.training.teacher_models import teacher_model
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         if "auxiliary" in self.objective.peers:
             self._add_auxiliary()
         if self.teacher_model is not None:
-            prepared = self.accelerator.prepare_model(self.teacher_model, evaluation_mode=True)
+            prepared = placed_teacher(self.teacher_model, self.accelerator)
             self.teacher = replace(
                 self.teacher, network=replace(self.teacher.network, model=prepared)
             )
@@ -128,11 +128,10 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
 
     def _add_auxiliary(self) -> None:
         """Make the auxiliary from the teacher as it stands, before it is wrapped."""
+        check_whole(self.accelerator, f"The auxiliary of {self.objective.id!r}")
         refused = {
             "rounds > 1, whose teacher changes": self.args.rounds > 1,
             "an optimizer that is given": self.optimizer is not None,
-            "FSDP or DeepSpeed, which take one network": self.accelerator.distributed_type
-            in (DistributedType.FSDP, DistributedType.DEEPSPEED),
         }
         for what, found in refused.items():
             if found:
