@@ -17,7 +17,7 @@ from datasets import Dataset
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.cli.quickstart import RECIPES, shipped_teacher
 from hf_ddistill.cli.quickstart_figures import Measure
-from hf_ddistill.cli.quickstart_teacher import last_whole_checkpoint
+from hf_ddistill.cli.resuming import train
 from hf_ddistill.evaluation import (
     DigitsJudge,
     frechet_distance,
@@ -53,7 +53,7 @@ def train(folder: Path, settings: dict, args: argparse.Namespace, split):  # noq
         ),
         train_dataset=Dataset.from_dict(columns),
     )
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    train(trainer, folder)
     trainer.save_model()
     return trainer.model
 

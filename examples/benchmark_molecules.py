@@ -31,7 +31,7 @@ from hf_ddistill import (
     LogLinear,
 )
 from hf_ddistill.cli.evaluate import draw
-from hf_ddistill.cli.quickstart_teacher import last_whole_checkpoint
+from hf_ddistill.cli.resuming import train
 from hf_ddistill.evaluation.molecules import MoleculeJudge
 from hf_ddistill.schedulers import AncestralScheduler, JumpScheduler
 
@@ -116,7 +116,7 @@ def settings(args, steps, **more):
 def trained(trainer, folder):
     """The model that training leaves in `folder`, from the last checkpoint if there is one."""
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    train(trainer, folder)
     trainer.save_model()
     print(f"{folder.name}: {time.monotonic() - started:.0f} s", flush=True)
     return AutoModelForMaskedLM.from_pretrained(folder)

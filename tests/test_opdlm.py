@@ -128,3 +128,11 @@ def test_posterior_targets_train_a_transformer(tmp_path):
 def test_wrong_settings_are_told(settings, message):
     with pytest.raises(ValueError, match=message):
         OPDLM(**settings)
+
+
+def test_some_rows_of_a_step_keep_their_own_trajectory():
+    step, _ = step_of(2, rows=8)
+    chosen = torch.tensor([5, 0])
+    part = step.rows(chosen)
+    assert torch.equal(part.trajectory.rounds, step.trajectory.rounds[chosen])
+    assert OPDLM()(part)["student"].isfinite()

@@ -76,8 +76,15 @@ class TrainingStep:
             key: value[rows] if isinstance(value, Tensor) and value.shape[:1] == (total,) else value
             for key, value in self.condition.items()
         }
-        attend = None if self.attend is None else self.attend[rows]
-        return replace(self, x_0=self.x_0[rows], condition=condition, attend=attend)
+        path = self.trajectory
+        return replace(
+            self,
+            x_0=self.x_0[rows],
+            condition=condition,
+            attend=None if self.attend is None else self.attend[rows],
+            trajectory=path if path is None else replace(path, rounds=path.rounds[rows]),
+            reward=None if self.reward is None else self.reward[rows],
+        )
 
     def open(self, x: Tokens) -> Where:
         """The positions of x that count: not certain, and no padding."""
