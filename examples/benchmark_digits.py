@@ -26,7 +26,7 @@ from hf_ddistill.evaluation import (
 )
 
 
-def train(folder: Path, settings: dict, args: argparse.Namespace, split):  # noqa: ANN201
+def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  # noqa: ANN201
     """The student, from the last checkpoint if there is one."""
     columns = {
         "input_ids": split.train_tokens.tolist(),
@@ -80,7 +80,7 @@ def main() -> None:
     args = parser.parse_args()
     folder, settings = Path(args.output), json.loads(args.objective)
     split, judge = split_digits(*load_digit_tokens(2)), DigitsJudge.fit(2)
-    student = train(folder / "student", settings, args, split)
+    student = student_in(folder / "student", settings, args, split)
     measure = Measure(judge, split.train_tokens, args.samples, args.seed)
     measure.model("law_matching", student, (1, 2, 4, 8))
     measure.model("teacher", shipped_teacher(), args.teacher_nfe)
