@@ -13,6 +13,7 @@ from tokenizers.models import WordLevel
 from training_runs import differing, stop_after, weights
 from transformers import PreTrainedTokenizerFast
 
+from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.models import BlockDiffusionLM
 from hf_ddistill.objectives import OPDLM
@@ -239,3 +240,9 @@ def test_card_and_samples_of_a_run_are_those_of_blocks(tmp_path):
     card = (tmp_path / "README.md").read_text()
     assert "blocks of 4 tokens" in card and "model.generate(**inputs" in card
     assert "| new tokens of a rollout | 8 |" in card and OPDLM.citation in card
+
+
+def test_a_frozen_language_model_becomes_a_student_that_learns():
+    assert not any(weight.requires_grad for weight in counting_lm().parameters())
+    student, _ = to_block_diffusion(counting_lm(), mask_token_id=MASK)
+    assert all(weight.requires_grad for weight in student.parameters())

@@ -47,7 +47,8 @@ def to_block_diffusion(
             more than its head on its decoder.
     """
     _check(lm)
-    lm, tokenizer = copy.deepcopy(lm), copy.deepcopy(tokenizer)
+    # A student, even where the model was frozen as a teacher before.
+    lm, tokenizer = copy.deepcopy(lm).requires_grad_(True), copy.deepcopy(tokenizer)
     rows = lm.get_input_embeddings().weight.shape[0]
     is_new = False
     if mask_token_id is None:
