@@ -47,6 +47,8 @@ CHECKED = (
 install_import_hook([f"hf_ddistill.{name}" for name in CHECKED], "beartype.beartype")
 
 torch.set_num_threads(1)
+# A warning that torch gives once a process would fail whichever test comes first.
+torch.set_warn_always(True)
 
 
 def _require_loopback(host):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -75,6 +76,15 @@ def test_settings_of_generation_stay_with_a_model(folder, model):
         plan = opened.decoding_plan(config)
         assert plan.unmasking == Prophet(otherwise=HALF) and plan.pipelining.max_blocks == 2
         assert plan.eos == (1,) and plan.block_size == 4
+
+
+def test_a_broken_generation_config_is_told_not_replaced(folder, tmp_path):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "generation_config.json").write_text('{"unmasking": ')
+    with pytest.raises(OSError, match="not a valid JSON"):
+        BlockDiffusionLM.from_pretrained(broken)
+    (broken / "generation_config.json").unlink()
+    assert BlockDiffusionLM.from_pretrained(broken).generation_config.max_active_blocks == 1
 
 
 def test_settings_of_a_call_win_and_do_not_stay(model, tokenizer):

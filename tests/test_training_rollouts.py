@@ -10,7 +10,7 @@ from block_runs import BOS, EOS, MASK, converted, counting_lm, counts, distillin
 from peft import LoraConfig
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from training_runs import differing, stop_after, weights
+from training_runs import differing, stop_after, teaching, weights
 from transformers import PreTrainedTokenizerFast
 
 from hf_ddistill.convert import to_block_diffusion
@@ -161,7 +161,7 @@ def test_a_group_shares_its_prompt_and_is_rewarded(tmp_path):
 
 def test_data_in_blocks_leave_out_prompt_and_padding():
     mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0]])
-    path = of_data({"input_ids": torch.zeros(1, 8, dtype=int), "attention_mask": mask}, 4, 2)
+    path = of_data(converted(), torch.zeros(1, 8, dtype=int), mask.bool(), 2)
     assert path.drawn.tolist() == [[False, False, True, True, True, False, False, False]]
 
 
@@ -227,7 +227,7 @@ def test_nothing_behind_an_end_token_counts(tmp_path):
 
 def test_a_rollout_without_a_decoded_token_is_told():
     with pytest.raises(ValueError, match="A rollout is empty: none of its tokens was decoded"):
-        of_data({"input_ids": torch.zeros(2, 8, dtype=int)}, 4, 8)
+        of_data(converted(), torch.zeros(2, 8, dtype=int), None, 8)
 
 
 def test_card_and_samples_of_a_run_are_those_of_blocks(tmp_path):
@@ -246,3 +246,15 @@ def test_a_frozen_language_model_becomes_a_student_that_learns():
     assert not any(weight.requires_grad for weight in counting_lm().parameters())
     student, _ = to_block_diffusion(counting_lm(), mask_token_id=MASK)
     assert all(weight.requires_grad for weight in student.parameters())
+
+
+def test_plain_fine_tuning_needs_no_teacher(tmp_path):
+    data = [{"input_ids": row} for row in counts(32, 15).tolist()]
+    trainer = teaching(tmp_path, converted(), data, objective="bd3lm", learning_rate=2e-3)
+    trainer.train()
+    assert trainer.state.global_step == 3
+
+
+def test_an_objective_of_blocks_tells_a_model_without_them(tmp_path):
+    with pytest.raises(ValueError, match="Objective 'bd3lm' looks at how its tokens were decoded"):
+        teaching(tmp_path, objective="bd3lm").train()

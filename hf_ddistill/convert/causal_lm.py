@@ -82,7 +82,7 @@ def to_block_diffusion(
     )
     model = BlockDiffusionLM(config, lm)
     if noise_dim:
-        spread = float(lm.get_input_embeddings().weight.float().std())
+        spread = float(lm.get_input_embeddings().weight.detach().std())
         torch.nn.init.normal_(model.noise_proj.weight, std=0.1 * spread * noise_dim**-0.5)
     return model.to(lm.dtype), tokenizer
 

@@ -106,7 +106,7 @@ def informed_teacher(
             return step.look(teacher, x_t, t, where, **more)
         hidden = (x_t != step.x_0) & counted(step)
         noise = uniform_noise(x_t.shape, step.generator, x_t.device)
-        shown = hidden & torch.as_tensor(noise < sees)
+        shown = hidden & (noise < sees)
         asked = where & ~shown
         hinted = step.look(teacher, step.x_0.where(shown, x_t), t, asked, **more)
         if limit is None:

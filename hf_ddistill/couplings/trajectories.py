@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from hf_ddistill.linalg import uniform_noise
@@ -98,4 +97,4 @@ def random_masks(
     open_ = blocks.sum(-1)
     # share in [0, 1) and n open positions: 1 .. n masks.
     count = ((share * open_).long() + 1).minimum(open_)
-    return (torch.as_tensor(order < count[..., None]) & blocks).flatten(1)
+    return ((order < count[..., None]) & blocks).flatten(1)

@@ -68,6 +68,11 @@ class DecodingPlan:
             raise ValueError("A dual cache serves one block at a time, got max_active_blocks > 1.")
 
 
+def ends(eos: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The tokens that end a row, of a configuration's `eos_token_id`."""
+    return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
+
+
 def decode(
     model: Any,  # noqa: ANN401 (a BlockDiffusionLM, perhaps wrapped by PEFT)
     prompts: Prompts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -12,7 +13,7 @@ from transformers import GenerationConfig
 from transformers.generation import BaseStreamer
 from transformers.utils import ModelOutput
 
-from hf_ddistill.models.block_decoding import DecodingPlan, decode
+from hf_ddistill.models.block_decoding import DecodingPlan, decode, ends
 from hf_ddistill.models.block_prompts import Prompts
 from hf_ddistill.models.pipelined_decoding import Pipelining
 from hf_ddistill.shapes import Generators
@@ -189,8 +190,7 @@ class BlockDiffusionGenerationMixin:
     def decoding_plan(self, config: GenerationConfig) -> DecodingPlan:
         """The part of a generation config that decoding goes by."""
         eos = config.eos_token_id
-        eos = self.config.eos_token_id if eos is None else eos
-        eos = () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
+        eos = ends(self.config.eos_token_id if eos is None else eos)
         temperature = config.temperature
         sample = bool(temperature) if config.do_sample is None else config.do_sample
         size, part = config.block_size or self.config.block_size, config.sub_block_size
@@ -253,6 +253,9 @@ class BlockDiffusionGenerationMixin:
                     pretrained_model_name_or_path, **given
                 )
             except OSError:
+                folder = Path(pretrained_model_name_or_path, given.get("subfolder") or "")
+                if (folder / "generation_config.json").exists():
+                    raise
                 # There is no such file: the settings of a new model stay.
                 self.generation_config = BlockDiffusionGenerationConfig()
 

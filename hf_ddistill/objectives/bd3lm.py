@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep, random_masks
+from hf_ddistill.couplings.block_states import all_noise, decoded, masked
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import Scalar
@@ -49,15 +50,14 @@ class BD3LM(Objective):
             raise ValueError(f"anneal must lie in [0, 1], got {self.anneal}.")
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        path = step.trajectory
+        path = decoded(step, self.id)
         blocks = path.drawn.unflatten(1, (-1, path.block_size)).sum(-1)
         share = uniform_noise(blocks.shape, step.generator, blocks.device)
         if self.anneal:
             share = share * min(step.progress / self.anneal, 1.0)
         where = random_masks(step.x_0, path.drawn, path.block_size, step.generator, share)
-        x_t = step.x_0.masked_fill(where, step.diffusion.process.mask_token_id)
-        t = torch.ones(len(x_t), dtype=torch.float64, device=x_t.device)
-        local = step.look(step.student, x_t, t, where, clean_ids=step.x_0)
+        x_t = masked(step, where)
+        local = step.look(step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0)
         chosen = step.x_0[where][:, None, None]
         log_p = local.prediction.log_conditional.gather(-1, chosen)[..., 0]
         step.record["cross_entropy"] = -log_p.detach().mean()

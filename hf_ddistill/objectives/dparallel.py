@@ -72,7 +72,7 @@ class DParallel(Objective):
             active, later = active_block(active, size, step.generator)
             more = {}
         noise = uniform_noise(step.x_0.shape, step.generator, step.x_0.device)
-        first = active & torch.as_tensor(noise < self.mask_share)
+        first = active & (noise < self.mask_share)
         parts = []
         for where in (first, active & ~first):
             x_t = masked(step, where | later)

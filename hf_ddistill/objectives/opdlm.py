@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep, random_masks
+from hf_ddistill.couplings.block_states import all_noise, decoded, masked
 from hf_ddistill.divergences import Divergence, ForwardKL
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.posterior_targets import posterior_targets
@@ -80,9 +81,8 @@ class OPDLM(Objective):
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         where = self._masks(step)
-        x_t = step.x_0.masked_fill(where, step.diffusion.process.mask_token_id)
-        t = torch.ones(len(x_t), dtype=torch.float64, device=x_t.device)
-        student = step.look(step.student, x_t, t, where, clean_ids=step.x_0)
+        x_t = masked(step, where)
+        student = step.look(step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0)
         log_q = student.prediction.log_conditional
         tokens = student.per_token(self._distance(self._target(step, where, log_q), log_q))
         counts = where.sum(1)
@@ -92,7 +92,7 @@ class OPDLM(Objective):
         return {"student": losses.sum() / (counts > 0).sum().clamp_min(1)}
 
     def _masks(self, step: TrainingStep) -> Where:
-        path = step.trajectory
+        path = decoded(step, self.id)
         if self.states == "random":
             return random_masks(step.x_0, path.drawn, path.block_size, step.generator)
         return path.at(path.any_call(step.generator, self.per_block))
@@ -101,9 +101,9 @@ class OPDLM(Objective):
         """log p (N, 1, K) that the student is trained on at the masks."""
         if self.target == "posterior":
             return posterior_targets(step, where, log_q.detach(), self.candidates, self.completions)
-        teacher, t = Autoregressive(step.peers["teacher"]), torch.zeros(len(where)).double()
+        teacher = Autoregressive(step.peers["teacher"])
         with torch.no_grad():
-            local = step.look(teacher, step.x_0, t.to(where.device), where)
+            local = step.look(teacher, step.x_0, all_noise(step.x_0), where)
         return local.prediction.log_conditional
 
     def _distance(self, log_p: Tensor, log_q: Tensor) -> Tensor:

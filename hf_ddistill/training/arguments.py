@@ -17,6 +17,8 @@ class DiscreteDiffusionConfig(TrainingArguments):
             saved; 0 turns it off.
         max_length (`int`, *optional*): tokens in each row when text is tokenised and packed; the
             model's `max_position_embeddings` if not given.
+        prompt_length (`int`, *optional*): of block-diffusion models: the first tokens of each row
+            are given, not trained on; the prompts of rollouts are all of a row if not given.
         sample_steps (`int`): network calls per sample, for the samples drawn at each evaluation.
         num_eval_samples (`int`): how many are drawn; 0 turns them off.
     """
@@ -26,6 +28,7 @@ class DiscreteDiffusionConfig(TrainingArguments):
     ddp_broadcast_buffers: bool | None = field(default=False)
     ema_decay: float = field(default=0.999, metadata={"help": "Of the weights' mean; 0 is off."})
     max_length: int | None = field(default=None, metadata={"help": "Tokens in each packed row."})
+    prompt_length: int | None = field(default=None, metadata={"help": "Tokens that are given."})
     sample_steps: int = field(default=64, metadata={"help": "Network calls per sample."})
     num_eval_samples: int = field(default=0, metadata={"help": "Samples drawn per evaluation."})
 
@@ -40,6 +43,8 @@ class DiscreteDiffusionConfig(TrainingArguments):
             )
         if self.max_length is not None and self.max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {self.max_length}.")
+        if self.prompt_length is not None and self.prompt_length < 0:
+            raise ValueError(f"prompt_length must be at least 0, got {self.prompt_length}.")
         if self.sample_steps < 1:
             raise ValueError(f"sample_steps must be at least 1, got {self.sample_steps}.")
         if self.num_eval_samples < 0:
@@ -74,8 +79,6 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
         rollout_unmasking (`str` or `dict`): the rule that decodes them.
         rollout_steps_per_block (`int`, *optional*): calls that a "static" rule plans for a block.
         rollout_temperature (`float`): of their draws.
-        prompt_length (`int`, *optional*): the first tokens of each row are given, not trained on;
-            of rollouts all of a row if not given.
         collapse_share (`float`): the share of the teacher's entropy below which that of the student
             is warned of, where the objective records both; 0 turns it off.
     """
@@ -96,7 +99,6 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
     rollout_unmasking: dict | str = field(default="threshold", metadata={"help": "A rule."})
     rollout_steps_per_block: int | None = field(default=None, metadata={"help": "Planned calls."})
     rollout_temperature: float = field(default=1.0, metadata={"help": "Of their draws."})
-    prompt_length: int | None = field(default=None, metadata={"help": "Tokens that are given."})
     collapse_share: float = field(default=0.5, metadata={"help": "Of the teacher's entropy."})
 
     def __post_init__(self) -> None:
@@ -112,7 +114,7 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
     def _check_rollouts(self) -> None:
         least = {"rollout_tokens": 1, "rollout_min_tokens": 1, "rollout_ramp_steps": 0}
         least |= {"rollout_updates": 1, "rollout_group": 1, "rollout_temperature": 0}
-        least |= {"rollout_steps_per_block": 1, "prompt_length": 0}
+        least |= {"rollout_steps_per_block": 1}
         for name, value in least.items():
             given = getattr(self, name)
             if given is not None and given < value:

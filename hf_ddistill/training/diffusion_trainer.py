@@ -24,6 +24,7 @@ from hf_ddistill.training.ema import AveragedModel, WeightAverage
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
+from hf_ddistill.training.rollouts import of_data
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples, write_samples
 from hf_ddistill.training.sharding import check_whole
@@ -121,24 +122,23 @@ class DiscreteDiffusionTrainer(Trainer):
         self, model: nn.Module, inputs: Mapping[str, Tensor], *key: Any
     ) -> TrainingStep:
         """The step that the objective is given, its randomness keyed by `key`."""
-        inputs = dict(inputs)
+        inputs, args = dict(inputs), self.args
         x_0 = inputs.pop("input_ids")
         self._shape = tuple(x_0.shape[1:])
         attend = inputs.get("attention_mask")
-        total = max(self.state.max_steps, 1)
+        attend = None if attend is None else attend.bool()
         return TrainingStep(
             x_0=x_0,
             diffusion=self.diffusion,
             student=self.denoiser(model),
             peers=self.peers(),
-            progress=min(self.state.global_step / total, 1.0),
-            generator=keyed_generator(
-                self.args.seed, *key, self.args.process_index, device=x_0.device
-            ),
+            progress=min(self.state.global_step / max(self.state.max_steps, 1), 1.0),
+            generator=keyed_generator(args.seed, *key, args.process_index, device=x_0.device),
             student_steps=self.student_steps,
             condition=inputs,
-            attend=None if attend is None else attend.bool(),
+            attend=attend,
             memory=self.memory,
+            trajectory=of_data(model, x_0, attend, args.prompt_length),
         )
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:

@@ -29,7 +29,7 @@ from hf_ddistill.training.copies import auxiliary_of, student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.model_card import CardFacts, is_repo_id
-from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts, of_data
+from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts
 from hf_ddistill.training.rounds import Rounds, same_weights
 from hf_ddistill.training.sharding import check_whole, placed_teacher
 from hf_ddistill.training.teacher_models import teacher_model
@@ -184,9 +184,6 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         record = super().training_record(model, inputs, *key)
         if decoded is not None:
             record = replace(record, trajectory=decoded.trajectory, reward=decoded.reward)
-        elif isinstance(unwrapped(model), BlockDiffusionLM):
-            size = unwrapped(model).config.block_size
-            record = replace(record, trajectory=of_data(inputs, size, self.args.prompt_length))
         if self.auxiliary is None:
             return record
         self.auxiliary.denoiser.network.model.train(model.training)
@@ -212,7 +209,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
 
         if not model.training:
             return draw()
-        return self.rollouts.kept(self.memory, step, int(key[-1]), draw)
+        return self.rollouts.kept(self.memory, step, int(key[-1]), draw, device)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """One optimizer, with parameter groups for the student and then for the auxiliary."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_ddistill.couplings import Trajectory
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
 from hf_ddistill.models.as_denoiser import base_model
-from hf_ddistill.models.block_decoding import DecodingPlan, decode
+from hf_ddistill.models.block_decoding import DecodingPlan, decode, ends
 from hf_ddistill.models.block_prompts import Prompts
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.gathered import gathered
@@ -53,13 +53,13 @@ class Rollouts:
 
     def plan(self, model: BlockDiffusionLM) -> DecodingPlan:
         """How a model decodes in training."""
-        args, eos = self.args, model.config.eos_token_id
+        args = self.args
         return DecodingPlan(
             block_size=model.config.block_size,
             unmasking=Unmasking.from_config(args.rollout_unmasking),
             steps_per_block=args.rollout_steps_per_block,
             temperature=args.rollout_temperature,
-            eos=() if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
+            eos=ends(model.config.eos_token_id),
         )
 
     def facts(self) -> dict[str, Any]:
@@ -130,6 +130,7 @@ class Rollouts:
         step: int,
         micro: int,
         draw: Callable[[], Decoded],
+        device: torch.device,
     ) -> Decoded:
         """Rollouts of this step, or those of an earlier one that are to be used again.
 
@@ -138,6 +139,7 @@ class Rollouts:
             step: the optimizer step.
             micro: the micro step within it.
             draw: makes new ones.
+            device: of the batch; what a checkpoint kept was loaded to the CPU.
         """
         if self.args.rollout_updates == 1:
             return draw()
@@ -151,10 +153,12 @@ class Rollouts:
             memory[name + "block_size"] = torch.tensor(fresh.trajectory.block_size)
             if fresh.reward is not None:
                 memory[name + "reward"] = fresh.reward
-        kept = {k.removeprefix(name): v for k, v in memory.items() if k.startswith(name)}
+        kept = {
+            key.removeprefix(name): value.to(device)
+            for key, value in memory.items()
+            if key.startswith(name)
+        }
         inputs = {key: kept[key] for key in ("input_ids", "attention_mask") if key in kept}
-        device = kept["rounds"].device
-        inputs = {key: value.to(device) for key, value in inputs.items()}
         trajectory = Trajectory(kept["rounds"], int(kept["block_size"]))
         return Decoded(inputs, trajectory, kept.get("reward"))
 
@@ -173,19 +177,24 @@ class Rollouts:
         return ids.repeat_interleave(group, 0), real.repeat_interleave(group, 0)
 
 
-def of_data(inputs: Mapping[str, Tensor], block_size: int, given: int | None) -> Trajectory:
-    """Data in blocks: every token counts as decided at call 0, but the first `given` and padding.
+def of_data(
+    model: nn.Module, x_0: Tensor, attend: Tensor | None, given: int | None
+) -> Trajectory | None:
+    """Data in the blocks of a model: every token counts as decided at call 0, but the first `given`
+    and padding; None for a model without blocks.
 
     Raises:
-        ValueError: if blocks do not divide the length.
+        ValueError: if blocks do not divide the length, or nothing is left to be trained on.
     """
-    ids = inputs["input_ids"]
-    rounds = torch.zeros_like(ids)
-    if "attention_mask" in inputs:
-        rounds = rounds.masked_fill(inputs["attention_mask"] == 0, -1)
+    inner = unwrapped(model)
+    if not isinstance(inner, BlockDiffusionLM):
+        return None
+    rounds = torch.zeros_like(x_0)
+    if attend is not None:
+        rounds = rounds.masked_fill(~attend, -1)
     if given is not None:
         rounds[:, :given] = -1
-    return Trajectory(rounds, block_size)
+    return Trajectory(rounds, inner.config.block_size)
 
 
 def _block_model(model: Any) -> BlockDiffusionLM:  # noqa: ANN401 (wrapped in any way)
