@@ -84,7 +84,7 @@ def test_a_broken_generation_config_is_told_not_replaced(folder, tmp_path):
     with pytest.raises(OSError, match="not a valid JSON"):
         BlockDiffusionLM.from_pretrained(broken)
     (broken / "generation_config.json").unlink()
-    assert BlockDiffusionLM.from_pretrained(broken).generation_config.max_active_blocks == 1
+    assert BlockDiffusionLM.from_pretrained(broken).generation_config.max_active_blocks is None
 
 
 def test_settings_of_a_call_win_and_do_not_stay(model, tokenizer):
