@@ -33,14 +33,18 @@ def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  
         "class_labels": split.train_labels.tolist(),
     }
     recipe = RECIPES["law_matching"]
+    teacher, training = shipped_teacher(), recipe.more | args.training
+    if training.get("bf16"):
+        # torch's fused attention has a slow bfloat16 gradient on CPUs.
+        teacher.set_attn_implementation("eager")
     trainer = DiscreteDistillationTrainer(
-        teacher=shipped_teacher(),
+        teacher=teacher,
         objective=settings,
         args=DiscreteDistillationConfig(
             str(folder),
             student_steps=4,
             max_steps=args.steps,
-            per_device_train_batch_size=recipe.batch_size,
+            per_device_train_batch_size=args.batch_size or recipe.batch_size,
             warmup_steps=20,
             logging_steps=50,
             save_steps=250,
@@ -49,7 +53,7 @@ def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  
             report_to="none",
             disable_tqdm=True,
             seed=args.seed,
-            **recipe.more,
+            **training,
         ),
         train_dataset=Dataset.from_dict(columns),
     )
@@ -75,6 +79,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--objective", default='{"type": "law_matching"}', help="JSON")
+    parser.add_argument("--training", type=json.loads, default={}, help="JSON, arguments")
+    parser.add_argument("--batch-size", type=int, help="of the quickstart if not given")
     parser.add_argument("--teacher-nfe", type=int, nargs="+", default=[1, 2, 4, 8, 16, 64])
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -89,6 +95,7 @@ def main() -> None:
         row["fd_within_classes"] = within_classes(judge, drawn, split)
         print({key: value for key, value in row.items() if not isinstance(value, dict)})
     about = {"steps": args.steps, "objective": settings, "samples": args.samples}
+    about |= {"training": args.training, "batch_size": args.batch_size, "seed": args.seed}
     (folder / "metrics.json").write_text(json.dumps({"rows": measure.rows, **about}, indent=1))
 
 

@@ -28,6 +28,8 @@ DECODING = [
     {"unmasking": "static", "steps_per_block": 1},
     {"unmasking": {"type": "threshold", "threshold": 0.9}},
     {"unmasking": {"type": "threshold", "threshold": 0.6}},
+    {"unmasking": {"type": "threshold", "threshold": 0.6}, "temperature": 0.6},
+    {"unmasking": "static", "steps_per_block": 2, "temperature": 0.6},
 ]
 
 
@@ -43,6 +45,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rollout-tokens", type=int, default=32)
     parser.add_argument("--prompt-tokens", type=int, default=48)
+    parser.add_argument("--copies", type=float, default=0.0, help="share of prompts that repeat")
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--samples", type=int, default=48, help="held-out prompts of each row")
@@ -54,12 +57,23 @@ def prompts(ids: torch.Tensor, length: int) -> torch.Tensor:
     return ids[: len(ids) // length * length].view(-1, length)
 
 
+def with_copies(rows: torch.Tensor, share: float) -> torch.Tensor:
+    """(N, length): every 1 / share-th row is three quarters of a passage and then its beginning, to
+    be repeated; running text alone has no use for what a causal model knows of copying."""
+    if share:
+        rows, quarter = rows.clone(), rows.shape[1] // 4
+        every = round(1 / share)
+        rows[::every, -quarter:] = rows[::every, :quarter]
+    return rows
+
+
 def train(args: argparse.Namespace, tokenizer, student, data: torch.Tensor) -> torch.nn.Module:
     folder = args.output / "student"
     if (folder / "adapter_config.json").exists():
         return PeftModel.from_pretrained(student, folder)
     objective = json.loads(args.objective) if args.objective.startswith("{") else args.objective
     rows = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))]
+    rows = with_copies(rows, args.copies)
     trainer = DiscreteDistillationTrainer(
         model=student,  # its base, adapters off and read causally, is the teacher
         objective=objective,
@@ -109,9 +123,10 @@ class Table:
         sequences, calls = draw(self.prompts, self.tokens, decoding.get("temperature", 1.0))
         row = {**key, **nfe, **self.judge(sequences, self.tokens)}
         row["calls"], row["tokens_per_call"] = calls, self.tokens / calls
-        copied, _ = draw(self.copies.prompts, self.answer + 4, 0.0)
+        copied, calls = draw(self.copies.prompts, self.answer + 4, 0.0)
         texts = self.judge.tokenizer.batch_decode(copied[:, self.copies.prompts.shape[1] :])
         row["copied"] = self.copies.accuracy(texts)
+        row["tokens_per_call_copying"] = (self.answer + 4) / calls
         self.rows.append(row)
         self.file.write_text(json.dumps({"rows": self.rows}, indent=1) + "\n")
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)

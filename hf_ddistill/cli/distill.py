@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rollouts.add_argument("--rollout-updates", type=positive, default=1, help="steps on the same")
     rollouts.add_argument("--rollout-unmasking", default="threshold", help="an id, or JSON")
     rollouts.add_argument("--rollout-steps-per-block", type=positive, help="of a static rule")
+    rollouts.add_argument("--rollout-block-size", type=positive, help="decoded at a time")
     rollouts.add_argument("--rollout-temperature", type=float, default=1.0)
     add_training(parser, learning_rate=3e-4)
 
@@ -94,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             rollout_updates=args.rollout_updates,
             rollout_unmasking=name_or_json("--rollout-unmasking", args.rollout_unmasking),
             rollout_steps_per_block=args.rollout_steps_per_block,
+            rollout_block_size=args.rollout_block_size,
             rollout_temperature=args.rollout_temperature,
         ),
         peft_config=adapters,

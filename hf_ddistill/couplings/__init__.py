@@ -12,7 +12,7 @@ from hf_ddistill.couplings.pairs import (
 from hf_ddistill.couplings.rollouts import Rollout, call_numbers, roll_out, taken, views
 from hf_ddistill.couplings.times import AdaptiveTimes, GridTimes, TimeSampler, UniformTimes
 from hf_ddistill.couplings.training_step import Local, TrainingStep
-from hf_ddistill.couplings.trajectories import Trajectory, random_masks
+from hf_ddistill.couplings.trajectories import Trajectory, calls_in_blocks, random_masks
 
 __all__ = [
     "STEP_LAWS",
@@ -28,6 +28,7 @@ __all__ = [
     "TimeSampler",
     "TrainingStep",
     "Trajectory",
+    "calls_in_blocks",
     "UniformTimes",
     "call_numbers",
     "random_masks",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from hf_ddistill.linalg import uniform_noise
@@ -74,6 +76,17 @@ class Trajectory:
 
     def _blocks(self, values: Tensor) -> Tensor:
         return values.unflatten(1, (-1, self.block_size))
+
+
+def calls_in_blocks(numbers: Int64[Tensor, "b c"], piece: int, block: int) -> Int64[Tensor, "b c"]:
+    """Numbers of calls within a block of `block` tokens, from those within its pieces of `piece`
+    tokens, which were decoded one after another; -1 stays."""
+    calls = numbers.unflatten(1, (-1, piece)).amax(-1) + 1
+    before = calls.cumsum(1) - calls
+    number = torch.arange(calls.shape[1], device=numbers.device)
+    first = number * piece // block * block // piece
+    offset = (before - before[:, first]).repeat_interleave(piece, 1)
+    return torch.where(numbers >= 0, numbers + offset, numbers)
 
 
 def random_masks(

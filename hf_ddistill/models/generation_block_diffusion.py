@@ -179,10 +179,10 @@ class BlockDiffusionGenerationMixin:
         if input_ids is None:
             input_ids = torch.zeros((1, 0), dtype=torch.int64, device=self.device)
         fill = self.config.mask_token_id
-        layout = 1 if self._is_full(block_size) else block_size
+        layout = 1 if self.is_full(block_size) else block_size
         return Prompts.laid_out(input_ids, attention_mask, layout, fill)
 
-    def _is_full(self, block_size: int) -> bool:
+    def is_full(self, block_size: int) -> bool:
         """Whether no two blocks of this size fit into the window: attention is full."""
         window = self.config.max_position_embeddings
         return window is not None and block_size >= window
@@ -194,7 +194,7 @@ class BlockDiffusionGenerationMixin:
         temperature = config.temperature
         sample = bool(temperature) if config.do_sample is None else config.do_sample
         size, part = config.block_size or self.config.block_size, config.sub_block_size
-        if self._is_full(size):
+        if self.is_full(size):
             part = part or config.max_new_tokens
         elif part is not None and (part < 1 or size % part):
             raise ValueError(f"sub_block_size={part} must divide the block of {size} tokens.")

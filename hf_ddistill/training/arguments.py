@@ -78,6 +78,8 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
         rollout_group (`int`): rollouts behind each prompt, one after another in the batch.
         rollout_unmasking (`str` or `dict`): the rule that decodes them.
         rollout_steps_per_block (`int`, *optional*): calls that a "static" rule plans for a block.
+        rollout_block_size (`int`, *optional*): tokens that are decoded before those on their right,
+            of a model with full attention (or a part of its blocks); all of them if not given.
         rollout_temperature (`float`): of their draws.
         collapse_share (`float`): the share of the teacher's entropy below which that of the student
             is warned of, where the objective records both; 0 turns it off.
@@ -98,6 +100,7 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
     rollout_group: int = field(default=1, metadata={"help": "Rollouts behind each prompt."})
     rollout_unmasking: dict | str = field(default="threshold", metadata={"help": "A rule."})
     rollout_steps_per_block: int | None = field(default=None, metadata={"help": "Planned calls."})
+    rollout_block_size: int | None = field(default=None, metadata={"help": "Decoded at a time."})
     rollout_temperature: float = field(default=1.0, metadata={"help": "Of their draws."})
     collapse_share: float = field(default=0.5, metadata={"help": "Of the teacher's entropy."})
 
@@ -114,7 +117,7 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
     def _check_rollouts(self) -> None:
         least = {"rollout_tokens": 1, "rollout_min_tokens": 1, "rollout_ramp_steps": 0}
         least |= {"rollout_updates": 1, "rollout_group": 1, "rollout_temperature": 0}
-        least |= {"rollout_steps_per_block": 1}
+        least |= {"rollout_steps_per_block": 1, "rollout_block_size": 1}
         for name, value in least.items():
             given = getattr(self, name)
             if given is not None and given < value:

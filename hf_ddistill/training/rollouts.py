@@ -11,14 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_ddistill.couplings import Trajectory
-from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.couplings import Trajectory, calls_in_blocks
+from hf_ddistill.models import BlockDiffusionGenerationConfig, BlockDiffusionLM, unwrapped
 from hf_ddistill.models.as_denoiser import base_model
-from hf_ddistill.models.block_decoding import DecodingPlan, decode, ends
-from hf_ddistill.models.block_prompts import Prompts
+from hf_ddistill.models.block_decoding import DecodingPlan, decode
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.gathered import gathered
-from hf_ddistill.unmasking import Unmasking
 
 #: From decoded sequences (B, L) and where they were decoded (B, L) to a reward for each, (B,).
 RewardFunction = Callable[[Tensor, Tensor], Tensor]
@@ -51,16 +49,17 @@ class Rollouts:
     args: DiscreteDistillationConfig
     reward_function: RewardFunction | None = None
 
-    def plan(self, model: BlockDiffusionLM) -> DecodingPlan:
-        """How a model decodes in training."""
+    def plan(self, model: BlockDiffusionLM, step: int) -> DecodingPlan:
+        """How a model decodes in training at an optimizer step."""
         args = self.args
-        return DecodingPlan(
-            block_size=model.config.block_size,
-            unmasking=Unmasking.from_config(args.rollout_unmasking),
+        config = BlockDiffusionGenerationConfig(
+            max_new_tokens=self.tokens(step),
+            sub_block_size=args.rollout_block_size,
+            unmasking=args.rollout_unmasking,
             steps_per_block=args.rollout_steps_per_block,
             temperature=args.rollout_temperature,
-            eos=ends(model.config.eos_token_id),
         )
+        return model.decoding_plan(config)
 
     def facts(self) -> dict[str, Any]:
         """Settings worth telling."""
@@ -102,9 +101,8 @@ class Rollouts:
             ValueError: if a prompt is empty.
         """
         inner = _block_model(model)
-        plan = self.plan(inner)
-        ids, real = self._prompts(inputs)
-        prompts = Prompts.laid_out(ids, real, plan.block_size, inner.config.mask_token_id)
+        plan = self.plan(inner, step)
+        prompts = inner.prompts(*self._prompts(inputs), plan.block_size)
         was_training = model.training
         model.eval()
         try:
@@ -122,7 +120,12 @@ class Rollouts:
         batch = {"input_ids": x_0}
         if not bool(attend.all()):
             batch["attention_mask"] = attend.long()
-        return Decoded(batch, Trajectory(found.rounds, plan.block_size), reward)
+        size = _block_size(inner, drawn)
+        if plan.sub_block_size is not None:
+            found.rounds[:, prompts.start :] = calls_in_blocks(
+                found.rounds[:, prompts.start :], plan.sub_block_size, size
+            )
+        return Decoded(batch, Trajectory(found.rounds, size), reward)
 
     def kept(
         self,
@@ -194,7 +197,7 @@ def of_data(
         rounds = rounds.masked_fill(~attend, -1)
     if given is not None:
         rounds[:, :given] = -1
-    return Trajectory(rounds, inner.config.block_size)
+    return Trajectory(rounds, _block_size(inner, rounds))
 
 
 def _block_model(model: Any) -> BlockDiffusionLM:  # noqa: ANN401 (wrapped in any way)
@@ -205,3 +208,9 @@ def _block_model(model: Any) -> BlockDiffusionLM:  # noqa: ANN401 (wrapped in an
             "causal language model with to_block_diffusion."
         )
     return inner
+
+
+def _block_size(model: BlockDiffusionLM, rows: Tensor) -> int:
+    """Tokens in a block of a model's attention: all of a row where it is full."""
+    size = model.config.block_size
+    return rows.shape[1] if model.is_full(size) else size
