@@ -44,6 +44,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rollout-tokens", type=int, default=32)
+    parser.add_argument("--rollout-updates", type=int, default=1, help="steps on each rollout")
     parser.add_argument("--prompt-tokens", type=int, default=48)
     parser.add_argument("--copies", type=float, default=0.0, help="share of prompts that repeat")
     parser.add_argument("--rank", type=int, default=64)
@@ -88,6 +89,7 @@ def train(args: argparse.Namespace, tokenizer, student, data: torch.Tensor) -> t
             rollout_tokens=args.rollout_tokens,
             rollout_min_tokens=min(args.block_size, args.rollout_tokens),
             rollout_ramp_steps=args.steps // 4,
+            rollout_updates=args.rollout_updates,
             save_steps=20,
             save_total_limit=1,
             logging_steps=10,
