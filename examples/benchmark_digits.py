@@ -13,10 +13,12 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from transformers import AutoModelForMaskedLM
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.cli.quickstart import RECIPES, shipped_teacher
 from hf_ddistill.cli.quickstart_figures import Measure
+from hf_ddistill.cli.quickstart_teacher import TeacherSetup, train_teacher
 from hf_ddistill.cli.resuming import train
 from hf_ddistill.evaluation import (
     DigitsJudge,
@@ -26,6 +28,17 @@ from hf_ddistill.evaluation import (
 )
 
 
+def teacher_of(args: argparse.Namespace, split):  # noqa: ANN001, ANN201
+    """The teacher in the package, or one of more levels of grey, trained once."""
+    if args.levels == 2:
+        return shipped_teacher()
+    folder = Path(args.output) / "teacher"
+    if (folder / "model.safetensors").exists():
+        return AutoModelForMaskedLM.from_pretrained(folder)
+    setup = TeacherSetup(levels=args.levels, steps=args.teacher_steps, bf16=True)
+    return train_teacher(folder, split.train_tokens, split.train_labels, setup)
+
+
 def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  # noqa: ANN201
     """The student, from the last checkpoint if there is one."""
     columns = {
@@ -33,7 +46,7 @@ def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  
         "class_labels": split.train_labels.tolist(),
     }
     recipe = RECIPES["law_matching"]
-    teacher, training = shipped_teacher(), recipe.more | args.training
+    teacher, training = teacher_of(args, split), recipe.more | args.training
     if training.get("bf16"):
         # torch's fused attention has a slow bfloat16 gradient on CPUs.
         teacher.set_attn_implementation("eager")
@@ -82,20 +95,28 @@ def main() -> None:
     parser.add_argument("--training", type=json.loads, default={}, help="JSON, arguments")
     parser.add_argument("--batch-size", type=int, help="of the quickstart if not given")
     parser.add_argument("--teacher-nfe", type=int, nargs="+", default=[1, 2, 4, 8, 16, 64])
+    parser.add_argument("--levels", type=int, default=2, help="of grey; with a teacher of its own")
+    parser.add_argument("--teacher-steps", type=int, default=7000, help="of that teacher")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     folder, settings = Path(args.output), json.loads(args.objective)
-    split, judge = split_digits(*load_digit_tokens(2)), DigitsJudge.fit(2)
+    split = split_digits(*load_digit_tokens(args.levels))
+    judge = DigitsJudge.fit(args.levels)
     student = student_in(folder / "student", settings, args, split)
     measure = Measure(judge, split.train_tokens, args.samples, args.seed)
     measure.model("law_matching", student, (1, 2, 4, 8))
-    measure.model("teacher", shipped_teacher(), args.teacher_nfe)
+    measure.model("teacher", teacher_of(args, split), args.teacher_nfe)
     for row in measure.rows[1:]:
         drawn = measure.drawn[row["model"], row["nfe"]]
         row["fd_within_classes"] = within_classes(judge, drawn, split)
         print({key: value for key, value in row.items() if not isinstance(value, dict)})
     about = {"steps": args.steps, "objective": settings, "samples": args.samples}
-    about |= {"training": args.training, "batch_size": args.batch_size, "seed": args.seed}
+    about |= {
+        "levels": args.levels,
+        "training": args.training,
+        "batch_size": args.batch_size,
+        "seed": args.seed,
+    }
     (folder / "metrics.json").write_text(json.dumps({"rows": measure.rows, **about}, indent=1))
 
 

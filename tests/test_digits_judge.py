@@ -41,8 +41,10 @@ def test_digit_tokens_are_the_levels_that_were_asked_for():
     assert binary.shape == raw.shape == (1797, 64) and binary.dtype == raw.dtype == torch.int64
     assert binary.unique().tolist() == [0, 1] and raw.unique().tolist() == list(range(17))
     assert torch.equal(binary, (raw > 7).long()) and torch.equal(labels, same_labels)
-    with pytest.raises(ValueError, match="levels=16"):
-        load_digit_tokens(16)
+    four = load_digit_tokens(4)[0]
+    assert [int(raw[four == level].max()) for level in range(4)] == [4, 8, 12, 16]
+    with pytest.raises(ValueError, match="levels=18"):
+        load_digit_tokens(18)
 
 
 def test_split_holds_out_a_sixth_of_every_class_and_leaks_nothing():

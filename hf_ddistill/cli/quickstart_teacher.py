@@ -25,7 +25,15 @@ from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDiffusionTrain
 
 @dataclass(frozen=True)
 class TeacherSetup:
-    """Sizes and length of the teacher's training."""
+    """Sizes and length of the teacher's training.
+
+    Args:
+        hidden_size, layers, heads: of the network.
+        steps, batch_size, learning_rate, weight_decay: of the training.
+        levels: of grey.
+        bf16: train in bfloat16.
+        seed: of weights and training.
+    """
 
     hidden_size: int = 128
     layers: int = 3
@@ -34,6 +42,8 @@ class TeacherSetup:
     batch_size: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
+    levels: int = 2
+    bf16: bool = False
     seed: int = 0
 
 
@@ -44,14 +54,14 @@ def train_teacher(
 
     Args:
         folder: of the model and of checkpoints while it is trained.
-        tokens: (N, 64) in {0, 1}.
+        tokens: (N, 64) in [0, levels).
         labels: (N,) in [0, 10).
         setup: sizes and length.
     """
     torch.manual_seed(setup.seed)
     model = DDiTForDiscreteDiffusion(
         DDiTConfig(
-            vocab_size=3,
+            vocab_size=setup.levels + 1,
             hidden_size=setup.hidden_size,
             num_hidden_layers=setup.layers,
             num_attention_heads=setup.heads,
@@ -59,9 +69,12 @@ def train_teacher(
             position_embedding="rotary_learned",
             rope_theta=100.0,
             num_classes=10,
-            mask_token_id=2,
+            mask_token_id=setup.levels,
         )
     )
+    if setup.bf16:
+        # torch's fused attention has a slow gradient in bfloat16 on a CPU.
+        model.set_attn_implementation("eager")
     columns = {"input_ids": tokens.tolist(), "class_labels": labels.tolist()}
     trainer = DiscreteDiffusionTrainer(
         model,
@@ -80,10 +93,11 @@ def train_teacher(
             save_total_limit=1,
             use_cpu=not torch.cuda.is_available(),
             report_to="none",
+            bf16=setup.bf16,
             seed=setup.seed,
         ),
         # A tiny eps: at t = 1 all is mask, which is where sampling starts.
-        diffusion=Diffusion(Absorbing(3), LogLinear(eps=1e-4)),
+        diffusion=Diffusion(Absorbing(setup.levels + 1), LogLinear(eps=1e-4)),
         train_dataset=Dataset.from_dict(columns),
     )
     train(trainer, folder)

@@ -40,7 +40,7 @@ def load_digit_tokens(levels: int) -> tuple[Tensor, Tensor]:
     """The 1,797 8 x 8 digits that come with scikit-learn, row by row as tokens.
 
     Args:
-        levels: 2 (is the pixel above 7?) or 17 (the raw 0..16).
+        levels: 2 (is the pixel above 7?), or 3 to 17 equal bands of the raw 0..16.
 
     Returns:
         tokens (1797, 64) and labels (1797,), int64.
@@ -48,12 +48,13 @@ def load_digit_tokens(levels: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: on another number of levels.
     """
-    if levels not in (2, 17):
-        raise ValueError(f"Got levels={levels}; accepted are 2 (pixel > 7) and 17 (raw 0..16).")
+    if not 2 <= levels <= 17:
+        raise ValueError(
+            f"Got levels={levels}; accepted are 2 (pixel > 7) and 3 to 17 bands of the raw 0..16."
+        )
     pixels, labels = load_digits(return_X_y=True)
-    tokens = torch.from_numpy(pixels).to(torch.int64)
-    if levels == 2:
-        tokens = (tokens > 7).to(torch.int64)
+    raw = torch.from_numpy(pixels).to(torch.int64)
+    tokens = (raw > 7).to(torch.int64) if levels == 2 else raw * levels // 17
     return tokens, torch.from_numpy(labels).to(torch.int64)
 
 
