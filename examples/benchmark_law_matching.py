@@ -9,17 +9,19 @@ same network, start and number of student calls; TV is that of its exact termina
 
 import argparse
 import json
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from hf_ddistill import Absorbing, Diffusion, Hybrid, LogLinear, Objective, Uniform
+from hf_ddistill import Absorbing, Diffusion, Hybrid, LogLinear, Objective, Polynomial, Uniform
 from hf_ddistill.evaluation.exact_problems import exact_law
 from hf_ddistill.evaluation.exact_scoreboard import Bench
 from hf_ddistill.evaluation.exact_training import BenchSettings, fit_start
 from hf_ddistill.exact import ExactProblem
 
 ROLLOUT = {"horizon": "rollout"}
+POLICY = {"gradient": "policy", "masking": "inverse", **ROLLOUT}
 #: name: (process, calls, settings of the objective, settings of the bench)
 EXPERIMENTS = {
     "ecd": ("absorbing", (1, 2, 4), {"type": "ecd", "times": "grid_times"}, {}),
@@ -33,7 +35,7 @@ EXPERIMENTS = {
     "no noise, policy, inverse": (
         "absorbing",
         (2, 4),
-        {"gradient": "policy", "masking": "inverse", **ROLLOUT},
+        POLICY,
         {"noise_dim": 0},
     ),
     "no noise, mixture": (
@@ -65,9 +67,18 @@ EXPERIMENTS = {
         {},
         {"learning_rate": 2e-3, "auxiliary_learning_rate": 4e-3},
     ),
+    "no noise, policy, 1/4 first": ("absorbing, 1/4 first", (2,), POLICY, {"noise_dim": 0}),
+    "no noise, policy, 3/4 first": ("absorbing, 3/4 first", (2,), POLICY, {"noise_dim": 0}),
     "no EMA": ("absorbing", (1, 2), {}, {"ema": 0.0}),
 }
-PROCESSES = {"absorbing": Absorbing(3), "uniform": Uniform(2), "hybrid": Hybrid(3)}
+#: Of two calls the first reveals, on average, a share of 2^-power of the tokens.
+PROCESSES = {
+    "absorbing": Diffusion(Absorbing(3), LogLinear(1e-9)),
+    "uniform": Diffusion(Uniform(2), LogLinear(1e-9)),
+    "hybrid": Diffusion(Hybrid(3), LogLinear(1e-9)),
+    "absorbing, 1/4 first": Diffusion(Absorbing(3), Polynomial(2.0, eps=1e-9)),
+    "absorbing, 3/4 first": Diffusion(Absorbing(3), Polynomial(math.log2(4 / 3), eps=1e-9)),
+}
 
 
 def main() -> None:
@@ -87,9 +98,8 @@ def main() -> None:
             if (name, seed, args.calls) in done:
                 continue
             process, nfe, settings, bench_settings = EXPERIMENTS[name]
-            diffusion = Diffusion(PROCESSES[process], LogLinear(1e-9))
             law = exact_law("digits")
-            problem = ExactProblem(law.law, law.sequences, diffusion)
+            problem = ExactProblem(law.law, law.sequences, PROCESSES[process])
             bench = Bench("digits", problem, BenchSettings(calls=args.calls))
             start = starts.setdefault(process, fit_start(problem, bench.settings))
             bench = replace(bench, settings=replace(bench.settings, **bench_settings))
