@@ -21,6 +21,7 @@ from transformers import (
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.cli.resuming import last_whole_checkpoint
 from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.evaluation.completions import known_words, words_of
 
 CONTEXT = 256
 ALPHABET = "abcdefghijklmnopqrstuvwxyz 0,.;:?'-$\n"  # every digit is read as 0
@@ -157,15 +158,18 @@ def train_language_model(args, tokenizer, train, held_out):
 
 
 LAW_MATCHING = {"type": "causal_law_matching"}
-#: What else a run needs: law matching is unbiased on rollouts of the student as it is now, by a
-#: rule that does not look at the drawn tokens. Here it learns to write two tokens a call, in order.
+#: What else a run needs: law matching and rewards are unbiased on rollouts of the student as it is
+#: now, by a rule that does not look at the drawn tokens. Here they learn to write two tokens a
+#: call, in order.
+OF_NOW = {
+    "rollout_updates": 1,
+    "rollout_unmasking": {"type": "static", "score": "left_to_right"},
+    "rollout_steps_per_block": 2,
+    "learning_rate": 3e-4,
+}
 OWN_SETTINGS = {
-    "causal_law_matching": {
-        "rollout_updates": 1,
-        "rollout_unmasking": {"type": "static", "score": "left_to_right"},
-        "rollout_steps_per_block": 2,
-        "learning_rate": 3e-4,
-    }
+    "causal_law_matching": OF_NOW,
+    "outcome_reward": {**OF_NOW, "rollout_group": 8, "per_device_train_batch_size": 1},
 }
 #: What each run is: its objective; its data, prompts to decode behind, the language model's outputs
 #: or the corpus; the model that it starts from: the converted one, read "shifted" (the output at
@@ -175,6 +179,13 @@ RUNS = {
     "opdlm": ({"type": "opdlm"}, "prompts", "shifted"),
     "fine_tuning": ({"type": "bd3lm"}, "outputs", "shifted"),
     "opdlm_random_masks": ({"type": "opdlm", "states": "random"}, "prompts", "shifted"),
+    "opdlm_reverse_kl": ({"type": "opdlm", "divergence": "reverse_kl"}, "prompts", "shifted"),
+    "opdlm_jensen_shannon": (
+        {"type": "opdlm", "divergence": "jensen_shannon"},
+        "prompts",
+        "shifted",
+    ),
+    "opdlm_posterior": ({"type": "opdlm", "target": "posterior"}, "prompts", "shifted"),
     "opdlm_in_place": ({"type": "opdlm"}, "prompts", "in_place"),
     "corpus": ({"type": "bd3lm"}, "corpus", "shifted"),
     "opdlm_longer": ({"type": "opdlm"}, "prompts", "opdlm"),
@@ -184,6 +195,7 @@ RUNS = {
     "cdlm": ({"type": "cdlm", "full_teacher": False}, "prompts", "fine_tuning"),
     "pseudo_trajectory": ({"type": "pseudo_trajectory"}, "prompts", "fine_tuning"),
     "t3d": ({"type": "t3d"}, "prompts", "fine_tuning"),
+    "outcome_reward": ({"type": "outcome_reward", "calls": 1}, "prompts", "fine_tuning"),
 }
 OF_THE_LANGUAGE_MODEL = {"opdlm", "causal_law_matching", "bd3lm"}  # objectives that it teaches
 
@@ -242,11 +254,20 @@ def distillation(args, name):
     }
 
 
+def share_of_words(args, tokenizer, train):
+    """A reward: the share of the words that a row was given which occur in the corpus."""
+    vocabulary = frozenset(words_of(tokenizer.decode(train)))
+
+    def reward(x_0, drawn):
+        texts = tokenizer.batch_decode(x_0[:, args.prompt_length :])
+        return torch.tensor([known_words([text], vocabulary) for text in texts])
+
+    return reward
+
+
 def distilled(args, name, model, tokenizer, train, block_size):
     """The student of a run; trained once, resumed where it broke."""
     objective, kind, start = RUNS[name]
-    if args.divergence and objective["type"] == "opdlm":
-        objective, name = {**objective, "divergence": args.divergence}, f"{name}_{args.divergence}"
     folder = args.output / f"{name}_{block_size}"
     if (folder / "model.safetensors").exists():
         return AutoModelForMaskedLM.from_pretrained(folder)
@@ -267,6 +288,9 @@ def distilled(args, name, model, tokenizer, train, block_size):
         ),
         train_dataset=training_data(args, kind, model, train),
         processing_class=tokenizer,
+        reward_function=(
+            share_of_words(args, tokenizer, train) if name == "outcome_reward" else None
+        ),
     )
     took = trained(trainer, folder)
     trainer.save_model()

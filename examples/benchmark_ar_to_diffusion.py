@@ -35,13 +35,15 @@ def options():
     parser.add_argument("--output", type=Path, default=Path("ar_to_diffusion"))
     parser.add_argument("--runs", nargs="*", default=list(RUNS), help="of: " + ", ".join(RUNS))
     parser.add_argument("--block-size", type=int, nargs="*", default=[4], help="of the runs")
-    parser.add_argument("--divergence", help="of the runs, instead of forward KL")
+    parser.add_argument(
+        "--other-blocks", type=int, nargs="*", default=[1, 2, 8, 16, 32], help="of opdlm alone"
+    )
     parser.add_argument("--teacher-steps", type=int, default=5000)
     parser.add_argument("--hidden-size", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=600, help="optimizer steps of each run")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run")
     parser.add_argument(
-        "--more-steps", type=int, default=200, help="of runs from another run's end"
+        "--more-steps", type=int, default=100, help="of runs from another run's end"
     )
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -50,9 +52,9 @@ def options():
     parser.add_argument("--judged-prompt-length", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--samples", type=int, default=64, help="completions that are judged")
-    parser.add_argument("--words", type=int, default=256, help="words to complete")
-    parser.add_argument("--planned", type=int, nargs="+", default=[1, 2, 4], help="tokens per call")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.7, 0.5, 0.3])
+    parser.add_argument("--words", type=int, default=128, help="words to complete")
+    parser.add_argument("--planned", type=int, nargs="+", default=[1, 2], help="tokens per call")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.5, 0.3])
     parser.add_argument("--temperatures", type=float, nargs="+", default=TEMPERATURES)
     parser.add_argument("--no-bf16", dest="bf16", action="store_false", help="train in float32")
     parser.add_argument("--seed", type=int, default=0)
@@ -63,6 +65,7 @@ def options():
         args.hidden_size, args.layers, args.words = 64, 1, 8
         args.samples, args.new_tokens, args.batch_size = 8, 32, 4
         args.planned, args.thresholds, args.temperatures = [2], [0.9], [0.8, 1.2]
+        args.other_blocks = [8]
         args.output.mkdir(parents=True, exist_ok=True)
         args.text = args.output / "toy.txt"
         args.text.write_text("\n\n".join([TINY * 20] * 10))
@@ -142,8 +145,10 @@ def main():
             measure_student(figures, name, student, block_size)
         for name in args.runs:
             student = distilled(args, name, model, tokenizer, train, block_size)
-            told = f"{name}_{args.divergence}" if args.divergence else name
-            measure_student(figures, told, student, block_size)
+            measure_student(figures, name, student, block_size)
+    for block_size in args.other_blocks:
+        student = distilled(args, "opdlm", model, tokenizer, train, block_size)
+        measure_student(figures, "opdlm", student, block_size)
     plot(figures.rows, args.block_size[0], args.output / "ar_to_diffusion.png")
 
 
