@@ -168,6 +168,9 @@ OF_NOW = {
     "learning_rate": 3e-4,
 }
 OWN_SETTINGS = {
+    # By confidence at a threshold of .9 nearly every call decides one character: states of parallel
+    # decoding come only of rollouts that are decoded so.
+    "opdlm_two_a_call": {"rollout_unmasking": "static", "rollout_steps_per_block": 2},
     "causal_law_matching": OF_NOW,
     "outcome_reward": {**OF_NOW, "rollout_group": 8, "per_device_train_batch_size": 1},
 }
@@ -178,6 +181,7 @@ OWN_SETTINGS = {
 RUNS = {
     "opdlm": ({"type": "opdlm"}, "prompts", "shifted"),
     "fine_tuning": ({"type": "bd3lm"}, "outputs", "shifted"),
+    "opdlm_two_a_call": ({"type": "opdlm"}, "prompts", "shifted"),
     "opdlm_random_masks": ({"type": "opdlm", "states": "random"}, "prompts", "shifted"),
     "opdlm_reverse_kl": ({"type": "opdlm", "divergence": "reverse_kl"}, "prompts", "shifted"),
     "opdlm_jensen_shannon": (
