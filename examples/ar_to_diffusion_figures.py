@@ -10,12 +10,24 @@ import torch
 
 from hf_ddistill.evaluation.completions import (
     CompletionJudge,
+    known_words,
     word_cloze,
     words_of,
 )
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402 (after the choice of what it draws on)
+
+
+def share_of_words(args, tokenizer, train):
+    """A reward: the share of the words that a row was given which occur in the corpus."""
+    vocabulary = frozenset(words_of(tokenizer.decode(train)))
+
+    def reward(x_0, drawn):
+        texts = tokenizer.batch_decode(x_0[:, args.prompt_length :])
+        return torch.tensor([known_words([text], vocabulary) for text in texts])
+
+    return reward
 
 
 class Figures:

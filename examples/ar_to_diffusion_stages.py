@@ -5,6 +5,7 @@ import math
 import time
 
 import torch
+from ar_to_diffusion_figures import share_of_words
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch.utils.data import Dataset
 from transformers import (
@@ -21,7 +22,6 @@ from transformers import (
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.cli.resuming import last_whole_checkpoint
 from hf_ddistill.convert import to_block_diffusion
-from hf_ddistill.evaluation.completions import known_words, words_of
 
 CONTEXT = 256
 ALPHABET = "abcdefghijklmnopqrstuvwxyz 0,.;:?'-$\n"  # every digit is read as 0
@@ -256,17 +256,6 @@ def distillation(args, name):
         "rollout_updates": args.rollout_updates,
         **OWN_SETTINGS.get(name, {}),
     }
-
-
-def share_of_words(args, tokenizer, train):
-    """A reward: the share of the words that a row was given which occur in the corpus."""
-    vocabulary = frozenset(words_of(tokenizer.decode(train)))
-
-    def reward(x_0, drawn):
-        texts = tokenizer.batch_decode(x_0[:, args.prompt_length :])
-        return torch.tensor([known_words([text], vocabulary) for text in texts])
-
-    return reward
 
 
 def distilled(args, name, model, tokenizer, train, block_size):

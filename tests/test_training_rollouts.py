@@ -258,21 +258,3 @@ def test_plain_fine_tuning_needs_no_teacher(tmp_path):
 def test_an_objective_of_blocks_tells_a_model_without_them(tmp_path):
     with pytest.raises(ValueError, match="Objective 'bd3lm' looks at how its tokens were decoded"):
         teaching(tmp_path, objective="bd3lm").train()
-
-
-@pytest.mark.parametrize("block_size", [64, 8], ids=["full attention", "blocks"])
-def test_a_piece_is_decoded_after_those_before_it(block_size, tmp_path):
-    """A model of full attention decodes what was asked for, not all of its window."""
-    trainer = distilling(
-        tmp_path,
-        model=None,
-        teacher=converted(block_size),
-        objective="dparallel",
-        rollout_block_size=4,
-    )
-    path = record(trainer).trajectory
-    assert path.rounds.shape[1] == (11 if block_size == 64 else 16)
-    first, second = path.rounds[:, -8:-4], path.rounds[:, -4:]
-    later = (second >= 0).all(1)
-    assert later.any() and bool((first[later].amax(1) < second[later].amin(1)).all())
-    assert path.block_size == (11 if block_size == 64 else 8)

@@ -110,10 +110,10 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             given_model = isinstance(teacher, nn.Module)
             self.teacher = as_denoiser(teacher, given) if given_model else teacher
         kwargs["diffusion"] = self._agreed(model, given)
-        self.rollouts = Rollouts(args, reward_function)
         self.auxiliary: Auxiliary | None = None
         self.alternation = Alternation()
         super().__init__(model, args, objective, **kwargs)
+        self.rollouts = Rollouts(args, reward_function, getattr(self.objective, "block_size", None))
         unwrapped(self.model).config.discrete_diffusion["num_inference_steps"] = args.student_steps
         if "auxiliary" in self.objective.peers:
             self._add_auxiliary()

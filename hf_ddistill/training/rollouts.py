@@ -44,10 +44,13 @@ class Rollouts:
     Args:
         args: settings.
         reward_function: what a decoded sequence earns, if anything.
+        student_block: tokens in a block of the student, where it is not that of the model that
+            decodes, and that has full attention: rows are padded to a multiple of it.
     """
 
     args: DiscreteDistillationConfig
     reward_function: RewardFunction | None = None
+    student_block: int | None = None
 
     def plan(self, model: BlockDiffusionLM, step: int) -> DecodingPlan:
         """How a model decodes in training at an optimizer step."""
@@ -116,16 +119,18 @@ class Rollouts:
         last = torch.where(drawn, columns, columns[:1]).amax(1, keepdim=True)
         attend = found.real & (columns <= last)
         x_0 = torch.where(attend, found.ids, torch.zeros_like(found.ids))
-        reward = None if self.reward_function is None else self.reward_function(x_0, drawn)
+        rounds = found.rounds
+        if plan.sub_block_size is not None:
+            behind, size = rounds[:, prompts.start :], _block_size(inner, drawn)
+            behind = calls_in_blocks(behind, plan.sub_block_size, size)
+            rounds = torch.cat([rounds[:, : prompts.start], behind], 1)
+        if inner.is_full(plan.block_size):
+            x_0, rounds, attend = _from_the_left(x_0, rounds, attend, self.student_block or 1)
+        reward = None if self.reward_function is None else self.reward_function(x_0, rounds >= 0)
         batch = {"input_ids": x_0}
         if not bool(attend.all()):
             batch["attention_mask"] = attend.long()
-        size = _block_size(inner, drawn)
-        if plan.sub_block_size is not None:
-            found.rounds[:, prompts.start :] = calls_in_blocks(
-                found.rounds[:, prompts.start :], plan.sub_block_size, size
-            )
-        return Decoded(batch, Trajectory(found.rounds, size), reward)
+        return Decoded(batch, Trajectory(rounds, _block_size(inner, rounds)), reward)
 
     def kept(
         self,
@@ -214,3 +219,15 @@ def _block_size(model: BlockDiffusionLM, rows: Tensor) -> int:
     """Tokens in a block of a model's attention: all of a row where it is full."""
     size = model.config.block_size
     return rows.shape[1] if model.is_full(size) else size
+
+
+def _from_the_left(x_0: Tensor, rounds: Tensor, attend: Tensor, multiple: int) -> list[Tensor]:
+    """Rows (B, L) that end at one column, all starting at the first one, and padded on the right:
+    there the blocks of a student begin with the prompt, as they do when it decodes."""
+    width = -(-int(attend.sum(1).max()) // multiple) * multiple
+    order = attend.logical_not().long().argsort(dim=1, stable=True)
+    more = max(width - order.shape[1], 0)
+    return [
+        torch.nn.functional.pad(rows.gather(1, order), (0, more), value=fill)[:, :width]
+        for rows, fill in ((x_0, 0), (rounds, -1), (attend, False))
+    ]
