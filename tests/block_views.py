@@ -110,6 +110,7 @@ def decode(network, rule, rows, length, calls=None, seed=0, greedy=False, start=
     x = torch.full((rows, length), 2)
     x[:, : 0 if start is None else start.shape[1]] = 0 if start is None else start
     rounds, total = torch.full_like(x, -1), torch.zeros(rows)
+    log_prob = torch.zeros(x.shape, dtype=torch.float64)
     for first in range(0, length, size):
         block = slice(first, first + size)
         number = 0
@@ -122,5 +123,7 @@ def decode(network, rule, rows, length, calls=None, seed=0, greedy=False, start=
             total += open_.any(1)
             x[:, block] = torch.where(stays, tokens, x[:, block])
             rounds[:, block] = rounds[:, block].masked_fill(stays, number)
+            said = log_p.gather(-1, tokens[..., None])[..., 0]
+            log_prob[:, block] = torch.where(stays, said, log_prob[:, block])
             number += 1
-    return x, Trajectory(rounds, size), total
+    return x, Trajectory(rounds, size, log_prob), total

@@ -226,6 +226,24 @@ def test_division_by_the_spread_makes_groups_count_alike():
     assert torch.allclose(100 * advantages[1][:8], advantages[1][8:])
 
 
+@pytest.mark.parametrize("moved", [0.0, 0.1, 0.5, -0.5])
+def test_clip_lets_go_of_what_has_moved_far_enough(moved):
+    """At r = e^.5 the tokens of the better rows have no gradient, and those of the worse ones r
+    times theirs; at r = e^-.5 the other way round; near 1 all have r times theirs."""
+    network = random_views(L, b)
+    x, more = rolled_out(network, Static("random"), 32, 0)
+    path, more["reward"] = more["trajectory"], torch.tensor([1.0, 0.0]).repeat(16)
+    more["trajectory"] = Trajectory(path.rounds, b, path.log_prob - moved)
+    clipped = gradient(OutcomeReward(2, kl=0.0, clip=0.2), network, x, **more)
+    rounds = path.rounds.clone()
+    if abs(moved) > 0.2:
+        rounds[0 if moved > 0 else 1 :: 2] = -1
+    more["trajectory"] = Trajectory(rounds, b)
+    left = gradient(OutcomeReward(2, kl=0.0), network, x, **more)
+    assert left.abs().sum() > 0
+    assert torch.allclose(clipped, left * torch.tensor(moved).double().exp(), atol=1e-7)
+
+
 def test_settings_come_back_and_wrong_ones_are_refused():
     objective = OutcomeReward(order={"type": "plackett_luce", "temperature": 0.3}, calls=2)
     assert Objective.from_config(objective.to_config()) == objective
@@ -235,6 +253,8 @@ def test_settings_come_back_and_wrong_ones_are_refused():
         ({"order": "threshold"}, "no known law"),
         ({"calls": 0}, "at least 1"),
         ({"temperature": 0.0}, "above 0"),
+        ({"clip": 1.0}, "clip must lie in"),
+        ({"clip": 0.2, "order": "plackett_luce"}, "leave one of clip and order out"),
     ):
         with pytest.raises(ValueError, match=words):
             OutcomeReward(**more)
@@ -249,6 +269,9 @@ def test_rows_without_a_reward_or_a_whole_group_are_refused():
         OutcomeReward(4)(step_of(x, network, network, **more))
     with pytest.raises(ValueError, match="the step has none"):
         OutcomeReward(2)(step_of(x, network, network, trajectory=more["trajectory"]))
+    bare = {**more, "trajectory": Trajectory(more["trajectory"].rounds, b)}
+    with pytest.raises(ValueError, match="trajectory has none"):
+        OutcomeReward(2, clip=0.2)(step_of(x, network, network, **bare))
     with pytest.raises(ValueError, match="no trajectory"):
         OutcomeReward(2)(step_of(x, network, network, reward=more["reward"]))
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.models import BlockDiffusionLM
-from hf_ddistill.objectives import OPDLM
+from hf_ddistill.objectives import OPDLM, OutcomeReward
 from hf_ddistill.teachers import Autoregressive
 from hf_ddistill.training import DiscreteDistillationConfig
 from hf_ddistill.training.rollouts import Rollouts, of_data
@@ -258,3 +258,22 @@ def test_plain_fine_tuning_needs_no_teacher(tmp_path):
 def test_an_objective_of_blocks_tells_a_model_without_them(tmp_path):
     with pytest.raises(ValueError, match="Objective 'bd3lm' looks at how its tokens were decoded"):
         teaching(tmp_path, objective="bd3lm").train()
+
+
+def test_decoded_tokens_come_with_the_probability_that_they_were_drawn_with(tmp_path):
+    """The student is the same at the first use of its rollouts, and has moved at the second."""
+    trainer = distilling(
+        tmp_path,
+        objective=OutcomeReward(4, kl=0.0, clip=0.001, temperature=0.7),
+        teacher=converted(),
+        reward_function=lambda x_0, drawn: (x_0 % 3 == 0).sum(1).double(),
+        rollout_group=4,
+        rollout_updates=2,
+        rollout_temperature=0.7,
+        learning_rate=2e-2,
+        max_steps=2,
+        logging_steps=1,
+    )
+    trainer.train()
+    first, second = (e["clipped"] for e in trainer.state.log_history if "clipped" in e)
+    assert first == 0 and second > 0.1

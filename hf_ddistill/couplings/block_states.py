@@ -155,7 +155,7 @@ def decoded(step: TrainingStep, name: str, block_size: int | None = None) -> Tra
     place = torch.arange(path.rounds.shape[1], device=path.rounds.device) // path.block_size
     when = path.rounds + place * path.block_size
     ranks = ranks_in_blocks(when.masked_fill(~path.drawn, -1), block_size)
-    return Trajectory(ranks.masked_fill(~path.drawn, -1), block_size)
+    return Trajectory(ranks.masked_fill(~path.drawn, -1), block_size, path.log_prob)
 
 
 def ranks_in_blocks(when: Tensor, block_size: int) -> Tensor:

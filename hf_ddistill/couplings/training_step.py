@@ -82,7 +82,7 @@ class TrainingStep:
             x_0=self.x_0[rows],
             condition=condition,
             attend=None if self.attend is None else self.attend[rows],
-            trajectory=path if path is None else replace(path, rounds=path.rounds[rows]),
+            trajectory=path if path is None else path.of(rows),
             reward=None if self.reward is None else self.reward[rows],
         )
 

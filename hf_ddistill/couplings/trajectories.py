@@ -25,6 +25,8 @@ class Trajectory:
         rounds: (B, L) int64, number of the call within its block, from 0, that decided a token;
             -1 for a token that was given (a prompt) or does not count (padding, after the end).
         block_size: tokens in each block; block i holds the positions i b to i b + b - 1.
+        log_prob: (B, L), of each decided token under the law that it was drawn from; None where it
+            is not known.
 
     Raises:
         ValueError: if blocks do not divide the length, or no token of any row was decided.
@@ -32,6 +34,7 @@ class Trajectory:
 
     rounds: Tensor
     block_size: int
+    log_prob: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.rounds.shape[1] % self.block_size:
@@ -53,6 +56,11 @@ class Trajectory:
     def calls(self) -> Tensor:
         """(B, L / b) int64, the calls that each block took; 0 for a block that was given."""
         return self._blocks(self.rounds).amax(-1) + 1
+
+    def of(self, rows: Tensor) -> Trajectory:
+        """That of some of the rows."""
+        log_prob = None if self.log_prob is None else self.log_prob[rows]
+        return Trajectory(self.rounds[rows], self.block_size, log_prob)
 
     def at(self, number: Tensor) -> Where:
         """Where there are masks in the state before call `number` (B, L / b) of each block."""

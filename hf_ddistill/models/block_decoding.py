@@ -124,7 +124,7 @@ def decode(
         shown = finished
     if streamer is not None:
         streamer.end()
-    return Decoded(work.ids, work.rounds, work.real, work.calls)
+    return Decoded(work.ids, work.rounds, work.real, work.calls, work.log_prob)
 
 
 def _show(streamer: BaseStreamer, work: _Work, shown: int, finished: int) -> None:
@@ -157,12 +157,14 @@ class _Work:
         self.ids, self.real, self.mask = canvas.ids.clone(), canvas.real, prompts.fill
         rows, device = len(self.ids), self.ids.device
         self.rounds = torch.full_like(self.ids, -1)
+        self.log_prob = torch.zeros(self.ids.shape, device=device)
         open_ = self.real & ~canvas.given
         open_[:, : self.start] = False
         self.wanted = torch.zeros_like(open_).scatter(1, prompts.asked(new), True)
         # Views: (B, blocks, size).
-        self.tokens, self.numbers, self.open = (
-            x[:, self.start :].unflatten(1, (-1, self.size)) for x in (self.ids, self.rounds, open_)
+        self.tokens, self.numbers, self.said, self.open = (
+            x[:, self.start :].unflatten(1, (-1, self.size))
+            for x in (self.ids, self.rounds, self.log_prob, open_)
         )
         self.blocks = self.open.shape[1]
         self.asked = self.open.sum(2)
@@ -252,6 +254,8 @@ class _Work:
         else:
             stays = (draft.confidence > plan.pipelining.confidence) & draft.masked
         self.tokens[rows, blocks] = torch.where(stays, tokens, self.tokens[rows, blocks])
+        said = log_p.gather(-1, tokens[..., None])[..., 0].to(self.said)
+        self.said[rows, blocks] = torch.where(stays, said, self.said[rows, blocks])
         called = self.called[rows, blocks][:, None]
         self.numbers[rows, blocks] = torch.where(stays, called, self.numbers[rows, blocks])
         self.open[rows, blocks] = draft.masked & ~stays

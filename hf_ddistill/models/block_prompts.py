@@ -24,12 +24,14 @@ class Decoded:
             padding, and what stands behind an end token.
         real: (B, C) bool, False at padding.
         calls: (B,) int64, network calls that each row needed.
+        log_prob: (B, C), of each decided token under the law that it was drawn from.
     """
 
     ids: Tensor
     rounds: Tensor
     real: Tensor
     calls: Tensor
+    log_prob: Tensor
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,14 @@ class OutcomeReward(Objective):
     with score "random", "left_to_right", "margin" or "entropy", or "plackett_luce". Rules that keep
     the drawn tokens that are likeliest, such as "threshold", draw from another law than p_S, and
     the gradient is then that of a neighbour, as in most of the literature. P(S_r) is left out where
-    the order is not trained (it is a constant, or not differentiable). There is no importance
-    ratio: a rollout is to be used once (`rollout_updates=1`), or a few times at a small rate.
+    the order is not trained (it is a constant, or not differentiable). Without `clip` there is no
+    importance ratio: a rollout is to be used once (`rollout_updates=1`). With it A log p_S of a
+    token is min(r A, clamp(r, 1 - clip, 1 + clip) A), r = p_S / (p that drew it): the same gradient
+    at the first use, and none for what has moved that far already (PPO, per token as in GRPO).
 
     References: Shao et al., DeepSeekMath, 2024, arXiv:2402.03300 (groups); Liu et al.,
-    Understanding R1-Zero-Like Training, 2025, arXiv:2503.20783 (without the standard deviation).
+    Understanding R1-Zero-Like Training, 2025, arXiv:2503.20783 (without the standard deviation);
+    Schulman et al., Proximal Policy Optimization, 2017, arXiv:1707.06347, eq. 7 (clip).
 
     Args:
         group_size: G consecutive rows have one prompt.
@@ -48,6 +51,7 @@ class OutcomeReward(Objective):
         calls: calls of each block that a step looks at, drawn at random, each standing for all
             (the gradient's expectation is the same); None for all of them.
         temperature: that the tokens were drawn at.
+        clip: epsilon, for rollouts that are used more than once; None for no ratio.
     """
 
     group_size: int = 8
@@ -56,6 +60,7 @@ class OutcomeReward(Objective):
     order: Unmasking | Mapping[str, Any] | str | None = None
     calls: int | None = None
     temperature: float = 1.0
+    clip: float | None = None
     id: ClassVar[str] = "outcome_reward"
     peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = "student"
@@ -77,6 +82,13 @@ class OutcomeReward(Objective):
             )
         if self.calls is not None and self.calls < 1:
             raise ValueError(f"calls must be at least 1 (or None for all), got {self.calls}.")
+        if self.clip is not None and not 0 < self.clip < 1:
+            raise ValueError(f"clip must lie in (0, 1) (or be None), got {self.clip}.")
+        if self.clip is not None and self.order is not None:
+            raise ValueError(
+                "clip is of the tokens' probabilities; a trained order has no such ratio: leave "
+                "one of clip and order out."
+            )
         if self.order is not None:
             object.__setattr__(self, "order", Unmasking.from_config(self.order))
             if not isinstance(self.order, PlackettLuce):
@@ -97,8 +109,8 @@ class OutcomeReward(Objective):
             if self.calls is not None:
                 call = trajectory.any_call(step.generator)
                 weight = trajectory.calls.double() / self.calls
-            gained, kl = self._call(step, call, trajectory.spread(weight))
-            score = score + (advantages * gained).sum()
+            gained, kl = self._call(step, call, trajectory.spread(weight), advantages)
+            score = score + gained
             distance = distance + kl
         tokens = trajectory.drawn.sum().clamp_min(1)
         step.record["kl"] = distance.detach() / tokens
@@ -126,8 +138,10 @@ class OutcomeReward(Objective):
             centred = centred / (spread + 1e-4)
         return centred.flatten()
 
-    def _call(self, step: TrainingStep, call: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """What one call of each block adds to log pi (B,), and to the sum of the divergences."""
+    def _call(
+        self, step: TrainingStep, call: Tensor, weight: Tensor, advantages: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What one call of each block adds to sum A log pi, and to the sum of the divergences."""
         trajectory = step.trajectory
         open_ = trajectory.at(call)
         here = trajectory.drawn & (trajectory.rounds == trajectory.spread(call))
@@ -137,17 +151,33 @@ class OutcomeReward(Objective):
         log_p = taken(local, here).double()
         drawn = (log_p / self.temperature).log_softmax(-1)
         drawn = drawn.gather(-1, step.x_0[here][:, None])[:, 0]
-        gained = torch.zeros_like(weight).masked_scatter(here, drawn) * weight
-        total = gained.sum(1)
+        total = (self._gained(step, drawn, here, advantages) * weight[here]).sum()
         if self.order is not None:
-            blocks = self._order(step, local, here)
-            total = total + (blocks * weight[:, :: trajectory.block_size]).sum(1)
+            blocks = self._order(step, local, here) * weight[:, :: trajectory.block_size]
+            total = total + (advantages * blocks.sum(1)).sum()
         if not self.kl:
             return total, torch.zeros((), dtype=torch.float64, device=total.device)
         with torch.no_grad():
             teacher = step.look(step.peers["teacher"], x_t, all_noise(x_t), here, **more)
         distance = ReverseKL()(taken(teacher, here).double(), log_p)
         return total, (distance * weight[here]).sum()
+
+    def _gained(self, step: TrainingStep, log_p: Tensor, here: Where, advantages: Tensor) -> Tensor:
+        """A log p_S of each token at `here`, or what stands for it with `clip`."""
+        each = advantages[:, None].expand(here.shape)[here]
+        if self.clip is None:
+            return each * log_p
+        before = step.trajectory.log_prob
+        if before is None:
+            raise ValueError(
+                "clip compares with the probabilities that the tokens were drawn with, and the "
+                "trajectory has none; train through a trainer that decodes, or set "
+                "Trajectory.log_prob."
+            )
+        ratio = (log_p - before[here]).exp()
+        near = ratio.clamp(1 - self.clip, 1 + self.clip)
+        step.record["clipped"] = (ratio != near).double().mean().detach()
+        return torch.minimum(ratio * each, near * each)
 
     def _order(self, step: TrainingStep, local: Local, here: Where) -> Tensor:
         """log P(S_r | x_r) of each block, (B, L / b)."""

@@ -119,18 +119,19 @@ class Rollouts:
         last = torch.where(drawn, columns, columns[:1]).amax(1, keepdim=True)
         attend = found.real & (columns <= last)
         x_0 = torch.where(attend, found.ids, torch.zeros_like(found.ids))
-        rounds = found.rounds
+        rounds, log_prob = found.rounds, found.log_prob
         if plan.sub_block_size is not None:
             behind, size = rounds[:, prompts.start :], _block_size(inner, drawn)
             behind = calls_in_blocks(behind, plan.sub_block_size, size)
             rounds = torch.cat([rounds[:, : prompts.start], behind], 1)
         if inner.is_full(plan.block_size):
-            x_0, rounds, attend = _from_the_left(x_0, rounds, attend, self.student_block or 1)
+            rows = (x_0, rounds, attend, log_prob)
+            x_0, rounds, attend, log_prob = _from_the_left(*rows, self.student_block or 1)
         reward = None if self.reward_function is None else self.reward_function(x_0, rounds >= 0)
         batch = {"input_ids": x_0}
         if not bool(attend.all()):
             batch["attention_mask"] = attend.long()
-        return Decoded(batch, Trajectory(rounds, _block_size(inner, rounds)), reward)
+        return Decoded(batch, Trajectory(rounds, _block_size(inner, rounds), log_prob), reward)
 
     def kept(
         self,
@@ -158,6 +159,7 @@ class Rollouts:
                 del memory[key]
             memory |= {name + key: value for key, value in fresh.inputs.items()}
             memory[name + "rounds"] = fresh.trajectory.rounds
+            memory[name + "log_prob"] = fresh.trajectory.log_prob
             memory[name + "block_size"] = torch.tensor(fresh.trajectory.block_size)
             if fresh.reward is not None:
                 memory[name + "reward"] = fresh.reward
@@ -167,7 +169,7 @@ class Rollouts:
             if key.startswith(name)
         }
         inputs = {key: kept[key] for key in ("input_ids", "attention_mask") if key in kept}
-        trajectory = Trajectory(kept["rounds"], int(kept["block_size"]))
+        trajectory = Trajectory(kept["rounds"], int(kept["block_size"]), kept["log_prob"])
         return Decoded(inputs, trajectory, kept.get("reward"))
 
     def _prompts(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -221,7 +223,9 @@ def _block_size(model: BlockDiffusionLM, rows: Tensor) -> int:
     return rows.shape[1] if model.is_full(size) else size
 
 
-def _from_the_left(x_0: Tensor, rounds: Tensor, attend: Tensor, multiple: int) -> list[Tensor]:
+def _from_the_left(
+    x_0: Tensor, rounds: Tensor, attend: Tensor, log_prob: Tensor, multiple: int
+) -> list[Tensor]:
     """Rows (B, L) that end at one column, all starting at the first one, and padded on the right:
     there the blocks of a student begin with the prompt, as they do when it decodes."""
     width = -(-int(attend.sum(1).max()) // multiple) * multiple
@@ -229,5 +233,5 @@ def _from_the_left(x_0: Tensor, rounds: Tensor, attend: Tensor, multiple: int) -
     more = max(width - order.shape[1], 0)
     return [
         torch.nn.functional.pad(rows.gather(1, order), (0, more), value=fill)[:, :width]
-        for rows, fill in ((x_0, 0), (rounds, -1), (attend, False))
+        for rows, fill in ((x_0, 0), (rounds, -1), (attend, False), (log_prob, 0.0))
     ]
