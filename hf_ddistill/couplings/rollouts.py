@@ -37,14 +37,17 @@ class Rollout:
     earlier: tuple[tuple[Tensor, Local, Tensor], ...] = ()
 
 
-def call_numbers(step: TrainingStep, any_steps: bool) -> Tensor:
+def call_numbers(step: TrainingStep, any_steps: bool, each_call: bool = False) -> Tensor:
     """The number of calls n of each row, (B,): `student_steps`, or with `any_steps` one of 1, 2, 4,
-    ... up to it, each as likely as the others."""
+    ... up to it, each as likely as the others, or with `each_call` each in proportion to n: a row
+    that trains one of its calls then trains any of them all alike."""
     rows, most, device = step.x_0.shape[0], step.student_steps, step.x_0.device
     if not any_steps:
         return torch.full((rows,), most, device=device)
     numbers = [2**i for i in range(most.bit_length()) if 2**i <= most]
     choices = torch.tensor(sorted({*numbers, most}), device=device)
+    if each_call:
+        choices = choices.repeat_interleave(choices)
     share = uniform_noise((rows,), step.generator, device)
     return choices[(share * len(choices)).long()]
 

@@ -143,7 +143,7 @@ class LawMatching(Objective):
         return losses
 
     def _rollout(self, step: TrainingStep) -> Rollout:
-        calls = call_numbers(step, self.any_steps)
+        calls = call_numbers(step, self.any_steps, each_call=self.horizon == "call")
         stop = calls - 1
         if self.horizon == "call":
             share = uniform_noise(calls.shape, step.generator, calls.device)
