@@ -67,6 +67,9 @@ class LawMatching(Objective):
             can do the former; masked ones cannot.
         sampler: law of the steps between calls: "ancestral", "jump", ...; that of the scheduler.
         any_steps: one student for 1, 2, 4, ... calls up to `student_steps`; else for these alone.
+        each_call: with `any_steps`, rows train every call alike, not every number of calls, of
+            which the first call gets most. Better for many calls at the end of a long training,
+            and worse in a short one (`examples/results/law_matching.md`).
         maskings: states z of each x_0.
         masking: how many positions are masked in z, see `couplings.views`.
         divergence: of pathwise gradients: "reverse_kl", "forward_kl" (p_T / p_A - 1 in the place of
@@ -80,6 +83,7 @@ class LawMatching(Objective):
     horizon: str = "call"
     sampler: str = "ancestral"
     any_steps: bool = True
+    each_call: bool = False
     maskings: int = 1
     masking: str = "uniform"
     divergence: str = "reverse_kl"
@@ -143,7 +147,7 @@ class LawMatching(Objective):
         return losses
 
     def _rollout(self, step: TrainingStep) -> Rollout:
-        calls = call_numbers(step, self.any_steps, each_call=self.horizon == "call")
+        calls = call_numbers(step, self.any_steps, self.each_call)
         stop = calls - 1
         if self.horizon == "call":
             share = uniform_noise(calls.shape, step.generator, calls.device)
