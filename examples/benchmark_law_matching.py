@@ -31,6 +31,8 @@ EXPERIMENTS = {
     "jump": ("absorbing", (2, 4), {"sampler": "jump"}, {}),
     "uniform": ("uniform", (1, 2), {}, {}),
     "hybrid": ("hybrid", (1, 2), {}, {"noise_dim": 4}),
+    "random initial tokens": ("random tokens", (1, 2), {}, {"noise_dim": 0}),
+    "random initial tokens and noise": ("random tokens", (1, 2), {}, {"noise_dim": 4}),
     "no noise, policy": ("absorbing", (2, 4), {"gradient": "policy", **ROLLOUT}, {"noise_dim": 0}),
     "no noise, policy, inverse": (
         "absorbing",
@@ -68,6 +70,8 @@ EXPERIMENTS = {
         {"learning_rate": 2e-3, "auxiliary_learning_rate": 4e-3},
     ),
     "no noise, policy, 1/4 first": ("absorbing, 1/4 first", (2,), POLICY, {"noise_dim": 0}),
+    "no noise, policy, 3/8 first": ("absorbing, 3/8 first", (2,), POLICY, {"noise_dim": 0}),
+    "no noise, policy, 5/8 first": ("absorbing, 5/8 first", (2,), POLICY, {"noise_dim": 0}),
     "no noise, policy, 3/4 first": ("absorbing, 3/4 first", (2,), POLICY, {"noise_dim": 0}),
     "no EMA": ("absorbing", (1, 2), {}, {"ema": 0.0}),
 }
@@ -76,7 +80,11 @@ PROCESSES = {
     "absorbing": Diffusion(Absorbing(3), LogLinear(1e-9)),
     "uniform": Diffusion(Uniform(2), LogLinear(1e-9)),
     "hybrid": Diffusion(Hybrid(3), LogLinear(1e-9)),
+    # Two positions in five begin with a token instead of a mask, and may change it.
+    "random tokens": Diffusion(Hybrid(3, uniform=0.4, constant=True), LogLinear(1e-9)),
     "absorbing, 1/4 first": Diffusion(Absorbing(3), Polynomial(2.0, eps=1e-9)),
+    "absorbing, 3/8 first": Diffusion(Absorbing(3), Polynomial(math.log2(8 / 3), eps=1e-9)),
+    "absorbing, 5/8 first": Diffusion(Absorbing(3), Polynomial(math.log2(8 / 5), eps=1e-9)),
     "absorbing, 3/4 first": Diffusion(Absorbing(3), Polynomial(math.log2(4 / 3), eps=1e-9)),
 }
 

@@ -35,7 +35,7 @@ from hf_ddistill.cli.resuming import train
 from hf_ddistill.evaluation.molecules import MoleculeJudge
 from hf_ddistill.schedulers import AncestralScheduler, JumpScheduler
 
-LENGTH, PAD, MASK = 48, "_", "?"  # neither of the two is a character of SMILES
+PAD, MASK = "_", "?"  # no characters of SMILES
 RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "C1CCOCC1", "c1ccoc1", "c1ccsc1", "C1CCCC1")
 GROUPS = ("C", "CC", "OC", "NC", "CO", "C(=O)N", "C(=O)OC", "S(=O)(=O)N", "N#CC", "C(C)C", "OCC")
 OBJECTIVES = {
@@ -52,7 +52,10 @@ def options():
     parser.add_argument("--output", type=Path, default=Path("molecules"))
     parser.add_argument("--rows", type=int, default=200_000, help="molecules to learn from")
     parser.add_argument("--held-out-rows", type=int, default=2000)
+    parser.add_argument("--length", type=int, default=48, help="molecules are shorter than this")
     parser.add_argument("--teacher-steps", type=int, default=13_000)
+    parser.add_argument("--teacher-batch-size", type=int, default=32)
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     parser.add_argument("--steps", type=int, default=1500, help="of law matching")
     parser.add_argument("--batch-size", type=int, default=64, help="rows of each of these")
     parser.add_argument("--warmup", type=int, default=100, help="of these, the auxiliary alone")
@@ -80,14 +83,15 @@ def molecules(args):
         lines = sorted({group + ring for group in GROUPS for ring in RINGS})
         random.Random(args.seed).shuffle(lines)
         return lines[:60], lines[60:]
-    return short(args.train, args.rows, args.seed), short(args.held_out, args.held_out_rows, 0)
+    train = short(args.train, args.length, args.rows, args.seed)
+    return train, short(args.held_out, args.length, args.held_out_rows, 0)
 
 
-def short(file, count, seed):
+def short(file, length, count, seed):
     """So many random lines of a file that leave room for padding."""
     lines = file.read_text().split()
     random.Random(seed).shuffle(lines)
-    return [line for line in lines if len(line) < LENGTH][:count]
+    return [line for line in lines if len(line) < length][:count]
 
 
 def texts(tokens, characters):
@@ -106,6 +110,7 @@ def settings(args, steps, **more):
         "save_steps": max(1, steps // 10),
         "save_total_limit": 1,
         "use_cpu": not torch.cuda.is_available(),
+        "bf16": args.bf16,
         "report_to": "none",
         "disable_tqdm": True,
         "seed": args.seed,
@@ -122,6 +127,14 @@ def trained(trainer, folder):
     return AutoModelForMaskedLM.from_pretrained(folder)
 
 
+def in_bf16(model, args):
+    """The model as it is trained fastest in bfloat16: on CPUs the fused attention's gradient is
+    slow in it."""
+    if args.bf16 and not torch.cuda.is_available():
+        model.set_attn_implementation("eager")
+    return model
+
+
 def train_teacher(args, data, size):
     """A masked-diffusion model by the likelihood bound; padding is a token as any other."""
     folder = args.output / "teacher"
@@ -134,7 +147,7 @@ def train_teacher(args, data, size):
             hidden_size=128,
             num_hidden_layers=4,
             num_attention_heads=4,
-            max_position_embeddings=LENGTH,
+            max_position_embeddings=args.length,
             position_embedding="rotary_learned",
             rope_theta=100.0,
             mask_token_id=size - 1,
@@ -143,12 +156,14 @@ def train_teacher(args, data, size):
     config = DiscreteDiffusionConfig(
         str(folder),
         **settings(args, args.teacher_steps, learning_rate=2e-3, weight_decay=0.02),
-        per_device_train_batch_size=32,
+        per_device_train_batch_size=args.teacher_batch_size,
         warmup_steps=min(200, args.teacher_steps // 10),
         ema_decay=0.9995 if args.teacher_steps > 2000 else 0.98,
     )
     diffusion = Diffusion(Absorbing(size), LogLinear(eps=1e-4))
-    trainer = DiscreteDiffusionTrainer(model, config, diffusion=diffusion, train_dataset=data)
+    trainer = DiscreteDiffusionTrainer(
+        in_bf16(model, args), config, diffusion=diffusion, train_dataset=data
+    )
     return trained(trainer, folder)
 
 
@@ -184,7 +199,10 @@ def distil(args, name, teacher, data):
         ema_decay=0.98,
     )
     trainer = DiscreteDistillationTrainer(
-        teacher=teacher, objective=OBJECTIVES[name], args=config, train_dataset=data
+        teacher=in_bf16(teacher, args),
+        objective=OBJECTIVES[name],
+        args=config,
+        train_dataset=data,
     )
     return trained(trainer, folder)
 
@@ -239,7 +257,7 @@ def main():
     characters = [PAD, *sorted(set("".join(train))), MASK]
     index = {character: i for i, character in enumerate(characters)}
     data = Dataset.from_dict(
-        {"input_ids": [[index[c] for c in line.ljust(LENGTH, PAD)] for line in train]}
+        {"input_ids": [[index[c] for c in line.ljust(args.length, PAD)] for line in train]}
     )
     judge = MoleculeJudge.of(train, held_out, args.fcd_molecules)
     figures = Figures(args, judge)

@@ -184,10 +184,6 @@ REFUSALS = {
     "a part that is none": ({"sub_block_size": 3}, "sub_block_size=3 must divide the block of 4"),
     "no such rule": ({"unmasking": "thresold"}, "Unknown unmasking .*did you mean 'threshold'"),
     "two caches": ({"dual_cache": True, "use_cache": False}, "use_cache=False keeps none"),
-    "dual and pipelined": (
-        {"dual_cache": True, "max_active_blocks": 2},
-        "A dual cache serves one block at a time",
-    ),
     "no block": ({"max_active_blocks": 0}, "max_active_blocks must be at least 1"),
     "no share": ({"block_add_threshold": 1.5}, r"block_add_threshold is a share .* got 1.5"),
     "late": (

@@ -52,14 +52,15 @@ def test_a_dual_cache_decodes_nearly_the_same_tokens():
         optimizer.zero_grad()
     x_0 = arithmetic(100, generator)
     settings = {"unmasking": {"type": "threshold"}, "sub_block_size": 4, "max_new_tokens": 10}
-    found = [
-        drawn(model.eval(), x_0[:, :6], None, **settings, **cache)[0]
-        for cache in ({"use_cache": False}, {"dual_cache": True})
-    ]
-    right = [float((tokens == x_0[:, 6:]).float().mean()) for tokens in found]
-    agree = float((found[0] == found[1]).float().mean())
-    print(f"agree {agree:.3f}, right {right[0]:.3f} and {right[1]:.3f}")
-    assert 0.8 < agree and abs(right[0] - right[1]) < 0.05 and right[0] > 0.3
+    for blocks in (1, 2):
+        found = [
+            drawn(model.eval(), x_0[:, :6], None, **settings, **cache, max_active_blocks=blocks)[0]
+            for cache in ({"use_cache": False}, {"dual_cache": True})
+        ]
+        right = [float((tokens == x_0[:, 6:]).float().mean()) for tokens in found]
+        agree = float((found[0] == found[1]).float().mean())
+        print(f"{blocks} at a time: agree {agree:.3f}, right {right[0]:.3f} and {right[1]:.3f}")
+        assert 0.8 < agree and abs(right[0] - right[1]) < 0.05 and right[0] > 0.3
 
 
 def test_a_dual_cache_computes_only_the_block_after_its_first_call():
@@ -75,6 +76,23 @@ def test_a_dual_cache_computes_only_the_block_after_its_first_call():
     finally:
         handle.remove()
     assert widths == [14, 4, 4, 4, 14, 4, 4, 4]
+
+
+def test_a_dual_cache_of_several_blocks_is_refreshed_when_one_enters_or_ends():
+    model, widths = block_model(), []
+
+    def watch(module, args, kwargs):
+        widths.append(kwargs["input_ids"].shape[1])
+
+    handle = model.register_forward_pre_hook(watch, with_kwargs=True)
+    settings = {"unmasking": "static", "block_size": 64, "sub_block_size": 4, "dual_cache": True}
+    settings |= {"max_active_blocks": 2, "early_threshold": 1.0, "block_add_threshold": 0.5}
+    try:
+        drawn(model, torch.arange(3, 9)[None], None, max_new_tokens=8, **settings)
+    finally:
+        handle.remove()
+    # The second block enters after two of the first's four calls, and decides none before it ends.
+    assert widths == [14, 4, 14, 8, 14, 4, 4, 4]
 
 
 def test_a_finished_cache_reads_a_block_once_more():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hf_ddistill.unmasking import (
     KLASS,
     Draft,
     EntropyBounded,
+    EntropyThreshold,
     Factor,
     Prophet,
     Static,
@@ -196,6 +198,17 @@ def test_entropy_bounds_the_dependence_of_what_is_decided_together(gamma):
     assert gamma == 0.0 or len(sizes) > 1
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.6, math.inf])
+def test_an_entropy_threshold_asks_each_position_by_itself(threshold):
+    generator = torch.Generator().manual_seed(0)
+    for law in joint_laws(3, generator, 100):
+        each = marginals(law)
+        entropies = [entropy(p) for p in each]
+        below = [place for place in range(3) if entropies[place] < threshold]
+        surest = max(range(3), key=lambda place: float(each[place].max()))
+        assert picked(EntropyThreshold(threshold), draft(each)) == (below or [surest])
+
+
 def gap(*gaps):
     """Marginals of two tokens whose logits are this far apart, (n, 2)."""
     return torch.tensor([[float(g), 0.0] for g in gaps], dtype=torch.float64).softmax(-1)
@@ -257,6 +270,7 @@ REFUSALS = {
     "static": ({"type": "static", "score": "luck"}, "Unknown score 'luck'"),
     "factor": ({"type": "factor", "factor": 0}, "factor must be above 0, got 0"),
     "entropy": ({"type": "entropy_bounded", "gamma": -1}, "gamma must not be negative"),
+    "no entropy": ({"type": "entropy_threshold", "threshold": -1}, "must be 0 nats or more"),
     "klass": ({"type": "klass", "bound": 0}, "bound must be above 0"),
     "klass, sure": ({"type": "klass", "threshold": -1}, r"threshold must lie in \[0, 1\]"),
     "prophet, gaps": ({"type": "prophet", "gaps": [1.0]}, "2 bounds make 3 phases, got 1 gaps"),

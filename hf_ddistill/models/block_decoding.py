@@ -64,8 +64,6 @@ class DecodingPlan:
                 raise ValueError(f"{name} must be at least {smallest}, got {value}.")
         if self.cache not in CACHES:
             raise ValueError(f"Unknown cache {self.cache!r}; there are: {', '.join(CACHES)}.")
-        if self.cache == "dual" and self.pipelining.max_blocks > 1:
-            raise ValueError("A dual cache serves one block at a time, got max_active_blocks > 1.")
 
 
 def ends(eos: int | Sequence[int] | None) -> tuple[int, ...]:

@@ -27,11 +27,14 @@ class BlockReader:
     it are taken from that call. That is an approximation, since what those columns hold depends on
     the range, too. (The test of this, a trained model of full attention that decodes 10 of 16
     tokens in blocks of 4: 95 % of the tokens are those decoded without; right are 86 %, without
-    85 %.)
+    85 %.) With several blocks in work the range is all of them, and a block that enters or ends
+    refreshes the rest: then what a row decodes depends on when the rows beside it do so.
 
     References:
         Fast-dLLM: Training-free Acceleration of Diffusion LLM by Enabling KV Cache and Parallel
         Decoding (2025), https://arxiv.org/abs/2505.22618
+        d3LLM: Ultra-Fast Diffusion LLM using Pseudo-Trajectory Distillation (2026),
+        https://arxiv.org/abs/2601.07568
 
     Args:
         model: a `BlockDiffusionLM`, perhaps wrapped.

@@ -2,6 +2,7 @@
 
 from hf_ddistill.unmasking.dynamic import Threshold
 from hf_ddistill.unmasking.entropy_bounded import EntropyBounded
+from hf_ddistill.unmasking.entropy_threshold import EntropyThreshold
 from hf_ddistill.unmasking.factor import Factor
 from hf_ddistill.unmasking.klass import KLASS
 from hf_ddistill.unmasking.plackett_luce import PlackettLuce, set_log_probability
@@ -12,6 +13,7 @@ from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
 __all__ = [
     "Draft",
     "EntropyBounded",
+    "EntropyThreshold",
     "Factor",
     "KLASS",
     "PlackettLuce",

@@ -39,8 +39,7 @@ class EntropyBounded(Unmasking):
             raise ValueError(f"gamma must not be negative, got {self.gamma}.")
 
     def pick(self, draft: Draft) -> Where:
-        log_p = draft.raw.double()
-        entropy = -(log_p.exp() * log_p).sum(-1)
+        entropy = draft.entropy
         ordered = entropy.masked_fill(~draft.masked, torch.inf).sort(dim=1).values
         # Sorted, the greatest entropy of a set is that of its last member.
         others = ordered.cumsum(1) - ordered

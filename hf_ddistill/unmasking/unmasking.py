@@ -49,6 +49,12 @@ class Draft:
         chosen = self.raw.gather(-1, self.tokens[..., None])[..., 0].double().exp()
         return chosen.masked_fill(~self.masked, -1.0)
 
+    @property
+    def entropy(self) -> Tensor:
+        """(B, n) float64, of `raw`, in nats."""
+        log_p = self.raw.double()
+        return -(log_p.exp() * log_p).sum(-1)
+
 
 class Unmasking(Configurable, ABC):
     """A rule that picks, of the masked positions, those whose drawn tokens stay.
