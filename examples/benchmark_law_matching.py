@@ -40,6 +40,12 @@ EXPERIMENTS = {
         POLICY,
         {"noise_dim": 0},
     ),
+    "no noise, policy, credit by call": (
+        "absorbing",
+        (2, 4),
+        {**POLICY, "credit": "call"},
+        {"noise_dim": 0},
+    ),
     "no noise, mixture": (
         "absorbing",
         (2, 4),

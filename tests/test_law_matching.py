@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from enumeration import Table
+from small_laws import BOTH, FLIPS, MASKS, L, problem, step_of, table
 
-from hf_ddistill.couplings import STEP_LAWS, TrainingStep, call_numbers, roll_out, views
-from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.couplings import STEP_LAWS, Asked, call_numbers, roll_out, views
 from hf_ddistill.evaluation.exact_problems import exact_law
 from hf_ddistill.evaluation.exact_training import BenchSettings, fit_start, train_student
 from hf_ddistill.exact import (
@@ -21,44 +20,7 @@ from hf_ddistill.exact import (
 )
 from hf_ddistill.objectives import LawMatching
 from hf_ddistill.parameterizations import Conditional, Denoiser, Subs
-from hf_ddistill.processes import Absorbing, Hybrid, Uniform
 from hf_ddistill.reverse import step_grid
-from hf_ddistill.schedules import LogLinear
-
-L = 3
-MASKS = Diffusion(Absorbing(3), LogLinear(1e-9))
-FLIPS = Diffusion(Uniform(2), LogLinear(1e-9))
-BOTH = Diffusion(Hybrid(3, uniform=0.2), LogLinear(1e-9))
-
-
-def problem(diffusion, seed):
-    sequences = clean_sequences(diffusion, L)
-    logits = torch.randn(len(sequences), generator=torch.Generator().manual_seed(seed))
-    return ExactProblem(logits.double().softmax(0), sequences, diffusion)
-
-
-def step_of(diffusion, student, teacher=None, auxiliary=None, rows=8, **more):
-    peers = {"teacher": teacher, "auxiliary": auxiliary} if teacher is not None else {}
-    x_0 = clean_sequences(diffusion, L)[torch.arange(rows) % 2**L]
-    generator = torch.Generator().manual_seed(7)
-    return TrainingStep(x_0, diffusion, student, peers, generator=generator, **more)
-
-
-class Index:
-    """What `enumeration.Table` wants of a problem."""
-
-    def __init__(self, diffusion):
-        self.diffusion, self.clean = diffusion, clean_sequences(diffusion, L)
-
-    def index(self, x):
-        return sequence_numbers(x, self.diffusion.vocab_size)
-
-
-def table(diffusion, seed=3):
-    torch.manual_seed(seed)
-    reading = Subs() if diffusion.reveals else Conditional()
-    return Denoiser(Table(Index(diffusion)), diffusion, reading)
-
 
 # ---------------------------------------------------------------------------- the reward
 
@@ -70,7 +32,7 @@ def test_reward_by_random_maskings_is_the_log_ratio_of_the_laws(masking):
     step = step_of(MASKS, table(MASKS), teacher.denoiser(), student.denoiser(), rows=rows)
     objective = LawMatching(masking=masking)
     everywhere = torch.ones_like(step.x_0, dtype=torch.bool)
-    rewards = objective._reward(step, step.x_0, objective._view(step, step.x_0, everywhere))
+    rewards = objective._reward(step, step.x_0, objective._view(step, step.x_0, Asked(everywhere)))
     found = rewards.view(-1, 2**L)
     true = (teacher.law / student.law).log()
     error = found.std(0) / math.sqrt(len(found))
@@ -86,7 +48,7 @@ def test_reward_by_bounds_is_minus_the_divergence_where_nothing_is_masked():
     step = replace(step, x_0=student.sequences[drawn])
     everywhere = torch.ones_like(step.x_0, dtype=torch.bool)
     objective = LawMatching()
-    rewards = objective._reward(step, step.x_0, objective._view(step, step.x_0, everywhere))
+    rewards = objective._reward(step, step.x_0, objective._view(step, step.x_0, Asked(everywhere)))
     true = -kl_divergence(student.law, teacher.law)
     error = rewards.std() / math.sqrt(len(rewards))
     assert abs(rewards.mean() - true) < 4.5 * error + 0.01 * abs(true)
@@ -105,22 +67,44 @@ def test_entropy_bonus_counts_the_auxiliary_s_share_of_the_reward_again(diffusio
         step = step_of(diffusion, table(diffusion), one, other, rows=64)
         everywhere = torch.ones_like(step.x_0, dtype=torch.bool)
         objective = LawMatching(entropy_bonus=bonus)
-        view = objective._view(step, step.x_0, everywhere)
+        view = objective._view(step, step.x_0, Asked(everywhere))
         rewards[bonus] = objective._reward(step, step.x_0, view)
     gained = rewards[1.0] - rewards[0.0]
     assert (gained > -1e-9).all() and gained.mean() > 0.1
 
 
-def test_policy_gradient_is_that_of_the_divergence_of_the_terminal_laws():
+@pytest.mark.parametrize("credit", ["rollout", "call"])
+def test_policy_gradient_is_that_of_the_divergence_of_the_terminal_laws(credit):
     teacher, student = problem(MASKS, 1), table(MASKS)
     law = terminal_law(student, MASKS, L, step_grid(2))
     (true,) = torch.autograd.grad(kl_divergence(law, teacher.law), student.network.logits)
     exact = ExactProblem(law.detach(), teacher.sequences, MASKS)
     step = step_of(MASKS, student, teacher.denoiser(), exact.denoiser(), 60_000, student_steps=2)
-    objective = LawMatching(gradient="policy", horizon="rollout", any_steps=False)
+    objective = LawMatching(gradient="policy", horizon="rollout", any_steps=False, credit=credit)
     (found,) = torch.autograd.grad(objective(step)["student"], student.network.logits)
     assert torch.cosine_similarity(found.flatten(), true.flatten(), 0) > 0.98
     assert float((L * found).norm() / true.norm()) == pytest.approx(1, abs=0.06)
+
+
+def test_what_calls_gain_sums_to_the_reward():
+    """Exact denoisers, one masking of all: the gains of both calls of each row, and the whole."""
+    teacher, student = problem(MASKS, 1), problem(MASKS, 2)
+    step = step_of(MASKS, table(MASKS), teacher.denoiser(), student.denoiser(), 20_000)
+    step = replace(step, student_steps=2)
+    rollout = roll_out(step, *torch.tensor([[2], [1]]).expand(2, 20_000))
+    objective, gains = LawMatching(), torch.zeros(20_000, 2).double()
+    for call in (0, 1):
+        at = rollout.number - call
+        view = objective._view(step, rollout.x_0, Asked(at == 0, at > 0))
+        gains[:, call] = objective._reward(step, rollout.x_0, view)
+    number = sequence_numbers(rollout.x_0, 2)
+    true = (teacher.law.log() - student.law.log())[number]
+    for one in range(2**L):
+        rows = number == one
+        error = gains[rows].sum(1).std() / rows.sum() ** 0.5
+        assert float(gains[rows].sum(1).mean() - true[rows][0]) == pytest.approx(
+            0, abs=4.5 * float(error)
+        )
 
 
 class SignTable(torch.nn.Module):

@@ -1,6 +1,7 @@
 """How the states that an objective looks at are drawn: their times, and pairs (x_t, x_s) with s <
 t."""
 
+from hf_ddistill.couplings.credit import Asked, asked_for, credit
 from hf_ddistill.couplings.pairs import (
     STEP_LAWS,
     Coupling,
@@ -17,6 +18,7 @@ from hf_ddistill.couplings.trajectories import Trajectory, calls_in_blocks, rand
 __all__ = [
     "STEP_LAWS",
     "AdaptiveTimes",
+    "Asked",
     "Coupling",
     "ForwardPair",
     "GridTimes",
@@ -29,8 +31,10 @@ __all__ = [
     "TrainingStep",
     "Trajectory",
     "UniformTimes",
+    "asked_for",
     "call_numbers",
     "calls_in_blocks",
+    "credit",
     "random_masks",
     "roll_out",
     "taken",

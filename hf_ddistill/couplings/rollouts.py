@@ -25,16 +25,29 @@ class Rollout:
     Args:
         x_0: (B, L), drawn at the last call.
         last: the student's prediction at the last call, where x_0 was not certain; with gradients.
-        log_prob: (B,), log-probability of the steps before the last call; with gradients if asked
-            for, else 0.
+        log_probs: (B, C), log-probability of the step at each call before the last, 0 from that of
+            a row on; with gradients if asked for, else all 0.
+        stop: (B,) int64, the call that drew x_0.
+        number: (B, L) int64, the call that decided each token for good, where calls reveal.
         earlier: the predictions of the calls before the last with their rows (a row's call is in it
             if the row had not stopped), and where they decided a token for good; with gradients.
     """
 
     x_0: Tokens
     last: Local
-    log_prob: Tensor
+    log_probs: Tensor
+    stop: Tensor
+    number: Tensor
     earlier: tuple[tuple[Tensor, Local, Tensor], ...] = ()
+
+    def log_probs_with_last(self) -> Tensor:
+        """(B, C + 1), `log_probs` and, at the call that a row stops at, that of x_0 there."""
+        drawn = self.x_0[self.last.where][:, None, None]
+        log_p = self.last.prediction.log_conditional.gather(-1, drawn)[..., 0]
+        last = self.last.per_token(log_p.double()).sum(1)
+        none = last.new_zeros(len(last), 1)
+        log_probs = torch.cat([self.log_probs, none], 1)
+        return log_probs.scatter_add(1, self.stop[:, None], last[:, None])
 
 
 def call_numbers(step: TrainingStep, any_steps: bool, each_call: bool = False) -> Tensor:
@@ -66,8 +79,8 @@ def roll_out(
     """
     shape, device = step.x_0.shape, step.x_0.device
     x = step.diffusion.prior(shape, step.generator, device)
-    log_prob = torch.zeros(shape[0], dtype=torch.float64, device=device)
-    earlier = []
+    log_probs, earlier = [], []
+    number = stop[:, None].expand(shape).clone()
     with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
         for call in range(int(stop.max())):
             rows = (stop > call).nonzero()[:, 0]
@@ -75,14 +88,18 @@ def roll_out(
             part = step.rows(rows)
             here = part.look(step.student, x[rows], 1 - call / n)
             x_s, gained = draw_step(part, x[rows], here, 1 - (call + 1) / n, law)
+            log_probs.append(gained.new_zeros(shape[0]).index_add(0, rows, gained))
+            decided = here.where & ~step.diffusion.undetermined(x_s)
+            number[rows] = number[rows].masked_fill(decided, call)
             if graph:
-                log_prob = log_prob.index_add(0, rows, gained)
-                earlier.append((rows, here, here.where & ~step.diffusion.undetermined(x_s)))
+                earlier.append((rows, here, decided))
             x = x.index_copy(0, rows, x_s)
     last = step.look(step.student, x, 1 - stop / calls.double())
     probs = last.prediction.log_conditional.detach().exp()
     x_0 = last.place(categorical(probs, step.generator), x)
-    return Rollout(x_0, last, log_prob, tuple(earlier))
+    none = torch.zeros(shape[0], 0, dtype=torch.float64, device=device)
+    log_probs = torch.stack(log_probs, 1) if graph else none
+    return Rollout(x_0, last, log_probs, stop, number, tuple(earlier))
 
 
 def draw_step(
@@ -107,7 +124,7 @@ def taken(local: Local, where: Tensor) -> Tensor:
 
 
 def views(
-    step: TrainingStep, x_0: Tokens, law: str, within: Where
+    step: TrainingStep, x_0: Tokens, law: str, within: Where, hidden: Where | None = None
 ) -> tuple[Tokens, Tensor, Tensor, Tensor]:
     """States z of x_0 at which a denoiser is asked for x_0: (z, t, where, weight).
 
@@ -122,6 +139,7 @@ def views(
         law: of n: "uniform" in 1 .. N; "inverse": proportional to 1 / n, with a constant weight and
             the same expectation; "single": one position, with no such expectation.
         within: (B, L), the positions that are asked for.
+        hidden: (B, L), positions that are masked, too, and not asked for.
 
     Returns:
         z (B, L), t (B,), where (B, L), weight (B,).
@@ -135,9 +153,10 @@ def views(
     share = uniform_noise(counts.shape, step.generator, x_0.device)
     masked, weight = _how_many(counts, law, share)
     where = order.argsort(1).argsort(1) < masked[:, None]
-    z = x_0.masked_fill(where, step.diffusion.process.mask_token_id)
+    hidden = torch.zeros_like(within) if hidden is None else hidden
+    z = x_0.masked_fill(where | hidden, step.diffusion.process.mask_token_id)
     length = x_0.shape[1] if step.attend is None else step.attend.sum(1).clamp_min(1)
-    kept = 1 - masked.double() / length
+    kept = 1 - (masked + hidden.sum(1)).double() / length
     schedule = step.diffusion.schedule
     t = torch.where(kept > 0, schedule.inverse(-kept.clamp_min(1e-12).log()), 1.0).clamp(0, 1)
     return z, t, where, weight

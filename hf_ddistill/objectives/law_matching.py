@@ -19,10 +19,13 @@ from torch import Tensor
 
 from hf_ddistill.couplings import (
     STEP_LAWS,
+    Asked,
     Local,
     Rollout,
     TrainingStep,
+    asked_for,
     call_numbers,
+    credit,
     roll_out,
     taken,
     views,
@@ -34,6 +37,7 @@ from hf_ddistill.shapes import LOG_ZERO, Scalar, Tokens, Where
 
 GRADIENTS = ("pathwise", "policy", "mixture")
 HORIZONS = ("call", "rollout")
+CREDITS = ("rollout", "call")
 MASKINGS = ("uniform", "inverse", "single")
 DIVERGENCES = ("reverse_kl", "forward_kl", "jeffreys")
 
@@ -65,6 +69,8 @@ class LawMatching(Objective):
             teacher's law by itself; "rollout": only the last call must, and the earlier ones are
             trained for its sake. Students with a noise input, or a process that starts from noise,
             can do the former; masked ones cannot.
+        credit: of a policy gradient: "rollout": each call answers for all of R; "call": for what
+            was gained by it and by later calls, which is all that it can influence.
         sampler: law of the steps between calls: "ancestral", "jump", ...; that of the scheduler.
         any_steps: one student for 1, 2, 4, ... calls up to `student_steps`; else for these alone.
         each_call: with `any_steps`, rows train every call alike, not every number of calls, of
@@ -81,6 +87,7 @@ class LawMatching(Objective):
 
     gradient: str = "pathwise"
     horizon: str = "call"
+    credit: str = "rollout"
     sampler: str = "ancestral"
     any_steps: bool = True
     each_call: bool = False
@@ -98,6 +105,7 @@ class LawMatching(Objective):
         for name, known in (
             ("gradient", GRADIENTS),
             ("horizon", HORIZONS),
+            ("credit", CREDITS),
             ("sampler", tuple(STEP_LAWS)),
             ("masking", MASKINGS),
             ("divergence", DIVERGENCES),
@@ -116,6 +124,13 @@ class LawMatching(Objective):
                 f"divergence={self.divergence!r} needs gradient='pathwise': a policy gradient of "
                 "it would need the exponential of a noisy reward."
             )
+        whole = self.gradient == "policy" and self.horizon == "rollout"
+        if self.credit == "call" and (not whole or self.sampler == "jump"):
+            raise ValueError(
+                "credit='call' divides the reward of a policy gradient among the calls that decide "
+                "the tokens for good: give gradient='policy', horizon='rollout' and no sampler "
+                f"'jump'; got {self.gradient!r}, {self.horizon!r}, {self.sampler!r}."
+            )
         if self.gradient != "policy" and self.horizon == "rollout" and self.sampler == "jump":
             raise ValueError(
                 "A jump may noise again any token of an earlier call, so that no pathwise gradient "
@@ -131,15 +146,16 @@ class LawMatching(Objective):
         learns = "student" in step.train
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             rollout = self._rollout(step)
-        # With one call in question, what it was given stays in sight: the law of what it drew,
-        # given the rest, is the teacher's. A whole rollout answers for all of x_0.
-        within = rollout.last.where if self.horizon == "call" else _everywhere(step)
-        shown = [self._view(step, rollout.x_0, within) for _ in range(self.maskings)]
-        self._record_teacher(step, within)
+        # A whole rollout answers for all of x_0.
+        asked = asked_for(
+            step, rollout, self.horizon if self.credit == "rollout" else "random call"
+        )
+        shown = [self._view(step, rollout.x_0, asked) for _ in range(self.maskings)]
+        self._record_teacher(step, asked)
         good = self._check(step, rollout.x_0, shown)
         losses = {}
         if learns:
-            losses["student"] = self._student_loss(step, rollout, shown, good)
+            losses["student"] = self._student_loss(step, rollout, asked, shown, good)
         if "auxiliary" in step.train:
             parts = [self._cross_entropy(step, v.auxiliary, rollout.x_0) for v in shown]
             losses["auxiliary"] = torch.stack(parts).mean()
@@ -155,8 +171,8 @@ class LawMatching(Objective):
         graph = self.horizon == "rollout" and bool((stop > 0).any())
         return roll_out(step, calls, stop, self.sampler, graph)
 
-    def _view(self, step: TrainingStep, x_0: Tokens, within: Where) -> View:
-        z, t, where, weight = views(step, x_0, self.masking, within)
+    def _view(self, step: TrainingStep, x_0: Tokens, asked: Asked) -> View:
+        z, t, where, weight = views(step, x_0, self.masking, asked.within, asked.hidden)
         with torch.no_grad():
             teacher = step.look(step.peers["teacher"], z, t, where)
         with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):
@@ -186,7 +202,7 @@ class LawMatching(Objective):
         return good[:, None]
 
     def _student_loss(
-        self, step: TrainingStep, rollout: Rollout, shown: list[View], good: Tensor
+        self, step: TrainingStep, rollout: Rollout, asked: Asked, shown: list[View], good: Tensor
     ) -> Scalar:
         length = rollout.x_0.shape[1] if step.attend is None else step.attend.sum(1).clamp_min(1)
         loss = torch.zeros((), dtype=torch.float64, device=rollout.x_0.device)
@@ -194,12 +210,10 @@ class LawMatching(Objective):
         rewards = torch.where(good[:, 0], rewards, torch.zeros_like(rewards))
         step.record["reward"] = rewards.mean()
         if self.gradient != "pathwise":
-            # Leave one out: n / (n - 1) (R - mean R); n / (n - 1) is left to the optimizer.
-            centred = (rewards - rewards.sum() / good.sum()) * good[:, 0]
-            log_prob = rollout.log_prob
-            if self.gradient == "policy":
-                log_prob = log_prob + _log_prob_of_last(rollout)
-            loss = loss - (centred * log_prob / length).mean()
+            whole = self.gradient == "policy"
+            log_probs = rollout.log_probs_with_last() if whole else rollout.log_probs
+            credited = credit(rollout.stop, log_probs, asked, rewards, good[:, 0])
+            loss = loss - (credited / length).mean()
         if self.gradient != "policy":
             everyone = torch.arange(len(good), device=good.device)
             decided = [(everyone, rollout.last, rollout.last.where)]
@@ -251,11 +265,11 @@ class LawMatching(Objective):
         tokens = -local.per_token(log_p[..., 0])
         return (tokens.sum(1) / local.where.sum(1).clamp_min(1)).mean()
 
-    def _record_teacher(self, step: TrainingStep, within: Where) -> None:
+    def _record_teacher(self, step: TrainingStep, asked: Asked) -> None:
         """The teacher's cross entropy on the data at such states, from the first 20 steps."""
         known = step.memory.setdefault("law_matching_teacher", torch.zeros(2, dtype=torch.float64))
         if known[1] < 20:
-            z, t, where, _ = views(step, step.x_0, self.masking, within)
+            z, t, where, _ = views(step, step.x_0, self.masking, asked.within, asked.hidden)
             with torch.no_grad():
                 seen = step.look(step.peers["teacher"], z, t, where)
             mean = self._cross_entropy(step, seen, step.x_0)
@@ -271,17 +285,3 @@ class LawMatching(Objective):
         local = step.look(step.student, x_t, t)
         log_p = local.prediction.log_conditional.gather(-1, step.x_0[local.where][:, None, None])
         return -local.per_token(log_p[..., 0]).sum() / step.x_0.numel()
-
-
-def _everywhere(step: TrainingStep) -> Where:
-    if step.attend is not None:
-        return step.attend
-    return torch.ones_like(step.x_0, dtype=torch.bool)
-
-
-def _log_prob_of_last(rollout: Rollout) -> Tensor:
-    """log-probability of x_0 at the last call, (B,)."""
-    local = rollout.last
-    drawn = rollout.x_0[local.where][:, None, None]
-    log_p = local.prediction.log_conditional.gather(-1, drawn)[..., 0]
-    return local.per_token(log_p.double()).sum(1)
