@@ -40,10 +40,16 @@ EXPERIMENTS = {
         POLICY,
         {"noise_dim": 0},
     ),
-    "no noise, policy, credit by call": (
+    "no noise, policy, 4 maskings": (
         "absorbing",
         (2, 4),
-        {**POLICY, "credit": "call"},
+        {**POLICY, "maskings": 4},
+        {"noise_dim": 0},
+    ),
+    "no noise, policy, 4 maskings, credit by call": (
+        "absorbing",
+        (2, 4),
+        {**POLICY, "maskings": 4, "credit": "call"},
         {"noise_dim": 0},
     ),
     "no noise, mixture": (

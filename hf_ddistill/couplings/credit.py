@@ -24,66 +24,72 @@ class Asked:
     Args:
         within: (B, L), the positions that are asked for.
         hidden: (B, L), those that were decided later; None for none.
-        call: (B,), the random call whose gain it is; None for the whole of R.
+        call: (B,), the call whose gain it is; None for the whole of R.
+        times: (B,) or 1, what the gain is multiplied by, to be R on average over the calls.
     """
 
     within: Where
     hidden: Where | None = None
     call: Tensor | None = None
+    times: Tensor | float = 1.0
 
 
-def asked_for(step: TrainingStep, rollout: Rollout, part: str) -> Asked:
-    """What of a rollout's x_0 is looked at.
+def asked_for(step: TrainingStep, rollout: Rollout, part: str, count: int) -> list[Asked]:
+    """What of a rollout's x_0 is looked at, `count` times.
 
     Args:
         step: of the rollout.
         rollout: whose x_0.
         part: "call": what was open at the call that drew x_0, given the rest; "rollout": all of it;
-            "random call": what one of the calls decided, given what those before had decided.
+            "each call": what one of the calls decided, given what those before had decided: a
+            random one, and the next ones in turn, as far as `count` goes.
+        count: how often.
 
     Raises:
-        ValueError: for a random call of a process that decides nothing for good.
+        ValueError: for "each call" of a process that decides nothing for good.
     """
     everywhere = torch.ones_like(step.x_0, dtype=torch.bool)
     if step.attend is not None:
         everywhere = step.attend
     if part == "call":
-        return Asked(rollout.last.where)
+        return [Asked(rollout.last.where)] * count
     if part == "rollout":
-        return Asked(everywhere)
+        return [Asked(everywhere)] * count
     if not step.diffusion.reveals:
         raise ValueError(
             "The gain of a call is known where calls decide tokens for good, under Absorbing; got "
             f"{type(step.diffusion.process).__name__}: give credit='rollout'."
         )
-    share = uniform_noise(rollout.stop.shape, step.generator, rollout.stop.device)
-    call = (share * (rollout.stop + 1)).long()
-    at = rollout.number - call[:, None]
-    return Asked((at == 0) & everywhere, (at > 0) & everywhere, call)
+    calls = rollout.stop + 1
+    first = uniform_noise(calls.shape, step.generator, calls.device)
+    asked = []
+    for i in range(count):
+        call = ((first + i / count) % 1 * calls).long()
+        at = rollout.number - call[:, None]
+        asked.append(Asked((at == 0) & everywhere, (at > 0) & everywhere, call, calls.double()))
+    return asked
 
 
-def credit(stop: Tensor, log_probs: Tensor, asked: Asked, rewards: Tensor, good: Tensor) -> Tensor:
+def credit(log_probs: Tensor, asked: Asked, rewards: Tensor, good: Tensor) -> Tensor:
     """(B,), log-probabilities of calls, each times the reward that it answers for less the mean of
     that of the other rows (leave one out, up to n / (n - 1), which is left to the optimizer).
 
-    The gain of one random call stands for those of all: times their number. No call had a part in
-    what was gained before it, so that the calls up to the random one answer for its gain, and
-    the mean is that of the rows that look at the same call.
+    No call had a part in what was gained before it: the calls up to one answer for its gain, and
+    the mean is that of the rows that look at the same call of as many.
 
     Args:
-        stop: (B,), the last call of each row.
         log_probs: (B, C), of each call that answers.
         asked: what the rewards are about.
         rewards: (B,).
         good: (B,), False for rows that do not count.
     """
     if asked.call is None:
-        group, answers, times = torch.zeros_like(stop), log_probs.sum(1), 1
+        group, answers = torch.zeros_like(rewards, dtype=torch.int64), log_probs.sum(1)
     else:
-        group = stop * (int(stop.max()) + 1) + asked.call
-        answers, times = log_probs.cumsum(1).gather(1, asked.call[:, None])[:, 0], stop + 1
+        group = asked.times.long() * log_probs.shape[1] + asked.call
+        answers = log_probs.cumsum(1).gather(1, asked.call[:, None])[:, 0]
     sums, counts = (
         value.new_zeros(int(group.max()) + 1).index_add(0, group, value)
         for value in (rewards * good, good.to(rewards))
     )
-    return times * (rewards - (sums / counts.clamp_min(1))[group]) * good * answers
+    return (rewards - (sums / counts.clamp_min(1))[group]) * good * answers

@@ -46,6 +46,7 @@ DIVERGENCES = ("reverse_kl", "forward_kl", "jeffreys")
 class View:
     """One state of the rollouts' x_0: both denoisers there, d, and what a row of it counts."""
 
+    asked: Asked
     teacher: Local
     auxiliary: Local
     difference: Tensor
@@ -146,16 +147,14 @@ class LawMatching(Objective):
         learns = "student" in step.train
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             rollout = self._rollout(step)
-        # A whole rollout answers for all of x_0.
-        asked = asked_for(
-            step, rollout, self.horizon if self.credit == "rollout" else "random call"
-        )
-        shown = [self._view(step, rollout.x_0, asked) for _ in range(self.maskings)]
-        self._record_teacher(step, asked)
+        part = self.horizon if self.credit == "rollout" else "each call"
+        asked = asked_for(step, rollout, part, self.maskings)
+        shown = [self._view(step, rollout.x_0, each) for each in asked]
+        self._record_teacher(step, asked[0])
         good = self._check(step, rollout.x_0, shown)
         losses = {}
         if learns:
-            losses["student"] = self._student_loss(step, rollout, asked, shown, good)
+            losses["student"] = self._student_loss(step, rollout, shown, good)
         if "auxiliary" in step.train:
             parts = [self._cross_entropy(step, v.auxiliary, rollout.x_0) for v in shown]
             losses["auxiliary"] = torch.stack(parts).mean()
@@ -179,7 +178,8 @@ class LawMatching(Objective):
             auxiliary = step.look(step.peers["auxiliary"], z, t, where)
         log_p = teacher.prediction.log_conditional
         log_a = auxiliary.prediction.log_conditional.detach()
-        return View(teacher, auxiliary, log_p - (1 + self.entropy_bonus) * log_a, weight, z, t)
+        difference = log_p - (1 + self.entropy_bonus) * log_a
+        return View(asked, teacher, auxiliary, difference, weight * asked.times, z, t)
 
     def _check(self, step: TrainingStep, x_0: Tokens, shown: list[View]) -> Tensor:
         """The rows (B, 1) whose log-ratios are finite everywhere; raises if too few are."""
@@ -202,18 +202,19 @@ class LawMatching(Objective):
         return good[:, None]
 
     def _student_loss(
-        self, step: TrainingStep, rollout: Rollout, asked: Asked, shown: list[View], good: Tensor
+        self, step: TrainingStep, rollout: Rollout, shown: list[View], good: Tensor
     ) -> Scalar:
         length = rollout.x_0.shape[1] if step.attend is None else step.attend.sum(1).clamp_min(1)
         loss = torch.zeros((), dtype=torch.float64, device=rollout.x_0.device)
-        rewards = torch.stack([self._reward(step, rollout.x_0, view) for view in shown]).mean(0)
-        rewards = torch.where(good[:, 0], rewards, torch.zeros_like(rewards))
-        step.record["reward"] = rewards.mean()
+        rewards = [self._reward(step, rollout.x_0, view) for view in shown]
+        rewards = [torch.where(good[:, 0], reward, torch.zeros_like(reward)) for reward in rewards]
+        step.record["reward"] = torch.stack(rewards).mean()
         if self.gradient != "pathwise":
             whole = self.gradient == "policy"
             log_probs = rollout.log_probs_with_last() if whole else rollout.log_probs
-            credited = credit(rollout.stop, log_probs, asked, rewards, good[:, 0])
-            loss = loss - (credited / length).mean()
+            for view, reward in zip(shown, rewards, strict=True):
+                credited = credit(log_probs, view.asked, reward, good[:, 0])
+                loss = loss - (credited / length).mean() / self.maskings
         if self.gradient != "policy":
             everyone = torch.arange(len(good), device=good.device)
             decided = [(everyone, rollout.last, rollout.last.where)]
