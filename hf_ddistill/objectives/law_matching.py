@@ -156,8 +156,7 @@ class LawMatching(Objective):
         if learns:
             losses["student"] = self._student_loss(step, rollout, shown, good)
         if "auxiliary" in step.train:
-            parts = [self._cross_entropy(step, v.auxiliary, rollout.x_0) for v in shown]
-            losses["auxiliary"] = torch.stack(parts).mean()
+            losses["auxiliary"] = self._auxiliary_loss(step, rollout, shown)
             step.record["entropy"] = losses["auxiliary"].detach()
         return losses
 
@@ -174,7 +173,8 @@ class LawMatching(Objective):
         z, t, where, weight = views(step, x_0, self.masking, asked.within, asked.hidden)
         with torch.no_grad():
             teacher = step.look(step.peers["teacher"], z, t, where)
-        with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):
+        learns = "auxiliary" in step.train and self.credit == "rollout"
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             auxiliary = step.look(step.peers["auxiliary"], z, t, where)
         log_p = teacher.prediction.log_conditional
         log_a = auxiliary.prediction.log_conditional.detach()
@@ -259,6 +259,18 @@ class LawMatching(Objective):
                 bound = nelbo_density(view.teacher.prediction, *about)
             terms = (1 + self.entropy_bonus) * auxiliary - bound
         return view.teacher.per_token(terms.double()).sum(1) * view.weight
+
+    def _auxiliary_loss(self, step: TrainingStep, rollout: Rollout, shown: list[View]) -> Scalar:
+        seen = [view.auxiliary for view in shown]
+        if self.credit == "call":
+            # Masks that follow the calls would tell it which tokens are of one call, and therefore
+            # independent of each other: that is not their law in p_S.
+            seen = []
+            for asked in asked_for(step, rollout, "rollout", self.maskings):
+                z, t, where, _ = views(step, rollout.x_0, self.masking, asked.within)
+                seen.append(step.look(step.peers["auxiliary"], z, t, where))
+        parts = [self._cross_entropy(step, each, rollout.x_0) for each in seen]
+        return torch.stack(parts).mean()
 
     def _cross_entropy(self, step: TrainingStep, local: Local, x_0: Tokens) -> Scalar:
         """Of a denoiser on x_0 at the view's open positions, each row counting alike."""
