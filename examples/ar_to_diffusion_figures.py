@@ -103,7 +103,8 @@ def ar_nll_at(rows, entropy):
 def curves(rows, panel, kind, metric, groups):
     """One colour for each group: thresholds o, static by confidence x, from left to right +."""
     for number, (label, members) in enumerate(groups.items()):
-        colour = plt.cm.tab10(number % 10)
+        # 20 colours, the strong ones first.
+        colour = plt.cm.tab20((2 * number) % 20 + number // 10 % 2)
         for rule, style in (("threshold", "o-"), ("static", "x:"), ("left to right", "+:")):
             points = sorted(
                 (row["tokens_per_call"], row[metric])
@@ -139,11 +140,17 @@ def plot(rows, block_size, file):
         "share of words completed": (("word", 0.0), "accuracy"),
         "n-gram entropy": (("completion", 1.0), "ngram_entropy"),
     }
-    figure, panels = plt.subplots(2, 3, figsize=(15, 9), layout="constrained")
+    figure, panels = plt.subplots(2, 3, figsize=(17, 9), layout="constrained")
     for line, groups in zip(panels, (by_model, by_block), strict=True):
         for panel, (title, (kind, metric)) in zip(line, kinds.items(), strict=True):
             curves(rows, panel, kind, metric, groups)
             panel.set(title=title, xlabel="tokens per call")
-        line[0].legend(fontsize=8)
+        line[0].set_ylim(bottom=0)
+        line[-1].legend(
+            *line[0].get_legend_handles_labels(),
+            fontsize=8,
+            bbox_to_anchor=(1, 1),
+            loc="upper left",
+        )
     figure.savefig(file, dpi=110)
     plt.close(figure)
