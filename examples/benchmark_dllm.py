@@ -52,6 +52,8 @@ RUNS = {
         {**PLANNED, "rollout_group": 8, "rollout_temperature": 1.0, "rollout_updates": 1},
     ),
 }
+HELD = {**RUNS["outcome_reward"][0], "kl": 1.0}
+RUNS["outcome_reward_kl_1"] = (HELD, *RUNS["outcome_reward"][1:])
 for kind in ("forward", "reverse"):
     HINTED = {**RUNS["d2f"][0], "divergence": f"{kind}_kl", "teacher_sees": 0.7}
     RUNS[f"d2f_{kind}_hints"] = (HINTED, BLOCK, {})
@@ -146,7 +148,7 @@ def student_of(args, name, base, train, vocabulary, tokenizer):
         train_dataset=Dataset.from_dict(
             {"input_ids": train[: 2**16, : PROMPT if decoded else LENGTH].tolist()}
         ),
-        reward_function=reward if name == "outcome_reward" else None,
+        reward_function=reward if name.startswith("outcome_reward") else None,
     )
     started = time.process_time()
     train_on(trainer, folder)
