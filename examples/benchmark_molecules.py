@@ -40,6 +40,7 @@ RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "C1CCOCC1", "c1ccoc1", "c1ccsc1", "
 GROUPS = ("C", "CC", "OC", "NC", "CO", "C(=O)N", "C(=O)OC", "S(=O)(=O)N", "N#CC", "C(C)C", "OCC")
 OBJECTIVES = {
     "law_matching": {"type": "law_matching"},
+    "law_matching_jeffreys": {"type": "law_matching", "divergence": "jeffreys"},
     "ecd": {"type": "ecd", "times": "grid_times"},
 }
 
@@ -183,7 +184,7 @@ def distil(args, name, teacher, data):
         return AutoModelForMaskedLM.from_pretrained(folder)
     share = calls_per_row("law_matching", most) / calls_per_row(name, most)
     steps, own = int(args.steps * share), {"learning_rate": 2e-4}
-    if name == "law_matching":
+    if name.startswith("law_matching"):
         own = {
             "learning_rate": 5e-4,
             "noise_dim": 8,
@@ -233,7 +234,7 @@ def measure(figures, characters, name, model):
         ways = [(nfe, "ancestral", heat) for heat in (1.0, args.cold) for nfe in args.teacher_nfes]
     else:
         ways = [(nfe, "ancestral", 1.0) for nfe in args.student_nfes]
-        if name == "law_matching":
+        if name.startswith("law_matching"):
             ways += [(nfe, "jump", 1.0) for nfe in args.student_nfes if nfe > 1]
 
     def sample(nfe, sampler, temperature):
