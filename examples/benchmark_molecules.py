@@ -92,7 +92,9 @@ def short(file, length, count, seed):
     """So many random lines of a file that leave room for padding."""
     lines = file.read_text().split()
     random.Random(seed).shuffle(lines)
-    return [line for line in lines if len(line) < length][:count]
+    if not (found := [line for line in lines if len(line) < length]):
+        raise SystemExit(f"{file} has no line shorter than --length {length}.")
+    return found[:count]
 
 
 def texts(tokens, characters):

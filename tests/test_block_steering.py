@@ -63,50 +63,34 @@ def test_a_dual_cache_decodes_nearly_the_same_tokens():
         assert 0.8 < agree and abs(right[0] - right[1]) < 0.05 and right[0] > 0.3
 
 
-def test_a_dual_cache_computes_only_the_block_after_its_first_call():
-    model, widths = block_model(), []
-
-    def watch(module, args, kwargs):
-        widths.append(kwargs["input_ids"].shape[1])
-
-    handle = model.register_forward_pre_hook(watch, with_kwargs=True)
-    settings = {"unmasking": "static", "block_size": 64, "sub_block_size": 4, "dual_cache": True}
-    try:
-        drawn(model, torch.arange(3, 9)[None], None, max_new_tokens=8, **settings)
-    finally:
-        handle.remove()
-    assert widths == [14, 4, 4, 4, 14, 4, 4, 4]
-
-
-def test_a_dual_cache_of_several_blocks_is_refreshed_when_one_enters_or_ends():
-    model, widths = block_model(), []
-
-    def watch(module, args, kwargs):
-        widths.append(kwargs["input_ids"].shape[1])
-
-    handle = model.register_forward_pre_hook(watch, with_kwargs=True)
-    settings = {"unmasking": "static", "block_size": 64, "sub_block_size": 4, "dual_cache": True}
-    settings |= {"max_active_blocks": 2, "early_threshold": 1.0, "block_add_threshold": 0.5}
-    try:
-        drawn(model, torch.arange(3, 9)[None], None, max_new_tokens=8, **settings)
-    finally:
-        handle.remove()
+DUAL = {"block_size": 64, "sub_block_size": 4, "dual_cache": True}
+TWO = {"max_active_blocks": 2, "early_threshold": 1.0, "block_add_threshold": 0.5}
+WIDTHS = {
+    "finished: a block is read once more": ({}, 8, [12, 4, 4, 4, 8, 4, 4, 4]),
+    "dual: only the block after its first call": (DUAL, 6, [14, 4, 4, 4, 14, 4, 4, 4]),
     # The second block enters after two of the first's four calls, and decides none before it ends.
-    assert widths == [14, 4, 14, 8, 14, 4, 4, 4]
+    "dual, two blocks: again when one enters or ends": (
+        DUAL | TWO,
+        6,
+        [14, 4, 14, 8, 14, 4, 4, 4],
+    ),
+}
 
 
-def test_a_finished_cache_reads_a_block_once_more():
-    model, widths = block_model(), []
+@pytest.mark.parametrize(("settings", "prompt", "widths"), WIDTHS.values(), ids=WIDTHS.keys())
+def test_a_cache_leaves_this_much_to_compute(settings, prompt, widths):
+    model, found = block_model(), []
 
     def watch(module, args, kwargs):
-        widths.append(kwargs["input_ids"].shape[1])
+        found.append(kwargs["input_ids"].shape[1])
 
     handle = model.register_forward_pre_hook(watch, with_kwargs=True)
+    ids = torch.arange(3, 3 + prompt)[None]
     try:
-        drawn(model, torch.arange(3, 11)[None], None, max_new_tokens=8, unmasking="static")
+        drawn(model, ids, None, max_new_tokens=8, unmasking="static", **settings)
     finally:
         handle.remove()
-    assert widths == [12, 4, 4, 4, 8, 4, 4, 4]
+    assert found == widths
 
 
 @pytest.mark.parametrize("mode", ["threshold", "pipelined", "full attention, blocks"])

@@ -251,11 +251,19 @@ def test_one_call_beats_the_exact_teacher_s_total_variation_five_times():
         ({"data_weight": -1.0}, "at least 0"),
         ({"gradient": "policy", "divergence": "jeffreys"}, "pathwise"),
         ({"horizon": "rollout", "sampler": "jump"}, "policy"),
+        ({"credit": "token"}, "rollout, call"),
+        ({"credit": "call"}, "give gradient='policy'.*got 'pathwise'"),
     ],
 )
 def test_wrong_setting_is_told_what_there_is(settings, named):
     with pytest.raises(ValueError, match=named):
         LawMatching(**settings)
+
+
+def test_credit_by_call_is_refused_where_calls_decide_nothing_for_good():
+    step = step_of(FLIPS, table(FLIPS), *[problem(FLIPS, 1).denoiser()] * 2)
+    with pytest.raises(ValueError, match="under Absorbing; got Uniform"):
+        LawMatching(gradient="policy", horizon="rollout", credit="call")(step)
 
 
 def test_missing_auxiliary_is_named():
