@@ -6,6 +6,7 @@ import time
 
 import torch
 from ar_to_diffusion_figures import share_of_words
+from ar_to_diffusion_runs import NOISE, OF_THE_LANGUAGE_MODEL, OWN_SETTINGS, RUNS
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch.utils.data import Dataset
 from transformers import (
@@ -131,6 +132,8 @@ def train_language_model(args, tokenizer, train, held_out):
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    # torch's fused attention has a slow bfloat16 gradient on CPUs.
+    model.set_attn_implementation("eager")
     trainer = Trainer(
         model,
         TrainingArguments(
@@ -155,53 +158,6 @@ def train_language_model(args, tokenizer, train, held_out):
     (folder / "held_out_nats.txt").write_text(f"{nats:.6f}\n")
     # The trained object would compute in bfloat16 for good.
     return AutoModelForCausalLM.from_pretrained(folder), tokenizer
-
-
-LAW_MATCHING = {"type": "causal_law_matching"}
-#: What else a run needs: law matching and rewards are unbiased on rollouts of the student as it is
-#: now, by a rule that does not look at the drawn tokens. Here they learn to write two tokens a
-#: call, in order.
-OF_NOW = {
-    "rollout_updates": 1,
-    "rollout_unmasking": {"type": "static", "score": "left_to_right"},
-    "rollout_steps_per_block": 2,
-    "learning_rate": 3e-4,
-}
-OWN_SETTINGS = {
-    # By confidence at a threshold of .9 nearly every call decides one character: states of parallel
-    # decoding come only of rollouts that are decoded so.
-    "opdlm_two_a_call": {"rollout_unmasking": "static", "rollout_steps_per_block": 2},
-    "causal_law_matching": OF_NOW,
-    "outcome_reward": {**OF_NOW, "rollout_group": 8, "per_device_train_batch_size": 1},
-}
-#: What each run is: its objective; its data, prompts to decode behind, the language model's outputs
-#: or the corpus; the model that it starts from: the converted one, read "shifted" (the output at
-#: i - 1 speaks of token i, as in the language model) or "in_place", or another run's. Where a
-#: diffusion model is the teacher, it is a copy of the one that the run starts from.
-RUNS = {
-    "opdlm": ({"type": "opdlm"}, "prompts", "shifted"),
-    "fine_tuning": ({"type": "bd3lm"}, "outputs", "shifted"),
-    "opdlm_two_a_call": ({"type": "opdlm"}, "prompts", "shifted"),
-    "opdlm_random_masks": ({"type": "opdlm", "states": "random"}, "prompts", "shifted"),
-    "opdlm_reverse_kl": ({"type": "opdlm", "divergence": "reverse_kl"}, "prompts", "shifted"),
-    "opdlm_jensen_shannon": (
-        {"type": "opdlm", "divergence": "jensen_shannon"},
-        "prompts",
-        "shifted",
-    ),
-    "opdlm_posterior": ({"type": "opdlm", "target": "posterior"}, "prompts", "shifted"),
-    "opdlm_in_place": ({"type": "opdlm"}, "prompts", "in_place"),
-    "corpus": ({"type": "bd3lm"}, "corpus", "shifted"),
-    "opdlm_longer": ({"type": "opdlm"}, "prompts", "opdlm"),
-    "fine_tuning_longer": ({"type": "bd3lm"}, "outputs", "fine_tuning"),
-    "causal_law_matching": (LAW_MATCHING, "prompts", "fine_tuning"),
-    "dparallel": ({"type": "dparallel", "every_block": True}, "prompts", "fine_tuning"),
-    "cdlm": ({"type": "cdlm", "full_teacher": False}, "prompts", "fine_tuning"),
-    "pseudo_trajectory": ({"type": "pseudo_trajectory"}, "prompts", "fine_tuning"),
-    "t3d": ({"type": "t3d"}, "prompts", "fine_tuning"),
-    "outcome_reward": ({"type": "outcome_reward", "calls": 1}, "prompts", "fine_tuning"),
-}
-OF_THE_LANGUAGE_MODEL = {"opdlm", "causal_law_matching", "bd3lm"}  # objectives that it teaches
 
 
 def converted(model, tokenizer, block_size, shift_logits=True):
@@ -261,14 +217,19 @@ def distillation(args, name):
 def distilled(args, name, model, tokenizer, train, block_size):
     """The student of a run; trained once, resumed where it broke."""
     objective, kind, start = RUNS[name]
+    if name == "d2f":
+        objective = {**objective, "block_size": block_size}
     folder = args.output / f"{name}_{block_size}"
     if (folder / "model.safetensors").exists():
         return AutoModelForMaskedLM.from_pretrained(folder)
     if start in ("shifted", "in_place"):
-        student, tokenizer = converted(model, tokenizer, block_size, start == "shifted")
+        seen = args.prompt_length + args.new_tokens if name == "full_attention" else block_size
+        student, tokenizer = converted(model, tokenizer, seen, start == "shifted")
     else:
-        student = distilled(args, start, model, tokenizer, train, block_size)
-        tokenizer = AutoTokenizer.from_pretrained(args.output / f"{start}_{block_size}")
+        distilled(args, start, model, tokenizer, train, block_size)
+        before = args.output / f"{start}_{block_size}"
+        student = AutoModelForMaskedLM.from_pretrained(before, noise_dim=NOISE.get(name, 0))
+        tokenizer = AutoTokenizer.from_pretrained(before)
     steps = args.steps if start in ("shifted", "in_place") else args.more_steps
     diffusion_teacher = objective["type"] not in OF_THE_LANGUAGE_MODEL
     trainer = DiscreteDistillationTrainer(
@@ -281,9 +242,7 @@ def distilled(args, name, model, tokenizer, train, block_size):
         ),
         train_dataset=training_data(args, kind, model, train),
         processing_class=tokenizer,
-        reward_function=(
-            share_of_words(args, tokenizer, train) if name == "outcome_reward" else None
-        ),
+        reward_function=(share_of_words(args, tokenizer, train) if "reward" in name else None),
     )
     took = trained(trainer, folder)
     trainer.save_model()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 from ar_to_diffusion_figures import Figures, plot
+from ar_to_diffusion_runs import RUNS
 from ar_to_diffusion_stages import (
-    RUNS,
     ar_decode,
     character_tokenizer,
     converted,
@@ -38,7 +38,7 @@ def options():
     parser.add_argument(
         "--other-blocks", type=int, nargs="*", default=[1, 2, 8, 16, 32], help="of opdlm alone"
     )
-    parser.add_argument("--teacher-steps", type=int, default=5000)
+    parser.add_argument("--teacher-steps", type=int, default=3000)
     parser.add_argument("--hidden-size", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run")
@@ -53,7 +53,7 @@ def options():
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--samples", type=int, default=64, help="completions that are judged")
     parser.add_argument("--words", type=int, default=128, help="words to complete")
-    parser.add_argument("--planned", type=int, nargs="+", default=[1, 2], help="tokens per call")
+    parser.add_argument("--planned", type=int, nargs="+", default=[1, 2, 4], help="tokens per call")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.5, 0.3])
     parser.add_argument("--temperatures", type=float, nargs="+", default=TEMPERATURES)
     parser.add_argument("--no-bf16", dest="bf16", action="store_false", help="train in float32")
@@ -104,6 +104,8 @@ def measure_student(figures, name, model, block_size):
             (f"threshold {value}", {"type": "threshold", "threshold": value}, None)
             for value in args.thresholds
         ]
+    if name == "outcome_reward_order":
+        rules += [(f"learned order {n}", "plackett_luce", block_size // n) for n in planned]
     model.eval()
     for rule, unmasking, steps in rules:
         greedy = [("completion", 0.0)] if rule == "static 1" else []

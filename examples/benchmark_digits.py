@@ -2,9 +2,12 @@
 
     python examples/benchmark_digits.py --steps 1500 --samples 5000 --output digits_benchmark
 
-Everything as in `hf-ddistill quickstart`, but more steps and samples, and one more figure: the
-Fréchet distance within each class, averaged, which a blur of the classes cannot flatter. It goes
-on from its last checkpoint, and writes `metrics.json` and the student's folder.
+Everything as in `hf-ddistill quickstart`, but more steps and samples, and two more figures: the
+Fréchet distance within each class, averaged, which a blur of the classes cannot flatter, and that
+to the 300 digits which neither teacher, student nor judge has seen. The row "fresh" is what real
+digits would have that are in no training set. It goes on from its last checkpoint, and writes
+`metrics.json` and the student's folder; with `--steps 0` it measures the student that is there, and
+`--seed` draws other samples of it.
 """
 
 import argparse
@@ -41,6 +44,8 @@ def teacher_of(args: argparse.Namespace, split):  # noqa: ANN001, ANN201
 
 def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  # noqa: ANN201
     """The student, from the last checkpoint if there is one."""
+    if args.steps == 0:
+        return AutoModelForMaskedLM.from_pretrained(folder)
     columns = {
         "input_ids": split.train_tokens.tolist(),
         "class_labels": split.train_labels.tolist(),
@@ -75,26 +80,43 @@ def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  
     return trainer.model
 
 
-def within_classes(judge: DigitsJudge, drawn: torch.Tensor, split) -> float:  # noqa: ANN001
-    """The mean over classes of the Fréchet distance to the training digits of that class."""
-    labels = torch.arange(len(drawn)) % 10
-    features, real = judge.features(drawn), judge.features(split.train_tokens)
-    distances = [
-        frechet_distance(features[labels == c], real[split.train_labels == c]) for c in range(10)
-    ]
+def within_classes(features, real, labels: torch.Tensor) -> float:  # noqa: ANN001
+    """The mean over classes of the Fréchet distance; row i of `features` is of class i mod 10."""
+    of = torch.arange(len(features)) % 10
+    distances = [frechet_distance(features[of == c], real[labels == c]) for c in range(10)]
     return sum(distances) / 10
+
+
+def fresh(judge: DigitsJudge, samples: int, split, halvings: int = 40) -> dict:  # noqa: ANN001
+    """What `samples` new digits of the training digits' own law would have: the mean distances of
+    halves with even classes, less by the bias of their size, which goes with 1 / N + 1 / M."""
+    real, labels = judge.features(split.train_tokens), split.train_labels
+    generator, total = torch.Generator().manual_seed(0), torch.zeros(2)
+    for _ in range(halvings):
+        order = torch.randperm(len(real), generator=generator)
+        order = order[labels[order].argsort(stable=True)]
+        a, b = order[::2], order[1::2]
+        inside = [
+            frechet_distance(real[a[labels[a] == c]], real[b[labels[b] == c]]) for c in range(10)
+        ]
+        total += torch.tensor([frechet_distance(real[a], real[b]), sum(inside) / 10])
+    fewer = (1 / samples + 1 / len(real)) / (2 / (len(real) / 2))
+    fd, within = (total / halvings * fewer).tolist()
+    held_out = frechet_distance(real, judge.features(split.held_out_tokens))
+    return {"fd": fd, "fd_within_classes": within, "fd_held_out": held_out}
 
 
 def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", default="digits_benchmark")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1500, help="0: only measure")
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--objective", default='{"type": "law_matching"}', help="JSON")
     parser.add_argument("--training", type=json.loads, default={}, help="JSON, arguments")
     parser.add_argument("--batch-size", type=int, help="of the quickstart if not given")
-    parser.add_argument("--teacher-nfe", type=int, nargs="+", default=[1, 2, 4, 8, 16, 64])
+    parser.add_argument("--nfe", type=int, nargs="*", default=[1, 2, 4, 8], help="of the student")
+    parser.add_argument("--teacher-nfe", type=int, nargs="*", default=[1, 2, 4, 8, 16, 64])
     parser.add_argument("--levels", type=int, default=2, help="of grey; with a teacher of its own")
     parser.add_argument("--teacher-steps", type=int, default=7000, help="of that teacher")
     parser.add_argument("--seed", type=int, default=0)
@@ -104,11 +126,15 @@ def main() -> None:
     judge = DigitsJudge.fit(args.levels)
     student = student_in(folder / "student", settings, args, split)
     measure = Measure(judge, split.train_tokens, args.samples, args.seed)
-    measure.model("law_matching", student, (1, 2, 4, 8))
+    measure.model("law_matching", student, args.nfe)
     measure.model("teacher", teacher_of(args, split), args.teacher_nfe)
+    real, unseen = (judge.features(x) for x in (split.train_tokens, split.held_out_tokens))
     for row in measure.rows[1:]:
-        drawn = measure.drawn[row["model"], row["nfe"]]
-        row["fd_within_classes"] = within_classes(judge, drawn, split)
+        features = judge.features(measure.drawn[row["model"], row["nfe"]])
+        row["fd_within_classes"] = within_classes(features, real, split.train_labels)
+        row["fd_held_out"] = frechet_distance(features, unseen)
+    measure.rows.append({"model": "fresh", "nfe": 0, **fresh(judge, args.samples, split)})
+    for row in measure.rows[1:]:
         print({key: value for key, value in row.items() if not isinstance(value, dict)})
     about = {"steps": args.steps, "objective": settings, "samples": args.samples}
     about |= {
