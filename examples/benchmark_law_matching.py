@@ -14,6 +14,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from learned_schedule import LearnedSchedule, learned_rows
+
 from hf_ddistill import Absorbing, Diffusion, Hybrid, LogLinear, Objective, Polynomial, Uniform
 from hf_ddistill.evaluation.exact_problems import exact_law
 from hf_ddistill.evaluation.exact_scoreboard import Bench
@@ -85,6 +87,18 @@ EXPERIMENTS = {
     "no noise, policy, 3/8 first": ("absorbing, 3/8 first", (2,), POLICY, {"noise_dim": 0}),
     "no noise, policy, 5/8 first": ("absorbing, 5/8 first", (2,), POLICY, {"noise_dim": 0}),
     "no noise, policy, 3/4 first": ("absorbing, 3/4 first", (2,), POLICY, {"noise_dim": 0}),
+    "no noise, policy, learned shares": (
+        "absorbing",
+        (2, 4),
+        {"type": LearnedSchedule.id, "maskings": 4},
+        {"noise_dim": 0},
+    ),
+    "no noise, policy, learned shares, from 3/4 first": (
+        "absorbing",
+        (2,),
+        {"type": LearnedSchedule.id, "maskings": 4, "first": 0.75},
+        {"noise_dim": 0},
+    ),
     "no EMA": ("absorbing", (1, 2), {}, {"ema": 0.0}),
 }
 #: Of two calls the first reveals, on average, a share of 2^-power of the tokens.
@@ -126,9 +140,11 @@ def main() -> None:
             objective = {"type": "law_matching", **settings}
             one = objective.pop("one_student", False)
             began = time.monotonic()
-            made = bench.student_rows(
-                Objective.from_config(objective), start, list(nfe), seed, one_student=one
-            )
+            objective = Objective.from_config(objective)
+            if isinstance(objective, LearnedSchedule):
+                made = learned_rows(bench, objective, start, nfe, seed)
+            else:
+                made = bench.student_rows(objective, start, list(nfe), seed, one_student=one)
             for row in made:
                 rows.append({"experiment": name, "calls": args.calls, **row})
                 print(f"{name:28s} {process} {row['nfe']} TV {row['tv']:.4f}", flush=True)

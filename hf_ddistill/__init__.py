@@ -32,7 +32,15 @@ from hf_ddistill.schedulers import (
     JumpScheduler,
     TauLeapingScheduler,
 )
-from hf_ddistill.schedules import Cosine, Geometric, Linear, LogLinear, Polynomial, Schedule
+from hf_ddistill.schedules import (
+    Cosine,
+    Geometric,
+    Linear,
+    LogLinear,
+    PiecewiseLinear,
+    Polynomial,
+    Schedule,
+)
 
 __version__ = "0.1.0"
 
@@ -69,6 +77,7 @@ __all__ = [
     "LowRank",
     "Objective",
     "Ordinal",
+    "PiecewiseLinear",
     "Polynomial",
     "Prediction",
     "Process",

@@ -8,7 +8,18 @@ import math
 import pytest
 import torch
 
-from hf_ddistill.schedules import Cosine, Geometric, Linear, LogLinear, Polynomial, Schedule
+from hf_ddistill import Absorbing, Diffusion
+from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.reverse import ancestral
+from hf_ddistill.schedules import (
+    Cosine,
+    Geometric,
+    Linear,
+    LogLinear,
+    PiecewiseLinear,
+    Polynomial,
+    Schedule,
+)
 
 OTHERS = [
     LogLinear(eps=0.2),
@@ -16,6 +27,7 @@ OTHERS = [
     Cosine(power=2),
     Geometric(1e-3, 1.0),
     Polynomial(0.5, 0.1),
+    PiecewiseLinear([1.0, 0.9, 0.3, 0.2]),
 ]
 SCHEDULES = [Schedule.from_config(name) for name in Schedule.registry] + OTHERS
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
@@ -70,6 +82,7 @@ def test_json_keeps_the_schedule(schedule):
         (Cosine(1e-3, 2), lambda t: 1e-3 + 0.999 * math.cos(math.pi * t / 2) ** 2),
         (Geometric(1e-2, 1.0), lambda t: math.exp(-(0.01 ** (1 - t)))),
         (Polynomial(3.0, 1e-3), lambda t: 1 - 0.999 * (1 - (1 - t) ** 3)),
+        (PiecewiseLinear([1.0, 0.4, 0.1]), lambda t: 1 - 1.2 * t if t < 0.5 else 0.7 - 0.6 * t),
     ],
     ids=repr,
 )
@@ -86,6 +99,17 @@ def test_polynomial_of_power_one_is_log_linear():
     torch.testing.assert_close(Polynomial(1.0).rate(t), LogLinear().rate(t))
 
 
+def test_the_law_of_a_masked_step_is_differentiable_in_the_shares_that_it_reveals():
+    values = torch.tensor([1.0, 0.4, 1e-3], dtype=torch.float64, requires_grad=True)
+    diffusion = Diffusion(Absorbing(3), PiecewiseLinear(values))
+    log_p = torch.tensor([0.3, 0.7, 0.0], dtype=torch.float64).log()
+    probs = ancestral(Prediction(log_p.expand(1, 1, 3)), diffusion, torch.tensor([[2]]), 0.5, 1.0)
+    (slope,) = torch.autograd.grad(probs[0, 0, 2], values)
+    # (1 - alpha_s) / (1 - alpha_t) stays masked.
+    assert probs[0, 0, 2].item() == pytest.approx(0.6 / 0.999)
+    assert slope.tolist() == pytest.approx([0.0, -1 / 0.999, 0.6 / 0.999**2])
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -97,6 +121,9 @@ def test_polynomial_of_power_one_is_log_linear():
         (lambda: Geometric(0.0, 1.0), "above 0 and below sigma_max=1.0"),
         (lambda: Linear(2.0, 1.0), "sigma_min=2.0"),
         (lambda: Linear(-1.0, 1.0), "at least 0"),
+        (lambda: PiecewiseLinear([1.0]), "at least two falling values in .0, 1., got .1.0."),
+        (lambda: PiecewiseLinear([1.0, 0.5, 0.5]), "got .1.0, 0.5, 0.5."),
+        (lambda: PiecewiseLinear([1.0, 0.0]), "at least two falling"),
     ],
 )
 def test_settings_without_a_schedule_are_refused(make, says):
