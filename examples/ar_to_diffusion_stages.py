@@ -27,6 +27,7 @@ from hf_ddistill.convert import to_block_diffusion
 CONTEXT = 256
 ALPHABET = "abcdefghijklmnopqrstuvwxyz 0,.;:?'-$\n"  # every digit is read as 0
 END, PAD = "</s>", "<pad>"
+ATTENTION = "eager"  # in training: torch's fused one has a slow bfloat16 gradient on CPUs
 
 
 def character_tokenizer():
@@ -132,8 +133,7 @@ def train_language_model(args, tokenizer, train, held_out):
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    # torch's fused attention has a slow bfloat16 gradient on CPUs.
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation(ATTENTION)
     trainer = Trainer(
         model,
         TrainingArguments(
@@ -230,12 +230,14 @@ def distilled(args, name, model, tokenizer, train, block_size):
         before = args.output / f"{start}_{block_size}"
         student = AutoModelForMaskedLM.from_pretrained(before, noise_dim=NOISE.get(name, 0))
         tokenizer = AutoTokenizer.from_pretrained(before)
+    teacher = student if objective["type"] not in OF_THE_LANGUAGE_MODEL else model
+    teacher = copy.deepcopy(teacher)  # the trainer freezes it, and wraps it to compute in bfloat16
+    for network in (student, teacher):
+        network.set_attn_implementation(ATTENTION)
     steps = args.steps if start in ("shifted", "in_place") else args.more_steps
-    diffusion_teacher = objective["type"] not in OF_THE_LANGUAGE_MODEL
     trainer = DiscreteDistillationTrainer(
         model=student,
-        # A copy: the trainer freezes it, and wraps it to compute in bfloat16.
-        teacher=copy.deepcopy(student if diffusion_teacher else model),
+        teacher=teacher,
         objective=objective,
         args=DiscreteDistillationConfig(
             str(folder), **settings(args, steps, **distillation(args, name))

@@ -38,7 +38,7 @@ def options():
     parser.add_argument(
         "--other-blocks", type=int, nargs="*", default=[1, 2, 8, 16, 32], help="of opdlm alone"
     )
-    parser.add_argument("--teacher-steps", type=int, default=3000)
+    parser.add_argument("--teacher-steps", type=int, default=2500)
     parser.add_argument("--hidden-size", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run")
