@@ -126,8 +126,13 @@ def main() -> None:
     judge = DigitsJudge.fit(args.levels)
     student = student_in(folder / "student", settings, args, split)
     measure = Measure(judge, split.train_tokens, args.samples, args.seed)
-    measure.model("law_matching", student, args.nfe)
-    measure.model("teacher", teacher_of(args, split), args.teacher_nfe)
+    models = {
+        "law_matching": (student, args.nfe),
+        "teacher": (teacher_of(args, split), args.teacher_nfe),
+    }
+    for name, (model, nfes) in models.items():
+        if nfes:
+            measure.model(name, model, nfes)
     real, unseen = (judge.features(x) for x in (split.train_tokens, split.held_out_tokens))
     for row in measure.rows[1:]:
         features = judge.features(measure.drawn[row["model"], row["nfe"]])
