@@ -2,7 +2,7 @@
 
 import json
 import time
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +17,9 @@ from hf_ddistill.evaluation.completions import (
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402 (after the choice of what it draws on)
+
+#: 25, the strong ones first.
+COLOURS = [*plt.cm.tab20.colors[::2], *plt.cm.tab20.colors[1::2], *plt.cm.tab20b.colors[::4]]
 
 
 def share_of_words(args, tokenizer, train):
@@ -102,9 +105,7 @@ def ar_nll_at(rows, entropy):
 
 def curves(rows, panel, kind, metric, groups):
     """One colour for each group: thresholds o, static by confidence x, from left to right +."""
-    for number, (label, members) in enumerate(groups.items()):
-        # 20 colours, the strong ones first.
-        colour = plt.cm.tab20((2 * number) % 20 + number // 10 % 2)
+    for colour, (label, members) in zip(cycle(COLOURS), groups.items(), strict=False):
         for rule, style in (("threshold", "o-"), ("static", "x:"), ("left to right", "+:")):
             points = sorted(
                 (row["tokens_per_call"], row[metric])
