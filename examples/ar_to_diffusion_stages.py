@@ -217,7 +217,7 @@ def distillation(args, name):
 def distilled(args, name, model, tokenizer, train, block_size):
     """The student of a run; trained once, resumed where it broke."""
     objective, kind, start = RUNS[name]
-    if name == "d2f":
+    if objective["type"] == "d2f":
         objective = {**objective, "block_size": block_size}
     folder = args.output / f"{name}_{block_size}"
     if (folder / "model.safetensors").exists():
@@ -230,6 +230,7 @@ def distilled(args, name, model, tokenizer, train, block_size):
         before = args.output / f"{start}_{block_size}"
         student = AutoModelForMaskedLM.from_pretrained(before, noise_dim=NOISE.get(name, 0))
         tokenizer = AutoTokenizer.from_pretrained(before)
+    rewarded = objective["type"] == "outcome_reward"
     teacher = student if objective["type"] not in OF_THE_LANGUAGE_MODEL else model
     teacher = copy.deepcopy(teacher)  # the trainer freezes it, and wraps it to compute in bfloat16
     for network in (student, teacher):
@@ -244,7 +245,7 @@ def distilled(args, name, model, tokenizer, train, block_size):
         ),
         train_dataset=training_data(args, kind, model, train),
         processing_class=tokenizer,
-        reward_function=(share_of_words(args, tokenizer, train) if "reward" in name else None),
+        reward_function=share_of_words(args, tokenizer, train) if rewarded else None,
     )
     took = trained(trainer, folder)
     trainer.save_model()

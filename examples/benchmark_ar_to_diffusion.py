@@ -33,7 +33,7 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, help="the corpus")
     parser.add_argument("--output", type=Path, default=Path("ar_to_diffusion"))
-    parser.add_argument("--runs", nargs="*", default=list(RUNS), help="of: " + ", ".join(RUNS))
+    parser.add_argument("--runs", nargs="*", choices=RUNS, default=list(RUNS))
     parser.add_argument("--block-size", type=int, nargs="*", default=[4], help="of the runs")
     parser.add_argument(
         "--other-blocks", type=int, nargs="*", default=[1, 2, 8, 16, 32], help="of opdlm alone"

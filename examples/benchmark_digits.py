@@ -45,6 +45,10 @@ def teacher_of(args: argparse.Namespace, split):  # noqa: ANN001, ANN201
 def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  # noqa: ANN201
     """The student, from the last checkpoint if there is one."""
     if args.steps == 0:
+        if not (folder / "model.safetensors").exists():
+            raise SystemExit(
+                f"--steps 0 measures a trained student, and there is none in {folder}."
+            )
         return AutoModelForMaskedLM.from_pretrained(folder)
     columns = {
         "input_ids": split.train_tokens.tolist(),

@@ -164,7 +164,7 @@ def options():
     parser.add_argument("--text", type=Path, help="the corpus")
     parser.add_argument("--characters", type=int, default=3_000_000, help="of the corpus")
     parser.add_argument("--output", type=Path, default=Path("dllm"))
-    parser.add_argument("--runs", nargs="*", default=list(RUNS), help="of: " + ", ".join(RUNS))
+    parser.add_argument("--runs", nargs="*", choices=RUNS, default=list(RUNS))
     parser.add_argument("--base-steps", type=int, default=1200)
     parser.add_argument("--hidden-size", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
