@@ -29,17 +29,34 @@ from hf_ddistill.evaluation import (
     load_digit_tokens,
     split_digits,
 )
+from hf_ddistill.models import as_denoiser
+from hf_ddistill.teachers import Ensemble
 
 
-def teacher_of(args: argparse.Namespace, split):  # noqa: ANN001, ANN201
-    """The teacher in the package, or one of more levels of grey, trained once."""
-    if args.levels == 2:
+def teacher_of(args: argparse.Namespace, split, seed: int = 0):  # noqa: ANN001, ANN201
+    """The teacher in the package, or one of other levels of grey, other noise or another seed,
+    trained once."""
+    if args.levels == 2 and not args.uniform and not seed:
         return shipped_teacher()
-    folder = Path(args.output) / "teacher"
+    folder = Path(args.output) / (f"teacher_{seed}" if seed else "teacher")
     if (folder / "model.safetensors").exists():
         return AutoModelForMaskedLM.from_pretrained(folder)
-    setup = TeacherSetup(levels=args.levels, steps=args.teacher_steps, bf16=True)
+    setup = TeacherSetup(
+        levels=args.levels, uniform=args.uniform, steps=args.teacher_steps, bf16=True, seed=seed
+    )
     return train_teacher(folder, split.train_tokens, split.train_labels, setup)
+
+
+def averaged(models: list):  # noqa: ANN201
+    """The first of them with the mean of all their logits, which is what `Ensemble` predicts."""
+
+    def mean(module, given, settings, output):  # noqa: ANN001, ANN202
+        logits = [other(*given, **settings).logits for other in models[1:]]
+        output.logits = torch.stack([output.logits, *logits]).mean(0)
+        return output
+
+    models[0].register_forward_hook(mean, with_kwargs=True)
+    return models[0]
 
 
 def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  # noqa: ANN201
@@ -55,12 +72,13 @@ def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  
         "class_labels": split.train_labels.tolist(),
     }
     recipe = RECIPES["law_matching"]
-    teacher, training = teacher_of(args, split), recipe.more | args.training
-    if training.get("bf16"):
+    teachers = [teacher_of(args, split, seed) for seed in range(args.teachers)]
+    training = recipe.more | args.training
+    for teacher in teachers if training.get("bf16") else ():
         # torch's fused attention has a slow bfloat16 gradient on CPUs.
         teacher.set_attn_implementation("eager")
     trainer = DiscreteDistillationTrainer(
-        teacher=teacher,
+        teacher=Ensemble(tuple(as_denoiser(teacher.eval()) for teacher in teachers)),
         objective=settings,
         args=DiscreteDistillationConfig(
             str(folder),
@@ -122,6 +140,12 @@ def main() -> None:
     parser.add_argument("--nfe", type=int, nargs="*", default=[1, 2, 4, 8], help="of the student")
     parser.add_argument("--teacher-nfe", type=int, nargs="*", default=[1, 2, 4, 8, 16, 64])
     parser.add_argument("--levels", type=int, default=2, help="of grey; with a teacher of its own")
+    parser.add_argument(
+        "--uniform", type=float, default=0.0, help="share of random tokens in the noise; likewise"
+    )
+    parser.add_argument(
+        "--teachers", type=int, default=1, help="whose mean the student is aimed at"
+    )
     parser.add_argument("--teacher-steps", type=int, default=7000, help="of that teacher")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -134,6 +158,9 @@ def main() -> None:
         "law_matching": (student, args.nfe),
         "teacher": (teacher_of(args, split), args.teacher_nfe),
     }
+    if args.teachers > 1:
+        teachers = [teacher_of(args, split, seed) for seed in range(args.teachers)]
+        models["ensemble"] = (averaged(teachers), args.teacher_nfe)
     for name, (model, nfes) in models.items():
         if nfes:
             measure.model(name, model, nfes)
@@ -148,6 +175,8 @@ def main() -> None:
     about = {"steps": args.steps, "objective": settings, "samples": args.samples}
     about |= {
         "levels": args.levels,
+        "uniform": args.uniform,
+        "teachers": args.teachers,
         "training": args.training,
         "batch_size": args.batch_size,
         "seed": args.seed,

@@ -57,7 +57,7 @@ DISTILLATION = {
         lambda: {"model": tiny(), "teacher": None},
         r"Distillation needs a teacher: pass teacher=, or peft_config= to use the base\.",
     ),
-    "no model at all": (lambda: {"teacher": None}, "the teacher must be a model that can be"),
+    "no model at all": (lambda: {"teacher": None}, "the teacher must be a model, .* got NoneType"),
     "unknown objective": (
         lambda: {"objective": "edc"},
         r"Unknown objective 'edc' \(did you mean 'ecd'\?\); there are: .*ecd.*nelbo",
@@ -91,7 +91,7 @@ DISTILLATION = {
     ),
     "auxiliary of a function": (
         lambda: {"objective": matching(), "teacher": unknown(), "model": tiny()},
-        "the teacher must be a model, or a denoiser of one .* its network is function",
+        "the teacher must be a model, or a denoiser of one .* got function",
     ),
     "width": (lambda: {"noise_dim": -1}, "noise_dim must be at least 0, got -1"),
     "spread": (lambda: {"noise_std": 0.0}, "noise_std must be above 0, got 0.0"),

@@ -18,7 +18,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 from hf_ddistill.cli.resuming import train
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
-from hf_ddistill.processes import Absorbing
+from hf_ddistill.processes import Absorbing, Hybrid
 from hf_ddistill.schedules import LogLinear
 from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDiffusionTrainer
 
@@ -31,6 +31,7 @@ class TeacherSetup:
         hidden_size, layers, heads: of the network.
         steps, batch_size, learning_rate, weight_decay: of the training.
         levels: of grey.
+        uniform: share of random tokens in the noise, the rest is masks.
         bf16: train in bfloat16.
         seed: of weights and training.
     """
@@ -43,6 +44,7 @@ class TeacherSetup:
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     levels: int = 2
+    uniform: float = 0.0
     bf16: bool = False
     seed: int = 0
 
@@ -59,9 +61,13 @@ def train_teacher(
         setup: sizes and length.
     """
     torch.manual_seed(setup.seed)
+    tokens_and_mask = setup.levels + 1
+    process = Absorbing(tokens_and_mask)
+    if setup.uniform:
+        process = Hybrid(tokens_and_mask, setup.uniform, constant=True)
     model = DDiTForDiscreteDiffusion(
         DDiTConfig(
-            vocab_size=setup.levels + 1,
+            vocab_size=tokens_and_mask,
             hidden_size=setup.hidden_size,
             num_hidden_layers=setup.layers,
             num_attention_heads=setup.heads,
@@ -69,6 +75,8 @@ def train_teacher(
             position_embedding="rotary_learned",
             rope_theta=100.0,
             num_classes=10,
+            # How many masks there are tells the time; how many random tokens does not.
+            time_conditioning=setup.uniform > 0,
             mask_token_id=setup.levels,
         )
     )
@@ -96,8 +104,8 @@ def train_teacher(
             bf16=setup.bf16,
             seed=setup.seed,
         ),
-        # A tiny eps: at t = 1 all is mask, which is where sampling starts.
-        diffusion=Diffusion(Absorbing(setup.levels + 1), LogLinear(eps=1e-4)),
+        # A tiny eps: at t = 1 all is noise, which is where sampling starts.
+        diffusion=Diffusion(process, LogLinear(eps=1e-4)),
         train_dataset=Dataset.from_dict(columns),
     )
     train(trainer, folder)

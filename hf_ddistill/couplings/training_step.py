@@ -14,7 +14,7 @@ from hf_ddistill.couplings.trajectories import Trajectory
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Denoiser, Prediction
 from hf_ddistill.shapes import PerToken, Times, Tokens, Where
-from hf_ddistill.teachers import Autoregressive, Guided
+from hf_ddistill.teachers import Autoregressive, Ensemble, Guided
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TrainingStep:
     x_0: Tokens
     diffusion: Diffusion
     student: Denoiser
-    peers: Mapping[str, Denoiser | Guided | Autoregressive] = field(default_factory=dict)
+    peers: Mapping[str, Denoiser | Guided | Ensemble | Autoregressive] = field(default_factory=dict)
     progress: float = 0.0
     generator: torch.Generator | None = None
     student_steps: int = 1
@@ -56,7 +56,7 @@ class TrainingStep:
 
     def look(
         self,
-        denoiser: Denoiser | Guided | Autoregressive,
+        denoiser: Denoiser | Guided | Ensemble | Autoregressive,
         x: Tokens,
         t: Times,
         where: Where | None = None,

@@ -11,7 +11,7 @@ from torch import nn
 
 from hf_ddistill.models import DDiTForDiscreteDiffusion, unwrapped
 from hf_ddistill.parameterizations import Denoiser
-from hf_ddistill.teachers import Guided
+from hf_ddistill.teachers import Ensemble, Guided
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.keyed_noise import keyed_generator
 
@@ -33,9 +33,7 @@ def student_of(
     """
     copied = model is None
     if copied:
-        if not isinstance(teacher, nn.Module):
-            raise ValueError("Without a model, the teacher must be a model that can be copied.")
-        model = trainable_copy(teacher)
+        model = _copy_of(teacher, "Without a model, the student")
     asked, own = args.noise_dim, getattr(unwrapped(model).config, "noise_dim", 0)
     if asked in (0, own):
         return model
@@ -66,25 +64,40 @@ def trainable_copy(model: nn.Module) -> nn.Module:
     return copied
 
 
-def auxiliary_of(teacher: Denoiser | Guided) -> Denoiser:
-    """The teacher (without its guidance) around a trainable copy, in train mode.
+def auxiliary_of(teacher: Denoiser | Guided | Ensemble) -> Denoiser:
+    """The teacher (without its guidance; the first of several) around a trainable copy, in train
+    mode."""
+    denoiser = _one_denoiser(teacher)
+    model = _copy_of(denoiser, "The auxiliary").train()
+    return replace(denoiser, network=replace(denoiser.network, model=model, adapters=True))
 
-    Of a PEFT model it is a whole model with the same output: adapters are merged where the teacher
-    uses them, and left out where it is the base.
+
+def _copy_of(teacher: object, what: str) -> nn.Module:
+    """A trainable copy of a model, or of the one that a denoiser calls.
+
+    Of a PEFT model in a denoiser it is a whole model with the same output: adapters are merged
+    where the denoiser uses them, and left out where it is the base.
     """
-    denoiser = teacher.denoiser if isinstance(teacher, Guided) else teacher
-    model = getattr(denoiser.network, "model", None)
+    if isinstance(teacher, nn.Module):
+        return trainable_copy(teacher)
+    denoiser = _one_denoiser(teacher)
+    network = getattr(denoiser, "network", None)
+    model = getattr(network, "model", None)
     if not isinstance(model, nn.Module):
         raise ValueError(
-            "The auxiliary is a copy of the teacher, so the teacher must be a model, or a denoiser "
-            f"of one (as_denoiser); its network is {type(denoiser.network).__name__}."
+            f"{what} is a copy of the teacher, so the teacher must be a model, or a denoiser "
+            f"of one (as_denoiser); got {type(network or teacher).__name__}."
         )
     if isinstance(model, PeftModel):
         # A copy first: both ways change the model that they are asked of.
         whole = copy.deepcopy(model)
-        model = whole.merge_and_unload() if denoiser.network.adapters else whole.unload()
-    network = replace(denoiser.network, model=trainable_copy(model).train(), adapters=True)
-    return replace(denoiser, network=network)
+        model = whole.merge_and_unload() if network.adapters else whole.unload()
+    return trainable_copy(model)
+
+
+def _one_denoiser(teacher: object) -> object:
+    """The denoiser within a teacher that is made of some."""
+    return teacher.denoiser if isinstance(teacher, Guided | Ensemble) else teacher
 
 
 @torch.no_grad()
