@@ -1,8 +1,10 @@
 """The command line: one sentence and exit code 2 for a wrong argument, and nothing half-written."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -152,6 +154,16 @@ def test_a_student_with_noise_is_matched_in_law_and_samples_afresh(model, tmp_pa
     assert main(["distill", *options, "--auxiliary-learning-rate", "1e-3"]) == 0
     assert main(["sample", student, "--count", "2", "--scheduler", "JumpScheduler"]) == 0
     assert json.loads((tmp_path / "student" / "config.json").read_text())["noise_dim"] == 2
+
+
+@pytest.mark.parametrize("adapters", [[], ["--lora-rank", "2"]], ids=["whole", "adapters"])
+def test_a_student_of_several_teachers_names_them(model, tmp_path, adapters, capsys):
+    student = tmp_path / "student"
+    other = shutil.copytree(model, tmp_path / "other")
+    options = ["--output", str(student), "--data", "digits", "--cpu", "--steps", "1", *adapters]
+    assert main(["distill", "--teacher", str(model), str(other), *options]) == 0
+    assert f"`{Path(model).name} + other`" in (student / "README.md").read_text()
+    assert (student / "adapter_config.json").exists() == bool(adapters)
 
 
 def test_a_student_of_another_process_is_refused(model, tmp_path, capsys):

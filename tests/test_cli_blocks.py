@@ -72,6 +72,14 @@ def test_a_causal_teacher_without_a_student_is_told(lm, converted, tmp_path, cap
     assert not (tmp_path / "student").exists()
 
 
+def test_a_causal_teacher_among_several_is_told(lm, converted, tmp_path, capsys):
+    options = ["--output", str(tmp_path / "x"), "--data", "digits", "--student", str(converted)]
+    assert main(["distill", "--teacher", str(converted), str(lm), *options]) == 2
+    said = capsys.readouterr().err
+    assert f"{lm} is a causal language model, which can be given alone" in said
+    assert not (tmp_path / "x").exists()
+
+
 def test_what_is_no_causal_model_is_not_converted(converted, tmp_path, capsys):
     assert main(["convert", str(converted), "--output", str(tmp_path / "out")]) == 2
     assert "is no causal language model" in capsys.readouterr().err

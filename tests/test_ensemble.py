@@ -72,6 +72,23 @@ def test_student_starts_as_the_first_and_every_member_is_asked(tmp_path):
     assert differing(weights(trainer.model), start)
 
 
+def test_list_of_models_and_names_is_their_mean_and_the_card_names_all(tmp_path):
+    models = [tiny(seed) for seed in range(3)]
+    models[1].save_pretrained(tmp_path / "second")
+    given = [models[0].train(), str(tmp_path / "second"), as_denoiser(models[2].eval())]
+    trainer = distilling(tmp_path, given)
+    assert not models[0].training and not next(models[0].parameters()).requires_grad
+    mean = Ensemble(tuple(as_denoiser(model.eval()) for model in models))
+    x_t = torch.randint(0, 3, (2, 64), generator=torch.Generator().manual_seed(0))
+    t = torch.full((2,), 0.5)
+    expected = mean(x_t, t).log_conditional
+    torch.testing.assert_close(trainer.teacher(x_t, t).log_conditional, expected)
+    trainer.train()
+    trainer.save_model()
+    card = (tmp_path / "README.md").read_text()
+    assert "distilled from `a teacher in memory + second + a teacher in memory`" in card
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [

@@ -27,7 +27,9 @@ HELP = "distil a teacher into a student of few steps"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--teacher", required=True, help="folder or Hub id")
+    parser.add_argument(
+        "--teacher", required=True, nargs="+", help="folder or Hub id; of several, their mean"
+    )
     parser.add_argument("--student", help="folder or Hub id; a copy of the teacher if not given")
     parser.add_argument("--output", required=True, help="folder of the student")
     add_data(parser)
@@ -65,15 +67,16 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.output)
     objective = Objective.from_config(name_or_json("--objective", args.objective))
     model, teacher, adapters = _networks(args)
-    shown = model if teacher is None or isinstance(teacher, str) else teacher
+    causal = isinstance(teacher, str)
+    shown = model if teacher is None or causal else teacher
+    shown = shown[0] if isinstance(shown, list) else shown
     diffusion = as_denoiser(shown).diffusion
     data = load_data(args)
     if not getattr(unwrapped(shown).config, "num_classes", 0):
         data = without_labels(data)
-    causal = isinstance(teacher, str)
     # A student that was converted has the teacher's tokens and the mask, and is saved with them.
     needs = causal or "input_ids" not in next(iter(data))
-    source = args.student if causal else args.teacher
+    source = args.student if causal else args.teacher[0]
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or source) if needs else None
     trainer = DiscreteDistillationTrainer(
         model,
@@ -118,17 +121,30 @@ def _lora(rank: int) -> LoraConfig:
 
 def _networks(
     args: argparse.Namespace,
-) -> tuple[PreTrainedModel | None, PreTrainedModel | str | None, LoraConfig | None]:
-    """Student, teacher (the name of a causal one) and adapters."""
+) -> tuple[
+    PreTrainedModel | None, PreTrainedModel | list[PreTrainedModel] | str | None, LoraConfig | None
+]:
+    """Student, teacher (the name of a causal one, a list of several) and adapters."""
     lora = _lora(args.lora_rank) if args.lora_rank else None
-    if is_causal_name(args.teacher):
+    first, *others = args.teacher
+    causal = [name for name in args.teacher if is_causal_name(name)]
+    if causal and others:
+        raise ValueError(
+            f"Several teachers are averaged as denoisers, and {causal[0]} is a causal language "
+            "model, which can be given alone."
+        )
+    if causal:
         if args.student is None:
             raise ValueError(
-                f"{args.teacher} is a causal language model: make its student with hf-ddistill "
+                f"{first} is a causal language model: make its student with hf-ddistill "
                 "convert, and give that as --student."
             )
-        return load_model(args.student), args.teacher, lora
-    teacher = load_model(args.teacher)
+        return load_model(args.student), first, lora
+    teachers = [load_model(name) for name in args.teacher]
+    if others:
+        # Adapters need a base of their own: the first teacher is one of those that are averaged.
+        source = args.student or (first if lora else None)
+        return (load_model(source) if source else None), teachers, lora
     if lora is not None:
-        return teacher, None, lora
-    return (load_model(args.student) if args.student else None), teacher, None
+        return teachers[0], None, lora
+    return (load_model(args.student) if args.student else None), teachers[0], None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -28,11 +27,11 @@ from hf_ddistill.training.collapse import CollapseWatch
 from hf_ddistill.training.copies import auxiliary_of, student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.keyed_noise import keyed_generator
-from hf_ddistill.training.model_card import CardFacts, is_repo_id
+from hf_ddistill.training.model_card import CardFacts
 from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts
 from hf_ddistill.training.rounds import Rounds, same_weights
-from hf_ddistill.training.sharding import check_whole, placed_teacher
-from hf_ddistill.training.teacher_models import teacher_model
+from hf_ddistill.training.sharding import check_whole
+from hf_ddistill.training.teacher_models import placed, teacher_model, teacher_name
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -44,9 +43,9 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
     Args:
         model (`PreTrainedModel` or `str`): the student; None for a copy of the teacher, with a
             noise input if `args.noise_dim` is above 0.
-        teacher (`PreTrainedModel`, `Denoiser` or `str`, *optional*): frozen; of a
-            `BlockDiffusionLM` also a causal language model over its tokens. Not given with
-            `peft_config`: the student's own base, adapters off, is then the teacher.
+        teacher (`PreTrainedModel`, `Denoiser`, `str` or a list, *optional*): frozen; of several the
+            mean (`Ensemble`); of a `BlockDiffusionLM` also a causal language model over its tokens.
+            Not given with `peft_config`: the student's own base, adapters off, is the teacher.
         objective (`str`, `dict` or `Objective`): an id (`hf-ddistill list`), a configuration, or
             the object.
         args (`DiscreteDistillationConfig`): settings.
@@ -70,7 +69,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
     def __init__(
         self,
         model: PreTrainedModel | nn.Module | str | None = None,
-        teacher: PreTrainedModel | Denoiser | str | None = None,
+        teacher: PreTrainedModel | Denoiser | str | Sequence[Any] | None = None,
         objective: str | Mapping[str, Any] | Objective = "ecd",
         args: DiscreteDistillationConfig | None = None,
         *,
@@ -117,11 +116,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         unwrapped(self.model).config.discrete_diffusion["num_inference_steps"] = args.student_steps
         if "auxiliary" in self.objective.peers:
             self._add_auxiliary()
-        if self.teacher_model is not None:
-            prepared = placed_teacher(self.teacher_model, self.accelerator)
-            self.teacher = replace(
-                self.teacher, network=replace(self.teacher.network, model=prepared)
-            )
+        self.teacher = placed(self.teacher, self.accelerator, self.model)
         if args.rounds > 1:
             self.add_callback(Rounds(self))
         self.add_callback(CollapseWatch(args.collapse_share))
@@ -272,14 +267,9 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
 
     def facts(self) -> CardFacts:
         """What the card tells of this run, its teacher included."""
-        source = self.model if self.own_base else self.teacher_model
-        name = unwrapped(source).config.name_or_path if source is not None else ""
-        # The path of a folder says nothing to others.
-        name = name if is_repo_id(name) else Path(name).name
-        teacher = name or "a teacher in memory"
         facts = replace(
             super().facts(),
-            teacher=teacher,
+            teacher=teacher_name(self.teacher),
             steps=self.args.student_steps,
             block_size=getattr(unwrapped(self.model).config, "block_size", None),
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from accelerate import Accelerator
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -18,26 +20,35 @@ from transformers import (
 from hf_ddistill.models import (
     BlockDiffusionLM,
     as_causal_teacher,
+    as_denoiser,
     check_same_tokens,
     unwrapped,
 )
+from hf_ddistill.parameterizations import Denoiser
+from hf_ddistill.teachers import Ensemble, Guided
+from hf_ddistill.training.model_card import is_repo_id
+from hf_ddistill.training.sharding import placed_teacher
 
 
 def teacher_model(
     teacher: object, student: object, tokenizer: PreTrainedTokenizerBase | None
 ) -> object:
-    """The teacher itself; a name is loaded, and a causal language model comes in the vocabulary of
-    its block-diffusion student.
+    """The teacher itself; a name is loaded, several become an `Ensemble`, and a causal language
+    model comes in the vocabulary of its block-diffusion student.
 
     Args:
-        teacher: a model, its name, a denoiser, or None.
+        teacher: a model, its name, a denoiser, a list of these, or None.
         student: a model or None.
         tokenizer: the student's, which must be that of a teacher that is loaded by its name.
 
     Raises:
-        ValueError: for a causal teacher without a block-diffusion student, or with another
-            tokenizer (with the first token that differs).
+        ValueError: for a causal teacher without a block-diffusion student, among several, or with
+            another tokenizer (with the first token that differs); for several that do not go
+            together.
     """
+    if isinstance(teacher, list | tuple):
+        members = [teacher_model(each, student, tokenizer) for each in teacher]
+        return Ensemble(tuple(_member(each) for each in members))
     if isinstance(teacher, str):
         if isinstance(tokenizer, PreTrainedTokenizerBase) and _has_tokenizer(teacher):
             check_same_tokens(AutoTokenizer.from_pretrained(teacher), tokenizer)
@@ -54,6 +65,49 @@ def teacher_model(
             f"BlockDiffusionLM (to_block_diffusion makes one of it), got {got}."
         )
     return as_causal_teacher(teacher, inner.config)
+
+
+def _member(teacher: object) -> Denoiser:
+    if isinstance(teacher, PreTrainedModel) and not is_causal(teacher):
+        return as_denoiser(teacher.eval().requires_grad_(False))
+    if isinstance(teacher, Denoiser):
+        return teacher
+    raise ValueError(
+        f"Several teachers are averaged as denoisers, and {type(teacher).__name__} is none; give "
+        "masked or diffusion models, their names, or denoisers."
+    )
+
+
+def placed(teacher: object, accelerator: Accelerator, trained: nn.Module) -> object:
+    """A denoiser with its model where the process computes; one that is made of some, with theirs.
+
+    Args:
+        teacher: a `Denoiser`, `Guided` or `Ensemble`.
+        accelerator: of the training.
+        trained: the student, which is placed as such and left out here.
+    """
+    if isinstance(teacher, Guided):
+        return replace(teacher, denoiser=placed(teacher.denoiser, accelerator, trained))
+    if isinstance(teacher, Ensemble):
+        members = (placed(each, accelerator, trained) for each in teacher.denoisers)
+        return replace(teacher, denoisers=tuple(members))
+    model = getattr(teacher.network, "model", None)
+    if not isinstance(model, nn.Module) or unwrapped(model) is unwrapped(trained):
+        return teacher
+    model = placed_teacher(model, accelerator)
+    return replace(teacher, network=replace(teacher.network, model=model))
+
+
+def teacher_name(teacher: Denoiser | Guided | Ensemble) -> str:
+    """What its model is called, for the card; the names of several with a plus between them."""
+    if isinstance(teacher, Ensemble):
+        return " + ".join(teacher_name(each) for each in teacher.denoisers)
+    denoiser = teacher.denoiser if isinstance(teacher, Guided) else teacher
+    model = getattr(denoiser.network, "model", None)
+    name = unwrapped(model).config.name_or_path if isinstance(model, nn.Module) else ""
+    # The path of a folder says nothing to others.
+    name = name if is_repo_id(name) else Path(name).name
+    return name or "a teacher in memory"
 
 
 def is_causal(model: object) -> bool:
