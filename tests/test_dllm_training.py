@@ -31,6 +31,7 @@ def rows(length):
 def trainer_of(objective, folder, block_size, lora, steps=3, **more):
     base = model(block_size)
     students = {"model": base, "peft_config": LORA} if lora else {"teacher": base}
+    students |= {"teacher": more.pop("teacher")} if "teacher" in more else {}
     reward = more.pop("reward_function", None)
     settings = {"rollout_tokens": L - P, "rollout_temperature": 1.0, "learning_rate": 5e-3}
     settings["per_device_train_batch_size"] = 4
@@ -147,3 +148,9 @@ def test_certainty_forcing_takes_fewer_calls_for_the_same_tokens(tmp_path):
         found[name] = (float(out.tokens_per_call.mean()), float(same))
     assert found["student"][0] > 1.5 * found["teacher"][0], found
     assert found["student"][1] > 0.6, found
+
+
+def test_teachers_whose_rollouts_nobody_could_say_are_refused(tmp_path):
+    several = [model(4), model(4)]
+    with pytest.raises(ValueError, match="'dparallel' .* must be one model; got Ensemble"):
+        trainer_of(DParallel(), tmp_path, 4, False, teacher=several)

@@ -112,6 +112,12 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         self.auxiliary: Auxiliary | None = None
         self.alternation = Alternation()
         super().__init__(model, args, objective, **kwargs)
+        alone = self.own_base or self.teacher_model is not None
+        if self.objective.rollouts == "teacher" and not alone:
+            raise ValueError(
+                f"Objective {self.objective.id!r} trains on what its teacher decodes, so that the "
+                f"teacher must be one model; got {type(self.teacher).__name__}."
+            )
         self.rollouts = Rollouts(args, reward_function, getattr(self.objective, "block_size", None))
         unwrapped(self.model).config.discrete_diffusion["num_inference_steps"] = args.student_steps
         if "auxiliary" in self.objective.peers:
