@@ -7,7 +7,8 @@ Fréchet distance within each class, averaged, which a blur of the classes canno
 to the 300 digits which neither teacher, student nor judge has seen. The row "fresh" is what real
 digits would have that are in no training set. It goes on from its last checkpoint, and writes
 `metrics.json` and the student's folder; with `--steps 0` it measures the student that is there, and
-`--seed` draws other samples of it.
+`--seed` draws other samples of it. `--levels` of grey and `--uniform` noise come with a teacher of
+their own; with `--teachers` the student is aimed at the mean of several, measured as "ensemble".
 """
 
 import argparse
