@@ -1,6 +1,6 @@
 """A judge of generated digits: a small classifier, trained in seconds on scikit-learn's images.
 
-N samples, 64 = 8 x 8 pixels, `levels` values per pixel (2 or 17), C = 10 classes.
+N samples, 64 = 8 x 8 pixels, `levels` values per pixel (2 to 17), C = 10 classes.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class DigitsJudge:
         The weights depend on nothing but the arguments: not on the random state, nor on threads.
 
         Args:
-            levels: 2 or 17.
+            levels: 2 to 17.
             seed: of the weights and of the batches. The held-out images are always the same.
 
         Raises:
