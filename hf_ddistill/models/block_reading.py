@@ -85,7 +85,7 @@ class BlockReader:
             at=wanted.expand(len(ids), -1),
             block_size=self.block_size,
             columns=self._columns,
-            past_key_values=None if self.cache == "none" else self._kept,
+            cache=None if self.cache == "none" else self._kept,
             **more,
         ).logits
         if self.cache == "dual":

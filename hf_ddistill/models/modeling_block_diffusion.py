@@ -90,7 +90,7 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         block_size: int | None = None,
         causal: bool = False,
         columns: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         r"""
@@ -112,13 +112,13 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
                 one; its output is its own.)
             columns (`torch.LongTensor` of shape `(cached + length,)`): the columns of the cached
                 tokens and of these; in order from 0 if not given.
-            past_key_values (`Cache`): gets these tokens added.
+            cache (`Cache`): gets these tokens added.
 
         Returns:
             `CausalLMOutputWithPast`: `logits` of shape (batch_size, length, K), or (N, K).
         """
         if columns is None:
-            cached = 0 if past_key_values is None else past_key_values.get_seq_length()
+            cached = 0 if cache is None else cache.get_seq_length()
             columns = torch.arange(cached + input_ids.shape[1], device=input_ids.device)
         size = block_size or self.config.block_size
         layout = _layout(input_ids, clean_ids, attention_mask, columns, size)
@@ -130,8 +130,8 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             **self._inputs(ids, noise),
             attention_mask=masks,
             position_ids=layout.positions().expand(len(ids), -1),
-            past_key_values=past_key_values,
-            use_cache=past_key_values is not None,
+            cache=cache,
+            use_cache=cache is not None,
             **kwargs,
         ).last_hidden_state
         source = self._source(layout, input_ids.shape[1], causal)
@@ -140,7 +140,7 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         else:
             rows, positions = at.nonzero(as_tuple=True)
             hidden = hidden[rows, source[positions]]
-        return CausalLMOutputWithPast(logits=self._head(hidden), past_key_values=past_key_values)
+        return CausalLMOutputWithPast(logits=self._head(hidden), cache=cache)
 
     def _inputs(self, ids: Tensor, noise: Tensor | None) -> dict[str, Tensor]:
         if noise is None:
