@@ -1,4 +1,4 @@
-"""What several commands read and write: data sets, output folders, JSON rows, processes."""
+"""What several commands read and write: data sets, JSON rows, processes."""
 
 from __future__ import annotations
 
@@ -13,36 +13,17 @@ from datasets import Dataset, load_dataset
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.evaluation.digits_judge import load_digit_tokens
+from hf_ddistill.outputs import writing_file
 from hf_ddistill.processes import Process
 from hf_ddistill.schedules import Schedule
-
-
-def check_output(path: str | Path) -> Path:
-    """The path of a folder that is to be written; raises if it is a file."""
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"The output {folder} is a file; give a folder.")
-    return folder
-
-
-def output_folder(path: str | Path) -> Path:
-    """The folder, made if it is not there; raises if the path is a file."""
-    folder = check_output(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def write_json(file: str | Path | None, payload: Mapping[str, Any]) -> None:
     """Write JSON in one piece: a reader never sees half of it. Nothing is done without a file."""
     if file is None:
         return
-    file = Path(file)
-    if file.is_dir():
-        raise ValueError(f"--json names {file}, which is a folder; give a file.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(file.name + ".part")
-    draft.write_text(json.dumps(payload, indent=1) + "\n")
-    draft.replace(file)
+    with writing_file(file) as draft:
+        draft.write_text(json.dumps(payload, indent=1) + "\n")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

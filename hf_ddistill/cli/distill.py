@@ -9,13 +9,13 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from hf_ddistill.cli.common import (
     add_data,
-    check_output,
     load_data,
     name_or_json,
     positive,
     without_labels,
 )
 from hf_ddistill.cli.resuming import train
+from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
 from hf_ddistill.cli.teacher import add_training, training_options
 from hf_ddistill.hub import is_causal_name, load_model
 from hf_ddistill.models import as_denoiser, unwrapped
@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and save."""
-    check_output(args.output)
+    named = (*args.teacher, args.student, args.tokenizer)
+    check_run_folder(args, [name for name in named if name])
     objective = Objective.from_config(name_or_json("--objective", args.objective))
     model, teacher, adapters = _networks(args)
     causal = isinstance(teacher, str)
@@ -106,8 +107,9 @@ def run(args: argparse.Namespace) -> int:
         processing_class=tokenizer,
         diffusion=None if args.student else diffusion,
     )
-    train(trainer, args.output if args.resume else None, must_resume=args.resume)
-    trainer.save_model()
+    with run_folder(trainer, args.output, args.overwrite):
+        train(trainer, args.output if args.resume else None, must_resume=args.resume)
+        save_result(trainer, args.output)
     of_blocks = getattr(unwrapped(trainer.model).config, "block_size", None)
     kind = f"blocks of {of_blocks}" if of_blocks else f"{args.student_steps} steps"
     print(f"A student of {kind} is in {args.output}.")

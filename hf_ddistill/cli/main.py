@@ -24,6 +24,7 @@ from hf_ddistill.cli import (
     sample,
     teacher,
 )
+from hf_ddistill.cli.written import add_overwrite, check_outputs
 
 #: Each module has HELP, `add_arguments(parser)` and `run(args) -> int`.
 COMMANDS: dict[str, ModuleType] = {
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
             "--config", metavar="FILE", help="YAML with these options; flags override."
         )
         module.add_arguments(command)
+        add_overwrite(command)
     return parser
 
 
@@ -74,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command is None:
             parser.print_help()
             return 0
+        check_outputs(args)
         return COMMANDS[args.command].run(args)
     except (ValueError, OSError) as error:
         print(f"hf-ddistill: {' '.join(str(error).split())}", file=sys.stderr)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from pathlib import Path
-
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_ddistill.training import DiscreteDiffusionTrainer
 
@@ -31,12 +29,12 @@ def train(
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint whose last file was written; half of one is thrown away."""
-    last = get_last_checkpoint(str(folder)) if folder.exists() else None
-    while last is not None and not (Path(last) / "trainer_state.json").exists():
-        shutil.rmtree(last)
-        last = get_last_checkpoint(str(folder))
-    return last
+    """The last checkpoint whose last file was written; half of one is passed over."""
+    inside = folder.iterdir() if folder.is_dir() else ()
+    numbered = [path for path in inside if re.fullmatch(r"checkpoint-\d+", path.name)]
+    whole = [path for path in numbered if (path / "trainer_state.json").is_file()]
+    last = max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
+    return None if last is None else str(last)
 
 
 def _step(checkpoint: str) -> int:

@@ -11,13 +11,12 @@ from hf_ddistill.cli.common import (
     add_data,
     add_diffusion,
     build_diffusion,
-    check_output,
     load_data,
-    output_folder,
     positive,
     without_labels,
 )
 from hf_ddistill.cli.resuming import train
+from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
 from hf_ddistill.processes import Process
 from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDiffusionTrainer
@@ -65,7 +64,7 @@ def add_training(parser: argparse.ArgumentParser, learning_rate: float) -> None:
 def training_options(args: argparse.Namespace) -> dict:
     """Those options as arguments of `TrainingArguments`."""
     return {
-        "output_dir": str(output_folder(args.output)),
+        "output_dir": str(args.output),
         "max_steps": args.steps,
         "per_device_train_batch_size": args.batch_size,
         "gradient_accumulation_steps": args.accumulate,
@@ -85,7 +84,7 @@ def training_options(args: argparse.Namespace) -> dict:
 
 def run(args: argparse.Namespace) -> int:
     """Train and save."""
-    check_output(args.output)
+    check_run_folder(args, [args.tokenizer] if args.tokenizer else [])
     Process.named(args.process) if not args.process.startswith("{") else None
     data = load_data(args)
     if args.data.startswith("digits"):
@@ -117,8 +116,9 @@ def run(args: argparse.Namespace) -> int:
         train_dataset=data,
         processing_class=tokenizer,
     )
-    train(trainer, args.output if args.resume else None, must_resume=args.resume)
-    trainer.save_model()
+    with run_folder(trainer, args.output, args.overwrite):
+        train(trainer, args.output if args.resume else None, must_resume=args.resume)
+        save_result(trainer, args.output)
     print(f"A teacher of {model.num_parameters():,} parameters is in {args.output}.")
     return 0
 
