@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
 from transformers import (
@@ -22,15 +23,19 @@ from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training.model_card import CardFacts, write_card
 
 
-def load_model(name: str) -> PreTrainedModel:
+def load_model(name: str, **kwargs: Any) -> PreTrainedModel:
     """A model from a folder or the Hub.
+
+    Args:
+        name: a folder or a Hub id.
+        **kwargs: of `from_pretrained`, such as `dtype`.
 
     Raises:
         ValueError: if there is none, in one sentence.
     """
     path = _model_path(name)
     try:
-        return AutoModelForMaskedLM.from_pretrained(path)
+        return AutoModelForMaskedLM.from_pretrained(path, **kwargs)
     except OSError as error:
         raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
 

@@ -234,10 +234,13 @@ def test_ecd_is_trained_from_both_starts_on_real_digits(classes, tmp_path, capsy
         (["--process", "uniform", "--vocab-size", 9, "--start-steps", 3], "a model and --data"),
     ],
 )
-def test_wrong_arguments_raise_one_sentence(argv, says):
-    with pytest.raises(ValueError, match=says) as caught:
-        command.run(_parsed(*argv))
-    assert "\n" not in str(caught.value)
+def test_a_wrong_argument_is_one_sentence(argv, says, capsys):
+    try:
+        code = main(["diagnose", *map(str, argv)])
+    except SystemExit as stop:
+        code = stop.code
+    said = capsys.readouterr().err.strip()
+    assert code == 2 and re.search(says, said) and "\n" not in said
 
 
 def test_a_missing_model_is_a_wrong_argument(tmp_path):
