@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from transformers import set_seed
+
 from hf_ddistill.cli.common import check_output, output_folder, positive
 from hf_ddistill.cli.console import is_terminal
 from hf_ddistill.cli.data import add_data, add_eval_data, load_data, load_eval_data, without_labels
@@ -83,8 +85,18 @@ def add_training(parser: argparse.ArgumentParser, learning_rate: float) -> None:
     parser.add_argument("--bf16", action="store_true", help="mixed precision")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     parser.add_argument("--seed", type=SEED, default=0, help="of all that is drawn")
-    parser.add_argument("--save-steps", type=positive, help="checkpoint every so many steps")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--save-steps",
+        type=positive,
+        help="checkpoint every so many steps, of which the last two are kept (default: a tenth of "
+        "all, at most 500)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last whole checkpoint in --output, which must be of the same settings "
+        "and data (--steps may be more); Ctrl-C and SIGTERM leave one",
+    )
 
 
 def training_options(args: argparse.Namespace, has_eval_data: bool = False) -> dict:
@@ -98,8 +110,9 @@ def training_options(args: argparse.Namespace, has_eval_data: bool = False) -> d
         "ema_decay": args.ema_decay,
         "bf16": args.bf16,
         "seed": args.seed,
-        "save_strategy": "steps" if args.save_steps else "no",
-        "save_steps": args.save_steps or 500,
+        "save_strategy": "steps",
+        "save_steps": args.save_steps or min(500, max(1, args.steps // 10)),
+        "save_total_limit": 2,
         "disable_tqdm": not is_terminal(),
         **optimisation(args, has_eval_data),
     }
@@ -115,10 +128,11 @@ def run(args: argparse.Namespace) -> int:
             "model of it."
         )
     data, held_out = load_data(args), load_eval_data(args)
-    source = args.tokenizer or args.init
-    tokenizer = load_tokenizer(source) if source and has_tokenizer(source) else None
-    if args.tokenizer is not None and tokenizer is None:
-        raise ValueError(f"--tokenizer {args.tokenizer} holds no tokenizer.")
+    tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
+    if args.init is not None and tokenizer is None and has_tokenizer(args.init):
+        tokenizer = load_tokenizer(args.init)
+    # The weights are drawn before `Trainer` sets it.
+    set_seed(args.seed)
     if args.init is None:
         network, diffusion = new_network(args, data, tokenizer)
         objective = "nelbo"
@@ -142,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         eval_dataset=held_out,
         processing_class=tokenizer,
     )
-    train(trainer, args.output if args.resume else None, must_resume=args.resume)
+    train(trainer, args.output if args.resume else None, args.resume, "--resume")
     trainer.save_model()
     print(f"A teacher of {network.num_parameters():,} parameters is in {args.output}.")
     return 0
