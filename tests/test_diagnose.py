@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
 
 import pytest
 import torch
 from torch import nn
 
 from hf_ddistill.cli import diagnose as command
+from hf_ddistill.cli import main
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.evaluation.condition_number import (
     condition_row,

@@ -74,6 +74,8 @@ def load(name: str, split: str = "train", streaming: bool = False, option: str =
         data = load_dataset(kind, data_files=name, split=split, streaming=streaming)
         if streaming:
             next(iter(data), None)  # a stream is read later, where no error would name the file
+        elif "text" in data.column_names:
+            data.data.column("text").validate(full=True)  # JSON is read without a look at its UTF-8
     # Parsers of JSON, CSV and Parquet raise errors that are ValueErrors, as a wrong split does.
     except (DatasetGenerationError, ValueError) as error:
         raise ValueError(_what_is_wrong(path, error)) from error

@@ -85,12 +85,11 @@ def run(args: argparse.Namespace) -> int:
     if tokenizer is None and "input_ids" not in next(iter(data)):
         raise ValueError(f"Text needs --tokenizer: {args.teacher[0]} holds none.")
     own = settings(args, DiscreteDiffusionConfig) | settings(args, DiscreteDistillationConfig)
-    common = training_options(args, held_out is not None)
     trainer = DiscreteDistillationTrainer(
         model,
         teacher,
         objective,
-        DiscreteDistillationConfig(**{**own, **common}),
+        DiscreteDistillationConfig(**own | training_options(args, held_out is not None)),
         peft_config=adapters,
         train_dataset=data,
         eval_dataset=held_out,

@@ -45,15 +45,20 @@ def member(family: type[Member], option: str, text: str | Mapping[str, Any]) -> 
     """
     config = name_or_json(option, text) if isinstance(text, str) else text
     if isinstance(config, Mapping):
-        kind = config.get("type")
-        if not isinstance(kind, str):
-            raise ValueError(f"{option} needs a 'type', the id of a {family.family}; got {text}.")
-        _check_kinds(family.named(kind), option, config)
+        _check_kinds(_kind(family, option, config), option, config)
     try:
         return family.from_config(config)
     # What is deep within a setting, such as a word in a matrix, torch refuses in these ways.
     except (TypeError, OverflowError, IndexError) as error:
         raise ValueError(f"{option} {text} has a setting of a wrong kind: {error}.") from error
+
+
+def _kind(family: type[Member], option: str, config: str | Mapping[str, Any]) -> type[Member]:
+    """The class that an id, or the 'type' of a mapping, names."""
+    kind = config if isinstance(config, str) else config.get("type")
+    if not isinstance(kind, str):
+        raise ValueError(f"{option} needs a 'type', the id of a {family.family}; got {config}.")
+    return family.named(kind)
 
 
 def _check_kinds(cls: type[Configurable], option: str, config: Mapping[str, Any]) -> None:
@@ -78,9 +83,8 @@ def _check_kinds(cls: type[Configurable], option: str, config: Mapping[str, Any]
 
 def noise_tokens(process: str) -> int:
     """How many tokens a process, an id or JSON, needs beside those of the data."""
-    config = name_or_json("--process", process)
-    kind = config if isinstance(config, str) else config.get("type")
-    return len(Process.named(kind).example(4).noise_tokens)
+    kind = _kind(Process, "--process", name_or_json("--process", process))
+    return len(kind.example(4).noise_tokens)
 
 
 def build_diffusion(
@@ -99,7 +103,7 @@ def build_diffusion(
     """
     config = name_or_json("--process", process)
     config = {"type": config} if isinstance(config, str) else dict(config)
-    kind = Process.named(config.get("type"))
+    kind = _kind(Process, "--process", config)
     fields = {field.name for field in dataclasses.fields(kind)}
     if config["type"] not in ("general", "kronecker", "low_rank"):
         if vocab_size is not None:

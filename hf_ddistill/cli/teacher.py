@@ -102,6 +102,7 @@ def add_training(parser: argparse.ArgumentParser, learning_rate: float) -> None:
 def training_options(args: argparse.Namespace, has_eval_data: bool = False) -> dict:
     """Those options as arguments of `TrainingArguments`."""
     return {
+        **optimisation(args, has_eval_data),
         "output_dir": str(output_folder(args.output)),
         "max_steps": args.steps,
         "per_device_train_batch_size": args.batch_size,
@@ -114,7 +115,6 @@ def training_options(args: argparse.Namespace, has_eval_data: bool = False) -> d
         "save_steps": args.save_steps or min(500, max(1, args.steps // 10)),
         "save_total_limit": 2,
         "disable_tqdm": not is_terminal(),
-        **optimisation(args, has_eval_data),
     }
 
 
@@ -145,10 +145,7 @@ def run(args: argparse.Namespace) -> int:
     trainer = DiscreteDiffusionTrainer(
         network,
         DiscreteDiffusionConfig(
-            **training_options(args, held_out is not None),
-            **{
-                k: v for k, v in settings(args, DiscreteDiffusionConfig).items() if k != "ema_decay"
-            },
+            **settings(args, DiscreteDiffusionConfig) | training_options(args, held_out is not None)
         ),
         objective,
         diffusion=diffusion,
