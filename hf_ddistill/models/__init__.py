@@ -13,6 +13,7 @@ from hf_ddistill.models.generation_block_diffusion import (
     BlockDiffusionGenerationConfig,
     BlockDiffusionGenerationOutput,
 )
+from hf_ddistill.models.loading import check_name, load_checkpoint, load_config, load_masked_lm
 from hf_ddistill.models.modeling_block_diffusion import BlockDiffusionLM
 from hf_ddistill.models.modeling_ddit import (
     DDiTForDiscreteDiffusion,
@@ -38,6 +39,10 @@ __all__ = [
     "ProxySteering",
     "as_causal_teacher",
     "as_denoiser",
+    "check_name",
     "check_same_tokens",
+    "load_checkpoint",
+    "load_config",
+    "load_masked_lm",
     "unwrapped",
 ]
