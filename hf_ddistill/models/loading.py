@@ -142,12 +142,19 @@ def check_finite(model: torch.nn.Module, name: str) -> None:
         model: any.
         name: what the sentence calls it.
     """
-    bad = [
-        key
-        for key, weight in model.named_parameters()
-        if weight.dtype in _FLOATS and not weight.is_meta and not bool(weight.isfinite().all())
-    ]
-    if bad:
+    numbers = {}
+    for key, weight in model.named_parameters():
+        # A shard of one, where it is spread over machines.
+        weight = weight.to_local() if hasattr(weight, "to_local") else weight
+        if weight.dtype in _FLOATS and weight.numel() and not weight.is_meta:
+            # Both ends are NaN where one number is, and no copy of the weight is made for them.
+            numbers[key] = torch.stack(weight.detach().aminmax()).isfinite().all()
+    if not numbers:
+        return
+    device = next(iter(numbers.values())).device
+    good = torch.stack([each.to(device) for each in numbers.values()])
+    if not bool(good.all()):  # the one wait for the device
+        bad = [key for key, fine in zip(numbers, good.tolist(), strict=True) if not fine]
         raise ValueError(f"Weights of {name} are NaN or infinite: {_listed(bad)}.")
 
 

@@ -79,7 +79,7 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
             tokenizer: for text.
             **settings: more of the scheduler's, such as `temperature`.
         """
-        diffusion = as_denoiser(model).diffusion
+        diffusion = as_denoiser(model, tokenizer=tokenizer).diffusion
         entry = unwrapped(model).config.discrete_diffusion
         if "num_inference_steps" in entry:  # a student's own number of steps
             settings = {"num_inference_steps": entry["num_inference_steps"], **settings}
@@ -210,7 +210,7 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
             output = decoded(self.model, tokenizer, given, batch_size, **generation)
             return output if return_dict else output.to_tuple()
         config, device = unwrapped(self.model).config, self._execution_device
-        denoiser = denoiser_on(self.model, self.scheduler.diffusion)
+        denoiser = denoiser_on(self.model, self.scheduler.diffusion, self.tokenizer)
         network, diffusion = denoiser.network, denoiser.diffusion
         labels = label_tensor(config, class_labels)
         if guidance_scale:
