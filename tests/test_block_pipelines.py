@@ -158,7 +158,16 @@ APART = {
     "both": ({"length": 9, "max_new_tokens": 3}, "max_new_tokens: for decoding behind a prompt"),
     "labels": ({"class_labels": 2}, "class_labels: not for BlockDiffusionLM"),
     "guidance": ({"guidance_scale": 1.0}, "guidance_scale: not for BlockDiffusionLM"),
-    "a callback": ({"callback_on_step_end": print}, "callback_on_step_end: not for"),
+    "a callback that changes": (
+        {"callback_on_step_end": lambda pipe, call, time, tensors: {"sequences": torch.zeros(1)}},
+        "may look at `sequences` and not replace them",
+    ),
+    "a callback that asks for more": (
+        {"callback_on_step_end": print, "callback_on_step_end_tensor_inputs": ["sampled_probs"]},
+        r"asks for \['sampled_probs'\]",
+    ),
+    "scores": ({"output_scores": True}, "output_scores=True: the pipeline gives sequences and"),
+    "beams": ({"num_beams": 4}, "generate does not act on num_beams=4: blocks are decoded once"),
     "unknown": ({"max_tokens": 3}, "generate takes no max_tokens"),
     "a mask": ({"prompt": "a <|mask|>"}, "to fill tokens in, use DiscreteDiffusionPipeline with"),
     "too many generators": ({"generator": [torch.Generator()] * 2}, "Got 2 generators for 1"),
