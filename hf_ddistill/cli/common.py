@@ -1,4 +1,4 @@
-"""What several commands take and write: common options, output folders, JSON rows, tables."""
+"""What several commands take and write: common options, JSON rows, tables."""
 
 from __future__ import annotations
 
@@ -11,34 +11,15 @@ from typing import Any
 import torch
 
 from hf_ddistill.cli.values import SEED, device_name, json_file, setting, whole
-
-
-def check_output(path: str | Path) -> Path:
-    """The path of a folder that is to be written; raises if it is a file."""
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"The output {folder} is a file; give a folder.")
-    return folder
-
-
-def output_folder(path: str | Path) -> Path:
-    """The folder, made if it is not there; raises if the path is a file."""
-    folder = check_output(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+from hf_ddistill.outputs import writing_file
 
 
 def write_json(file: str | Path | None, payload: Mapping[str, Any]) -> None:
     """Write JSON in one piece: a reader never sees half of it. Nothing is done without a file."""
     if file is None:
         return
-    file = Path(file)
-    if file.is_dir():
-        raise ValueError(f"--json names {file}, which is a folder; give a file.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(file.name + ".part")
-    draft.write_text(as_json(payload))
-    draft.replace(file)
+    with writing_file(file) as draft:
+        draft.write_text(as_json(payload))
 
 
 def as_json(payload: Mapping[str, Any]) -> str:

@@ -8,13 +8,14 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_ddistill.cli.common import check_output, positive
+from hf_ddistill.cli.common import positive
 from hf_ddistill.cli.data import add_data, add_eval_data, load_data, load_eval_data, without_labels
 from hf_ddistill.cli.logged import logged
 from hf_ddistill.cli.members import member, name_or_json
 from hf_ddistill.cli.options import add_settings, settings
 from hf_ddistill.cli.recipe import recipe
 from hf_ddistill.cli.resuming import train
+from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
 from hf_ddistill.cli.teacher import add_training, training_options
 from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
 from hf_ddistill.cli.values import DTYPES, setting
@@ -66,7 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and save."""
-    check_output(args.output)
+    named = (*args.teacher, args.student, args.tokenizer)
+    check_run_folder(args, [name for name in named if name])
     objective = member(Objective, "--objective", args.objective)
     rule = name_or_json("--rollout-unmasking", args.rollout_unmasking)
     member(Unmasking, "--rollout-unmasking", rule)
@@ -97,8 +99,9 @@ def run(args: argparse.Namespace) -> int:
         diffusion=None if args.student else diffusion,
     )
     print(recipe(trainer, args))
-    train(trainer, args.output if args.resume else None, args.resume, "--resume")
-    trainer.save_model()
+    with run_folder(trainer, args.output, args.overwrite):
+        train(trainer, args.output if args.resume else None, args.resume, "--resume")
+        save_result(trainer, args.output)
     of_blocks = getattr(unwrapped(trainer.model).config, "block_size", None)
     kind = f"blocks of {of_blocks}" if of_blocks else f"{args.student_steps} steps"
     print(f"A student of {kind} is in {args.output}.")

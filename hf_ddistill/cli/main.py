@@ -24,6 +24,7 @@ from hf_ddistill.cli import (
 )
 from hf_ddistill.cli.config_file import take_defaults
 from hf_ddistill.cli.console import quiet_unless_terminal
+from hf_ddistill.cli.written import add_overwrite, check_outputs
 
 #: Each module has HELP, `add_arguments(parser)` and `run(args) -> int`.
 COMMANDS: dict[str, ModuleType] = {
@@ -80,6 +81,7 @@ def build_parser(names: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentPar
             "--config", metavar="FILE", help="YAML with these options; flags override."
         )
         module.add_arguments(command)
+        add_overwrite(command)
     return parser
 
 
@@ -97,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         quiet_unless_terminal()
+        check_outputs(args)
         return COMMANDS[args.command].run(args)
     except (ValueError, OSError) as error:
         print(f"hf-ddistill: {' '.join(str(error).split())}", file=sys.stderr)

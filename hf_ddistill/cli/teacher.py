@@ -6,13 +6,14 @@ import argparse
 
 from transformers import set_seed
 
-from hf_ddistill.cli.common import check_output, output_folder, positive
+from hf_ddistill.cli.common import positive
 from hf_ddistill.cli.console import is_terminal
 from hf_ddistill.cli.data import add_data, add_eval_data, load_data, load_eval_data, without_labels
 from hf_ddistill.cli.logged import logged
 from hf_ddistill.cli.new_network import bound_of, new_network
 from hf_ddistill.cli.options import add_optimisation, add_settings, optimisation, settings
 from hf_ddistill.cli.resuming import train
+from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
 from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
 from hf_ddistill.cli.values import DTYPES, RATE, SEED, number, setting
 from hf_ddistill.hub import is_causal_name, load_model
@@ -103,7 +104,7 @@ def training_options(args: argparse.Namespace, has_eval_data: bool = False) -> d
     """Those options as arguments of `TrainingArguments`."""
     return {
         **optimisation(args, has_eval_data),
-        "output_dir": str(output_folder(args.output)),
+        "output_dir": str(args.output),
         "max_steps": args.steps,
         "per_device_train_batch_size": args.batch_size,
         "gradient_accumulation_steps": args.accumulate,
@@ -120,7 +121,7 @@ def training_options(args: argparse.Namespace, has_eval_data: bool = False) -> d
 
 def run(args: argparse.Namespace) -> int:
     """Train and save."""
-    check_output(args.output)
+    check_run_folder(args, [name for name in (args.init, args.tokenizer) if name])
     _check_fresh(args)
     if args.init is not None and is_causal_name(args.init):
         raise ValueError(
@@ -153,8 +154,9 @@ def run(args: argparse.Namespace) -> int:
         eval_dataset=held_out,
         processing_class=tokenizer,
     )
-    train(trainer, args.output if args.resume else None, args.resume, "--resume")
-    trainer.save_model()
+    with run_folder(trainer, args.output, args.overwrite):
+        train(trainer, args.output if args.resume else None, args.resume, "--resume")
+        save_result(trainer, args.output)
     print(f"A teacher of {network.num_parameters():,} parameters is in {args.output}.")
     return 0
 
