@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_ddistill.models import load_config, load_masked_lm
+from hf_ddistill.models import check_name, load_config, load_masked_lm
 from hf_ddistill.outputs import check_folder, writing
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.sharing import push as push
@@ -81,4 +81,7 @@ def read_card(name: str) -> str:
     file = Path(name) / "README.md"
     if Path(name).is_dir() and not file.exists():
         raise ValueError(f"The folder {name} has no card (README.md).")
-    return file.read_text() if file.exists() else str(ModelCard.load(name))
+    if file.exists():
+        return file.read_text()
+    check_name(name, files=("README.md",))
+    return str(ModelCard.load(name))
