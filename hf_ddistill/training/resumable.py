@@ -144,6 +144,13 @@ class ResumableTrainer(Trainer):
         self.check_finite()
         return output
 
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        where = super()._init_training_state(max_steps, *args)
+        # A checkpoint brings the intervals of logs, evaluations and checkpoints that it was
+        # written under; those that are asked for now are what counts.
+        self.state.compute_steps(self.args, max_steps)
+        return where
+
     def _ended(self, checkpoint: str, state: TrainerState) -> TrainOutput:
         """Load a run that had ended; `Trainer` would take one more step."""
         self._load_from_checkpoint(checkpoint)
