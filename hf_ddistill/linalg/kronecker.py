@@ -82,6 +82,9 @@ class KroneckerProduct(_Factors, LinearOperator):
     def inverse(self) -> KroneckerProduct:
         return KroneckerProduct(tuple(factor.inverse() for factor in self.factors))
 
+    def magnitude(self) -> KroneckerProduct:
+        return KroneckerProduct(tuple(factor.magnitude() for factor in self.factors))
+
     def exp(self, sigma: Tensor) -> LinearOperator:
         raise ValueError(
             "A Kronecker product is a kernel, not a rate; take the exponential of the "
@@ -137,6 +140,9 @@ class KroneckerSum(_Factors, LinearOperator):
             "A rate matrix has rows that sum to 0, so it has no inverse; take the inverse "
             "of its exponential."
         )
+
+    def magnitude(self) -> KroneckerSum:
+        return KroneckerSum(tuple(factor.magnitude() for factor in self.factors))
 
     def exp(self, sigma: Tensor) -> KroneckerProduct:
         return KroneckerProduct(tuple(factor.exp(sigma) for factor in self.factors))
