@@ -8,31 +8,19 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoModelForMaskedLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ddistill.models import load_config, load_masked_lm
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training.model_card import CardFacts, write_card
 
 
-def load_model(name: str) -> PreTrainedModel:
-    """A model from a folder or the Hub.
-
-    Raises:
-        ValueError: if there is none, in one sentence.
-    """
-    path = _model_path(name)
-    try:
-        return AutoModelForMaskedLM.from_pretrained(path)
-    except OSError as error:
-        raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
+def load_model(name: str, **kwargs: Any) -> PreTrainedModel:
+    """A model from a folder or the Hub, whole or refused: see `load_masked_lm`."""
+    return load_masked_lm(name, **kwargs)
 
 
 def is_causal_name(name: str) -> bool:
@@ -41,39 +29,16 @@ def is_causal_name(name: str) -> bool:
     Raises:
         ValueError: if there is no model.
     """
-    path = _model_path(name)
-    try:
-        return type(AutoConfig.from_pretrained(path)) in MODEL_FOR_CAUSAL_LM_MAPPING
-    except OSError as error:
-        raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
-
-
-def _model_path(name: str) -> str:
-    path = _existing(name)
-    if path.is_file():
-        raise ValueError(f"{name} is a file; a model is a folder or a Hub id.")
-    if path.is_dir() and not (path / "config.json").exists():
-        raise ValueError(f"The folder {name} holds no model: there is no config.json in it.")
-    return name
-
-
-def _existing(name: str) -> Path:
-    """The path; raises if it can be no Hub id and is not there."""
-    path = Path(name)
-    if not path.exists() and (path.is_absolute() or name.startswith(".") or name.count("/") > 1):
-        raise ValueError(f"No model: there is no folder {name}.")
-    return path
+    return type(load_config(name)) in MODEL_FOR_CAUSAL_LM_MAPPING
 
 
 def load_pipeline(name: str) -> DiscreteDiffusionPipeline:
-    """A pipeline from a pipeline or model folder, or from the Hub."""
-    path = _existing(name)
-    if path.is_file() or (path.is_dir() and not any(path.glob("*.json"))):
-        raise ValueError(f"{name} holds no model; a pipeline is a folder or a Hub id.")
-    try:
-        return DiscreteDiffusionPipeline.from_pretrained(name)
-    except OSError as error:
-        raise ValueError(f"No pipeline {name!r}: {str(error).splitlines()[0]}") from error
+    """A pipeline from a pipeline or model folder, or from the Hub, with the scheduler saved there.
+
+    Raises:
+        ValueError: if there is none, in one sentence.
+    """
+    return DiscreteDiffusionPipeline.from_pretrained(name)
 
 
 def save_pipeline(pipe: DiscreteDiffusionPipeline, folder: str | Path, facts: CardFacts) -> Path:

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from transformers import AutoModelForMaskedLM
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.models import as_denoiser, check_name, load_masked_lm, unwrapped
 from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
 from hf_ddistill.pipelines.files import HUB_ARGUMENTS, fetched, flatten, tokenizer_in
 from hf_ddistill.pipelines.inputs import (
@@ -80,7 +79,7 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
             tokenizer: for text.
             **settings: more of the scheduler's, such as `temperature`.
         """
-        diffusion = as_denoiser(model).diffusion
+        diffusion = as_denoiser(model, tokenizer=tokenizer).diffusion
         entry = unwrapped(model).config.discrete_diffusion
         if "num_inference_steps" in entry:  # a student's own number of steps
             settings = {"num_inference_steps": entry["num_inference_steps"], **settings}
@@ -105,13 +104,14 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         arguments are those of `DiffusionPipeline.from_pretrained`.
         """
         folder = os.fspath(pretrained_model_name_or_path)
+        check_name(folder, files=(cls.config_name, "config.json"), **kwargs)
         if not os.path.isdir(folder):
             folder = cls.download(folder, **kwargs)
             kwargs = {key: value for key, value in kwargs.items() if key not in HUB_ARGUMENTS}
         if os.path.isfile(os.path.join(folder, cls.config_name)):
             return super().from_pretrained(folder, **kwargs)
         scheduler, tokenizer = kwargs.pop("scheduler", None), kwargs.pop("tokenizer", None)
-        model = AutoModelForMaskedLM.from_pretrained(folder, **kwargs)
+        model = load_masked_lm(folder, **kwargs)
         tokenizer = tokenizer_in(folder) if tokenizer is None else tokenizer
         if scheduler is not None:
             return cls(model, scheduler, tokenizer)
@@ -210,7 +210,7 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
             output = decoded(self.model, tokenizer, given, batch_size, **generation)
             return output if return_dict else output.to_tuple()
         config, device = unwrapped(self.model).config, self._execution_device
-        denoiser = denoiser_on(self.model, self.scheduler.diffusion)
+        denoiser = denoiser_on(self.model, self.scheduler.diffusion, self.tokenizer)
         network, diffusion = denoiser.network, denoiser.diffusion
         labels = label_tensor(config, class_labels)
         if guidance_scale:
