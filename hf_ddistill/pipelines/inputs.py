@@ -83,18 +83,6 @@ class Canvas:
         return torch.where(self.infill, x, self.tokens)
 
 
-def beginnings(input_ids: Tensor | None) -> list[Tensor]:
-    """The rows of (P,) or (n, P); one empty row for None."""
-    if input_ids is None:
-        return [torch.zeros(0, dtype=torch.int64)]
-    if input_ids.dtype != torch.int64 or input_ids.ndim not in (1, 2):
-        raise ValueError(
-            "`input_ids` must be int64 of shape (p,) or (n, p), "
-            f"got {input_ids.dtype} of shape {tuple(input_ids.shape)}."
-        )
-    return list(input_ids.cpu().reshape(-1, input_ids.shape[-1]))
-
-
 def sequence_length(config: PreTrainedConfig, length: int | None) -> int:
     """L: `length`, or all that the model can take.
 

@@ -17,7 +17,6 @@ from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
 from hf_ddistill.pipelines.files import HUB_ARGUMENTS, fetched, flatten, tokenizer_in
 from hf_ddistill.pipelines.inputs import (
     Canvas,
-    beginnings,
     check_generator,
     label_tensor,
     num_rows,
@@ -25,6 +24,7 @@ from hf_ddistill.pipelines.inputs import (
 )
 from hf_ddistill.pipelines.network import denoiser_on, evaluating
 from hf_ddistill.pipelines.pipeline_output import DiscreteDiffusionPipelineOutput, to_images
+from hf_ddistill.pipelines.prompts import beginnings
 from hf_ddistill.schedulers import AncestralScheduler, DiscreteSchedulerBase
 from hf_ddistill.shapes import Generators, Tokens
 from hf_ddistill.teachers import Guided
@@ -170,8 +170,9 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
 
         Args:
             prompt (`str` or `list[str]`, *optional*):
-                how the samples begin, encoded without special tokens. Mask tokens in it are
-                generated too.
+                how the samples begin, encoded as the tokenizer does it, special tokens included;
+                for samples of all positions at once without those that it puts at the end. Mask
+                tokens in it are generated too.
             input_ids (`torch.LongTensor` of shape `(p,)` or `(n, p)`, *optional*):
                 the same as tokens.
             infill (`torch.BoolTensor` of the shape of `input_ids`, *optional*):
@@ -202,12 +203,11 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         self._check_callback(callback_on_step_end_tensor_inputs)
         others = {"infill": infill, "length": length, "num_inference_steps": num_inference_steps}
         others |= {"class_labels": class_labels, "guidance_scale": guidance_scale or None}
-        others |= {"callback_on_step_end": callback_on_step_end}
         if decodes_blocks(self.model, generation, others):
-            given = beginnings(input_ids) if prompt is None else self._encoded(prompt)
-            tokenizer = self.tokenizer if output_type == "text" else None
-            generation["generator"] = generator
-            output = decoded(self.model, tokenizer, given, batch_size, **generation)
+            given = beginnings(self.tokenizer, prompt, input_ids, whole=True)
+            callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
+            generation |= {"generator": generator, "callback": callback}
+            output = decoded(self, given, batch_size, output_type == "text", **generation)
             return output if return_dict else output.to_tuple()
         config, device = unwrapped(self.model).config, self._execution_device
         denoiser = denoiser_on(self.model, self.scheduler.diffusion, self.tokenizer)
@@ -217,7 +217,7 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
             if labels is None:
                 raise ValueError(f"guidance_scale={guidance_scale} needs `class_labels`.")
             denoiser = Guided(denoiser, guidance_scale)
-        given = beginnings(input_ids) if prompt is None else self._encoded(prompt)
+        given = beginnings(self.tokenizer, prompt, input_ids)
         rows = num_rows(batch_size, len(given), 1 if labels is None else len(labels))
         check_generator(generator, rows)
         shape = (rows, sequence_length(config, length))
@@ -278,11 +278,6 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
                 "`callback_on_step_end_tensor_inputs` must be among "
                 f"{self._callback_tensor_inputs}, got {unknown}."
             )
-
-    def _encoded(self, prompt: str | list[str]) -> list[Tokens]:
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        encoded = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        return [torch.tensor(ids, dtype=torch.int64) for ids in encoded]
 
     def _output(
         self, sequences: Tokens, output_type: str, calls: int

@@ -10,7 +10,7 @@ from transformers import AutoModelForMaskedLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
-from hf_ddistill.pipelines.block_generation import AT_ONCE
+from hf_ddistill.pipelines.block_generation import AT_ONCE, generate_arguments
 from hf_ddistill.pipelines.pipeline_discrete_diffusion import DiscreteDiffusionPipeline
 from hf_ddistill.schedulers import DiscreteSchedulerBase
 
@@ -18,10 +18,6 @@ TASK = "discrete-diffusion"
 _OF_SCHEDULER = ("temperature", "top_k", "top_p")
 _OF_CALL = ("input_ids", "infill", "length", "num_inference_steps", "class_labels")
 _OF_CALL += ("guidance_scale", "generator", "output_type")
-_OF_GENERATE = ("max_new_tokens", "unmasking", "steps_per_block", "block_size", "sub_block_size")
-_OF_GENERATE += ("max_active_blocks", "block_add_threshold", "block_activate_threshold")
-_OF_GENERATE += ("early_threshold", "do_sample", "use_cache", "dual_cache", "eos_token_id")
-_OF_GENERATE += ("generation_config", "logits_processor", "streamer", "attention_mask")
 
 
 class DiscreteDiffusionGenerationPipeline(Pipeline):
@@ -72,7 +68,7 @@ class DiscreteDiffusionGenerationPipeline(Pipeline):
     def _sanitize_parameters(
         self, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        known = (*_OF_CALL, *_OF_GENERATE, *_OF_SCHEDULER, "scheduler")
+        known = {*_OF_CALL, *generate_arguments(), *_OF_SCHEDULER, "scheduler"}
         unknown = sorted(set(kwargs) - set(known))
         if unknown:
             raise ValueError(
