@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         processing_class=tokenizer,
         diffusion=None if args.student else diffusion,
     )
-    train(trainer, args.output if args.resume else None, must_resume=args.resume)
+    train(trainer, args.output if args.resume else None, args.resume, "--resume")
     trainer.save_model()
     of_blocks = getattr(unwrapped(trainer.model).config, "block_size", None)
     kind = f"blocks of {of_blocks}" if of_blocks else f"{args.student_steps} steps"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, set_seed
 
 from hf_ddistill.cli.common import (
     add_data,
@@ -58,8 +58,18 @@ def add_training(parser: argparse.ArgumentParser, learning_rate: float) -> None:
     parser.add_argument("--bf16", action="store_true", help="mixed precision")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-steps", type=positive, help="checkpoint every so many steps")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--save-steps",
+        type=positive,
+        help="checkpoint every so many steps, of which the last two are kept (default: a tenth of "
+        "all, at most 500)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last whole checkpoint in --output, which must be of the same settings "
+        "and data (--steps may be more); Ctrl-C and SIGTERM leave one",
+    )
 
 
 def training_options(args: argparse.Namespace) -> dict:
@@ -76,8 +86,9 @@ def training_options(args: argparse.Namespace) -> dict:
         "bf16": args.bf16,
         "use_cpu": args.cpu or not torch.cuda.is_available(),
         "seed": args.seed,
-        "save_strategy": "steps" if args.save_steps else "no",
-        "save_steps": args.save_steps or 500,
+        "save_strategy": "steps",
+        "save_steps": args.save_steps or min(500, max(1, args.steps // 10)),
+        "save_total_limit": 2,
         "logging_steps": max(1, args.steps // 50),
         "report_to": "none",
     }
@@ -91,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
     if args.data.startswith("digits"):
         args.token_shape = [8, 8]
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer) if args.tokenizer else None
+    # The weights are drawn before `Trainer` sets it.
+    set_seed(args.seed)
     vocab_size, length, classes = _sizes(args, data, tokenizer)
     diffusion = build_diffusion(args.process, args.schedule, vocab_size)
     model = DDiTForDiscreteDiffusion(
@@ -117,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         train_dataset=data,
         processing_class=tokenizer,
     )
-    train(trainer, args.output if args.resume else None, must_resume=args.resume)
+    train(trainer, args.output if args.resume else None, args.resume, "--resume")
     trainer.save_model()
     print(f"A teacher of {model.num_parameters():,} parameters is in {args.output}.")
     return 0

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForMaskedLM, PreTrainedModel, Trainer
+from transformers import AutoModelForMaskedLM, PreTrainedModel, set_seed
 from transformers.trainer_utils import HubStrategy
 
 from hf_ddistill.couplings import TrainingStep
@@ -24,13 +24,14 @@ from hf_ddistill.training.ema import AveragedModel, WeightAverage
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
+from hf_ddistill.training.resumable import ResumableTrainer
 from hf_ddistill.training.rollouts import of_data
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples, write_samples
 from hf_ddistill.training.sharding import check_whole
 
 
-class DiscreteDiffusionTrainer(Trainer):
+class DiscreteDiffusionTrainer(ResumableTrainer):
     """Trains a discrete diffusion model on clean tokens, by maximum likelihood unless told
     otherwise.
 
@@ -68,6 +69,8 @@ class DiscreteDiffusionTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         args = DiscreteDiffusionConfig("trainer_output") if args is None else args
+        # What is drawn here (weights that a file lacks) is of the run's seed, too.
+        set_seed(args.seed)
         model = AutoModelForMaskedLM.from_pretrained(model) if isinstance(model, str) else model
         self.objective = Objective.from_config(objective)
         missing = set(self.objective.peers) - set(self.available_peers)
@@ -217,8 +220,11 @@ class DiscreteDiffusionTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the parts of the loss, averaged since the last record, beside the loss."""
-        if "loss" in logs:
+        if "loss" in logs and self.is_in_train:
             logs = {**logs, **self.parts.means()}
+            if "teacher" not in self.available_peers:
+                # The one network in training is no student, and its loss is the loss.
+                logs.pop("student_loss", None)
         super().log(logs, start_time)
 
     def averaged_weights(self) -> contextlib.AbstractContextManager:
@@ -228,6 +234,7 @@ class DiscreteDiffusionTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the averaged weights and a card; a checkpoint keeps the raw ones, to go on from."""
         folder = Path(output_dir or self.args.output_dir)
+        self.check_finite()
         if _internal_call and output_dir is not None:
             super().save_model(str(folder), _internal_call)
             state = RunState(self._kept(), self.memory, self.measured)
@@ -247,19 +254,6 @@ class DiscreteDiffusionTrainer(Trainer):
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         if self.average is not None:
             self.average.mean = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
-
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: nn.Module | None = None
-    ) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        state = RunState.load(resume_from_checkpoint, self.args.process_index)
-        self._restore(state.tensors)
-        self.memory, self.measured = state.memory, state.measured
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        best = RunState.load(self.state.best_model_checkpoint, self.args.process_index)
-        self._restore(best.tensors)
 
     def facts(self) -> CardFacts:
         """What the card tells of this run."""

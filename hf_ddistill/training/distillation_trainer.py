@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from transformers import (
     AutoModelForMaskedLM,
     PreTrainedModel,
+    set_seed,
 )
 
 from hf_ddistill.couplings import TrainingStep
@@ -78,6 +79,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         **kwargs: Any,
     ) -> None:
         args = DiscreteDistillationConfig("trainer_output") if args is None else args
+        # Adapters are drawn before `Trainer` sets the seed.
+        set_seed(args.seed)
         model = AutoModelForMaskedLM.from_pretrained(model) if isinstance(model, str) else model
         teacher = teacher_model(teacher, model, kwargs.get("processing_class"))
         model = student_of(model, teacher, args, peft_config is not None)
