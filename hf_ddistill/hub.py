@@ -11,15 +11,20 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
-    AutoModelForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.peft_utils import find_adapter_config_file
 
+from hf_ddistill.models.adapters import bring_base
+from hf_ddistill.models.causal_kind import is_causal_config
+from hf_ddistill.models.opening import open_model
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training.model_card import CardFacts, write_card
+
+#: One of these is in the folder of a model, whole or adapters on a base that may be elsewhere.
+MODEL_FILES = ("config.json", "adapter_config.json")
 
 
 def load_model(name: str) -> PreTrainedModel:
@@ -30,20 +35,23 @@ def load_model(name: str) -> PreTrainedModel:
     """
     path = _model_path(name)
     try:
-        return AutoModelForMaskedLM.from_pretrained(path)
+        return open_model(path)
     except OSError as error:
         raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
 
 
 def is_causal_name(name: str) -> bool:
-    """Whether a folder or Hub id is that of a causal language model of transformers.
+    """Whether a folder or Hub id is that of a causal language model of transformers; adapters are
+    opened as what they were trained as here, which is none.
 
     Raises:
-        ValueError: if there is no model.
+        ValueError: if there is no model, or one of which nothing says what it is.
     """
     path = _model_path(name)
     try:
-        return type(AutoConfig.from_pretrained(path)) in MODEL_FOR_CAUSAL_LM_MAPPING
+        if find_adapter_config_file(path) is not None:
+            return False
+        return is_causal_config(AutoConfig.from_pretrained(path), name)
     except OSError as error:
         raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
 
@@ -52,7 +60,7 @@ def _model_path(name: str) -> str:
     path = _existing(name)
     if path.is_file():
         raise ValueError(f"{name} is a file; a model is a folder or a Hub id.")
-    if path.is_dir() and not (path / "config.json").exists():
+    if path.is_dir() and not any((path / file).exists() for file in MODEL_FILES):
         raise ValueError(f"The folder {name} holds no model: there is no config.json in it.")
     return name
 
@@ -133,10 +141,11 @@ def push(folder: str | Path, repo_id: str, private: bool = False) -> str:
         ValueError: if the folder has no model or no card.
     """
     folder = Path(folder)
-    if not folder.is_dir() or not any(folder.rglob("config.json")):
+    if not folder.is_dir() or not any(any(folder.rglob(file)) for file in MODEL_FILES):
         raise ValueError(f"{folder} holds no model to push.")
     if not (folder / "README.md").exists():
         raise ValueError(f"{folder} has no card (README.md); a model is not pushed without one.")
+    bring_base(folder, repo_id)
     api = HfApi()
     url = api.create_repo(repo_id, private=private, exist_ok=True)
     api.upload_folder(
