@@ -15,8 +15,8 @@ from transformers import Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from hf_ddistill.training import checkpoints
-from hf_ddistill.training.finite import check_gradient, check_weights
 from hf_ddistill.training.fingerprint import RUN_NAME, Fingerprint, made_of, settings_of
+from hf_ddistill.training.finite import check_gradient, check_weights
 from hf_ddistill.training.run_state import RunState
 
 
