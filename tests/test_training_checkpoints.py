@@ -1,4 +1,4 @@
-"""A damaged checkpoint does not end a run that has a whole one, and nothing of others is removed."""
+"""A damaged checkpoint does not end a run that has a whole one; nothing of others is removed."""
 
 from __future__ import annotations
 

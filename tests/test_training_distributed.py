@@ -37,3 +37,8 @@ def test_two_processes_draw_their_own_noise_and_keep_equal_weights(tmp_path):
 @pytest.mark.slow
 def test_two_processes_decode_their_own_rollouts_and_keep_equal_weights(tmp_path):
     in_two_processes("distributed_rollouts.py", tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_go_on_together_and_log_what_both_saw(tmp_path):
+    in_two_processes("distributed_resume.py", tmp_path)

@@ -21,7 +21,7 @@ def check_gradient(norm: Tensor | float, whose: str, step: int) -> None:
     Raises:
         ValueError: if it is infinite or NaN.
     """
-    norm = float(norm)
+    norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
     if not math.isfinite(norm):
         raise ValueError(
             f"The gradient of the {whose} has the norm {norm} at step {step}, which would end its "

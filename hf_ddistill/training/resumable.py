@@ -70,6 +70,8 @@ class ResumableTrainer(Trainer):
 
     def _chosen(self, candidates: Sequence[Path], must: bool) -> str | None:
         """The first that is whole and of this run; with `must` it is an error if none is whole."""
+        # All look at the same files: the first process may be writing its last marker still.
+        self.accelerator.wait_for_everyone()
         damaged, foreign = [], []
         for candidate in candidates:
             if str(candidate) == self._found_whole:
