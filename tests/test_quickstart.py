@@ -1,6 +1,7 @@
 """The quickstart: what it writes, that it goes on after an interruption, and its teacher."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import TrainerCallback
 from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser, reverse
 from hf_ddistill.cli import quickstart as module
 from hf_ddistill.cli.quickstart import Setup, quickstart, shipped_teacher
+from hf_ddistill.cli.quickstart_folder import begin
 from hf_ddistill.evaluation import (
     DigitsJudge,
     judge_real,
@@ -49,6 +51,8 @@ def test_it_writes_pictures_figures_and_a_student_that_loads_afresh(tmp_path):
         ("ecd", 2),
         ("law_matching", 2),
     ]
+    made = {"metrics.json", "samples.png", "frontier.png", "students", "distillation"}
+    assert {path.name for path in tmp_path.iterdir()} == made | {".hf_ddistill.json"}
     for name in ("samples.png", "frontier.png"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 200
@@ -60,6 +64,11 @@ def test_it_writes_pictures_figures_and_a_student_that_loads_afresh(tmp_path):
         pipe.set_progress_bar_config(disable=True)
         out = pipe(batch_size=3, class_labels=7, output_type="tokens")
         assert out.num_network_calls == TINY.student_steps and out.sequences.max() <= 1
+    with pytest.raises(ValueError, match="is not empty"):
+        quickstart(tmp_path, TINY)
+    (tmp_path / "samples.png").write_bytes(b"drawn over")
+    with pytest.raises(ValueError, match="samples.png in .* was changed since"):
+        quickstart(tmp_path, TINY, overwrite=True)
 
 
 class Stop(TrainerCallback):
@@ -91,14 +100,24 @@ def test_an_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_does(
         assert torch.equal(a, b)
 
 
-def test_other_settings_start_cleanly_and_a_stranger_s_file_stays(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    module._begin(tmp_path, TINY)
+def test_an_unfinished_run_goes_on_with_its_own_settings_alone(tmp_path):
+    folder = tmp_path / "out"
+    begin(folder, asdict(TINY), False)
+    (folder / "notes.txt").write_text("mine")
+    begin(folder, asdict(TINY), False)
+    with pytest.raises(ValueError, match="is not empty: it holds .*notes.txt"):
+        begin(folder, asdict(Setup()), False)
+    begin(folder, asdict(Setup()), True)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_work_of_another_hand_is_not_overwritten(tmp_path):
+    begin(tmp_path, asdict(TINY), False)
     (tmp_path / "distillation").mkdir()
-    module._begin(tmp_path, TINY)
-    assert (tmp_path / "distillation").exists()
-    module._begin(tmp_path, Setup())
-    assert not (tmp_path / "distillation").exists() and (tmp_path / "notes.txt").exists()
+    (tmp_path / "distillation" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="distillation/thesis.txt in .* was not written by"):
+        begin(tmp_path, asdict(Setup()), True)
+    assert (tmp_path / "distillation" / "thesis.txt").read_text() == "mine"
 
 
 def test_the_teacher_beats_a_logistic_regression_on_masked_pixels(teacher, split):

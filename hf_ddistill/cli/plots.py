@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from hf_ddistill.outputs import writing_file
+
 
 def save_grid(file: Path, images: Sequence[Image.Image]) -> None:
     """Images of one size in a grid, each pixel eight times as large."""
@@ -26,8 +28,8 @@ def save_grid(file: Path, images: Sequence[Image.Image]) -> None:
     for i, image in enumerate(images):
         large = image.convert("L").resize((width, height), Image.Resampling.NEAREST)
         sheet.paste(large, (i % columns * (width + 4), i // columns * (height + 4)))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(file)
+    with writing_file(file) as draft:
+        sheet.save(draft)
 
 
 def save_samples(file: Path, panels: Mapping[str, Tensor], levels: int) -> None:

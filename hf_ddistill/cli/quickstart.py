@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,12 +19,14 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
-from hf_ddistill.cli.common import output_folder, print_table, write_json
+from hf_ddistill.cli.common import print_table
 from hf_ddistill.cli.evaluate import draw
 from hf_ddistill.cli.plots import save_frontier, save_samples
 from hf_ddistill.cli.quickstart_figures import Measure
+from hf_ddistill.cli.quickstart_folder import begin, finishing
 from hf_ddistill.cli.quickstart_teacher import TeacherSetup, train_teacher
 from hf_ddistill.cli.resuming import train
+from hf_ddistill.cli.run_folder import run_folder
 from hf_ddistill.evaluation import (
     DigitsJudge,
     DigitSplit,
@@ -34,6 +35,7 @@ from hf_ddistill.evaluation import (
 )
 from hf_ddistill.hub import save_pipeline
 from hf_ddistill.objectives import Objective
+from hf_ddistill.outputs import writing
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training import (
     CardFacts,
@@ -116,17 +118,17 @@ def run(args: argparse.Namespace) -> int:
     """Everything that the command does."""
     fast = {**FAST, "fast": True} if args.fast else {}
     setup = Setup(**fast, seed=args.seed, from_scratch=args.from_scratch)
-    quickstart(output_folder(args.output), setup)
+    quickstart(Path(args.output), setup, args.overwrite)
     return 0
 
 
-def quickstart(folder: Path, setup: Setup) -> None:
+def quickstart(folder: Path, setup: Setup, overwrite: bool = False) -> None:
     """Teacher, students, figures, pictures and cards in `folder`.
 
     Run again after an interruption with the same setup, it goes on where it stopped.
     """
     started = time.monotonic()
-    _begin(folder, setup)
+    begin(folder, asdict(setup), overwrite)
     split = split_digits(*load_digit_tokens(LEVELS))
     judge = DigitsJudge.fit(LEVELS)
     print(f"Judge: {judge.accuracy:.1%} of held-out digits named right.")
@@ -147,37 +149,23 @@ def quickstart(folder: Path, setup: Setup) -> None:
         "teacher at 64": measure.drawn["teacher", 64],
         f"teacher at {setup.student_steps}": measure.drawn["teacher", setup.student_steps],
     }
-    for name, student in students.items():
-        pipe = DiscreteDiffusionPipeline.from_model(student)
-        target = folder / "students" / name
-        save_pipeline(pipe, target, _facts(setup, name, student, measure.rows))
-        afresh = DiscreteDiffusionPipeline.from_pretrained(target)
-        afresh.set_progress_bar_config(disable=True)
-        again = draw(afresh, setup.student_steps, 64, seed=setup.seed, batch_size=64)
-        panels[f"{name} at {setup.student_steps}"] = again
-    save_samples(folder / "samples.png", panels, LEVELS)
-    save_frontier(folder / "frontier.png", measure.rows)
-    minutes = (time.monotonic() - started) / 60
-    about = {"setup": asdict(setup), "judge_accuracy": judge.accuracy, "minutes": minutes}
-    write_json(
-        folder / "metrics.json",
-        {"rows": measure.rows, "teacher_at_equal_diversity": matched, **about},
-    )
+    with finishing(folder) as draft:
+        for name, student in students.items():
+            pipe = DiscreteDiffusionPipeline.from_model(student)
+            target = draft / "students" / name
+            save_pipeline(pipe, target, _facts(setup, name, student, measure.rows))
+            afresh = DiscreteDiffusionPipeline.from_pretrained(target)
+            afresh.set_progress_bar_config(disable=True)
+            again = draw(afresh, setup.student_steps, 64, seed=setup.seed, batch_size=64)
+            panels[f"{name} at {setup.student_steps}"] = again
+        save_samples(draft / "samples.png", panels, LEVELS)
+        save_frontier(draft / "frontier.png", measure.rows)
+        minutes = (time.monotonic() - started) / 60
+        about = {"setup": asdict(setup), "judge_accuracy": judge.accuracy, "minutes": minutes}
+        written = {"rows": measure.rows, "teacher_at_equal_diversity": matched, **about}
+        (draft / "metrics.json").write_text(json.dumps(written, indent=1) + "\n")
     print_table(measure.rows)
     print(f"\nIn {folder}/: samples.png, frontier.png, metrics.json, students/ ({minutes:.1f} min)")
-
-
-def _begin(folder: Path, setup: Setup) -> None:
-    """Go on with the same settings; after other ones, or after a finished run, start anew."""
-    file = folder / "setup.json"
-    now = json.loads(json.dumps(asdict(setup)))
-    same = file.exists() and json.loads(file.read_text()) == now
-    if not same or (folder / "metrics.json").exists():
-        for name in ("teacher", "students", "distillation"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("metrics.json", "samples.png", "frontier.png"):
-            (folder / name).unlink(missing_ok=True)
-    write_json(file, now)
 
 
 def shipped_teacher() -> PreTrainedModel:
@@ -222,8 +210,10 @@ def _student(
         ),
         train_dataset=Dataset.from_dict(columns),
     )
-    train(trainer, work)
-    trainer.save_model(str(work / "final"))
+    with run_folder(trainer, work):
+        train(trainer, work)
+        with writing(work / "final") as draft:
+            trainer.save_model(str(draft))
     return AutoModelForMaskedLM.from_pretrained(work / "final")
 
 
