@@ -24,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Say what goes and what stays, and upload."""
-    private = is_private(args.repo)
-    private = args.private if private is None else private
 
     def tell(cargo: Shipment) -> None:
+        found = is_private(args.repo)
+        private = args.private if found is None else found
         print(describe(cargo, args.folder, args.repo, private), flush=True)
 
     print(push(args.folder, args.repo, args.private, tell))
