@@ -1,4 +1,4 @@
-"""What a setting of `generate` does to the tokens: checked against what they are without it, against
+"""What a setting of `generate` does to the tokens: against what they are without it, against
 transformers' own laws, and by looking for what was forbidden."""
 
 from __future__ import annotations

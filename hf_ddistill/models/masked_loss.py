@@ -7,7 +7,12 @@ from torch import Tensor
 
 
 def check_labels(labels: Tensor, ids: Tensor | None, mask: int, causal: bool) -> None:
-    """Raise for labels that the model would read off its inputs."""
+    """Raise for labels that no data hold, and for those that the model reads off its inputs."""
+    if bool((labels == mask).any()):
+        raise ValueError(
+            f"labels hold the mask token {mask}, which no data hold: they are the tokens before "
+            "they were masked, and -100 where there is no loss."
+        )
     if causal or ids is None or bool((ids == mask)[labels != -100].any()):
         return
     raise ValueError(
