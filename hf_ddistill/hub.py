@@ -11,25 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file
 
-from hf_ddistill.models import load_config, load_masked_lm
+from hf_ddistill.models import check_name, load_config
+from hf_ddistill.models.adapters import bring_base
+from hf_ddistill.models.causal_kind import is_causal_config
+from hf_ddistill.models.opening import MODEL_FILES, open_model
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training.model_card import CardFacts, write_card
 
 
 def load_model(name: str, **kwargs: Any) -> PreTrainedModel:
-    """A model from a folder or the Hub, whole or refused: see `load_masked_lm`."""
-    return load_masked_lm(name, **kwargs)
+    """A model from a folder or the Hub, whole or refused: see `open_model`."""
+    return open_model(name, **kwargs)
 
 
 def is_causal_name(name: str) -> bool:
-    """Whether a folder or Hub id is that of a causal language model of transformers.
+    """Whether a folder or Hub id is that of a causal language model of transformers; adapters are
+    opened as what they were trained as here, which is none.
 
     Raises:
-        ValueError: if there is no model.
+        ValueError: if there is no model, or one of which nothing says what it is.
     """
-    return type(load_config(name)) in MODEL_FOR_CAUSAL_LM_MAPPING
+    check_name(name, files=MODEL_FILES)
+    if find_adapter_config_file(name) is not None:
+        return False
+    return is_causal_config(load_config(name), name)
 
 
 def load_pipeline(name: str) -> DiscreteDiffusionPipeline:
@@ -98,10 +106,11 @@ def push(folder: str | Path, repo_id: str, private: bool = False) -> str:
         ValueError: if the folder has no model or no card.
     """
     folder = Path(folder)
-    if not folder.is_dir() or not any(folder.rglob("config.json")):
+    if not folder.is_dir() or not any(any(folder.rglob(file)) for file in MODEL_FILES):
         raise ValueError(f"{folder} holds no model to push.")
     if not (folder / "README.md").exists():
         raise ValueError(f"{folder} has no card (README.md); a model is not pushed without one.")
+    bring_base(folder, repo_id)
     api = HfApi()
     url = api.create_repo(repo_id, private=private, exist_ok=True)
     api.upload_folder(

@@ -12,7 +12,8 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from hf_ddistill.models import as_denoiser, check_name, load_masked_lm, unwrapped
+from hf_ddistill.models import as_denoiser, check_name, unwrapped
+from hf_ddistill.models.opening import MODEL_FILES, open_model
 from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
 from hf_ddistill.pipelines.files import HUB_ARGUMENTS, fetched, flatten, tokenizer_in
 from hf_ddistill.pipelines.inputs import (
@@ -97,21 +98,21 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> DiscreteDiffusionPipeline:
-        """Load a saved pipeline, or a model's own folder or repository as a pipeline.
+        """Load a saved pipeline, or the folder or repository of a model or of adapters as one.
 
         Where there is no `model_index.json`, that is after `model.save_pretrained` or
         `trainer.push_to_hub`, the scheduler follows from the model's configuration. The other
         arguments are those of `DiffusionPipeline.from_pretrained`.
         """
         folder = os.fspath(pretrained_model_name_or_path)
-        check_name(folder, files=(cls.config_name, "config.json"), **kwargs)
+        check_name(folder, files=(cls.config_name, *MODEL_FILES), **kwargs)
         if not os.path.isdir(folder):
             folder = cls.download(folder, **kwargs)
             kwargs = {key: value for key, value in kwargs.items() if key not in HUB_ARGUMENTS}
         if os.path.isfile(os.path.join(folder, cls.config_name)):
             return super().from_pretrained(folder, **kwargs)
         scheduler, tokenizer = kwargs.pop("scheduler", None), kwargs.pop("tokenizer", None)
-        model = load_masked_lm(folder, **kwargs)
+        model = open_model(folder, **kwargs)
         tokenizer = tokenizer_in(folder) if tokenizer is None else tokenizer
         if scheduler is not None:
             return cls(model, scheduler, tokenizer)

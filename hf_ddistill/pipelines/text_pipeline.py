@@ -6,10 +6,11 @@ import os
 from typing import Any
 
 import torch
-from transformers import AutoModelForMaskedLM, Pipeline
+from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.models.opening import AutoDiffusionModel
 from hf_ddistill.pipelines.block_generation import AT_ONCE, generate_arguments
 from hf_ddistill.pipelines.pipeline_discrete_diffusion import DiscreteDiffusionPipeline
 from hf_ddistill.schedulers import DiscreteSchedulerBase
@@ -112,7 +113,7 @@ class DiscreteDiffusionGenerationPipeline(Pipeline):
 PIPELINE_REGISTRY.register_pipeline(
     TASK,
     pipeline_class=DiscreteDiffusionGenerationPipeline,
-    pt_model=AutoModelForMaskedLM,
+    pt_model=AutoDiffusionModel,
     type="text",
 )
 
