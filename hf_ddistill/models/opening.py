@@ -29,8 +29,8 @@ def open_model(name: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
         **kwargs: of `AutoModelForMaskedLM.from_pretrained`.
 
     Raises:
-        ValueError: if there is no such model, if weights are missing or no numbers (see
-            `load_masked_lm`), if the base of adapters is not found, or if they cannot be merged.
+        ValueError: if there is no such model, if its weights are not whole (see `load_masked_lm`),
+            if the base of adapters is not found, or if they cannot be merged.
     """
     name = os.fspath(name)
     check_name(name, files=MODEL_FILES, **kwargs)
@@ -57,7 +57,12 @@ class AutoDiffusionModel(AutoModelForMaskedLM):
         """See `open_model`."""
         config = kwargs.pop("config", None)
         more = {} if config is None else {"config": config}
-        return open_model(pretrained_model_name_or_path, **more, **kwargs)
+        try:
+            return open_model(pretrained_model_name_or_path, **more, **kwargs)
+        except ValueError as error:
+            # After a ValueError, `transformers.pipeline` goes on to the class that the folder
+            # names, which draws missing weights at random.
+            raise LookupError(str(error)) from error
 
 
 __all__ = ["BASE_CONFIG", "MODEL_FILES", "AutoDiffusionModel", "open_model"]
