@@ -116,6 +116,7 @@ def as_denoiser(
     known = known["type"] if parameterization == type(parameterization)() else known
     inner.config.discrete_diffusion = {**entry, **diffusion.to_config(), "parameterization": known}
     inputs = frozenset(inspect.signature(inner.forward).parameters) - {"self", "kwargs", "labels"}
+    inputs |= getattr(inner, "more_inputs", frozenset())
     network = ModelNetwork(model, inputs, adapters)
     noise_dim = getattr(inner.config, "noise_dim", 0)
     return Denoiser(network, diffusion, parameterization, noise_dim)
