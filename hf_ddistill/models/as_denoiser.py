@@ -129,6 +129,7 @@ def as_denoiser(
     if diffusion.process.mask_token_id is not None:
         inner.config.mask_token_id = diffusion.process.mask_token_id
     inputs = frozenset(inspect.signature(inner.forward).parameters) - {"self", "kwargs", "labels"}
+    inputs |= getattr(inner, "more_inputs", frozenset())
     network = ModelNetwork(model, inputs, adapters)
     noise_dim = getattr(inner.config, "noise_dim", 0)
     return Denoiser(network, diffusion, parameterization, noise_dim)

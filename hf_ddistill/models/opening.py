@@ -40,7 +40,8 @@ def open_model(name: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
     folder = name
     if not os.path.isdir(name):
         folder = snapshot_download(name, ignore_patterns=["checkpoint-*/*", "*.bin"], **of_hub)
-        kwargs = {key: value for key, value in kwargs.items() if key not in _OF_THE_HUB}
+    # A revision is that of the adapters; the base has its own.
+    kwargs = {key: value for key, value in kwargs.items() if key != "revision"}
     # Lazy: most models are whole, and peft takes as long to import as all the rest.
     adapters = importlib.import_module("hf_ddistill.models.adapters")
     return adapters.merged(Path(folder), name, **kwargs)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -24,6 +23,7 @@ from hf_ddistill.training.copies import auxiliary_of, student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.model_card import CardFacts
+from hf_ddistill.training.predictions import decoded_rows
 from hf_ddistill.training.refusals import check_auxiliary, warn_of_independent_tokens
 from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts
 from hf_ddistill.training.rounds import Rounds, same_weights
@@ -241,15 +241,6 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         rounds_left = self.args.rounds - 1 - self.round_at(self.state.global_step)
         return self.args.student_steps * 2**rounds_left
 
-    @torch.no_grad()
-    def refresh_teacher(self) -> None:
-        """The student's (averaged) weights become the teacher's."""
-        student = unwrapped(self.model)
-        with self.averaged_weights():
-            unwrapped(self.teacher_model).load_state_dict(student.state_dict())
-        # What the objective remembers is of the old teacher, and of another number of steps.
-        self.memory = {}
-
     def _kept(self) -> dict[str, Tensor]:
         tensors = super()._kept()
         if self.args.rounds > 1:
@@ -277,6 +268,17 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         # As long as rollouts become.
         last = self.args.rollout_ramp_steps
         return self.rollouts.draw(model, inputs, last, noise).inputs["input_ids"]
+
+    def _samples_for(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """See `predict`; a model of blocks decodes behind the prompt of each row."""
+        model = unwrapped(self.model, keep_adapters=True)
+        if not isinstance(unwrapped(model), BlockDiffusionLM):
+            return super()._samples_for(inputs)
+        key = (self.args.seed, "predictions", self.args.process_index, self._predicted)
+        self._predicted += len(inputs["input_ids"])
+        noise = keyed_generator(*key, device=self.args.device)
+        drawn = self.rollouts.draw(model, inputs, self.args.rollout_ramp_steps, noise).inputs
+        return decoded_rows(drawn, inputs, self.args.rollout_group, self.args.prompt_length)
 
     def facts(self) -> CardFacts:
         """What the card tells of this run, its teacher included."""
