@@ -1,4 +1,4 @@
-"""Folders for tests: what is in one, a run that is killed while it writes, our own earlier files."""
+"""Folders for tests: what is in one, and a process that is killed while it writes there."""
 
 from __future__ import annotations
 
