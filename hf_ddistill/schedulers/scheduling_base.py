@@ -67,7 +67,8 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
             and what the pipeline takes where it is not told: the steps a student was made for.
 
     Raises:
-        ValueError: for a setting out of its range, an unknown process or schedule.
+        ValueError: for a setting out of its range, an unknown process or schedule, and a schedule
+            under which the rule cannot start.
     """
 
     order = 1
@@ -97,6 +98,7 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
             known = ", ".join(SAMPLING_DTYPES)
             raise ValueError(f"`sampling_dtype` must be one of {known}, got {sampling_dtype!r}.")
         self.diffusion = Diffusion(Process.from_config(process), Schedule.from_config(schedule))
+        reverse.check_rule(self.rule, self.diffusion)
         # The full settings, and none of them as "a default": diffusers takes positional arguments
         # for defaults, and would leave them out of `from_config`.
         self.register_to_config(**self.diffusion.to_config(), _use_default_values=[])
