@@ -7,6 +7,7 @@ exact for a product posterior and the same; `euler` and `tau_leaping` are first 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -43,9 +44,9 @@ def analytic(
     """Tweedie tau-leaping on the score: (P_st^-1 score) * P_st[., x_t] (SEDD, arXiv:2310.16834,
     Theorem 4.2).
 
-    The score of a prediction is w P_0t with w = p(x_0 | x_t) / P_0t[x_0, x_t], and P_0t = P_0s P_st:
-    so P_st^-1 score is w P_0s, with no kernel inverted (many cannot be, near t = 1), and the step
-    is the ancestral one.
+    The score of a prediction is w P_0t with w = p(x_0 | x_t) / P_0t[x_0, x_t], and P_0t is P_0s
+    P_st: so P_st^-1 score is w P_0s, with no kernel inverted (many cannot be, near t = 1), and the
+    step is the ancestral one.
     """
     return ancestral(prediction, diffusion, x_t, s, t)
 
@@ -94,6 +95,19 @@ def jump(
     return kernel.vecmat(prediction.log_conditional.exp()).clamp_min(0)
 
 
+def check_rule(rule: StepRule, diffusion: Diffusion) -> None:
+    """Raise a ValueError if the rule cannot take a step from t = 1 under this diffusion.
+
+    These are `euler` and `tau_leaping` where noise comes infinitely fast there.
+    """
+    pace = float(diffusion.schedule.rate(torch.ones((), dtype=torch.float64)).detach())
+    if rule in (euler, tau_leaping) and not math.isfinite(pace):
+        raise ValueError(
+            f"{rule.__name__!r} steps take the rate of the noise, which is infinite at t = 1 under "
+            f"{diffusion.schedule!r}; 'ancestral' and 'jump' steps take none."
+        )
+
+
 def step_grid(num_steps: int) -> list[float]:
     """The times 1, 1 - 1/n, ..., 1/n, 0 that n network calls step through."""
     if num_steps < 1:
@@ -115,6 +129,7 @@ def sample(
     """Draw x_0 of shape (B, L) in `num_steps` network calls; the last one always draws x_0
     itself. A network with a noise input gets fresh noise at each call."""
     grid = step_grid(num_steps)
+    check_rule(rule, denoiser.diffusion)
     x = denoiser.diffusion.prior(shape, generator, device)
     for t, s in zip(grid[:-1], grid[1:], strict=True):
         step = rule if s > 0 else ancestral

@@ -55,10 +55,11 @@ def _drawn(
             f"Got {len(generator)} generators for {shape[0]} rows; give one for each row, "
             "or one for all."
         )
-    rows = [
-        law(tuple(shape[1:]), generator=g, dtype=torch.float64, device=g.device) for g in generator
-    ]
-    return torch.stack([row.to(device) for row in rows])
+    # Not `stack`, which takes no empty list: a batch may have no rows.
+    numbers = torch.empty(tuple(shape), dtype=torch.float64, device=device)
+    for row, g in zip(numbers, generator, strict=True):
+        row.copy_(law(tuple(shape[1:]), generator=g, dtype=torch.float64, device=g.device))
+    return numbers
 
 
 def categorical(probs: Tensor, generator: Generators = None, noise: Tensor | None = None) -> Tensor:

@@ -36,7 +36,9 @@ def _along(factor: LinearOperator, v: Tensor, sizes: tuple[int, ...], axis: int)
     before, after = prod(sizes[:axis]), prod(sizes[axis + 1 :])
     rows = v.shape[0] if v.ndim > 2 else 1
     folded = v.reshape(*v.shape[:-1], before, sizes[axis], after).movedim(-2, -1)
-    out = factor.vecmat(folded.reshape(rows, -1, sizes[axis])).reshape(folded.shape)
+    # Not -1 for the number of places: a batch of no rows has no answer to it.
+    places = prod(v.shape[:-1]) * before * after // max(rows, 1)
+    out = factor.vecmat(folded.reshape(rows, places, sizes[axis])).reshape(folded.shape)
     return out.movedim(-1, -2).reshape(v.shape)
 
 
