@@ -164,8 +164,8 @@ def test_model_init_with_a_model_an_optimizer_or_rounds_is_refused(tmp_path):
         DiscreteDiffusionTrainer(None)
 
 
-class Trial(dict):
-    """As much of a trial as transformers looks at: a mapping with a number."""
+class Trial:
+    """As much of a trial as transformers looks at."""
 
     def __init__(self, number):
         self.number, self.params = number, {}
@@ -196,6 +196,7 @@ class Search:
 def test_hyperparameter_search_tries_each_setting_on_a_new_model(tmp_path, monkeypatch, adapted):
     known = "transformers.trainer.ALL_HYPERPARAMETER_SEARCH_BACKENDS"
     monkeypatch.setattr(known, {HPSearchBackend.OPTUNA: Search})
+    monkeypatch.setattr("transformers.integrations.hp_params", lambda trial: trial.params)
     own = {}
     if adapted:
         own["peft_config"] = pytest.importorskip("peft").LoraConfig(r=1, target_modules=["qkv"])
