@@ -157,7 +157,7 @@ def test_all_positions_at_once_go_through_the_scheduler(folder):
 APART = {
     "both": ({"length": 9, "max_new_tokens": 3}, "max_new_tokens: for decoding behind a prompt"),
     "labels": ({"class_labels": 2}, "class_labels: not for BlockDiffusionLM"),
-    "guidance": ({"guidance_scale": 1.0}, "guidance_scale: not for BlockDiffusionLM"),
+    "guidance": ({"guidance_scale": 2.0}, "guidance_scale: not for BlockDiffusionLM"),
     "a callback that changes": (
         {"callback_on_step_end": lambda pipe, call, time, tensors: {"sequences": torch.zeros(1)}},
         "may look at `sequences` and not replace them",
