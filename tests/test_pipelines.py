@@ -141,9 +141,9 @@ def test_a_trained_model_finishes_the_words_that_it_learned():
     pipe = piped(model, tokenizer=tokenizer, temperature=0.0, num_inference_steps=8)
     assert pipe(["a", "ba", "c", "_d_d"]).texts == ["abcd", "badc", "ccaa", "dddd"]
     generate = transformers.pipeline("discrete-diffusion", model=model, tokenizer=tokenizer)
-    rows = generate(["a", "d"], temperature=0.0, num_inference_steps=4)
-    assert [row["generated_text"] for row in rows] == ["abcd", "dddd"]
-    assert rows[0]["generated_token_ids"] == [0, 1, 2, 3]
+    found = generate(["a", "d"], temperature=0.0, num_inference_steps=4)
+    assert [row["generated_text"] for (row,) in found] == ["abcd", "dddd"]
+    assert found[0][0]["generated_token_ids"] == [0, 1, 2, 3]
 
 
 def test_guidance_changes_samples_and_scale_1_is_plain_with_one_call_per_step():

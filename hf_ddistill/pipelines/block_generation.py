@@ -105,7 +105,7 @@ def decoded(
     rows = num_rows(batch_size, len(given), 1)
     prompts = [given[row % len(given)] for row in range(rows)]
     width = max(len(ids) for ids in prompts)
-    input_ids = torch.zeros((rows, width), dtype=torch.int64)
+    input_ids = torch.full((rows, width), _pad_token(pipe), dtype=torch.int64)
     real = torch.zeros_like(input_ids, dtype=torch.bool)
     for row, ids in enumerate(prompts):
         input_ids[row, width - len(ids) :] = ids
@@ -129,6 +129,14 @@ def decoded(
     return DiscreteDiffusionPipelineOutput(
         out.sequences, texts, None, int(out.calls.max()), out.calls, out.tokens_per_call
     )
+
+
+def _pad_token(pipe: DiffusionPipeline) -> int:
+    """What stands before a short prompt: the model does not look at it, a reader does."""
+    model = unwrapped(pipe.model)
+    owners = (model.generation_config, model.config, pipe.tokenizer)
+    named = [getattr(owner, "pad_token_id", None) for owner in owners]
+    return next((token for token in named if token is not None), model.config.mask_token_id)
 
 
 def _on_call(
