@@ -105,7 +105,7 @@ def test_a_rule_that_there_is_not_is_no_setting():
 def test_transformers_pipeline_decodes_prompts_of_mixed_lengths(folder, model, tokenizer):
     pipe = transformers.pipeline("discrete-diffusion", model=str(folder))
     found = pipe(PROMPTS, max_new_tokens=5, unmasking=HALF, eos_token_id=-1)
-    for prompt, sample in zip(PROMPTS, found, strict=True):
+    for prompt, (sample,) in zip(PROMPTS, found, strict=True):
         new = alone(model, tokenizer, prompt, max_new_tokens=5, unmasking=HALF, eos_token_id=-1)
         assert sample["generated_token_ids"][-5:] == new
         assert sample["generated_text"] == f"{prompt} {tokenizer.decode(new)}"
@@ -115,7 +115,12 @@ def test_transformers_pipeline_decodes_prompts_of_mixed_lengths(folder, model, t
 def test_temperature_draws_and_a_generator_decides(folder):
     pipe = transformers.pipeline("discrete-diffusion", model=str(folder))
     one, other, third = (
-        pipe("a b", batch_size=2, temperature=1.0, generator=torch.Generator().manual_seed(seed))
+        pipe(
+            "a b",
+            num_return_sequences=2,
+            temperature=1.0,
+            generator=torch.Generator().manual_seed(seed),
+        )
         for seed in (0, 0, 1)
     )
     assert one == other != third and one[0] != one[1]
@@ -232,7 +237,7 @@ def test_short_prompts_are_padded_with_the_pad_token(folder):
 APART = {
     "both": ({"length": 9, "max_new_tokens": 3}, "max_new_tokens: for decoding behind a prompt"),
     "labels": ({"class_labels": 2}, "class_labels: not for BlockDiffusionLM"),
-    "guidance": ({"guidance_scale": 1.0}, "guidance_scale: not for BlockDiffusionLM"),
+    "guidance": ({"guidance_scale": 2.0}, "guidance_scale: not for BlockDiffusionLM"),
     "a callback that changes": (
         {"callback_on_step_end": lambda pipe, call, time, tensors: {"sequences": torch.zeros(1)}},
         "may look at `sequences` and not replace them",

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             "length": args.length,
             "num_inference_steps": args.steps,
             "class_labels": args.class_label,
-            "guidance_scale": args.guidance,
+            "guidance_scale": None if args.guidance is None else 1 + args.guidance,
             "output_type": "image" if args.image else None,
         }
         given = {key: value for key, value in given.items() if value is not None}
