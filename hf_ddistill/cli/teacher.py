@@ -16,7 +16,7 @@ from hf_ddistill.cli.resuming import train
 from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
 from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
 from hf_ddistill.cli.values import DTYPES, RATE, SEED, number, setting
-from hf_ddistill.hub import is_causal_name, load_model
+from hf_ddistill.hub import load_model
 from hf_ddistill.models import unwrapped
 from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDiffusionTrainer
 
@@ -123,11 +123,6 @@ def run(args: argparse.Namespace) -> int:
     """Train and save."""
     check_run_folder(args, [name for name in (args.init, args.tokenizer) if name])
     _check_fresh(args)
-    if args.init is not None and is_causal_name(args.init):
-        raise ValueError(
-            f"{args.init} is a causal language model; hf-ddistill convert makes a block-diffusion "
-            "model of it."
-        )
     data, held_out = load_data(args), load_eval_data(args)
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
     if args.init is not None and tokenizer is None and has_tokenizer(args.init):
