@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--output", required=True, help="folder of the model")
     parser.add_argument(
-        "--init", metavar="MODEL", help="train on from a masked LM or DDiT: a folder or Hub id"
+        "--init",
+        metavar="MODEL",
+        help="a masked LM or DDiT to train on from: a folder or Hub id (default: a new network)",
     )
     add_data(parser)
     add_eval_data(parser)
@@ -61,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fresh.add_argument("--layers", type=positive, help="of the network (default: 6)")
     fresh.add_argument("--heads", type=positive, help="of attention in each layer (default: 4)")
     fresh.add_argument(
-        "--token-shape", type=positive, nargs="+", help="of images, such as 8 8 (digits have it)"
+        "--token-shape",
+        type=positive,
+        nargs="+",
+        help="of images, such as 8 8 (default: none; of digits 8 8)",
     )
     fresh.add_argument("--class-conditional", action="store_true", help="use the data's labels")
     fresh.add_argument(
