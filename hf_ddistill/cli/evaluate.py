@@ -70,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens in a row of its text (default: the model's window)",
     )
     parser.add_argument(
-        "--temperature", type=TEMPERATURE, help="of the draws (default: the one that was saved)"
+        "--temperature",
+        type=TEMPERATURE,
+        help="of the draws (default: the one that was saved, or 1)",
     )
     parser.add_argument(
         "--scheduler",
