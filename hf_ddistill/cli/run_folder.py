@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -27,6 +27,8 @@ from hf_ddistill.training import DiscreteDiffusionTrainer
 
 #: What a run writes beside its model: checkpoints, its settings, samples, logs.
 _WORK = re.compile(r"(checkpoint-\d+|samples|runs)/.+|run\.json")
+#: What `Trainer` may write into a checkpoint, beside the parts of a model.
+_IN_A_CHECKPOINT = (".safetensors", ".json", ".pt", ".pth", ".bin")
 
 
 def check_run_folder(args: argparse.Namespace, sources: Iterable[str] = ()) -> None:
@@ -87,7 +89,15 @@ def save_result(trainer: DiscreteDiffusionTrainer, folder: str | Path) -> None:
 
 
 def _is_of_a_run(path: str) -> bool:
+    if path.startswith("checkpoint-"):
+        return _WORK.fullmatch(path) is not None and _is_of_a_checkpoint(path)
     return is_model_file(path) or _WORK.fullmatch(path) is not None
+
+
+def _is_of_a_checkpoint(path: str) -> bool:
+    """Whether a checkpoint might have a file of this name itself."""
+    name = PurePosixPath(path).name
+    return is_model_file(name) or name.endswith(_IN_A_CHECKPOINT)
 
 
 class _Keeper(TrainerCallback):
@@ -119,8 +129,9 @@ class _Keeper(TrainerCallback):
         name = f"checkpoint-{state.global_step}"
         record, place = Record.read(self.folder), self.folder / name
         there = relative_files(self.folder, name)
-        own = name in record.begun or all(record.owns(path) for path in there)
-        if place.is_symlink() or (there and not own):
+        strange = [p for p in there if _is_of_a_checkpoint(p) and not record.owns(p)]
+        own = name in record.begun or not strange
+        if place.is_symlink() or not own:
             aside = free(self.folder / f"aside-{name}")
             os.rename(place, aside)
             print(f"{place} is not of this run: it is {aside.name} now.", flush=True)

@@ -10,7 +10,7 @@ CARD = "README.md"
 #: that a folder between two states is not taken for a model.
 ENTRIES = ("config.json", "adapter_config.json", "model_index.json")
 _WEIGHTS = ("model", "adapter_model", "diffusion_pytorch_model")
-_CONFIGURATIONS = (*ENTRIES, "generation_config.json")
+_CONFIGURATIONS = (*ENTRIES, "base_config.json", "generation_config.json")
 _TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
