@@ -10,27 +10,29 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForMaskedLM, PreTrainedModel, Trainer
+from transformers import AutoModelForMaskedLM, PreTrainedModel
 from transformers.trainer_utils import HubStrategy
 
-from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser, unwrapped
 from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.arguments import DiscreteDiffusionConfig
+from hf_ddistill.training.batch_trainer import BatchTrainer
+from hf_ddistill.training.clean_tokens import CleanCollator
 from hf_ddistill.training.data import TokenCollator, prepared
 from hf_ddistill.training.ema import AveragedModel, WeightAverage
+from hf_ddistill.training.held_out import EVALUATION
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
-from hf_ddistill.training.rollouts import of_data
+from hf_ddistill.training.rollouts import whole_blocks
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples, write_samples
 from hf_ddistill.training.sharding import check_whole
 
 
-class DiscreteDiffusionTrainer(Trainer):
+class DiscreteDiffusionTrainer(BatchTrainer):
     """Trains a discrete diffusion model on clean tokens, by maximum likelihood unless told
     otherwise.
 
@@ -40,20 +42,19 @@ class DiscreteDiffusionTrainer(Trainer):
         objective (`str`, `dict` or `Objective`): an id, a configuration, or the object.
         diffusion (`Diffusion`, *optional*): read from the model's config if not given.
         parameterization (`str`, *optional*): read from the model's config if not given.
-        train_dataset, eval_dataset: rows with `input_ids` (and `class_labels`), or with `text`
-            and a tokenizer; in memory or streamed (`datasets`).
+        train_dataset, eval_dataset: rows with `input_ids` (and `labels`, -100 where a token is
+            context; `class_labels`), or, with a tokenizer, with `text`, `messages`, or `prompt` and
+            `completion` (see `training.data.prepared`); in memory or streamed (`datasets`).
         processing_class (*optional*): the tokenizer.
         sample_metrics (*optional*): from samples (N, L) drawn at each evaluation to figures.
         **kwargs: what `Trainer` takes (callbacks, optimizers, ...).
 
     Raises:
         ValueError: for an unknown objective, one that needs peers that this trainer does not have,
-            an empty data set, or a model without a process.
+            an empty data set, data that hold a mask or noise token, or a model without a process.
     """
 
     args: DiscreteDiffusionConfig
-    # The loss is a mean over the micro batch; Trainer divides by the accumulation steps.
-    loss_is_scaled_for_ga = False
     available_peers: ClassVar[tuple[str, ...]] = ("ema",)
 
     def __init__(
@@ -82,15 +83,18 @@ class DiscreteDiffusionTrainer(Trainer):
         self.diffusion = self._denoiser.diffusion
         config, tokenizer = unwrapped(model).config, kwargs.get("processing_class")
         length = args.max_length or getattr(config, "max_position_embeddings", None)
+        blocks = whole_blocks(model, self.objective)
+        collator = kwargs.get("data_collator")
+        collator = collator or TokenCollator.suited_to(config, tokenizer, blocks)
+        kwargs["data_collator"] = CleanCollator(collator, self.diffusion)
+        how = (self.objective.rollouts is not None, args.assistant_only_loss)
         for split in ("train_dataset", "eval_dataset"):
-            kwargs[split] = prepared(kwargs.get(split), tokenizer, length)
-        kwargs.setdefault("data_collator", TokenCollator.suited_to(config, tokenizer))
+            kwargs[split] = prepared(kwargs.get(split), tokenizer, length, *how)
+            kwargs["data_collator"].first(kwargs[split])
         self.sample_metrics = sample_metrics
         self.memory: dict[str, Tensor] = {}
         self.measured: list[dict[str, Any]] = []
         self.parts = Parts()
-        self._micro = 0
-        self._shape: tuple[int, ...] | None = None
         super().__init__(model=model, args=args, **kwargs)
         self.average = None
         if args.ema_decay:
@@ -118,34 +122,6 @@ class DiscreteDiffusionTrainer(Trainer):
         """Network calls per sample that the model is trained for, at this point of the training."""
         return self.args.sample_steps
 
-    def training_record(
-        self, model: nn.Module, inputs: Mapping[str, Tensor], *key: Any
-    ) -> TrainingStep:
-        """The step that the objective is given, its randomness keyed by `key`."""
-        inputs, args = dict(inputs), self.args
-        x_0 = inputs.pop("input_ids")
-        self._shape = tuple(x_0.shape[1:])
-        attend = inputs.get("attention_mask")
-        attend = None if attend is None else attend.bool()
-        return TrainingStep(
-            x_0=x_0,
-            diffusion=self.diffusion,
-            student=self.denoiser(model),
-            peers=self.peers(),
-            progress=min(self.state.global_step / max(self.state.max_steps, 1), 1.0),
-            generator=keyed_generator(args.seed, *key, args.process_index, device=x_0.device),
-            student_steps=self.student_steps,
-            condition=inputs,
-            attend=attend,
-            memory=self.memory,
-            trajectory=of_data(model, x_0, attend, args.prompt_length),
-        )
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
-        """The micro batches of one optimizer step; they are counted from here."""
-        self._micro = 0
-        return super().get_batch_samples(*args, **kwargs)
-
     def compute_loss(
         self,
         model: nn.Module,
@@ -153,7 +129,7 @@ class DiscreteDiffusionTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """The sum of the objective's losses on one micro batch."""
+        """The sum of the objective's losses on one micro batch, by its share of the step."""
         step = self.state.global_step
         record = self.training_record(model, inputs, step, self._micro)
         self._micro += 1
@@ -161,7 +137,7 @@ class DiscreteDiffusionTrainer(Trainer):
         losses = {name: loss for name, loss in losses.items() if name in record.train}
         loss = total(losses, self.objective.id, step)
         self.parts.add({f"{name}_loss": value for name, value in losses.items()} | record.record)
-        return loss
+        return self.shared(loss, record, num_items_in_batch)
 
     def prediction_step(
         self,
@@ -171,12 +147,12 @@ class DiscreteDiffusionTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, None, None]:
         """The objective on held-out data, its noise the same at every evaluation."""
-        inputs = self._prepare_inputs(inputs)
-        key = int(inputs["input_ids"].sum())
+        inputs, counts = self.own(self._prepare_inputs(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
-            record = self.training_record(model, inputs, "evaluation", key)
+            record = self.training_record(model, inputs, EVALUATION)
             memory = {name: value.clone() for name, value in self.memory.items()}
             loss = sum(self.objective(replace(record, memory=memory)).values())
+        self.hold_out(loss, record, counts)
         return loss.detach().reshape(1), None, None
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -209,8 +185,7 @@ class DiscreteDiffusionTrainer(Trainer):
     def sample(self, count: int, num_steps: int | None = None) -> Tensor:
         """Draw (count, L) clean tokens from the model in training, with keyed noise."""
         model = unwrapped(self.model, keep_adapters=True)
-        default = self.args.max_length or unwrapped(model).config.max_position_embeddings
-        shape = (count, self._shape[0] if self._shape else default)
+        shape = (count, self.args.max_length or unwrapped(model).config.max_position_embeddings)
         steps, batch_size = num_steps or self.student_steps, self.args.eval_batch_size
         generator = keyed_generator(self.args.seed, "samples", device=self.args.device)
         return draw_samples(self.denoiser(model), shape, steps, batch_size, generator)
