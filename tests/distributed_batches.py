@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from batch_runs import ROWS, K, added, moved, network, trainer_of
 from datasets import IterableDataset
-from test_batches import ROWS, K, added, moved, network, trainer_of
 from training_runs import QUIET
 
 from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDiffusionTrainer

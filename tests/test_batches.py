@@ -4,110 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from datasets import Dataset
-from torch.nn.functional import pad
-from training_runs import QUIET, SIZES
-from transformers import LlamaConfig, LlamaForCausalLM
+from batch_runs import ROWS, K, P, added, moved, network, total, trainer_of
 
-from hf_ddistill import DDiTConfig, DDiTForDiscreteDiffusion, objectives
-from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill import objectives
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import RowStreams, normal_noise, uniform_noise
 from hf_ddistill.objectives import Objective
-from hf_ddistill.processes import Absorbing, Uniform
-from hf_ddistill.training import (
-    DiscreteDiffusionConfig,
-    DiscreteDiffusionTrainer,
-    DiscreteDistillationConfig,
-    DiscreteDistillationTrainer,
-)
-from hf_ddistill.training.held_out import EVALUATION, units_of
-
-K, MASK, PAD, P = 12, 11, 10, 3
-
-#: Of lengths that neither blocks nor each other divide, with prompts of mixed lengths.
-ROWS = [
-    {"input_ids": [(3 * i + j * j) % 9 for j in range(n)], "labels": None, "given": given}
-    for i, (n, given) in enumerate([(7, 2), (12, 1), (4, 3), (9, 5), (12, 4), (6, 1)])
-]
-for _row in ROWS:
-    _ids, _given = _row["input_ids"], _row.pop("given")
-    _row["labels"] = [-100] * _given + _ids[_given:]
-
-
-def network(seed, **settings):
-    torch.manual_seed(seed)
-    sizes = SIZES | {"max_position_embeddings": 64, "embedding_initializer_range": 1.0}
-    tokens = {"vocab_size": K, "mask_token_id": MASK, "pad_token_id": PAD}
-    return DDiTForDiscreteDiffusion(DDiTConfig(**sizes | tokens | settings))
-
-
-def language_model(seed=0):
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "initializer_range": 1.0}
-    ids = {"vocab_size": K, "pad_token_id": PAD, "bos_token_id": None, "eos_token_id": 8}
-    config = LlamaConfig(max_position_embeddings=64, **sizes, **heads, **ids)
-    return LlamaForCausalLM(config)
-
-
-def blocks(seed, size=4):
-    return to_block_diffusion(language_model(seed), mask_token_id=MASK, block_size=size)[0]
-
-
-def reward(x_0, drawn):
-    return ((x_0 % 3 == 0) & drawn).sum(1).double()
-
-
-def trainer_of(folder, objective, **settings):
-    """With networks that the objective takes."""
-    objective = Objective.from_config(objective)
-    ids = {"nelbo", "ecd", "law_matching"}
-    settings = {"max_steps": 1, "ema_decay": 0.0, "per_device_eval_batch_size": 2} | settings
-    data = {"train_dataset": ROWS, "eval_dataset": settings.pop("data", ROWS)}
-    diffusion = settings.pop("diffusion", None)
-    if objective.id in ids or not objective.peers:
-        made = network(0) if objective.id in ids else blocks(0)
-        if not objective.peers:
-            args = DiscreteDiffusionConfig(str(folder), **QUIET | settings)
-            return DiscreteDiffusionTrainer(made, args, objective, diffusion=diffusion, **data)
-        peer = network(1)
-    else:
-        made, causal = blocks(0), ("opdlm", "block_law_matching", "causal_law_matching")
-        peer = language_model(1) if objective.id in causal else blocks(1)
-    rolled = {"rollout_tokens": 8, "rollout_group": objective.prompt_rows}
-    args = DiscreteDistillationConfig(str(folder), **QUIET | rolled | settings)
-    trainer = DiscreteDistillationTrainer(
-        made, peer, objective, args, reward_function=reward, diffusion=diffusion, **data
-    )
-    if trainer.auxiliary is not None:
-        # It starts as the teacher, where there is no reward.
-        with torch.no_grad():
-            for parameter in trainer.auxiliary.model.parameters():
-                parameter.add_(0.2 * torch.randn(parameter.shape))
-    return trainer
-
-
-def added(trainer, rows, columns=0):
-    """What rows in one batch add to the sum of each loss over all units, and their number."""
-    batch = trainer.data_collator(rows)
-    if columns:
-        real = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
-        batch["attention_mask"] = pad(real, (0, columns))
-        batch["input_ids"] = pad(batch["input_ids"], (0, columns), value=PAD)
-        if "labels" in batch:
-            batch["labels"] = pad(batch["labels"], (0, columns), value=-100)
-    trainer.model.eval()
-    with torch.no_grad():
-        record = trainer.training_record(trainer.model, batch, EVALUATION)
-        losses = trainer.objective(record)
-    units = units_of(record.lengths, trainer.objective.unit)
-    return {name: float(loss * units) for name, loss in losses.items()} | {"units": int(units)}
-
-
-def total(parts):
-    return {name: sum(part[name] for part in parts) for name in parts[0]}
-
+from hf_ddistill.processes import Uniform
 
 FLIPS = Diffusion(Uniform(K))
 EVERY = {
@@ -215,47 +118,6 @@ def test_prompt_length_is_context_for_full_attention_too(tmp_path):
 # ---------------------------------------------------------------------------- accumulation
 
 
-def moved(folder, size, accumulate, rows=ROWS, **settings):
-    """The weights after one step of plain gradient descent on a loss without any noise."""
-    args = DiscreteDiffusionConfig(
-        str(folder),
-        **QUIET,
-        max_steps=1,
-        ema_decay=0.0,
-        per_device_train_batch_size=size,
-        gradient_accumulation_steps=accumulate,
-        train_sampling_strategy="sequential",
-        optim="sgd",
-        learning_rate=1.0,
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
-        logging_steps=1,
-        **settings,
-    )
-    trainer = DiscreteDiffusionTrainer(network(0), args, _all_masked(), train_dataset=rows)
-    trainer.train()
-    logged = next(r["loss"] for r in trainer.state.log_history if "loss" in r)
-    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()]), logged
-
-
-def _all_masked():
-    """The bound at t = 1, where nothing is drawn."""
-
-    class _AllMasked(Objective):
-        peers, citation = (), "None"
-
-        def __call__(self, step):
-            t = torch.ones(len(step.x_0), dtype=torch.float64)
-            x_t = step.noised(t)
-            local = step.look(step.student, x_t, t)
-            log_p = local.prediction.log_conditional.gather(
-                -1, step.x_0[local.where][:, None, None]
-            )
-            return {"student": -step.token_mean(log_p)}
-
-    return _AllMasked()
-
-
 def test_uneven_micro_batches_give_the_gradient_and_the_loss_of_one_batch(tmp_path):
     one, loss = moved(tmp_path / "one", 6, 1)
     for size, accumulate in ((1, 6), (2, 3), (3, 2)):
@@ -312,52 +174,3 @@ def test_noise_of_a_row_hangs_on_no_neighbour_and_no_length():
     numbers = normal_noise((2000, 16), RowStreams(range(2000)))
     assert abs(numbers.mean()) < 0.03 and abs(numbers.std() - 1) < 0.03
     assert torch.corrcoef(numbers.T).fill_diagonal_(0).abs().max() < 0.12
-
-
-# ---------------------------------------------------------------------------- what data may hold
-
-
-def data_of(*tokens):
-    return [{"input_ids": [1, 2, 3, *tokens]}] * 4
-
-
-@pytest.mark.parametrize(
-    ("token", "message"),
-    [(MASK, "hold token 11 .at position 3 of a row., a mask or noise token of the process"),
-     (K, "hold token 12 .* the vocabulary has tokens from 0 to 11"),
-     (-1, "hold token -1 .* the vocabulary has tokens")],
-)  # fmt: skip
-@pytest.mark.parametrize("streamed", [False, True])
-def test_masks_and_unknown_tokens_in_the_data_are_refused(tmp_path, token, message, streamed):
-    data = Dataset.from_list(data_of(token))
-    args = DiscreteDiffusionConfig(str(tmp_path), **QUIET, max_steps=1)
-
-    def train():
-        given = data.to_iterable_dataset() if streamed else data
-        DiscreteDiffusionTrainer(network(0), args, train_dataset=given).train()
-
-    with pytest.raises(ValueError, match=message) as refusal:
-        train()
-    assert "\n" not in str(refusal.value)
-
-
-def test_lit_pixels_are_no_masks(tmp_path):
-    """Binary images over a vocabulary of two, whose second token is the mask."""
-    model = network(0, vocab_size=2, mask_token_id=1, pad_token_id=0)
-    args = DiscreteDiffusionConfig(str(tmp_path), **QUIET, max_steps=1)
-    with pytest.raises(ValueError, match="hold token 1 .* data never hold"):
-        DiscreteDiffusionTrainer(model, args, train_dataset=[{"input_ids": [0, 1, 0]}] * 4)
-
-
-def test_a_mask_that_is_padding_is_no_token_of_the_data(tmp_path):
-    rows = [{"input_ids": [1, 2, MASK], "attention_mask": [1, 1, 0]}] * 4
-    args = DiscreteDiffusionConfig(str(tmp_path), **QUIET, max_steps=1)
-    DiscreteDiffusionTrainer(network(0), args, train_dataset=rows).train()
-
-
-def test_samples_are_as_long_as_the_model_or_max_length_says(tmp_path):
-    for length, settings in ((64, {}), (20, {"max_length": 20})):
-        trainer = trainer_of(tmp_path, "nelbo", sample_steps=1, **settings)
-        trainer.evaluate()
-        assert trainer.sample(2).shape == (2, length)
-    assert Absorbing(K, MASK).noise_tokens == (MASK,)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_batches import moved
+from batch_runs import moved
 
 
 def in_two_processes(script, folder):

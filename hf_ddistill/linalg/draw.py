@@ -52,6 +52,8 @@ def _drawn(
     generator: Generators,
     device: torch.device | str | None,
 ) -> Tensor:
+    if isinstance(generator, RowStreams) and len(generator) != shape[0]:
+        generator = generator.joint()
     if generator is None or isinstance(generator, torch.Generator):
         source = device if generator is None else generator.device
         numbers = law(tuple(shape), generator=generator, dtype=torch.float64, device=source)

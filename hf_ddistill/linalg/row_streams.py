@@ -43,6 +43,13 @@ class RowStreams(Sequence[torch.Generator]):
         part._rows = [self._rows[row] for row in rows.tolist()]
         return part
 
+    def joint(self) -> torch.Generator:
+        """One for a draw that is not by rows, which then hangs on all of them."""
+        seed = hash(tuple(map(tuple, self._rows)))
+        for row in self._rows:
+            row[1] += 1
+        return _generator(seed, 0)
+
     def get_state(self) -> list[int]:
         """How often each row has drawn."""
         return [drawn for _, drawn in self._rows]
