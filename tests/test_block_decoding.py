@@ -239,7 +239,7 @@ def test_a_noise_input_gets_noise_where_tokens_are_open(mode):
 def test_a_shifted_head_needs_a_token_before_the_first():
     for inputs in ((None, None), (torch.tensor([[5], [6]]), torch.tensor([[0], [1]]))):
         with pytest.raises(ValueError, match="A prompt is empty, and a shifted head"):
-            drawn(block_model(shift=True), *inputs)
+            drawn(block_model(shift=True), *inputs, bos_token_id=-1)
 
 
 def test_a_plan_with_another_cache_is_refused():

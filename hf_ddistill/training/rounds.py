@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -35,4 +36,13 @@ class Rounds(TrainerCallback):
         """Refresh if this step was the last of its round, and not the last of all."""
         trainer = self.trainer
         if trainer.round_at(state.global_step) > trainer.round_at(state.global_step - 1):
-            trainer.refresh_teacher()
+            self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """The student's (averaged) weights become the teacher's."""
+        student = unwrapped(self.trainer.model)
+        with self.trainer.averaged_weights():
+            unwrapped(self.trainer.teacher_model).load_state_dict(student.state_dict())
+        # What the objective remembers is of the old teacher, and of another number of steps.
+        self.trainer.memory = {}
