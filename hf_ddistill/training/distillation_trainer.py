@@ -28,7 +28,7 @@ from hf_ddistill.training.model_card import CardFacts
 from hf_ddistill.training.predictions import decoded_rows
 from hf_ddistill.training.refusals import check_auxiliary, warn_of_independent_tokens
 from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts, check_groups
-from hf_ddistill.training.rounds import Rounds, same_weights
+from hf_ddistill.training.rounds import Rounds, check_rounds
 from hf_ddistill.training.sharding import check_whole
 from hf_ddistill.training.standard_trainer import first_model
 from hf_ddistill.training.teacher_models import agreed, placed, teacher_model, teacher_name
@@ -98,12 +98,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             raise ValueError(
                 "Distillation needs a teacher: pass teacher=, or peft_config= to use the base."
             )
-        if args.rounds > 1 and (adapted or model_init or not same_weights(model, teacher)):
-            raise ValueError(
-                "With rounds > 1 the teacher takes on the student's weights, so it must be a model "
-                "of its own with the same architecture, and the student no adapter, nor one that "
-                "model_init= makes anew."
-            )
+        if args.rounds > 1:
+            check_rounds(model, teacher, adapted or model_init is not None)
         self.teacher_model = (
             teacher.eval().requires_grad_(False) if isinstance(teacher, nn.Module) else None
         )
