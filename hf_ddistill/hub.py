@@ -88,4 +88,7 @@ def read_card(name: str) -> str:
     file = Path(name) / "README.md"
     if Path(name).is_dir() and not file.exists():
         raise ValueError(f"The folder {name} has no card (README.md).")
-    return file.read_text() if file.exists() else str(ModelCard.load(name))
+    if file.exists():
+        return file.read_text()
+    check_name(name, files=("README.md",))
+    return str(ModelCard.load(name))

@@ -10,6 +10,7 @@ from typing import Any
 from datasets import Dataset, LargeList, List, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
+from hf_ddistill.cli.reachable import check_data_set
 from hf_ddistill.evaluation.digits_judge import load_digit_tokens
 
 #: How the files of one kind are read, by the end of their names.
@@ -68,6 +69,7 @@ def load(name: str, split: str = "train", streaming: bool = False, option: str =
         return _digits(name, split, streaming, option)
     path, kind = Path(name), KINDS.get(Path(name).suffix)
     if kind is None:
+        check_data_set(name, option)
         return _checked(load_dataset(name, split=split, streaming=streaming), name)
     if not path.is_file():
         raise ValueError(f"{option} names {name}, which is not a file.")

@@ -28,7 +28,7 @@ def check_outputs(args: argparse.Namespace) -> None:
     for name in FILES:
         if getattr(args, name, None) is not None:
             check_file(f"--{name}", getattr(args, name), args.overwrite)
-    for name in ("model", "teacher", "student", "folder"):
+    for name in ("model", "teacher", "student", "init", "folder"):
         given = getattr(args, name, None)
         for folder in given if isinstance(given, list) else [given]:
             if isinstance(folder, str) and Path(folder).is_dir():

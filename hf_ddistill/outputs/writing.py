@@ -138,7 +138,10 @@ def drafts(folder: Path) -> list[Path]:
     found = sorted(folder.glob(f"{DRAFT}*")) if folder.is_dir() else []
     named = [p for p in found if re.fullmatch(re.escape(DRAFT) + "[0-9a-f]{8}", p.name)]
     real = [p for p in named if p.is_dir() and not p.is_symlink()]
-    return [p for p in real if {child.name for child in p.iterdir()} <= _DRAFT_PARTS]
+    inside = {place: {child.name for child in place.iterdir()} for place in real}
+    return [
+        p for p, names in inside.items() if names <= _DRAFT_PARTS and (not names or "lock" in names)
+    ]
 
 
 def remove_ours(folder: str | Path, paths: Iterable[str]) -> None:
@@ -264,9 +267,14 @@ def _settle(folder: Path, draft: Path) -> bool:
 
 
 def _discard(draft: Path) -> None:
-    """Remove a draft, its plan first: without one, nothing in it is wanted."""
-    (draft / "plan.json").unlink(missing_ok=True)
-    shutil.rmtree(draft)
+    """Remove a draft, its plan first, without which nothing in it is wanted, and its lock last."""
+    for part in ("plan.json", "plan.part", "record.json"):
+        (draft / part).unlink(missing_ok=True)
+    for part in ("new", "old"):
+        if (draft / part).is_dir():
+            shutil.rmtree(draft / part)
+    (draft / "lock").unlink(missing_ok=True)
+    draft.rmdir()
 
 
 def free(place: Path) -> Path:
