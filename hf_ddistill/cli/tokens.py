@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from hf_ddistill.cli.values import whole
-from hf_ddistill.models import unwrapped
+from hf_ddistill.models import check_name, unwrapped
 
 #: Any of these makes a folder one with a tokenizer.
 FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
@@ -34,6 +34,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     if Path(name).is_dir() and not has_tokenizer(name):
         raise ValueError(f"The folder {name} holds no tokenizer.")
+    check_name(name, files=FILES)
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, KeyError, TypeError) as error:
