@@ -147,9 +147,10 @@ class DiscreteDiffusionTrainer(BatchTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor, None, None]:
         """The objective on held-out data, its noise the same at every evaluation."""
-        inputs, counts = self.own(self._prepare_inputs(inputs))
+        inputs = self._prepare_inputs(inputs)
+        own, counts = self.own(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            record = self.training_record(model, inputs, EVALUATION)
+            record = self.training_record(model, own, EVALUATION)
             memory = {name: value.clone() for name, value in self.memory.items()}
             loss = sum(self.objective(replace(record, memory=memory)).values())
         self.hold_out(loss, record, counts)
