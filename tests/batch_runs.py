@@ -83,8 +83,9 @@ def trainer_of(folder, objective, **settings):
     return trainer
 
 
-def added(trainer, rows, columns=0):
-    """What rows in one batch add to the sum of each loss over all units, and their number."""
+def added(trainer, rows, columns=0, key=(EVALUATION,)):
+    """What rows in one batch add to the sum of each loss over all units, and their number; with
+    noise of their own, or keyed as in training."""
     batch = trainer.data_collator(rows)
     if columns:
         real = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
@@ -94,7 +95,7 @@ def added(trainer, rows, columns=0):
             batch["labels"] = pad(batch["labels"], (0, columns), value=-100)
     trainer.model.eval()
     with torch.no_grad():
-        record = trainer.training_record(trainer.model, batch, EVALUATION)
+        record = trainer.training_record(trainer.model, batch, *key)
         losses = trainer.objective(record)
     units = units_of(record.lengths, trainer.objective.unit)
     return {name: float(loss * units) for name, loss in losses.items()} | {"units": int(units)}

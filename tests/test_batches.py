@@ -62,6 +62,36 @@ def test_a_row_adds_the_same_whatever_is_beside_and_behind_it(name, settings, tm
         assert other == pytest.approx(whole, rel=2e-4)
 
 
+#: Baselines of other rows move the value of a policy gradient's loss, and not its gradient.
+IN_TRAINING = [
+    (name, settings)
+    for name, settings in CASES
+    if name != "causal_law_matching"
+    and settings.get("gradient", "pathwise") == "pathwise"
+    and settings.get("weighting") != "adaptive"
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "settings"), IN_TRAINING, ids=lambda case: str(case))
+def test_in_training_the_mean_of_what_rows_add_is_the_same_in_micro_batches(
+    name, settings, tmp_path
+):
+    """Times are drawn in strata of the batch, and masks for all of it: in the mean no matter."""
+    ours = {key: value for key, value in settings.items() if key != "diffusion"}
+    trainer = trainer_of(tmp_path, {"type": name, **ours}, diffusion=settings.get("diffusion"))
+    found = {}
+    for seed in range(100):
+        whole = added(trainer, ROWS, key=(seed, 0))
+        parts = [added(trainer, ROWS[i : i + 2], 4 * i, key=(seed, 1 + i)) for i in (0, 2, 4)]
+        for key, value in total(parts).items():
+            found.setdefault(key, []).append((whole[key], value))
+    for key, pairs in found.items():
+        one, other = torch.tensor(pairs).double().T
+        error = ((one.var() + other.var()) / len(pairs)).sqrt() + 1e-6
+        assert abs(one.mean() - other.mean()) < 4 * error, (key, one.mean(), other.mean(), error)
+
+
 @pytest.mark.parametrize("name", ["nelbo", "law_matching", "bd3lm", "outcome_reward"])
 def test_eval_loss_hangs_on_no_batch_and_no_order(name, tmp_path):
     objective = {"type": name} | ({"group_size": 2} if name == "outcome_reward" else {})

@@ -95,7 +95,7 @@ class BatchTrainer(Trainer):
         share = units_of(record.lengths, self._objective.unit) / all_units
         return loss * share.to(loss.dtype)
 
-    def own(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    def own(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """The rows of a held-out batch that no other batch has, and whether there are any; else the
         first one, since networks that are sharded are called by all processes."""
         rows = own_rows(len(inputs["input_ids"]), self.accelerator)
