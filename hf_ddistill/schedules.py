@@ -227,8 +227,8 @@ class PiecewiseLinear(Schedule):
         falling = all(LEAST <= b < a <= 1 for a, b in pairwise(values))
         if len(values) < 2 or not falling:
             raise ValueError(
-                f"alphas must be at least two falling values in (0, 1], the last at least {LEAST}, "
-                f"got {values}."
+                f"alphas must be at least two falling values in (0, 1], got {values}; the last is "
+                f"at least {LEAST}."
             )
 
     def sigma(self, t: Tensor) -> Tensor:
