@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from hf_ddistill.models.adapters import bring_base
 from hf_ddistill.outputs import recover
 from hf_ddistill.outputs.chosen import model_files
 from hf_ddistill.outputs.names import CARD, ENTRIES, is_weights
@@ -84,7 +88,29 @@ def is_private(repo_id: str) -> bool | None:
         return None
 
 
-def push(folder: str | Path, repo_id: str, private: bool = False) -> str:
+@contextlib.contextmanager
+def _with_base(folder: str | Path, repo_id: str) -> Iterator[Path]:
+    """A folder to push; of adapters a copy, to which the base comes that others would not find."""
+    folder = Path(folder)
+    if not (folder / "adapter_config.json").is_file():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / folder.resolve().name
+        copy.mkdir()
+        for path in model_files(folder):
+            (copy / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / path, copy / path)
+        bring_base(copy, repo_id)
+        yield copy
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    private: bool = False,
+    tell: Callable[[Shipment], None] | None = None,
+) -> str:
     """Upload what a model folder's `shipment` holds; returns the repository's address.
 
     The card that is uploaded names the repository in its snippets; the one in the folder stays as
@@ -94,29 +120,34 @@ def push(folder: str | Path, repo_id: str, private: bool = False) -> str:
         folder: of a model, a pipeline or adapters, with its card.
         repo_id: "user/name"; made if it is not there.
         private: whether nobody else may see it.
+        tell: called with what is going to be uploaded, before it is.
 
     Raises:
         ValueError: if the folder has no model or no card, or if the repository is there and public
             although `private` was asked for.
     """
-    cargo = shipment(folder, repo_id)
-    api = HfApi()
-    if private and is_private(repo_id) is False:
-        raise ValueError(
-            f"{repo_id} is there and is public; `private` (--private) is for new repositories. "
-            "Give another name, or change its visibility on the Hub."
-        )
-    url = api.create_repo(repo_id, private=private, exist_ok=True)
-    api.create_commit(
-        url.repo_id,
-        [
-            CommitOperationAdd(
-                path, cargo.card.encode() if path == CARD else str(cargo.folder / path)
+    with _with_base(folder, repo_id) as place:
+        cargo = shipment(place, repo_id)
+        cargo = replace(cargo, left_out=_left_out(Path(folder), cargo.files))
+        if tell is not None:
+            tell(cargo)
+        api = HfApi()
+        if private and is_private(repo_id) is False:
+            raise ValueError(
+                f"{repo_id} is there and is public; `private` (--private) is for new repositories. "
+                "Give another name, or change its visibility on the Hub."
             )
-            for path in cargo.files
-        ],
-        commit_message="Upload with hf_ddistill",
-    )
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.create_commit(
+            url.repo_id,
+            [
+                CommitOperationAdd(
+                    path, cargo.card.encode() if path == CARD else str(cargo.folder / path)
+                )
+                for path in cargo.files
+            ],
+            commit_message="Upload with hf_ddistill",
+        )
     return str(url)
 
 

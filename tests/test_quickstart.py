@@ -11,7 +11,14 @@ from transformers import TrainerCallback
 
 from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser, reverse
 from hf_ddistill.cli import quickstart as module
-from hf_ddistill.cli.quickstart import Setup, quickstart, shipped_teacher
+from hf_ddistill.cli.quickstart import (
+    Setup,
+    by_class,
+    quickstart,
+    shipped_student,
+    shipped_teacher,
+)
+from hf_ddistill.cli.quickstart_figures import Measure
 from hf_ddistill.cli.quickstart_folder import begin
 from hf_ddistill.evaluation import (
     DigitsJudge,
@@ -23,7 +30,14 @@ from hf_ddistill.evaluation import (
 )
 
 TINY = Setup(
-    steps=4, batch_size=8, samples=16, student_steps=2, teacher_nfes=(1, 2, 64), student_nfes=(2,)
+    objectives=("ecd", "law_matching"),
+    steps=4,
+    batch_size=8,
+    samples=20,
+    draws=2,
+    student_steps=2,
+    teacher_nfes=(1, 2, 64),
+    student_nfes=(2,),
 )
 
 
@@ -44,15 +58,17 @@ def labels(count):
 def test_it_writes_pictures_figures_and_a_student_that_loads_afresh(tmp_path):
     quickstart(tmp_path, TINY)
     written = json.loads((tmp_path / "metrics.json").read_text())
-    keys = {"model", "nfe", "fd", "confidence", "class_entropy", "novelty"}
+    keys = {"model", "nfe", "fd", "confidence", "class_entropy", "novelty", "auc"}
     assert all(keys <= set(row) for row in written["rows"])
     models = [(row["model"], row["nfe"]) for row in written["rows"]]
     assert models == [("real", 0), ("teacher", 1), ("teacher", 2), ("teacher", 64)] + [
         ("ecd", 2),
         ("law_matching", 2),
+        ("law_matching_shipped", 2),
     ]
     made = {"metrics.json", "samples.png", "frontier.png", "students", "distillation"}
     assert {path.name for path in tmp_path.iterdir()} == made | {".hf_ddistill.json"}
+    assert all("fd_spread" in row for row in written["rows"][1:])
     for name in ("samples.png", "frontier.png"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 200
@@ -169,3 +185,33 @@ def test_the_teacher_at_64_calls_is_near_real_digits(teacher, split):
     assert found["fd"] <= 3 * real["fd"]
     assert found["confidence"] >= real["confidence"] - 0.05
     assert found["class_entropy"] >= real["class_entropy"] - 0.05 and found["unique"] > 0.95
+
+
+@pytest.mark.slow
+def test_the_shipped_student_is_ahead_of_its_teacher_at_the_same_calls(split):
+    """In every figure of the quickstart, nearer to real digits where that is what is better."""
+    measure = Measure(DigitsJudge.fit(2), split, samples=1000, draws=1, seed=5)
+    measure.model("teacher", shipped_teacher(), (1, 2, 4))
+    measure.model("student", shipped_student(), (1, 2, 4))
+    rows = {(row["model"], row["nfe"]): row for row in measure.rows}
+    for nfe in (1, 2, 4):
+        teacher, student = rows["teacher", nfe], rows["student", nfe]
+        assert student["fd"] < teacher["fd"] and student["auc"] < teacher["auc"]
+        assert student["confidence"] > teacher["confidence"]
+        assert student["class_entropy"] > teacher["class_entropy"]
+        real = rows["real", 0]["novelty"]
+        assert abs(student["novelty"] - real) < abs(teacher["novelty"] - real)
+
+
+def test_a_picture_of_real_digits_is_in_the_order_of_the_samples(split):
+    ordered = by_class(split.train_tokens, split.train_labels)
+    one = (ordered[11][None] == split.train_tokens).all(-1)
+    assert set(split.train_labels[one].tolist()) == {1}
+
+
+def test_the_shipped_student_is_small_and_computes_in_float32():
+    with module.resources.as_file(
+        module.resources.files("hf_ddistill") / "assets" / "digits_student"
+    ) as folder:
+        assert (folder / "model.safetensors").stat().st_size < 2e6
+    assert all(weight.dtype == torch.float32 for weight in shipped_student().parameters())

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
 from training_runs import At, differing, distilling, rows, tiny, weights
+from transformers import TrainerState
 
+from hf_ddistill.training import checkpoints
 from hf_ddistill.training.checkpoints import checkpoints_in, damage
 
 OBJECTIVE = {"type": "ecd", "times": {"type": "adaptive_times"}}
@@ -128,6 +132,46 @@ def test_run_goes_on_from_the_whole_checkpoint_and_mends_the_damaged_one(tmp_pat
     assert not differing(resumed.average.mean, whole.average.mean)
     assert damage(folder / "checkpoint-2") is None
     assert (folder / "checkpoint-2" / "notes.txt").read_text() == "mine"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    trainer = run(tmp_path_factory.mktemp("whole"))
+    trainer.train()
+    return weights(trainer.model) | {f"mean.{n}": v for n, v in trainer.average.mean.items()}
+
+
+# The arguments, the optimizer, the schedule and the generators; the state; the marker.
+@pytest.mark.parametrize("at", [0, 1, 2, 3, "save_to_json", "finish"])
+def test_run_that_was_killed_while_it_wrote_a_checkpoint_is_bit_equal(
+    tmp_path, monkeypatch, uninterrupted, at
+):
+    calls = []
+
+    def die(plain, *args):
+        if trainer.state.global_step == 3:
+            calls.append(plain)
+            if isinstance(at, str) or len(calls) > at:
+                if not isinstance(at, str):
+                    Path(args[1]).write_bytes(b"half of i")
+                raise KeyboardInterrupt
+        return plain(*args)
+
+    owners = {"save_to_json": TrainerState, "finish": checkpoints}
+    owner, name = (owners[at], at) if at in owners else (torch, "save")
+    plain = getattr(owner, name)
+    trainer = run(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, lambda *args: die(plain, *args))
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    assert (tmp_path / "checkpoint-3").exists()
+    resumed = run(tmp_path)
+    with pytest.warns(UserWarning, match=r"checkpoint-3 \(whole.json .* from checkpoint-2\."):
+        resumed.train(resume_from_checkpoint=True)
+    ended = weights(resumed.model) | {f"mean.{n}": v for n, v in resumed.average.mean.items()}
+    assert not differing(ended, uninterrupted)
+    assert damage(tmp_path / "checkpoint-3") is None
 
 
 def test_error_without_a_whole_checkpoint_names_the_files_and_the_cure(tmp_path, stopped, again):

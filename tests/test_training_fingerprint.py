@@ -92,9 +92,24 @@ def test_what_does_not_decide_the_weights_may_change(tmp_path, stopped):
 def test_longer_run_goes_on_and_a_shorter_one_is_refused(tmp_path, stopped):
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
-    longer = student(folder, max_steps=3)
+    longer = student(folder, max_steps=3, save_steps=2, logging_steps=2)
     longer.train(resume_from_checkpoint=True)
     assert longer.state.global_step == 3
+    # The intervals are those that are asked for now; the end is saved in any case.
+    assert [r["step"] for r in longer.state.log_history if "loss" in r] == [2]
+    assert not (folder / "checkpoint-4").exists() and (folder / "checkpoint-3").exists()
+    again = student(
+        folder,
+        max_steps=6,
+        save_steps=5,
+        eval_steps=4,
+        eval_strategy="steps",
+        eval_dataset=rows(4, held_out=True),
+    )
+    again.train(resume_from_checkpoint=True)
+    steps = {int(path.name.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*")}
+    assert steps == {1, 2, 3, 5, 6}
+    assert [r["step"] for r in again.state.log_history if "eval_loss" in r] == [4, 6]
     with pytest.raises(ValueError, match="it stands at step 3, and max_steps is 2"):
         student(folder).train(resume_from_checkpoint=str(folder / "checkpoint-3"))
 

@@ -27,5 +27,5 @@ def quiet_unless_terminal() -> None:
     diffusers.utils.logging.disable_progress_bar()
     huggingface_hub.utils.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    for name in ("transformers.modeling_utils", "transformers.utils.loading_report"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("modeling_utils", "distributed.tensor_parallel"):
+        logging.getLogger(f"transformers.{name}").setLevel(logging.ERROR)

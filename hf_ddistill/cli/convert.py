@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_ddistill.cli.common import positive
+from hf_ddistill.cli.values import DTYPES
 from hf_ddistill.convert import conversion_card, to_block_diffusion
 from hf_ddistill.hub import is_causal_name, save_folder
 from hf_ddistill.outputs import check_folder
@@ -29,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="refuse to add a row to the embeddings for the mask token",
     )
-    parser.add_argument("--dtype", default="auto", help="of the weights (auto, bfloat16, ...)")
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", *DTYPES],
+        default="auto",
+        help="of the weights; auto: the model's",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,7 +27,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def add_eval_data(parser: argparse.ArgumentParser) -> None:
     """The options of data that are held out."""
-    parser.add_argument("--eval-data", help=f"held out: {WHAT} (--data, where --eval-split is)")
+    parser.add_argument(
+        "--eval-data",
+        help=f"held out: {WHAT} (default: --data, where there is an --eval-split; else none)",
+    )
     parser.add_argument("--eval-split", help="of it, such as test or train[:1000] (default: train)")
 
 

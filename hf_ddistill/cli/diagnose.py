@@ -59,8 +59,14 @@ TITLES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("model", nargs="?", help="folder or Hub id of a masked LM, ours or any")
-    parser.add_argument("--process", type=setting, help="instead of a model: an id, or JSON")
-    parser.add_argument("--vocab-size", type=positive, help="with --process: K, mask included")
+    parser.add_argument(
+        "--process", type=setting, help="instead of a model: an id, or JSON (default: a model's)"
+    )
+    parser.add_argument(
+        "--vocab-size",
+        type=positive,
+        help="with --process: K, mask included (default: that of its JSON)",
+    )
     parser.add_argument(
         "--schedule", type=setting, help="with --process: an id or JSON (default: log_linear)"
     )

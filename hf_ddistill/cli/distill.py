@@ -21,6 +21,7 @@ from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name
 from hf_ddistill.cli.values import DTYPES, setting
 from hf_ddistill.hub import is_causal_name, load_model
 from hf_ddistill.models import as_denoiser, check_same_tokens, unwrapped
+from hf_ddistill.models.loading import load_checkpoint
 from hf_ddistill.objectives import Objective
 from hf_ddistill.training import (
     DiscreteDiffusionConfig,
@@ -166,4 +167,4 @@ def _causal(args: argparse.Namespace, dtype: torch.dtype | str) -> PreTrainedMod
     tokenizer = _tokenizer(args, args.student)
     if tokenizer is not None and has_tokenizer(name):
         check_same_tokens(load_tokenizer(name), tokenizer)
-    return AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    return load_checkpoint(AutoModelForCausalLM, name, dtype=dtype)

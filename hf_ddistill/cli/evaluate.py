@@ -38,6 +38,7 @@ from hf_ddistill.evaluation import (
 )
 from hf_ddistill.hub import is_causal_name
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.models.loading import load_checkpoint
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 
 HELP = "measure quality and diversity against the number of network calls"
@@ -70,7 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens in a row of its text (default: the model's window)",
     )
     parser.add_argument(
-        "--temperature", type=TEMPERATURE, help="of the draws (default: the one that was saved)"
+        "--temperature",
+        type=TEMPERATURE,
+        help="of the draws (default: the one that was saved, or 1)",
     )
     parser.add_argument(
         "--scheduler",
@@ -171,7 +174,7 @@ def _judge(
         raise ValueError("A causal LM judges text, but this model has no tokenizer.")
     if not is_causal_name(name):
         raise ValueError(f"--judge takes none, digits or a causal LM, and {name} is none of them.")
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).to(device)
+    model = load_checkpoint(AutoModelForCausalLM, name, dtype=torch.float32).to(device)
     metric = GenerativePerplexity(model=model, tokenizer=load_tokenizer(name))
     return partial(_text, metric, pipe), {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hf_ddistill.outputs.rule import shown
-from hf_ddistill.sharing import Shipment, is_private, push, shipment
+from hf_ddistill.sharing import Shipment, is_private, push
 
 HELP = "push a model, pipeline or adapter folder, with its card, to the Hub"
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -24,23 +24,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Say what goes and what stays, and upload."""
-    cargo = shipment(args.folder, args.repo)
-    private = is_private(args.repo)
-    print(describe(cargo, args.repo, args.private if private is None else private), flush=True)
-    print(push(args.folder, args.repo, args.private))
+
+    def tell(cargo: Shipment) -> None:
+        found = is_private(args.repo)
+        private = args.private if found is None else found
+        print(describe(cargo, args.folder, args.repo, private), flush=True)
+
+    print(push(args.folder, args.repo, args.private, tell))
     return 0
 
 
-def describe(cargo: Shipment, repo_id: str, private: bool) -> str:
-    """What is uploaded, how much, to where, for whom, and what is left out."""
+def describe(cargo: Shipment, folder: str, repo_id: str, private: bool) -> str:
+    """What is uploaded, how much, from and to where, for whom, and what is left out."""
     who = "private: you alone see it" if private else "public: everybody can read it"
     lines = [
-        f"Pushing {len(cargo.files)} files ({_bytes(cargo.size)}) of {cargo.folder} to {repo_id}, "
-        f"{who}:",
+        f"Pushing {len(cargo.files)} files ({_bytes(cargo.size)}) of {folder} to {repo_id}, {who}:",
         f"  {', '.join(cargo.files)}",
         f"Left out: {shown(list(cargo.left_out), most=40) or 'nothing'}.",
     ]
-    if cargo.base is not None:
+    if cargo.base not in (None, repo_id):
         lines.append(f"These are adapters: whoever opens them needs their base, {cargo.base}.")
     return "\n".join(lines)
 

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guidance", type=number(), help="weight of guidance by the class (default: none)"
     )
     parser.add_argument(
-        "--temperature", type=TEMPERATURE, help="of the draws (default: the one that was saved)"
+        "--temperature",
+        type=TEMPERATURE,
+        help="of the draws (default: the one that was saved, or 1)",
     )
     parser.add_argument(
         "--scheduler",
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             "length": args.length,
             "num_inference_steps": args.steps,
             "class_labels": args.class_label,
-            "guidance_scale": args.guidance,
+            "guidance_scale": None if args.guidance is None else 1 + args.guidance,
             "output_type": "image" if args.image else None,
         }
         given = {key: value for key, value in given.items() if value is not None}
@@ -133,10 +135,14 @@ def decoding(
     steps_per_block: int | None,
 ) -> dict[str, Any]:
     """The settings of `generate` that are given; the model's own hold for all others."""
-    own = getattr(unwrapped(pipe.model).generation_config, "max_new_tokens", None)
-    given: dict[str, Any] = {"max_new_tokens": args.max_new_tokens or own or NEW_TOKENS}
-    if args.temperature is not None:
-        given |= {"temperature": args.temperature, "do_sample": args.temperature > 0}
+    own, temperature = unwrapped(pipe.model).generation_config, args.temperature
+    given: dict[str, Any] = {
+        "max_new_tokens": args.max_new_tokens or own.max_new_tokens or NEW_TOKENS
+    }
+    if temperature is None and own.do_sample is None and own.temperature is None:
+        temperature = 1.0  # nothing was saved: several samples are to differ
+    if temperature is not None:
+        given |= {"temperature": temperature, "do_sample": temperature > 0}
     if unmasking is not None:
         given["unmasking"] = name_or_json("--unmasking", unmasking)
     if steps_per_block is not None:

@@ -16,7 +16,7 @@ from hf_ddistill.cli.resuming import train
 from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
 from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
 from hf_ddistill.cli.values import DTYPES, RATE, SEED, number, setting
-from hf_ddistill.hub import is_causal_name, load_model
+from hf_ddistill.hub import load_model
 from hf_ddistill.models import unwrapped
 from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDiffusionTrainer
 
@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--output", required=True, help="folder of the model")
     parser.add_argument(
-        "--init", metavar="MODEL", help="train on from a masked LM or DDiT: a folder or Hub id"
+        "--init",
+        metavar="MODEL",
+        help="a masked LM or DDiT to train on from: a folder or Hub id (default: a new network)",
     )
     add_data(parser)
     add_eval_data(parser)
@@ -61,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fresh.add_argument("--layers", type=positive, help="of the network (default: 6)")
     fresh.add_argument("--heads", type=positive, help="of attention in each layer (default: 4)")
     fresh.add_argument(
-        "--token-shape", type=positive, nargs="+", help="of images, such as 8 8 (digits have it)"
+        "--token-shape",
+        type=positive,
+        nargs="+",
+        help="of images, such as 8 8 (default: none; of digits 8 8)",
     )
     fresh.add_argument("--class-conditional", action="store_true", help="use the data's labels")
     fresh.add_argument(
@@ -123,11 +128,6 @@ def run(args: argparse.Namespace) -> int:
     """Train and save."""
     check_run_folder(args, [name for name in (args.init, args.tokenizer) if name])
     _check_fresh(args)
-    if args.init is not None and is_causal_name(args.init):
-        raise ValueError(
-            f"{args.init} is a causal language model; hf-ddistill convert makes a block-diffusion "
-            "model of it."
-        )
     data, held_out = load_data(args), load_eval_data(args)
     tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
     if args.init is not None and tokenizer is None and has_tokenizer(args.init):

@@ -34,8 +34,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     if Path(name).is_dir() and not has_tokenizer(name):
         raise ValueError(f"The folder {name} holds no tokenizer.")
-    if not Path(name).exists():
-        check_name(name, files=FILES)
+    check_name(name, files=FILES)
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, KeyError, TypeError) as error:

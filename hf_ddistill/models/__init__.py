@@ -26,6 +26,7 @@ from hf_ddistill.models.modeling_ddit import (
     DDiTModel,
     DDiTPreTrainedModel,
 )
+from hf_ddistill.models.positions import window
 from hf_ddistill.models.same_mask import check_same_mask
 
 AutoConfig.register(DDiTConfig.model_type, DDiTConfig, exist_ok=True)
@@ -55,4 +56,5 @@ __all__ = [
     "load_config",
     "load_masked_lm",
     "unwrapped",
+    "window",
 ]

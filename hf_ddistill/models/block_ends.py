@@ -4,11 +4,33 @@ criteria."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from hf_ddistill.models.decoding_plan import Criterion
+
+
+@dataclass(frozen=True)
+class StopStrings:
+    """Ends a row with the token that completes a string of its text.
+
+    It goes by the text as it is decoded, special tokens included. (`StopStringCriteria` goes by the
+    pieces of a vocabulary, and fails with one that has no word for its probe.)
+
+    Args:
+        tokenizer: decodes the row.
+        strings: that end it.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    strings: tuple[str, ...]
+
+    def __call__(self, ids: Tensor, scores: None) -> Tensor:
+        now, before = (self.tokenizer.decode(row) for row in (ids[0], ids[0, :-1]))
+        return torch.tensor([any(now.count(text) > before.count(text) for text in self.strings)])
 
 
 def stopped(
@@ -43,4 +65,4 @@ def stopped(
     return found
 
 
-__all__ = ["stopped"]
+__all__ = ["StopStrings", "stopped"]

@@ -86,7 +86,8 @@ class BlockDiffusionGenerationMixin:
                 the row behind that token.
             tokenizer (`PreTrainedTokenizerBase`, *optional*): for `stop_strings`.
             on_call (`Callable`, *optional*): called with the number of each network call and the
-                state of all rows, mask tokens where nothing is decided; True ends decoding.
+                state of all rows in whole blocks, mask tokens where nothing is decided; True ends
+                decoding.
             generator (`torch.Generator` or a list of them, *optional*): of the draws; with one for
                 each row, what a row draws does not depend on its batch.
             **kwargs: settings, see `docs/generate_settings.md`; they override those of
@@ -114,6 +115,7 @@ class BlockDiffusionGenerationMixin:
             raise ValueError(f"A streamer takes one row, got a batch of {rows}.")
         if isinstance(generator, Sequence) and len(generator) != rows:
             raise ValueError(f"Got {len(generator)} generators for {rows} rows; give one for each.")
+        pad = self.padding_token(config.pad_token_id, plan.eos)
         new, plan = new_tokens(config, plan, prompts, self.config.max_position_embeddings)
         record = Record(prompts.start, plan.sub_block_size or plan.block_size, wanted)
         decoded = decode(
@@ -127,19 +129,17 @@ class BlockDiffusionGenerationMixin:
             record=record if wanted else None,
             on_call=on_call,
         )
-        return self._output(config, plan, prompts, decoded, new, record)
+        return self._output(config, pad, prompts, decoded, new, record)
 
     def _output(
         self,
         config: BlockDiffusionGenerationConfig,
-        plan: DecodingPlan,
+        pad: int,
         prompts: Prompts,
         decoded: Decoded,
         new: int,
         record: Record,
     ) -> Tensor | BlockDiffusionGenerationOutput:
-        pads = (config.pad_token_id, self.config.pad_token_id, *plan.eos)
-        pad = next((token for token in pads if token is not None), self.config.mask_token_id)
         sequences, rounds = prompts.undone(decoded, new, pad)
         if not config.return_dict_in_generate:
             return sequences
@@ -195,6 +195,30 @@ class BlockDiffusionGenerationMixin:
         empty = ~attention_mask.bool().any(1)
         input_ids[empty, -1], attention_mask[empty, -1] = bos, 1
         return input_ids, attention_mask
+
+    def padding_token(self, asked: int | None = None, ends: Sequence[int] | None = None) -> int:
+        """The token that stands where nothing is: the one asked for, or else the model's own.
+
+        Args:
+            asked: a setting `pad_token_id`.
+            ends: the end tokens of the call; the model's own if not given.
+
+        Raises:
+            ValueError: for a token of the text.
+        """
+        if ends is None:
+            ends = self.decoding_plan(BlockDiffusionGenerationConfig()).eos
+        mask, owns = self.config.mask_token_id, [self.generation_config.pad_token_id]
+        owns = [token for token in (*owns, self.config.pad_token_id) if token is not None][:1]
+        fitting = [*owns, *ends, mask]
+        pad = fitting[0] if asked is None else asked
+        if pad in fitting or (not owns and 0 <= pad < self.config.vocab_size):
+            return pad
+        raise ValueError(
+            f"pad_token_id={pad}: padding with a token of the text could not be told from it; it "
+            f"must be the model's own pad token, an end token or the mask token, one of {fitting} "
+            "(set model.generation_config.pad_token_id to change the model's own)."
+        )
 
     def _configured(
         self, given: GenerationConfig | None, explicit: dict[str, Any]

@@ -13,13 +13,13 @@ from transformers import (
     GenerationConfig,
     MinPLogitsWarper,
     PreTrainedTokenizerBase,
-    StopStringCriteria,
     TopHLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
     TypicalLogitsWarper,
 )
 
+from hf_ddistill.models.block_ends import StopStrings
 from hf_ddistill.models.block_prompts import Prompts
 from hf_ddistill.models.decoding_plan import Criterion, DecodingPlan, ends
 from hf_ddistill.models.forbidden_sequences import ForbiddenSequences
@@ -155,7 +155,11 @@ def criteria_of(
             raise ValueError(
                 "stop_strings are found with the model's tokenizer; give generate(tokenizer=)."
             )
-        criteria.append(StopStringCriteria(tokenizer, config.stop_strings))
+        strings = config.stop_strings
+        strings = (strings,) if isinstance(strings, str) else tuple(strings)
+        if not all(isinstance(text, str) and text for text in strings):
+            raise ValueError(f"stop_strings must be a text or some, got {strings!r}.")
+        criteria.append(StopStrings(tokenizer, strings))
     return tuple(criteria)
 
 

@@ -67,7 +67,8 @@ ACTED: Mapping[str, str] = {
     "output_logits": "with `return_dict_in_generate`: the model's logits at that call",
     "return_dict_in_generate": "a `BlockDiffusionGenerationOutput`",
     "pad_token_id": (
-        "behind an end; the first end token if there is none, the mask token if there is neither"
+        "behind an end; the first end token if the model has none, the mask token if it has "
+        "neither. Another one than these is refused: text could not be told from it"
     ),
     "bos_token_id": "the prompt of a row without any token",
     "eos_token_id": (
@@ -137,7 +138,7 @@ REFUSED: Mapping[str, Refusal] = {
     ),
     **_refused(
         "the decoder keeps keys and values of its blocks in its own way (use_cache, dual_cache)",
-        cache_implementation=("dynamic",),
+        cache_implementation=("dynamic", "hybrid"),
         cache_config=(),
         max_cache_len=(),
         prefill_chunk_size=(),

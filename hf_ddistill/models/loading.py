@@ -106,10 +106,24 @@ def load_checkpoint(cls: type, name: str | os.PathLike, **kwargs: Any) -> PreTra
         ValueError: see `load_masked_lm`.
     """
     check_name(name, **kwargs)
+    return complete(cls, name, str(name), **kwargs)
+
+
+def complete(
+    cls: type, source: str | os.PathLike | None, name: str, **kwargs: Any
+) -> PreTrainedModel:
+    """`load_checkpoint` for weights that need no file of their own (`state_dict`).
+
+    Args:
+        cls: see there.
+        source: what its `from_pretrained` takes.
+        name: what the sentences call it.
+        **kwargs: of `from_pretrained`.
+    """
     resize = kwargs.pop("ignore_mismatched_sizes", False)
     with _in_one_sentence(name), _without_table():
         model, info = cls.from_pretrained(
-            name, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
     total = len(model.state_dict())
     if info["missing_keys"]:
@@ -125,7 +139,7 @@ def load_checkpoint(cls: type, name: str | os.PathLike, **kwargs: Any) -> PreTra
             f"The weights of {name} are not of the sizes that its config.json gives: "
             f"{_listed(sizes)}."
         )
-    check_finite(model, str(name))
+    check_finite(model, name)
     if info["unexpected_keys"]:
         warnings.warn(
             f"{type(model).__name__} has no place for {len(info['unexpected_keys'])} tensors of "

@@ -19,9 +19,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import Local, TrainingStep
+from hf_ddistill.couplings import Local, TrainingStep, record_variety
 from hf_ddistill.couplings.block_states import all_noise, decoded, masked
-from hf_ddistill.linalg import categorical
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Scalar, Tokens
 from hf_ddistill.teachers import Autoregressive
@@ -48,6 +47,7 @@ class BlockLawMatching(Objective):
     entropy_bonus: float = 0.0
     id: ClassVar[str] = "block_law_matching"
     peers: ClassVar[tuple[str, ...]] = ("teacher", "auxiliary")
+    one_call: ClassVar[bool] = True
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
     def __post_init__(self) -> None:
@@ -83,8 +83,9 @@ class BlockLawMatching(Objective):
 
     def _draw(self, step: TrainingStep, student: Local, log_pi: Tensor, size: int) -> _Drawn:
         where = student.where
-        tokens = categorical(log_pi.detach().exp(), step.generator)
+        tokens = step.draw(log_pi.detach().exp(), where)
         x = step.x_0.masked_scatter(where, tokens)
+        record_variety(step, x, where)
         with torch.no_grad():
             log_t = _causal(step, "teacher", x, student, size)
         with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):

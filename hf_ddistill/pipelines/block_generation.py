@@ -80,8 +80,8 @@ def decoded(
         given: the prompts' tokens; one serves all rows.
         batch_size: B, where there is one prompt.
         text: whether texts are decoded.
-        callback: called with `(pipe, call, call, {"sequences": ...})` behind each network call, and
-            the tensors that it asks for.
+        callback: called with `(pipe, call, call, {"sequences": ...})` behind each network call, the
+            state of all rows in whole blocks; and the tensors that it asks for.
         attention_mask: 0 at the prompts' padding, if they have any.
         **settings: of `generate`.
 
@@ -105,7 +105,9 @@ def decoded(
     rows = num_rows(batch_size, len(given), 1)
     prompts = [given[row % len(given)] for row in range(rows)]
     width = max(len(ids) for ids in prompts)
-    input_ids = torch.zeros((rows, width), dtype=torch.int64)
+    inner = unwrapped(pipe.model)
+    pad = inner.padding_token(settings.get("pad_token_id"))
+    input_ids = torch.full((rows, width), pad, dtype=torch.int64)
     real = torch.zeros_like(input_ids, dtype=torch.bool)
     for row, ids in enumerate(prompts):
         input_ids[row, width - len(ids) :] = ids
@@ -113,7 +115,7 @@ def decoded(
     pipe._interrupt = False
     device = pipe._execution_device
     with evaluating(pipe.model):
-        out = unwrapped(pipe.model).generate(
+        out = inner.generate(
             input_ids.to(device),
             real.to(device),
             on_call=_on_call(pipe, callback[0]),

@@ -14,8 +14,8 @@ def beginnings(
     *,
     whole: bool = False,
 ) -> list[Tensor]:
-    """The given tokens of each row: of a prompt as `encoded` gives them, or the rows of `input_ids`,
-    (P,) or (n, P); one empty row if there is neither."""
+    """The given tokens of each row: of a prompt as `encoded` gives them, or the rows of
+    `input_ids`, (P,) or (n, P); one empty row if there is neither."""
     if prompt is not None:
         return encoded(tokenizer, prompt, whole=whole)
     if input_ids is None:

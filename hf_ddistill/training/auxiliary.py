@@ -29,6 +29,11 @@ class Alternation:
     warmup: int = 0
     every: int = 1
 
+    @classmethod
+    def of(cls, args: DiscreteDistillationConfig) -> Alternation:
+        """That of the settings."""
+        return cls(args.auxiliary_warmup_steps, args.auxiliary_updates)
+
     def student_updates(self, steps: int) -> int:
         """How often the first `steps` optimizer steps update the student."""
         return max(steps - self.warmup, 0) // self.every

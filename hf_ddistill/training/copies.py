@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 
 import torch
+from accelerate import Accelerator
 from peft import PeftModel
 from torch import nn
 
@@ -57,18 +58,19 @@ def student_of(
 
 
 def trainable_copy(model: nn.Module) -> nn.Module:
-    """A copy in memory whose every weight can be trained, whatever the model was used for."""
-    copied = copy.deepcopy(model).requires_grad_(True)
+    """A copy in memory whose every weight can be trained, whatever the model was used for: in
+    float32, since in half precision most weights do not move."""
+    copied = copy.deepcopy(model).requires_grad_(True).float()
     # One that accelerate has prepared would not be wrapped for several processes again.
     vars(copied).pop("_is_accelerate_prepared", None)
     return copied
 
 
-def auxiliary_of(teacher: Denoiser | Guided | Ensemble) -> Denoiser:
+def auxiliary_of(teacher: Denoiser | Guided | Ensemble, accelerator: Accelerator) -> Denoiser:
     """The teacher (without its guidance; the first of several) around a trainable copy, in train
-    mode."""
+    mode, where the process computes."""
     denoiser = _one_denoiser(teacher)
-    model = _copy_of(denoiser, "The auxiliary").train()
+    model = accelerator.prepare_model(_copy_of(denoiser, "The auxiliary").train())
     return replace(denoiser, network=replace(denoiser.network, model=model, adapters=True))
 
 

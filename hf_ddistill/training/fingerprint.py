@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import TrainingArguments
@@ -53,10 +52,12 @@ class Fingerprint:
     digests: dict[str, str | None]
 
     def write(self, folder: str | Path) -> None:
-        """Write it into a folder."""
+        """Write it into a folder, in one piece."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         text = json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
-        (Path(folder) / RUN_NAME).write_text(text + "\n")
+        draft = Path(folder) / f"{RUN_NAME}.part"
+        draft.write_text(text + "\n")
+        draft.replace(Path(folder) / RUN_NAME)
 
     @classmethod
     def read(cls, folder: str | Path) -> Self | None:
@@ -174,7 +175,7 @@ def _of_weights(named: Iterable[tuple[str, Tensor]]) -> str:
             flat = local.detach().reshape(-1)
             some = flat[:: max(1, flat.numel() // VALUES)][:VALUES]
             yield name.encode()
-            yield some.to("cpu", torch.float64).numpy().tobytes()
+            yield some.cpu().double().numpy().tobytes()
 
     return _hashed(parts())
 

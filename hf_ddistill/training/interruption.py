@@ -54,14 +54,17 @@ class Interruption(TrainerCallback):
             os.write(2, f"\nhf-ddistill: stopping after this step{again}.\n".encode())
         self.signal = self.signal or number
 
-    def on_step_end(
+    def on_optimizer_step(
         self,
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Ask for a checkpoint and the end, if the signal came to any process."""
+        """Ask for a checkpoint and the end of this step, if the signal came to any process.
+
+        So early that whatever looks at the end of a step whether it will be saved knows of it.
+        """
         if self.accelerator.num_processes > 1:
             mine = torch.tensor([self.signal], device=self.accelerator.device)
             self.signal = int(self.accelerator.gather(mine).max())

@@ -40,7 +40,7 @@ class ResumableTrainer(Trainer):
         if self._made_of is None:
             # Once, at the start: a teacher may change, and an objective remember.
             read_by = self._denoiser.parameterization
-            parts = {"objective": self.objective, "parameterization": read_by}
+            parts = {"objective": self._objective, "parameterization": read_by}
             parts = {k: v.to_config() for k, v in (parts | {"diffusion": self.diffusion}).items()}
             own = None
             if self.is_world_process_zero():
@@ -145,6 +145,19 @@ class ResumableTrainer(Trainer):
             self.args.save_total_limit = limit
         self.check_finite()
         return output
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        super()._hp_search_setup(trial)
+        if trial is not None:
+            # A trial may be of another model.
+            self._made_of = None
+
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        where = super()._init_training_state(max_steps, *args)
+        # A checkpoint brings the intervals of logs, evaluations and checkpoints that it was
+        # written under; those that are asked for now are what counts.
+        self.state.compute_steps(self.args, max_steps)
+        return where
 
     def _ended(self, checkpoint: str, state: TrainerState) -> TrainOutput:
         """Load a run that had ended; `Trainer` would take one more step."""
