@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from test_cli_blocks import lm  # noqa: F401
 from training_runs import tiny
 
+from hf_ddistill import DiscreteDiffusionPipeline
 from hf_ddistill.cli import diagnose, evaluate, main, sample, teacher
 from hf_ddistill.cli.resuming import command_that_goes_on
 from hf_ddistill.models import BlockDiffusionLM
@@ -242,3 +243,17 @@ def test_the_record_lists_all_that_a_run_wrote_and_nothing_else(run):
 
 def visible_names(folder):
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_pipeline_is_saved_beside_the_user_s_folders_of_its_parts_names(tmp_path):
+    mine = {"model/notes.txt": "a", "tokenizer/notes.txt": "b", "notes.txt": "c"}
+    for path, text in mine.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    before = snapshot(tmp_path)
+    pipe = DiscreteDiffusionPipeline.from_model(tiny())
+    pipe.save_pretrained(tmp_path)
+    after = snapshot(tmp_path)
+    assert {path: after.get(path) for path in before} == before
+    new = {"config.json", "model.safetensors", "model_index.json", "scheduler"}
+    assert {path.partition("/")[0] for path in after.keys() - before.keys()} == new

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import sys
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ddistill.models import load_checkpoint, unwrapped
+from hf_ddistill.outputs.record import DRAFT, relative_files
 from hf_ddistill.schedulers import DiscreteSchedulerBase
 
 #: What of the arguments of `from_pretrained` speaks of the download alone.
@@ -122,11 +125,16 @@ def whole_model(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
-def flatten(folder: str | os.PathLike) -> None:
-    """Move the files of model and tokenizer from their subfolders to the root."""
+@contextlib.contextmanager
+def flattened(folder: str | os.PathLike) -> Iterator[Path]:
+    """A draft whose files are moved into `folder` when the block ends, those of its subfolders
+    `model` and `tokenizer` to the root; folders of these names that are there are left alone."""
     root = Path(folder)
-    for part in ("model", "tokenizer"):
-        for file in (root / part).glob("*"):
-            file.replace(root / file.name)
-        if (root / part).is_dir():
-            (root / part).rmdir()
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=DRAFT, dir=root) as draft:
+        yield Path(draft)
+        for path in relative_files(Path(draft)):
+            first, _, rest = path.partition("/")
+            target = root / (rest if first in ("model", "tokenizer") and rest else path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(Path(draft) / path, target)

@@ -14,7 +14,7 @@ from hf_ddistill.models.opening import MODEL_FILES, open_model, scheduler_beside
 from hf_ddistill.pipelines.files import (
     HUB_ARGUMENTS,
     fetched,
-    flatten,
+    flattened,
     model_in,
     scheduler_of,
     tokenizer_in,
@@ -110,8 +110,8 @@ class SavedPipeline(DiffusionPipeline):
             whole.save_pretrained(save_directory, *args, push_to_hub=push_to_hub, **kwargs)
             return
         repo = {key: kwargs.pop(key) for key in ("repo_id", "private", "token") if key in kwargs}
-        super().save_pretrained(save_directory, *args, **kwargs)
-        flatten(save_directory)
+        with flattened(save_directory) as draft:
+            super().save_pretrained(draft, *args, **kwargs)
         if push_to_hub:
             name = os.path.basename(os.path.abspath(save_directory))
             self.push_to_hub(repo.pop("repo_id", name), **repo)
