@@ -244,6 +244,39 @@ def test_what_is_set_aside_is_ours_until_the_next_writing(tmp_path):
     assert visible(tmp_path) == NEW | MINE
 
 
+def test_a_kill_while_files_are_set_aside_loses_none_and_leaves_all_ours(tmp_path):
+    number = 0
+    while True:
+        number += 1
+        folder = tmp_path / str(number)
+        old_and_mine(folder)
+        if not killed_at(number, folder, lambda: set_aside(folder, lambda path: True)):  # noqa: B023
+            break
+        found = {path.removeprefix("replaced/"): text for path, text in visible(folder).items()}
+        assert found == OLD | MINE
+        check_folder(folder, overwrite=True)
+        write(folder, NEW)
+        assert visible(folder) == NEW | MINE
+    assert number > 4
+
+
+def test_a_kill_while_a_single_file_is_written_leaves_the_old_or_the_new(tmp_path):
+    number, found = 0, []
+    while True:
+        number += 1
+        file = tmp_path / str(number) / "rows.json"
+        put_alone(file, "old")
+        if not killed_at(number, file.parent, lambda: put_alone(file, "new")):  # noqa: B023
+            break
+        found.append(file.read_text())
+    assert set(found) == {"old", "new"} and found == sorted(found, reverse=True)
+
+
+def put_alone(file, text):
+    with writing_file(file) as draft:
+        draft.write_text(text)
+
+
 def test_a_single_file_is_kept_unless_it_is_ours_and_may_go(tmp_path):
     file = tmp_path / "new" / "rows.json"
     with writing_file(check_file("--json", file)) as draft:
