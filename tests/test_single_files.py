@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from folders import killed_at
+from folders import killed_at, visible
+from test_outputs import NEW, OLD, write
 
 from hf_ddistill.outputs import check_file, check_folder, writing_file
 
