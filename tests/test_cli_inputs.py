@@ -57,6 +57,12 @@ def test_a_broken_file_of_data_is_named_with_its_line(name, content, says, tmp_p
     assert not out.exists()
 
 
+def test_a_stream_without_a_row_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n\n")
+    with pytest.raises(ValueError, match="is empty"):
+        load(str(tmp_path / "a.jsonl"), streaming=True)
+
+
 @pytest.mark.parametrize("content", [b'{"input_ids": [1\n', b'{"text": "\xe9"}\n'])
 def test_a_broken_stream_is_named_with_its_line(content, tmp_path):
     file = tmp_path / "a.jsonl"

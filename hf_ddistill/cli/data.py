@@ -165,7 +165,10 @@ def _what_is_wrong(file: Path, error: Exception) -> str:
 
 
 def _checked(data: Any, name: str) -> Any:
-    """The data; raises if the columns that models read hold something else than they must."""
+    """The data; raises if there are none, or if the columns that models read hold something else
+    than they must."""
+    if next(iter(data), None) is None:
+        raise ValueError(f"The data set {name} is empty; at least one row is needed.")
     features = data.features or {}
     accepted = {"input_ids": "a list of integers", "text": "a string"}
     for column, meant in accepted.items():
