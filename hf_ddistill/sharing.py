@@ -16,12 +16,11 @@ from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from hf_ddistill.models.adapters import bring_base
-from hf_ddistill.outputs import is_model_file, recover
+from hf_ddistill.outputs import recover
+from hf_ddistill.outputs.chosen import model_files
 from hf_ddistill.outputs.names import CARD, ENTRIES, is_weights
-from hf_ddistill.outputs.record import DRAFT, NAME, relative_files
+from hf_ddistill.outputs.record import DRAFT, NAME
 
-FIGURES = "metrics.json"
-PICTURES = (".png", ".jpg", ".jpeg")
 #: Left out without a word: the record of the folder.
 _UNSAID = (NAME, DRAFT)
 
@@ -54,9 +53,7 @@ class Shipment:
 def shipment(folder: str | Path, repo_id: str) -> Shipment:
     """What pushing a folder to `repo_id` uploads.
 
-    Weights, configurations, tokenizer, scheduler and card; `metrics.json`; pictures at the root
-    and those that the card shows; the components that `model_index.json` names. Links that lead
-    out of the folder are not followed.
+    The folder's `model_files`, the card with the repository's id.
 
     Raises:
         ValueError: if the folder has no model, no weights or no card, or the name is no id.
@@ -73,9 +70,7 @@ def shipment(folder: str | Path, repo_id: str) -> Shipment:
     if not (folder / CARD).is_file():
         raise ValueError(f"{folder} has no card ({CARD}); a model is not pushed without one.")
     card = (folder / CARD).read_text(encoding="utf-8")
-    components, shown = _components(folder), _pictures_of(card)
-    inside = [path for path in relative_files(folder) if _is_inside(folder, path)]
-    files = tuple(path for path in inside if _belongs(path, components, shown))
+    files = model_files(folder)
     if not any(is_weights(path) for path in files):
         raise ValueError(f"{folder} holds no weights to push (*.safetensors).")
     if CARD not in files:
@@ -103,10 +98,9 @@ def _with_base(folder: str | Path, repo_id: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / folder.resolve().name
         copy.mkdir()
-        for path in relative_files(folder):
-            if _is_inside(folder, path) and (is_model_file(path) or "/" not in path):
-                (copy / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / path, copy / path)
+        for path in model_files(folder):
+            (copy / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / path, copy / path)
         bring_base(copy, repo_id)
         yield copy
 
@@ -155,39 +149,6 @@ def push(
             commit_message="Upload with hf_ddistill",
         )
     return str(url)
-
-
-def _belongs(path: str, components: Sequence[str], shown: Sequence[str]) -> bool:
-    if is_model_file(path) or path == FIGURES:
-        return True
-    pure = PurePosixPath(path)
-    if pure.suffix.lower() in PICTURES:
-        return len(pure.parts) == 1 or path in shown
-    return len(pure.parts) == 2 and pure.parts[0] in components and is_model_file(pure.name)
-
-
-def _components(folder: Path) -> list[str]:
-    """The subfolders of a pipeline's components."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        return []
-    try:
-        return [name for name in json.loads(index.read_text()) if not name.startswith("_")]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} cannot be read: {error}") from error
-
-
-def _pictures_of(card: str) -> list[str]:
-    """Relative paths of what a card shows."""
-    named = re.findall(r"!\[[^\]]*\]\(\s*([^)\s]+)", card)
-    named += re.findall(r"<img[^>]*\ssrc=[\"']([^\"']+)", card)
-    return [str(PurePosixPath(path)) for path in named if "://" not in path]
-
-
-def _is_inside(folder: Path, path: str) -> bool:
-    """Whether a file can be read, and lies in the folder once links are followed."""
-    place = folder / path
-    return place.is_file() and folder.resolve() in place.resolve().parents
 
 
 def _left_out(folder: Path, files: Sequence[str]) -> tuple[str, ...]:

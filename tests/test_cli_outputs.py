@@ -16,6 +16,7 @@ from test_cli_blocks import lm  # noqa: F401
 from training_runs import tiny
 
 from hf_ddistill.cli import diagnose, evaluate, main, sample, teacher
+from hf_ddistill.cli.resuming import command_that_goes_on
 from hf_ddistill.models import BlockDiffusionLM
 
 TEACHER = ["teacher", "--data", "digits", "--hidden-size", "16", "--layers", "1", "--heads", "2"]
@@ -181,6 +182,14 @@ def test_an_overwriting_run_that_fails_leaves_the_earlier_one(run, step, monkeyp
         kept |= {path: before[path] for path in work}
     kept.pop(".hf_ddistill.json")
     assert {path: after.get(path) for path in kept} == kept
+
+
+def test_the_command_that_goes_on_does_not_overwrite_what_it_goes_on_with(monkeypatch):
+    given = ["hf-ddistill", "teacher", "--output", "x", "--overwrite"]
+    monkeypatch.setattr("sys.argv", given)
+    goes_on = command_that_goes_on("--resume")
+    assert goes_on == "hf-ddistill teacher --output x --resume"
+    assert command_that_goes_on(None) == " ".join(given)
 
 
 @pytest.mark.filterwarnings("ignore:Passed over")

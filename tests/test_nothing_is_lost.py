@@ -123,9 +123,12 @@ class Sandbox:
 def arguments(rng, box, made):
     """A command line for each command."""
     out, file = str(box.target()), str(box.target())
-    if rng.random() < 0.2:
+    copies = [str(place) for place in box.places if place.name.startswith("our_")]
+    if rng.random() < 0.4:
+        out = rng.choice([str(rng.choice(box.places) / "a" / "new"), *copies])
+    elif rng.random() < 0.2:
         out = rng.choice([".", "..", str(box.folder), str(made), str(made / "lm")])
-    flags = [flag for flag in ("--overwrite", "--resume") if rng.random() < 0.4]
+    flags = [flag for flag in ("--overwrite", "--resume") if rng.random() < 0.45]
     over = [flag for flag in flags if flag == "--overwrite"]
     network, json_ = str(made / "network"), ["--json", file]
     picture = file if rng.random() < 0.5 else f"{file}.png"

@@ -11,12 +11,10 @@ from safetensors import SafetensorError
 
 from hf_ddistill.outputs import (
     Record,
-    check_file,
     check_folder,
     recover,
     set_aside,
     writing,
-    writing_file,
 )
 from hf_ddistill.outputs.record import NAME
 
@@ -244,42 +242,17 @@ def test_what_is_set_aside_is_ours_until_the_next_writing(tmp_path):
     assert visible(tmp_path) == NEW | MINE
 
 
-def test_a_single_file_is_kept_unless_it_is_ours_and_may_go(tmp_path):
-    file = tmp_path / "new" / "rows.json"
-    with writing_file(check_file("--json", file)) as draft:
-        draft.write_text("1")
-    with pytest.raises(ValueError, match="--json names .*, which is there"):
-        check_file("--json", file)
-    with writing_file(check_file("--json", file, overwrite=True)) as draft:
-        draft.write_text("2")
-    assert visible(tmp_path) == {"new/rows.json": "2"}
-    file.write_text("mine")
-    with pytest.raises(ValueError, match="changed since; it is kept"):
-        check_file("--json", file, overwrite=True)
-    with pytest.raises(ValueError, match="it is kept"), writing_file(file) as draft:
-        draft.write_text("3")
-    assert visible(tmp_path) == {"new/rows.json": "mine"}
-
-
-def test_a_single_file_is_no_part_of_a_model_folder(tmp_path):
-    write(tmp_path, OLD)
-    with writing_file(tmp_path / "rows.json") as draft:
-        draft.write_text("figures")
-    for name in ("config.json", "rows.json"):
-        with pytest.raises(ValueError, match="which is there"):
-            check_file("--json", tmp_path / name)
-    with pytest.raises(ValueError, match="did not write"):
-        check_file("--json", tmp_path / "config.json", overwrite=True)
-    write(tmp_path, NEW)
-    assert visible(tmp_path) == NEW | {"rows.json": "figures"}
-
-
-def test_places_that_cannot_be_written_are_told(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    (tmp_path / "loose").symlink_to(tmp_path / "nowhere")
-    for path, words in (("file", "is a file"), ("loose", "leads nowhere"), ("file/x", "no folder")):
-        with pytest.raises(ValueError, match=words):
-            check_folder(tmp_path / path)
-    for path, words in ((".", "is a folder"), ("loose", "symbolic link"), ("file/x", "no folder")):
-        with pytest.raises(ValueError, match=words):
-            check_file("--json", tmp_path / path, overwrite=True)
+def test_a_kill_while_files_are_set_aside_loses_none_and_leaves_all_ours(tmp_path):
+    number = 0
+    while True:
+        number += 1
+        folder = tmp_path / str(number)
+        old_and_mine(folder)
+        if not killed_at(number, folder, lambda: set_aside(folder, lambda path: True)):  # noqa: B023
+            break
+        found = {path.removeprefix("replaced/"): text for path, text in visible(folder).items()}
+        assert found == OLD | MINE
+        check_folder(folder, overwrite=True)
+        write(folder, NEW)
+        assert visible(folder) == NEW | MINE
+    assert number > 4

@@ -54,6 +54,8 @@ def train(
 
 def command_that_goes_on(option: str | None) -> str:
     """This command, with the option that it needs, to be pasted into a shell."""
-    given = sys.argv[1:]
-    more = [option] if option and option not in given else []
-    return shlex.join(["hf-ddistill", *given, *more])
+    if option is None:
+        return shlex.join(["hf-ddistill", *sys.argv[1:]])
+    # What was there before is replaced by now: what is there is the run itself.
+    given = [each for each in sys.argv[1:] if each not in (option, "--overwrite")]
+    return shlex.join(["hf-ddistill", *given, option])

@@ -17,6 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from hf_ddistill.training import checkpoints
 from hf_ddistill.training.fingerprint import RUN_NAME, Fingerprint, made_of, settings_of
 from hf_ddistill.training.finite import check_gradient, check_weights
+from hf_ddistill.training.pushing import push_to_hub
 from hf_ddistill.training.run_state import RunState
 
 
@@ -30,6 +31,7 @@ class ResumableTrainer(Trainer):
     """
 
     _made_of: dict[str, Any] | None = None
+    push_to_hub = push_to_hub
     _found_whole: str | None = None
     _limit: int | None = None
 
