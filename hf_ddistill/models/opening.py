@@ -17,12 +17,12 @@ BASE_CONFIG = "base_config.json"
 _OF_THE_HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
-def open_model(name: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
+def open_model(name: str | os.PathLike, *args: Any, **kwargs: Any) -> PreTrainedModel:
     """The model of a folder or of the Hub; adapters are merged into the weights of their base.
 
     Args:
         name: a folder or a Hub id.
-        **kwargs: of `AutoModelForMaskedLM.from_pretrained`.
+        *args, **kwargs: of `AutoModelForMaskedLM.from_pretrained`.
 
     Raises:
         ValueError: if the base of adapters is not found, or if they cannot be merged.
@@ -30,7 +30,7 @@ def open_model(name: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
     name = os.fspath(name)
     of_hub = {key: kwargs[key] for key in _OF_THE_HUB if kwargs.get(key) is not None}
     if find_adapter_config_file(name, **of_hub) is None:
-        return AutoModelForMaskedLM.from_pretrained(name, **kwargs)
+        return AutoModelForMaskedLM.from_pretrained(name, *args, **kwargs)
     folder = name
     if not os.path.isdir(name):
         folder = snapshot_download(name, ignore_patterns=["checkpoint-*/*", "*.bin"], **of_hub)
@@ -50,9 +50,23 @@ class AutoDiffusionModel(AutoModelForMaskedLM):
         cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
     ) -> PreTrainedModel:
         """See `open_model`."""
-        config = kwargs.pop("config", None)
-        more = {} if config is None else {"config": config}
-        return open_model(pretrained_model_name_or_path, **more, **kwargs)
+        name, revision = pretrained_model_name_or_path, kwargs.get("revision")
+        if revision is not None and not os.path.isdir(name):
+            # Of adapters a pipeline looks at their base first, and hands on the revision of that,
+            # which is none of theirs.
+            of_hub = {"token": kwargs.get("token")}
+            here = _adapters_at(name, revision=revision, **of_hub)
+            if not here and _adapters_at(name, **of_hub):
+                kwargs.pop("revision")
+        return open_model(name, *args, **kwargs)
+
+
+def _adapters_at(name: str, **of_hub: Any) -> bool:
+    """Whether a repository holds adapters; none at a revision that it does not have."""
+    try:
+        return find_adapter_config_file(name, **of_hub) is not None
+    except OSError:
+        return False
 
 
 __all__ = ["BASE_CONFIG", "AutoDiffusionModel", "open_model"]
