@@ -41,7 +41,7 @@ def bert_folder(folder):
 
 def opened_bert(folder):
     model = AutoModelForMaskedLM.from_pretrained(folder)
-    model.config.mask_token_id = 4
+    model.config.mask_token_id = 23  # no token of the rows
     return model
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_ddistill.models import BlockDiffusionConfig, BlockDiffusionLM
+from hf_ddistill.models import (
+    BlockDiffusionConfig,
+    BlockDiffusionGenerationConfig,
+    BlockDiffusionLM,
+)
+from hf_ddistill.models.configuration_generation import settings_of
+from hf_ddistill.models.generation_settings import SHAPING, refusal
 
 MASK_TOKEN = "<|mask|>"
 
@@ -26,7 +33,8 @@ def to_block_diffusion(
     """A block-diffusion model around a copy of a causal one.
 
     The mask token is the tokenizer's own, or else a new one: in a row of the embeddings that no
-    token has, or in one row more. Its embedding starts as the mean of all others.
+    token has, or in one row more. Its embedding starts as the mean of all others. The settings of
+    generation, all end tokens with them, are those of the causal model.
 
     References:
         Data-Efficient Autoregressive-to-Diffusion Language Models via On-Policy Distillation
@@ -81,10 +89,29 @@ def to_block_diffusion(
         noise_dim=noise_dim,
     )
     model = BlockDiffusionLM(config, lm)
+    model.generation_config = _generation_config(lm)
     if noise_dim:
         spread = float(lm.get_input_embeddings().weight.detach().std())
         torch.nn.init.normal_(model.noise_proj.weight, std=0.1 * spread * noise_dim**-0.5)
     return model.to(lm.dtype), tokenizer
+
+
+def _generation_config(lm: PreTrainedModel) -> BlockDiffusionGenerationConfig:
+    """The causal model's, but for what block decoding has not, which is said."""
+    settings = settings_of(lm.generation_config)
+    left = [name for name, value in settings.items() if refusal(name, value) is not None]
+    if left:
+        warnings.warn(
+            f"The generation config of {type(lm).__name__} sets {', '.join(left)}, which block "
+            "decoding does not act on (docs/generate_settings.md): left out.",
+            UserWarning,
+            stacklevel=3,
+        )
+    kept = {name: value for name, value in settings.items() if name not in left}
+    if SHAPING.keys() & kept.keys():
+        # Of our own settings a temperature alone draws; of the causal model's it did not.
+        kept.setdefault("do_sample", False)
+    return BlockDiffusionGenerationConfig(**kept)
 
 
 def _check(lm: PreTrainedModel) -> None:

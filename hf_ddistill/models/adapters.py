@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
@@ -17,6 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from hf_ddistill.models.loading import check_finite, complete, load_masked_lm
 from hf_ddistill.models.opening import BASE_CONFIG
 
 
@@ -32,7 +34,16 @@ def merged(folder: Path, name: str, **kwargs: Any) -> PreTrainedModel:
         ValueError: if there is no base, or if the adapters cannot be merged.
     """
     settings = PeftConfig.from_pretrained(str(folder))
-    model = PeftModel.from_pretrained(_base(folder, name, settings, **kwargs), str(folder))
+    base = _base(folder, name, settings, **kwargs)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        try:
+            model = PeftModel.from_pretrained(base, str(folder))
+        except UserWarning as error:
+            raise ValueError(f"The adapters of {name} are not whole: {error}") from error
+        except SafetensorError as error:
+            raise ValueError(f"The adapters of {name} cannot be read: {error}") from error
+    check_finite(model, name)
     if not hasattr(model.base_model, "merge_and_unload"):
         raise ValueError(
             f"{name} has adapters of the kind {settings.peft_type}, which cannot be merged into "
@@ -65,12 +76,9 @@ def _base(folder: Path, name: str, settings: PeftConfig, **kwargs: Any) -> PreTr
             "nor does adapter_config.json name one in base_model_name_or_path."
         )
     try:
-        return AutoModelForMaskedLM.from_pretrained(base, revision=settings.revision, **kwargs)
-    except OSError as error:
-        raise ValueError(
-            f"{name} holds adapters of the base {base!r}, which is not found: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+        return load_masked_lm(base, revision=settings.revision, **kwargs)
+    except ValueError as error:
+        raise ValueError(f"{name} holds adapters of the base {base!r}. {error}") from error
 
 
 def _beside(folder: Path, **kwargs: Any) -> PreTrainedModel:
@@ -89,7 +97,8 @@ def _beside(folder: Path, **kwargs: Any) -> PreTrainedModel:
     dtype = kwargs.pop("dtype", None) or config.dtype
     # The rest is of the Hub.
     kwargs = {key: kwargs[key] for key in ("device_map", "attn_implementation") if key in kwargs}
-    model = kind.from_pretrained(None, config=config, state_dict=state, dtype=dtype, **kwargs)
+    weights = {"config": config, "state_dict": state, "dtype": dtype}
+    model = complete(kind, None, str(folder), **weights, **kwargs)
     if model.can_generate() and (folder / "generation_config.json").is_file():
         kind_of_settings = getattr(kind, "generation_config_class", None) or GenerationConfig
         model.generation_config = kind_of_settings.from_pretrained(str(folder))

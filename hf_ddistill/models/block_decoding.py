@@ -9,8 +9,8 @@ not depend on that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,57 +18,14 @@ from torch import Tensor
 from transformers.generation import BaseStreamer
 
 from hf_ddistill.linalg import categorical, normal_noise
-from hf_ddistill.models.block_processing import changes, normalised
+from hf_ddistill.models.block_ends import stopped
+from hf_ddistill.models.block_processing import Processing, changes
 from hf_ddistill.models.block_prompts import Decoded, Prompts
-from hf_ddistill.models.block_reading import CACHES, BlockReader
-from hf_ddistill.models.pipelined_decoding import Pipelining
-from hf_ddistill.parameterizations.sharpening import sharpened
-from hf_ddistill.shapes import LOG_ZERO, Generators
-from hf_ddistill.unmasking import Draft, Threshold, Unmasking
-
-
-@dataclass(frozen=True)
-class DecodingPlan:
-    """How blocks are decoded.
-
-    Args:
-        block_size: tokens in a block of the attention.
-        unmasking: which drawn tokens of a call stay.
-        steps_per_block: calls that a rule with a plan has for a block; None for one token a call.
-        temperature: of the draws; 0 takes the likeliest token.
-        top_k: of the draws; None for all.
-        top_p: of the draws.
-        cache: of keys and values, see `BlockReader`.
-        eos: tokens that end a row with their block.
-        sub_block_size: tokens in a block that is decoded, where that is a part of one of the
-            attention's; None for all of it.
-        pipelining: blocks at the same time.
-    """
-
-    block_size: int
-    unmasking: Unmasking = field(default_factory=Threshold)
-    steps_per_block: int | None = None
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float = 1.0
-    cache: str = "finished"
-    eos: tuple[int, ...] = ()
-    sub_block_size: int | None = None
-    pipelining: Pipelining = Pipelining()
-
-    def __post_init__(self) -> None:
-        least = {"block_size": 1, "sub_block_size": 1, "steps_per_block": 1, "temperature": 0}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if value is not None and value < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, got {value}.")
-        if self.cache not in CACHES:
-            raise ValueError(f"Unknown cache {self.cache!r}; there are: {', '.join(CACHES)}.")
-
-
-def ends(eos: int | Sequence[int] | None) -> tuple[int, ...]:
-    """The tokens that end a row, of a configuration's `eos_token_id`."""
-    return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
+from hf_ddistill.models.block_reading import BlockReader
+from hf_ddistill.models.decoding_plan import DecodingPlan
+from hf_ddistill.models.decoding_record import Record
+from hf_ddistill.shapes import Generators
+from hf_ddistill.unmasking import Draft
 
 
 def decode(
@@ -80,6 +37,8 @@ def decode(
     *,
     streamer: BaseStreamer | None = None,
     processors: Any = None,  # noqa: ANN401 (one or many)
+    record: Record | None = None,
+    on_call: Callable[[int, Tensor], bool] | None = None,
 ) -> Decoded:
     """Decode `new` tokens behind each prompt, and what is missing to whole blocks.
 
@@ -91,10 +50,14 @@ def decode(
         generator: of the draws; one, or one for each row.
         streamer: gets what is decided of a single row.
         processors: change the logits, see `changes`.
+        record: gets the laws that tokens were drawn from.
+        on_call: called behind each network call with its number and the canvas (B, C), which it
+            must not change; True ends decoding as if its time were up.
 
     Raises:
-        ValueError: if prompt and new tokens do not fit into the model's window, and for an empty
-            prompt before a shifted head.
+        ValueError: if prompt and new tokens do not fit into the model's window, for an empty
+            prompt before a shifted head, for logits that are NaN or infinite, and where settings
+            or processors leave no token for a position.
     """
     if model.config.shift_logits and not bool(prompts.sources[1].any(1).all()):
         raise ValueError(
@@ -102,6 +65,7 @@ def decode(
             "with a token, such as that of the beginning of a sequence."
         )
     work = _Work(model, prompts, new, plan, generator, processors)
+    work.record, started = record, time.monotonic()
     window = model.config.max_position_embeddings
     longest = int(work.real.sum(1).max())
     if window is not None and longest > window:
@@ -116,6 +80,10 @@ def decode(
     shown = work.finish()
     while shown < work.blocks:
         work.call()
+        work.number += 1
+        stopped = on_call is not None and on_call(work.number - 1, work.ids)
+        if stopped or time.monotonic() - started > plan.max_time:
+            work.cut()
         finished = work.finish()
         if streamer is not None:
             _show(streamer, work, shown, finished)
@@ -172,7 +140,10 @@ class _Work:
         self.head = torch.zeros_like(self.calls)
         self.stop = self.start
         self.reader = BlockReader(model, self.real, plan.block_size, plan.cache)
-        self.changes = changes(processors, self.reader)
+        steps = plan.logits.changes(prompts.asked(new), self.real, self.mask)
+        steps += changes(processors, self.reader)
+        self.processing = Processing(plan, steps, self.real, self.mask)
+        self.number, self.record = 0, None
         self.progress = torch.zeros(rows, device=device)
         self.before: dict[int, Tensor] = {}
 
@@ -186,14 +157,19 @@ class _Work:
         last = int(blocks.max()) + 1
         self.stop = self.start + last * self.size
         noise = self._noise(rows, blocks, first, last - first)
-        raw = self._look(self.start + first * self.size, self.stop, noise)
-        raw = raw.unflatten(1, (-1, self.size))
+        said, raw = (
+            logits.unflatten(1, (-1, self.size))
+            for logits in self._look(self.start + first * self.size, self.stop, noise)
+        )
         self.progress = 1 - self.open.sum((1, 2)) / self.asked.sum(1).clamp_min(1)
         sure, steps = pipe.activated(share)[rows, blocks], self.steps[rows, blocks]
         groups = [sure & (steps == number) for number in steps[sure].unique().tolist()]
         for group in [*groups, ~sure]:
             if bool(group.any()):
-                self._decide(raw, first, rows[group], blocks[group], bool(sure[group][0]))
+                here = (rows[group], blocks[group])
+                stays, log_p = self._decide(raw, first, *here, forced=bool(sure[group][0]))
+                if self.record is not None:
+                    self.record.add(here, stays, log_p, said[here[0], here[1] - first])
         self.calls[rows.unique()] += 1
         self.called[rows, blocks] += 1
         self.steps[rows, blocks] += sure.long()
@@ -210,6 +186,11 @@ class _Work:
             self.head[rows] += 1
             numbers = self.numbers[rows, block]
             ends = torch.isin(self.tokens[rows, block], eos) & (numbers >= 0)
+            if self.plan.criteria:
+                behind = self.start + block * self.size
+                ends = ends | stopped(
+                    self.plan.criteria, self.ids, self.real, rows, behind, numbers
+                )
             behind = ends.long().cumsum(1) - ends.long() > 0
             self.numbers[rows, block] = numbers.masked_fill(behind, -1)
             over = rows[ends.any(1)]
@@ -217,8 +198,18 @@ class _Work:
             self.numbers[over, block + 1 :] = -1
         return int(self.head.min())
 
-    def _decide(self, raw: Tensor, first: int, rows: Tensor, blocks: Tensor, forced: bool) -> None:
-        """Decide tokens in N blocks that had to take a token equally often before.
+    def cut(self) -> None:
+        """End each row before its first open token: no further call is made."""
+        open_ = self.open.flatten(1)
+        behind = open_.long().cumsum(1) > 0
+        self.rounds[:, self.start :][behind] = -1
+        self.open[:] = False
+
+    def _decide(
+        self, raw: Tensor, first: int, rows: Tensor, blocks: Tensor, *, forced: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Decide tokens in N blocks that had to take a token equally often before: where (N, size),
+        and the laws (N, size, K) that they were drawn from.
 
         Args:
             raw: (B, blocks from `first` on, size, K), log p.
@@ -229,7 +220,7 @@ class _Work:
         """
         plan, number = self.plan, int(self.steps[rows[0], blocks[0]])
         raw = raw[rows, blocks - first]
-        log_p = sharpened(raw, plan.temperature, plan.top_k, plan.top_p)
+        log_p = plan.law(raw)
         chosen = self._generators(rows)
         tokens = categorical(log_p.exp(), chosen) if plan.temperature else log_p.argmax(-1)
         before = None
@@ -251,12 +242,19 @@ class _Work:
             stays = plan.unmasking(draft)
         else:
             stays = (draft.confidence > plan.pipelining.confidence) & draft.masked
+        if plan.forbidden:
+            columns = torch.arange(self.size, device=blocks.device)
+            where = rows, self.start + blocks[:, None] * self.size + columns
+            open_ = self._open_columns()
+            drawn = tokens, draft.confidence, stays
+            stays = plan.forbidden.kept(self.ids, self.real, open_, where, drawn)
         self.tokens[rows, blocks] = torch.where(stays, tokens, self.tokens[rows, blocks])
         said = log_p.gather(-1, tokens[..., None])[..., 0].to(self.said)
         self.said[rows, blocks] = torch.where(stays, said, self.said[rows, blocks])
         called = self.called[rows, blocks][:, None]
         self.numbers[rows, blocks] = torch.where(stays, called, self.numbers[rows, blocks])
         self.open[rows, blocks] = draft.masked & ~stays
+        return stays, log_p
 
     def _remember(self, raw: Tensor, active: Tensor, first: int) -> None:
         """Keep what was said of each block when it was last decided on."""
@@ -280,12 +278,15 @@ class _Work:
         noise[rows, blocks - first] = fresh * self.open[rows, blocks][..., None]
         return noise.flatten(1, 2)
 
-    def _look(self, start: int, stop: int, noise: Tensor | None) -> Tensor:
-        """log p (B, stop - start, K) of the tokens in a range of columns."""
-        logits = self.reader(self.ids, start, stop, noise)
-        for change in self.changes:
-            logits = change(self.ids, start, stop, logits)
-        return normalised(logits, self.mask, LOG_ZERO)
+    def _look(self, start: int, stop: int, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the model says of a range of columns, (B, stop - start, K), and log p of their
+        tokens."""
+        said = self.reader(self.ids, start, stop, noise)
+        return said, self.processing(self.ids, self._open_columns(), start, said)
+
+    def _open_columns(self) -> Tensor:
+        """(B, C), where a token is to be decided."""
+        return torch.nn.functional.pad(self.open.flatten(1), (self.start, 0))
 
     def _generators(self, rows: Tensor) -> Generators:
         if isinstance(self.generator, Sequence):

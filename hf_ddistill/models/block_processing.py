@@ -7,7 +7,7 @@ B rows, C columns of a canvas, of which `start` to `stop` are asked for.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.models.block_reading import BlockReader
-
-#: (ids (B, C), start, stop, logits (B, stop - start, K)) -> logits
-Change = Callable[[Tensor, int, int, Tensor], Tensor]
+from hf_ddistill.models.decoding_plan import DecodingPlan
+from hf_ddistill.models.logit_settings import Change, by_column
+from hf_ddistill.shapes import LOG_ZERO
 
 
 @dataclass(frozen=True)
@@ -106,34 +106,58 @@ def changes(processors: Any, reader: BlockReader) -> list[Change]:  # noqa: ANN4
                 f"A logits processor is given ids and scores, and {type(processor).__name__} takes "
                 f"{', '.join(needed) or 'nothing'}."
             )
-        found.append(partial(_by_column, processor, reader.real))
+        found.append(partial(by_column, processor, reader.real))
     return found
 
 
-def _by_column(
-    processor: Callable[[Tensor, Tensor], Tensor],
-    real: Tensor,
-    ids: Tensor,
-    start: int,
-    stop: int,
-    logits: Tensor,
-) -> Tensor:
-    """Each column as if its token were the next one: a processor is given the tokens before it,
-    masks where they are not decided, without padding, so that no row depends on its batch."""
-    logits = logits.clone()
-    for column in range(start, stop):
-        lengths = real[:, :column].sum(1)
-        for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero()[:, 0]
-            before = ids[rows, column - length : column]
-            logits[rows, column - start] = processor(before, logits[rows, column - start])
-    return logits
+@dataclass(frozen=True)
+class Processing:
+    """From the logits of a call to log p of the tokens that can be decided.
+
+    Args:
+        plan: of the decoding.
+        steps: from a model's logits on.
+        real: (B, C) bool, False at padding.
+        mask: the mask token, which is none of them.
+    """
+
+    plan: DecodingPlan
+    steps: Sequence[Change]
+    real: Tensor
+    mask: int
+
+    def __call__(self, ids: Tensor, open_: Tensor, start: int, logits: Tensor) -> Tensor:
+        """log p (B, n, K) without the mask token, nothing below `LOG_ZERO`.
+
+        Args:
+            ids: (B, C).
+            open_: (B, C) bool, True where a token is to be decided.
+            start: first of the n columns.
+            logits: (B, n, K), of the model.
+
+        Raises:
+            ValueError: for logits that are NaN or infinite where a token is to be decided, and
+                where no token is left.
+        """
+        stop = start + logits.shape[1]
+        asked = open_[:, start:stop]
+        if not self.plan.logits.remove_invalid and not bool(logits.isfinite()[asked].all()):
+            raise ValueError(
+                "The model gives logits that are NaN or infinite: its weights or its precision are "
+                "broken (remove_invalid_values=True decodes in spite of it)."
+            )
+        for step in self.steps:
+            logits = step(ids, start, stop, logits)
+        if self.plan.forbidden:
+            logits = self.plan.forbidden.change(ids, self.real, open_, logits, start)
+        index = torch.tensor([self.mask], device=logits.device)
+        logits = logits.index_fill(-1, index, LOG_ZERO)
+        if bool((logits.amax(-1)[asked] <= LOG_ZERO / 2).any()):
+            raise ValueError(
+                "No token is left for a position: settings that bar tokens (suppress_tokens, "
+                "bad_words_ids, no_repeat_ngram_size, ...) and processors bar all of them there."
+            )
+        return logits.log_softmax(-1).clamp_min(LOG_ZERO)
 
 
-def normalised(logits: Tensor, mask: int, least: float) -> Tensor:
-    """log p (..., K) without the mask token, nothing below `least`."""
-    index = torch.tensor([mask], device=logits.device)
-    return logits.index_fill(-1, index, least).log_softmax(-1).clamp_min(least)
-
-
-__all__ = ["Change", "ProxySteering", "changes", "normalised"]
+__all__ = ["Processing", "ProxySteering", "changes"]

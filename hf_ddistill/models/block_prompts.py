@@ -8,7 +8,7 @@ token let all prompts end at the same column.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -98,6 +98,20 @@ class Prompts:
         columns = torch.arange(width, device=ids.device)
         real = columns >= (start - full * block_size)[:, None]
         return cls(ids, real, given, start, (input_ids, came), block_size, fill)
+
+    def repeated(self, times: int) -> Prompts:
+        """Each prompt `times` times, one below the other.
+
+        Raises:
+            ValueError: for less than once.
+        """
+        if times < 1:
+            raise ValueError(f"num_return_sequences must be at least 1, got {times}.")
+        ids, real, given, *sources = (
+            rows.repeat_interleave(times, 0)
+            for rows in (self.ids, self.real, self.given, *self.sources)
+        )
+        return replace(self, ids=ids, real=real, given=given, sources=tuple(sources))
 
     def rest(self) -> Tensor:
         """(B,), how many tokens of each prompt stand in the blocks to be decoded."""

@@ -35,7 +35,7 @@ class BlockDiffusionConfig(PreTrainedConfig):
 
     Raises:
         ValueError: without a causal model's configuration or a mask token inside the vocabulary,
-            and for a block of less than one token.
+            for a block of less than one token, and for another model's configuration.
     """
 
     model_type = "block_diffusion"
@@ -55,9 +55,27 @@ class BlockDiffusionConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     discrete_diffusion: dict | None = None
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):  # noqa: ANN206 (as the base)
+        """As the base class; a causal model's configuration is not taken for one of these, which
+        would make a model of the default sizes out of it."""
+        kind = config_dict.get("model_type", cls.model_type)
+        if kind != cls.model_type:
+            raise ValueError(
+                f"A {kind} model is no block-diffusion model: make one of a causal language model "
+                "with to_block_diffusion(AutoModelForCausalLM.from_pretrained(...), tokenizer), or "
+                "`hf-ddistill convert MODEL --output FOLDER`, and load that."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
     def __post_init__(self, **kwargs: Any):  # noqa: ANN401, ANN204 (the base class decides both)
         # The base class, when it writes only what differs from a default, makes an empty one.
         if self.text_config is None:
+            if self.mask_token_id is not None or self.vocab_size is not None:
+                raise ValueError(
+                    "a block-diffusion model needs text_config, the configuration of its causal "
+                    "language model; to_block_diffusion makes both"
+                )
             super().__post_init__(**kwargs)
             return
         super().__post_init__(**kwargs)

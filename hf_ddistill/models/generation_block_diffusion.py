@@ -2,91 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation import BaseStreamer
 from transformers.utils import ModelOutput
 
-from hf_ddistill.models.block_decoding import DecodingPlan, decode, ends
-from hf_ddistill.models.block_prompts import Prompts
-from hf_ddistill.models.pipelined_decoding import Pipelining
+from hf_ddistill.models.block_decoding import decode
+from hf_ddistill.models.block_prompts import Decoded, Prompts
+from hf_ddistill.models.configuration_generation import BlockDiffusionGenerationConfig, settings_of
+from hf_ddistill.models.decoding_plan import DecodingPlan
+from hf_ddistill.models.decoding_record import Record
+from hf_ddistill.models.generation_plans import criteria_of, new_tokens, plan_of
+from hf_ddistill.models.generation_settings import resolved
 from hf_ddistill.shapes import Generators
-from hf_ddistill.unmasking import Unmasking
-
-_PIPELINING = {
-    "max_active_blocks": "max_blocks",
-    "block_add_threshold": "add",
-    "block_activate_threshold": "activate",
-    "early_threshold": "confidence",
-}
-_OWN = ("unmasking", "steps_per_block", "block_size", "sub_block_size", "dual_cache", *_PIPELINING)
-
-
-class BlockDiffusionGenerationConfig(GenerationConfig):
-    """
-    Settings of `BlockDiffusionLM.generate`, kept in `generation_config.json`.
-
-    Args:
-        max_new_tokens (`int`): tokens behind each prompt.
-        unmasking (`str` or `dict`): the rule by which a call decides tokens, with its settings
-            (`hf-ddistill list`); "threshold" if not given.
-        steps_per_block (`int`, *optional*): calls that a "static" rule plans for a block; as many
-            as tokens if not given.
-        block_size (`int`, *optional*): instead of the model's, the attention's with it.
-        sub_block_size (`int`, *optional*): tokens in a block that is decoded, a part of one of the
-            attention's. A model of full attention decodes all new tokens as one block if it is not
-            given, and block by block ("semi-autoregressive") if it is.
-        max_active_blocks, block_add_threshold, block_activate_threshold, early_threshold: blocks
-            that are decoded at the same time, see `Pipelining`.
-        do_sample (`bool`, *optional*): draw tokens; else take the likeliest. If not given, tokens
-            are drawn where a temperature above 0 is given.
-        temperature, top_k, top_p: of the draws.
-        use_cache (`bool`): keep keys and values of finished blocks; the tokens are the same.
-        dual_cache (`bool`): keep, while a block is decoded, keys and values of what lies on both
-            sides of it: an approximation, for attention that reaches beyond the block.
-        eos_token_id (`int` or `list[int]`): a row ends with the block in which it draws one.
-    """
-
-    # Of the class, so that a file holds only those that are set.
-    unmasking: str | Mapping[str, Any] | Unmasking | None = None
-    steps_per_block: int | None = None
-    block_size: int | None = None
-    sub_block_size: int | None = None
-    dual_cache: bool | None = None
-    max_active_blocks: int | None = None
-    block_add_threshold: float | None = None
-    block_activate_threshold: float | None = None
-    early_threshold: float | None = None
-
-    def __init__(self, **kwargs: Any) -> None:
-        for name in set(_OWN) & kwargs.keys():
-            setattr(self, name, kwargs.pop(name))
-        super().__init__(**kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All settings as plain data."""
-        plain = super().to_dict()
-        if isinstance(self.unmasking, Unmasking):
-            plain["unmasking"] = self.unmasking.to_config()
-        return plain
-
-    @classmethod
-    def from_model_config(cls, model_config: Any) -> Self:
-        """There is no such thing: a model's `block_size` is no setting of `generate`. (The base
-        class, told so, starts from the defaults.)"""
-        raise NotImplementedError
-
-    def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None) -> None:
-        """Raise for a rule that there is not; what goes together differs from transformers' own
-        decoding, and is checked by `generate`."""
-        if self.unmasking is not None:
-            Unmasking.from_config(self.unmasking)
 
 
 @dataclass
@@ -101,12 +35,19 @@ class BlockDiffusionGenerationOutput(ModelOutput):
             decided a token; -1 for prompts and behind an end.
         calls (`torch.LongTensor` of shape `(batch_size,)`): network calls that each row needed.
         tokens_per_call (`torch.FloatTensor` of shape `(batch_size,)`): new tokens by calls.
+        scores (`tuple(torch.FloatTensor)`, *optional*): with `output_scores=True`, for each new
+            token the log-probabilities of shape `(batch_size, vocab_size)` that it was drawn from;
+            0 behind an end.
+        logits (`tuple(torch.FloatTensor)`, *optional*): with `output_logits=True`, the model's
+            logits at that call, in the same way.
     """
 
     sequences: Tensor = None
     rounds: Tensor = None
     calls: Tensor = None
     tokens_per_call: Tensor = None
+    scores: tuple[Tensor, ...] | None = None
+    logits: tuple[Tensor, ...] | None = None
 
 
 class BlockDiffusionGenerationMixin:
@@ -121,6 +62,9 @@ class BlockDiffusionGenerationMixin:
         streamer: BaseStreamer | None = None,
         *,
         logits_processor: Any = None,
+        stopping_criteria: Any = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        on_call: Callable[[int, Tensor], bool] | None = None,
         generator: Generators = None,
         **kwargs: Any,
     ) -> Tensor | BlockDiffusionGenerationOutput:
@@ -128,48 +72,85 @@ class BlockDiffusionGenerationMixin:
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, prompt_length)`, *optional*): the
-                prompts, padded on the left; one empty prompt if not given.
+                prompts, padded on the left. A row without any token starts with the model's
+                beginning-of-sequence token, if it has one, as one row does if nothing is given.
             attention_mask (`torch.Tensor` of the same shape, *optional*): 0 at padding.
-            generation_config (`BlockDiffusionGenerationConfig`, *optional*): the model's own if
-                not given.
+            generation_config (`GenerationConfig`, *optional*): what it does not set is as in the
+                model's own.
             streamer (`BaseStreamer`, *optional*): gets finished blocks by `put`, and the states in
                 between by `put_draft` if it has one; one row only.
             logits_processor (`LogitsProcessorList`, *optional*): change the logits of each call, as
                 if the token of each position were the next one; or `ProxySteering`.
+            stopping_criteria (`StoppingCriteriaList`, *optional*): called with `(ids, None)` of one
+                row as each token of a finished block would have come; the first that says so ends
+                the row behind that token.
+            tokenizer (`PreTrainedTokenizerBase`, *optional*): for `stop_strings`.
+            on_call (`Callable`, *optional*): called with the number of each network call and the
+                state of all rows in whole blocks, mask tokens where nothing is decided; True ends
+                decoding.
             generator (`torch.Generator` or a list of them, *optional*): of the draws; with one for
                 each row, what a row draws does not depend on its batch.
-            **kwargs: override entries of `generation_config`.
+            **kwargs: settings, see `docs/generate_settings.md`; they override those of
+                `generation_config`, and None unsets what is set there.
 
         Returns:
             the sequences, or a `BlockDiffusionGenerationOutput` with
             `return_dict_in_generate=True`.
 
         Raises:
-            ValueError: for an unknown setting, or a prompt with which the new tokens pass the
-                window of the model.
+            ValueError: for a setting that is not acted on, settings that contradict each other,
+                and a prompt with which the new tokens pass the window of the model.
         """
         config = self._configured(generation_config, kwargs)
-        new = config.max_new_tokens
-        if new is None or new < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {new}.")
-        plan = self.decoding_plan(config)
-        prompts = self.prompts(input_ids, attention_mask, plan.block_size)
-        if streamer is not None and prompts.rows != 1:
-            raise ValueError(f"A streamer takes one row, got a batch of {prompts.rows}.")
-        decoded = decode(
-            self, prompts, new, plan, generator, streamer=streamer, processors=logits_processor
+        wanted = _wanted(config)
+        plan = replace(
+            self.decoding_plan(config), criteria=criteria_of(config, stopping_criteria, tokenizer)
         )
-        pad = self.config.pad_token_id
-        fallback = plan.eos[0] if plan.eos else 0
-        sequences, rounds = prompts.undone(decoded, new, fallback if pad is None else pad)
+        input_ids, attention_mask = self._begun(input_ids, attention_mask, config.bos_token_id)
+        prompts = self.prompts(input_ids, attention_mask, plan.block_size)
+        if config.num_return_sequences not in (None, 1):
+            prompts = prompts.repeated(config.num_return_sequences)
+        rows = prompts.rows
+        if streamer is not None and rows != 1:
+            raise ValueError(f"A streamer takes one row, got a batch of {rows}.")
+        if isinstance(generator, Sequence) and len(generator) != rows:
+            raise ValueError(f"Got {len(generator)} generators for {rows} rows; give one for each.")
+        pad = self.padding_token(config.pad_token_id, plan.eos)
+        new, plan = new_tokens(config, plan, prompts, self.config.max_position_embeddings)
+        record = Record(prompts.start, plan.sub_block_size or plan.block_size, wanted)
+        decoded = decode(
+            self,
+            prompts,
+            new,
+            plan,
+            generator,
+            streamer=streamer,
+            processors=logits_processor,
+            record=record if wanted else None,
+            on_call=on_call,
+        )
+        return self._output(config, pad, prompts, decoded, new, record)
+
+    def _output(
+        self,
+        config: BlockDiffusionGenerationConfig,
+        pad: int,
+        prompts: Prompts,
+        decoded: Decoded,
+        new: int,
+        record: Record,
+    ) -> Tensor | BlockDiffusionGenerationOutput:
+        sequences, rounds = prompts.undone(decoded, new, pad)
         if not config.return_dict_in_generate:
             return sequences
-        drawn = (rounds >= 0).sum(1)
+        counts = rounds[:, -new:] >= 0
+        columns = prompts.asked(new)
         return BlockDiffusionGenerationOutput(
             sequences=sequences,
             rounds=rounds,
             calls=decoded.calls,
-            tokens_per_call=drawn / decoded.calls.clamp_min(1),
+            tokens_per_call=counts.sum(1) / decoded.calls.clamp_min(1),
+            **{name: record.of(name, columns, counts) for name in record.wanted},
         )
 
     def prompts(
@@ -188,47 +169,66 @@ class BlockDiffusionGenerationMixin:
         return window is not None and block_size >= window
 
     def decoding_plan(self, config: GenerationConfig) -> DecodingPlan:
-        """The part of a generation config that decoding goes by."""
+        """The part of a generation config that decoding goes by; the end tokens are the model's
+        own, of its generation config or else its config, where it names none."""
         eos = config.eos_token_id
-        eos = ends(self.config.eos_token_id if eos is None else eos)
-        temperature = config.temperature
-        sample = bool(temperature) if config.do_sample is None else config.do_sample
-        size, part = config.block_size or self.config.block_size, config.sub_block_size
-        if self.is_full(size):
-            part = part or config.max_new_tokens
-        elif part is not None and (part < 1 or size % part):
-            raise ValueError(f"sub_block_size={part} must divide the block of {size} tokens.")
-        if config.dual_cache and config.use_cache is False:
-            raise ValueError(
-                "dual_cache=True needs keys and values, and use_cache=False keeps none."
-            )
-        cache = "none" if config.use_cache is False else "dual" if config.dual_cache else "finished"
-        given = {key: getattr(config, name) for name, key in _PIPELINING.items()}
-        return DecodingPlan(
-            block_size=size,
-            unmasking=Unmasking.from_config(config.unmasking or "threshold"),
-            steps_per_block=config.steps_per_block,
-            temperature=(1.0 if temperature is None else temperature) if sample else 0.0,
-            top_k=config.top_k if sample else None,
-            top_p=1.0 if config.top_p is None or not sample else config.top_p,
-            cache=cache,
-            eos=eos,
-            sub_block_size=part,
-            pipelining=Pipelining(**{k: v for k, v in given.items() if v is not None}),
+        for own in (self.generation_config.eos_token_id, self.config.eos_token_id):
+            eos = own if eos is None else eos
+        size = config.block_size or self.config.block_size
+        return plan_of(config, size, self.is_full(size), eos, self.config.vocab_size)
+
+    def _begun(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, bos: int | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Prompts in which a row without any token is the beginning-of-sequence token."""
+        bos = self.config.bos_token_id if bos is None else bos
+        bos = bos[0] if isinstance(bos, list) else bos
+        if bos is None or bos < 0:
+            return input_ids, attention_mask
+        if input_ids is None or input_ids.shape[1] == 0:
+            rows = 1 if input_ids is None else len(input_ids)
+            device = self.device if input_ids is None else input_ids.device
+            return torch.full((rows, 1), bos, dtype=torch.int64, device=device), None
+        if attention_mask is None or bool(attention_mask.any(1).all()):
+            return input_ids, attention_mask
+        input_ids, attention_mask = input_ids.clone(), attention_mask.clone()
+        empty = ~attention_mask.bool().any(1)
+        input_ids[empty, -1], attention_mask[empty, -1] = bos, 1
+        return input_ids, attention_mask
+
+    def padding_token(self, asked: int | None = None, ends: Sequence[int] | None = None) -> int:
+        """The token that stands where nothing is: the one asked for, or else the model's own.
+
+        Args:
+            asked: a setting `pad_token_id`.
+            ends: the end tokens of the call; the model's own if not given.
+
+        Raises:
+            ValueError: for a token of the text.
+        """
+        if ends is None:
+            ends = self.decoding_plan(BlockDiffusionGenerationConfig()).eos
+        mask, owns = self.config.mask_token_id, [self.generation_config.pad_token_id]
+        owns = [token for token in (*owns, self.config.pad_token_id) if token is not None][:1]
+        fitting = [*owns, *ends, mask]
+        pad = fitting[0] if asked is None else asked
+        if pad in fitting or (not owns and 0 <= pad < self.config.vocab_size):
+            return pad
+        raise ValueError(
+            f"pad_token_id={pad}: padding with a token of the text could not be told from it; it "
+            f"must be the model's own pad token, an end token or the mask token, one of {fitting} "
+            "(set model.generation_config.pad_token_id to change the model's own)."
         )
 
     def _configured(
-        self, given: GenerationConfig | None, overrides: Mapping[str, Any]
-    ) -> GenerationConfig:
-        own = self.generation_config if given is None else given
-        config = BlockDiffusionGenerationConfig.from_dict(own.to_dict())
-        unused = config.update(**overrides)
-        if unused:
-            raise ValueError(
-                f"generate takes no {', '.join(sorted(unused))}; "
-                "BlockDiffusionGenerationConfig says what it takes."
-            )
-        return config
+        self, given: GenerationConfig | None, explicit: dict[str, Any]
+    ) -> BlockDiffusionGenerationConfig:
+        configs = (given, self.generation_config)
+        layers = [settings_of(config) for config in configs if config is not None]
+        # None is no end here, and not the model's own: -1 is none.
+        if explicit.get("eos_token_id", -1) is None:
+            explicit = explicit | {"eos_token_id": []}
+        return BlockDiffusionGenerationConfig(**resolved(layers, explicit))
 
     def adjust_generation_fn(
         self,
@@ -258,6 +258,17 @@ class BlockDiffusionGenerationMixin:
                     raise
                 # There is no such file: the settings of a new model stay.
                 self.generation_config = BlockDiffusionGenerationConfig()
+
+
+def _wanted(config: BlockDiffusionGenerationConfig) -> tuple[str, ...]:
+    """What a call asks for beside the sequences."""
+    wanted = tuple(name for name in ("scores", "logits") if getattr(config, f"output_{name}"))
+    if wanted and not config.return_dict_in_generate:
+        raise ValueError(
+            f"output_{wanted[0]}=True needs return_dict_in_generate=True: sequences alone have no "
+            "place for them."
+        )
+    return wanted
 
 
 __all__ = [

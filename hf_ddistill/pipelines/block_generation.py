@@ -5,19 +5,22 @@ B rows, P tokens of the longest prompt, N new ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
-from transformers.modeling_utils import PreTrainedModel
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
-from hf_ddistill.pipelines.inputs import check_generator, num_rows
+from hf_ddistill.models.generation_settings import setting_names
+from hf_ddistill.pipelines.inputs import num_rows
 from hf_ddistill.pipelines.network import evaluating
 from hf_ddistill.pipelines.pipeline_output import DiscreteDiffusionPipelineOutput
 
+#: Arguments of `generate` that are no settings, and none of the pipeline's own.
+_MORE = ("generation_config", "attention_mask", "streamer", "logits_processor")
+_MORE += ("stopping_criteria", "tokenizer")
 #: Arguments with which all positions are sampled at once, by the scheduler.
 AT_ONCE = ("infill", "length", "num_inference_steps")
 
@@ -56,49 +59,93 @@ def decodes_blocks(
     return not at_once
 
 
+def generate_arguments() -> frozenset[str]:
+    """What a pipeline passes on to `generate`: every setting, which it acts on or refuses."""
+    return setting_names() | set(_MORE)
+
+
 def decoded(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None,
+    pipe: DiffusionPipeline,
     given: Sequence[Tensor],
     batch_size: int,
+    text: bool,
+    callback: tuple[Callable[..., dict] | None, Sequence[str]] = (None, ()),
     attention_mask: Tensor | None = None,
     **settings: Any,
 ) -> DiscreteDiffusionPipelineOutput:
-    """Decode behind prompts of mixed lengths.
+    """Decode behind prompts of mixed lengths, on the pipeline's execution device.
 
     Args:
-        model: a `BlockDiffusionLM`, perhaps wrapped.
-        tokenizer: gives the texts; None for none.
+        pipe: whose `model` is a `BlockDiffusionLM`, perhaps wrapped, with a `tokenizer` for text.
         given: the prompts' tokens; one serves all rows.
         batch_size: B, where there is one prompt.
+        text: whether texts are decoded.
+        callback: called with `(pipe, call, call, {"sequences": ...})` behind each network call, the
+            state of all rows in whole blocks; and the tensors that it asks for.
         attention_mask: 0 at the prompts' padding, if they have any.
         **settings: of `generate`.
+
+    Raises:
+        ValueError: for settings whose result the pipeline's output has no place for.
     """
+    for name in ("output_scores", "output_logits", "return_dict_in_generate"):
+        if settings.get(name):
+            raise ValueError(
+                f"{name}={settings[name]}: the pipeline gives sequences and texts; call "
+                "pipe.model.generate for more."
+            )
+    if set(callback[1]) - {"sequences"}:
+        raise ValueError(
+            "A callback of block decoding is given `sequences`, the state of all rows, and asks "
+            f"for {list(callback[1])}."
+        )
     if attention_mask is not None:
         real = attention_mask.cpu().bool().reshape(-1, attention_mask.shape[-1])
         given = [ids[here] for ids, here in zip(given, real, strict=True)]
     rows = num_rows(batch_size, len(given), 1)
-    check_generator(settings.get("generator"), rows)
     prompts = [given[row % len(given)] for row in range(rows)]
     width = max(len(ids) for ids in prompts)
-    input_ids = torch.zeros((rows, width), dtype=torch.int64)
+    inner = unwrapped(pipe.model)
+    pad = inner.padding_token(settings.get("pad_token_id"))
+    input_ids = torch.full((rows, width), pad, dtype=torch.int64)
     real = torch.zeros_like(input_ids, dtype=torch.bool)
     for row, ids in enumerate(prompts):
         input_ids[row, width - len(ids) :] = ids
         real[row, width - len(ids) :] = True
-    inner = unwrapped(model)
-    with evaluating(model):
+    pipe._interrupt = False
+    device = pipe._execution_device
+    with evaluating(pipe.model):
         out = inner.generate(
-            input_ids.to(inner.device),
-            real.to(inner.device),
-            return_dict_in_generate=True,
-            **settings,
+            input_ids.to(device),
+            real.to(device),
+            on_call=_on_call(pipe, callback[0]),
+            **{"tokenizer": pipe.tokenizer, **settings, "return_dict_in_generate": True},
         )
+    pipe.maybe_free_model_hooks()
     texts = None
-    if tokenizer is not None:
-        kept = torch.cat([real.to(inner.device), out.rounds[:, width:] >= 0], 1)
+    if text:
+        kept = out.rounds >= 0
+        kept[:, :width] |= real.to(kept.device).repeat_interleave(len(kept) // rows, 0)
         tokens = [ids[here] for ids, here in zip(out.sequences, kept, strict=True)]
-        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        texts = pipe.tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return DiscreteDiffusionPipelineOutput(
         out.sequences, texts, None, int(out.calls.max()), out.calls, out.tokens_per_call
     )
+
+
+def _on_call(
+    pipe: DiffusionPipeline, callback: Callable[..., dict] | None
+) -> Callable[[int, Tensor], bool]:
+    """What is done behind each network call: the callback, and whether it ends the decoding."""
+
+    def on_call(number: int, canvas: Tensor) -> bool:
+        if callback is not None:
+            sequences = canvas.clone()
+            returned = callback(pipe, number, number, {"sequences": sequences}) or {}
+            if returned.get("sequences", sequences) is not sequences:
+                raise ValueError(
+                    "A callback of block decoding may look at `sequences` and not replace them."
+                )
+        return bool(pipe._interrupt)
+
+    return on_call

@@ -17,8 +17,10 @@ class DiscreteDiffusionConfig(TrainingArguments):
             saved; 0 turns it off.
         max_length (`int`, *optional*): tokens in each row when text is tokenised and packed; the
             model's `max_position_embeddings` if not given.
-        prompt_length (`int`, *optional*): of block-diffusion models: the first tokens of each row
-            are given, not trained on; the prompts of rollouts are all of a row if not given.
+        prompt_length (`int`, *optional*): the first tokens of each row are given, not noised and
+            not trained on; the prompts of rollouts are all of a row if not given.
+        assistant_only_loss (`bool`): of conversations (`messages`) only what the assistant says is
+            trained on; False for all of them.
         sample_steps (`int`): network calls per sample, for the samples drawn at each evaluation.
         num_eval_samples (`int`): how many are drawn; 0 turns them off.
     """
@@ -29,11 +31,16 @@ class DiscreteDiffusionConfig(TrainingArguments):
     ema_decay: float = field(default=0.999, metadata={"help": "Of the weights' mean; 0 is off."})
     max_length: int | None = field(default=None, metadata={"help": "Tokens in each packed row."})
     prompt_length: int | None = field(default=None, metadata={"help": "Tokens that are given."})
+    assistant_only_loss: bool = field(default=True, metadata={"help": "Of conversations."})
     sample_steps: int = field(default=64, metadata={"help": "Network calls per sample."})
     num_eval_samples: int = field(default=0, metadata={"help": "Samples drawn per evaluation."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.accelerator_config.dispatch_batches is None:
+            # Each process reads a stream by itself: batches that one process hands to all are put
+            # together first, which rows of unequal lengths cannot be.
+            self.accelerator_config.dispatch_batches = False
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}.")
         if self.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
@@ -103,7 +110,7 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
     rollout_steps_per_block: int | None = field(default=None, metadata={"help": "Planned calls."})
     rollout_block_size: int | None = field(default=None, metadata={"help": "Decoded at a time."})
     rollout_temperature: float = field(default=1.0, metadata={"help": "Of their draws."})
-    collapse_share: float = field(default=0.5, metadata={"help": "Least entropy left."})
+    collapse_share: float = field(default=0.5, metadata={"help": "Least share of entropy left."})
 
     def __post_init__(self) -> None:
         if self.student_steps < 1:

@@ -20,6 +20,22 @@ def same_weights(model: nn.Module, teacher: object) -> bool:
     return shapes == {name: weight.shape for name, weight in of_teacher.items()}
 
 
+def check_rounds(model: nn.Module, teacher: object, changes: bool) -> None:
+    """Raise if the teacher cannot take on the student's weights.
+
+    Args:
+        model: the student.
+        teacher: a model, or what is none.
+        changes: whether the student is an adapter, or is made anew.
+    """
+    if changes or not same_weights(model, teacher):
+        raise ValueError(
+            "With rounds > 1 the teacher takes on the student's weights, so it must be a model of "
+            "its own with the same architecture, and the student no adapter, nor one that "
+            "model_init= makes anew."
+        )
+
+
 class Rounds(TrainerCallback):
     """Refreshes the teacher when a round ends, before a checkpoint of that step is written."""
 

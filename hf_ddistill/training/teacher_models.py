@@ -8,7 +8,6 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -21,11 +20,14 @@ from hf_ddistill.models import (
     BlockDiffusionLM,
     as_causal_teacher,
     as_denoiser,
+    check_name,
     check_same_tokens,
+    load_checkpoint,
+    load_config,
     unwrapped,
 )
 from hf_ddistill.models.causal_kind import is_causal, is_causal_config
-from hf_ddistill.models.opening import open_model
+from hf_ddistill.models.opening import MODEL_FILES, open_model
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.teachers import Ensemble, Guided
 from hf_ddistill.training.model_card import is_repo_id
@@ -133,10 +135,11 @@ def agreed(model: nn.Module, teacher: Denoiser, given: Diffusion | None) -> Diff
 
 def _loaded(name: str) -> PreTrainedModel:
     """A teacher by its name; adapters are opened by what their base is."""
+    check_name(name, files=MODEL_FILES)
     if find_adapter_config_file(name) is not None:
         return open_model(name)
-    if is_causal_config(AutoConfig.from_pretrained(name), name):
-        return AutoModelForCausalLM.from_pretrained(name)
+    if is_causal_config(load_config(name), name):
+        return load_checkpoint(AutoModelForCausalLM, name)
     return open_model(name)
 
 
