@@ -8,72 +8,45 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoModelForMaskedLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file
 
+from hf_ddistill.models import check_name, load_config
+from hf_ddistill.models.adapters import bring_base
+from hf_ddistill.models.causal_kind import is_causal_config
+from hf_ddistill.models.opening import MODEL_FILES, open_model
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training.model_card import CardFacts, write_card
 
 
-def load_model(name: str) -> PreTrainedModel:
-    """A model from a folder or the Hub.
+def load_model(name: str, **kwargs: Any) -> PreTrainedModel:
+    """A model from a folder or the Hub, whole or refused: see `open_model`."""
+    return open_model(name, **kwargs)
+
+
+def is_causal_name(name: str) -> bool:
+    """Whether a folder or Hub id is that of a causal language model of transformers; adapters are
+    opened as what they were trained as here, which is none.
+
+    Raises:
+        ValueError: if there is no model, or one of which nothing says what it is.
+    """
+    check_name(name, files=MODEL_FILES)
+    if find_adapter_config_file(name) is not None:
+        return False
+    return is_causal_config(load_config(name), name)
+
+
+def load_pipeline(name: str) -> DiscreteDiffusionPipeline:
+    """A pipeline from a pipeline or model folder, or from the Hub, with the scheduler saved there.
 
     Raises:
         ValueError: if there is none, in one sentence.
     """
-    path = _model_path(name)
-    try:
-        return AutoModelForMaskedLM.from_pretrained(path)
-    except OSError as error:
-        raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
-
-
-def is_causal_name(name: str) -> bool:
-    """Whether a folder or Hub id is that of a causal language model of transformers.
-
-    Raises:
-        ValueError: if there is no model.
-    """
-    path = _model_path(name)
-    try:
-        return type(AutoConfig.from_pretrained(path)) in MODEL_FOR_CAUSAL_LM_MAPPING
-    except OSError as error:
-        raise ValueError(f"No model {name!r}: {str(error).splitlines()[0]}") from error
-
-
-def _model_path(name: str) -> str:
-    path = _existing(name)
-    if path.is_file():
-        raise ValueError(f"{name} is a file; a model is a folder or a Hub id.")
-    if path.is_dir() and not (path / "config.json").exists():
-        raise ValueError(f"The folder {name} holds no model: there is no config.json in it.")
-    return name
-
-
-def _existing(name: str) -> Path:
-    """The path; raises if it can be no Hub id and is not there."""
-    path = Path(name)
-    if not path.exists() and (path.is_absolute() or name.startswith(".") or name.count("/") > 1):
-        raise ValueError(f"No model: there is no folder {name}.")
-    return path
-
-
-def load_pipeline(name: str) -> DiscreteDiffusionPipeline:
-    """A pipeline from a pipeline or model folder, or from the Hub."""
-    path = _existing(name)
-    if path.is_file() or (path.is_dir() and not any(path.glob("*.json"))):
-        raise ValueError(f"{name} holds no model; a pipeline is a folder or a Hub id.")
-    try:
-        return DiscreteDiffusionPipeline.from_pretrained(name)
-    except OSError as error:
-        raise ValueError(f"No pipeline {name!r}: {str(error).splitlines()[0]}") from error
+    return DiscreteDiffusionPipeline.from_pretrained(name)
 
 
 def save_pipeline(pipe: DiscreteDiffusionPipeline, folder: str | Path, facts: CardFacts) -> Path:
@@ -133,10 +106,11 @@ def push(folder: str | Path, repo_id: str, private: bool = False) -> str:
         ValueError: if the folder has no model or no card.
     """
     folder = Path(folder)
-    if not folder.is_dir() or not any(folder.rglob("config.json")):
+    if not folder.is_dir() or not any(any(folder.rglob(file)) for file in MODEL_FILES):
         raise ValueError(f"{folder} holds no model to push.")
     if not (folder / "README.md").exists():
         raise ValueError(f"{folder} has no card (README.md); a model is not pushed without one.")
+    bring_base(folder, repo_id)
     api = HfApi()
     url = api.create_repo(repo_id, private=private, exist_ok=True)
     api.upload_folder(

@@ -45,7 +45,7 @@ generate = pipeline("discrete-diffusion", model=model_repo, device="cpu")
 for model in (plain.model, generate.model):
     for name, value in model.state_dict().items():
         assert torch.equal(value, pushed[name]), name
-again = generate("ab", scheduler=scheduler, batch_size=4, generator=torch.manual_seed(7))
+again = generate("ab", scheduler=scheduler, num_return_sequences=4, generator=torch.manual_seed(7))
 assert [row["generated_text"] for row in again] == out.texts, again
 """
 
@@ -82,7 +82,7 @@ def test_saved_and_loaded_a_pipeline_samples_the_same_bits(process, tmp_path):
     loaded = DiscreteDiffusionPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     assert type(loaded.scheduler) is CTMCEulerScheduler and loaded.tokenizer is None
-    given = {"class_labels": [0, 1, 1], "guidance_scale": 0.5, "num_inference_steps": 3}
+    given = {"class_labels": [0, 1, 1], "guidance_scale": 1.5, "num_inference_steps": 3}
     expected = pipe(**given, generator=seeded()).sequences
     assert torch.equal(loaded(**given, generator=seeded()).sequences, expected)
 
@@ -133,7 +133,9 @@ def test_transformers_pipeline_draws_what_the_other_pipeline_draws(tmp_path):
     expected = piped(model, temperature=0.6)(
         batch_size=3, num_inference_steps=4, generator=seeded()
     )
-    rows = generate(batch_size=3, num_inference_steps=4, temperature=0.6, generator=seeded())
+    rows = generate(
+        num_return_sequences=3, num_inference_steps=4, temperature=0.6, generator=seeded()
+    )
     assert [row["generated_token_ids"] for row in rows] == expected.sequences.tolist()
     assert list(rows[0]) == ["generated_token_ids"]
     (row,) = generate(output_type="image", num_inference_steps=1)

@@ -141,20 +141,20 @@ def test_a_trained_model_finishes_the_words_that_it_learned():
     pipe = piped(model, tokenizer=tokenizer, temperature=0.0, num_inference_steps=8)
     assert pipe(["a", "ba", "c", "_d_d"]).texts == ["abcd", "badc", "ccaa", "dddd"]
     generate = transformers.pipeline("discrete-diffusion", model=model, tokenizer=tokenizer)
-    rows = generate(["a", "d"], temperature=0.0, num_inference_steps=4)
-    assert [row["generated_text"] for row in rows] == ["abcd", "dddd"]
-    assert rows[0]["generated_token_ids"] == [0, 1, 2, 3]
+    found = generate(["a", "d"], temperature=0.0, num_inference_steps=4)
+    assert [row["generated_text"] for (row,) in found] == ["abcd", "dddd"]
+    assert found[0][0]["generated_token_ids"] == [0, 1, 2, 3]
 
 
-def test_guidance_changes_samples_and_scale_0_is_plain_with_one_call_per_step():
+def test_guidance_changes_samples_and_scale_1_is_plain_with_one_call_per_step():
     model = made(num_classes=3)
     pipe = piped(model, num_inference_steps=3)
     labels = [0, 2, -1]
     plain = pipe(class_labels=labels, generator=seeded())
     assert plain.num_network_calls == 3
-    zero = pipe(class_labels=labels, guidance_scale=0.0, generator=seeded())
+    zero = pipe(class_labels=labels, guidance_scale=1.0, generator=seeded())
     assert torch.equal(zero.sequences, plain.sequences) and zero.num_network_calls == 3
-    guided = pipe(class_labels=labels, guidance_scale=4.0, generator=seeded())
+    guided = pipe(class_labels=labels, guidance_scale=5.0, generator=seeded())
     assert not torch.equal(guided.sequences[:2], plain.sequences[:2])
     assert torch.equal(guided.sequences[2], plain.sequences[2]), "no class, nothing to guide"
     assert guided.num_network_calls == 6
@@ -286,7 +286,7 @@ REFUSED = {
     "rows": ({"batch_size": 3, "input_ids": torch.ones(2, 2).long()}, "batch_size: 3"),
     "generators": ({"generator": [seeded(), seeded()]}, "2 generators for 1 samples"),
     "labels": ({"class_labels": 1}, "num_classes=0"),
-    "guidance": ({"guidance_scale": 1.0}, "needs `class_labels`"),
+    "guidance": ({"guidance_scale": 2.0}, "needs `class_labels`"),
 }
 
 

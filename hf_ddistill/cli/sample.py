@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             length=args.length,
             num_inference_steps=args.steps,
             class_labels=args.class_label,
-            guidance_scale=args.guidance,
+            guidance_scale=1 + args.guidance,
             generator=generators,
             output_type="image" if args.image else None,
         )

@@ -12,7 +12,12 @@ from hf_ddistill.couplings.pairs import (
 )
 from hf_ddistill.couplings.rollouts import Rollout, call_numbers, roll_out, taken, views
 from hf_ddistill.couplings.times import AdaptiveTimes, GridTimes, TimeSampler, UniformTimes
-from hf_ddistill.couplings.training_step import Local, TrainingStep
+from hf_ddistill.couplings.training_step import (
+    Local,
+    TrainingStep,
+    histogram_entropy,
+    record_variety,
+)
 from hf_ddistill.couplings.trajectories import Trajectory, calls_in_blocks, random_masks
 
 __all__ = [
@@ -35,7 +40,9 @@ __all__ = [
     "call_numbers",
     "calls_in_blocks",
     "credit",
+    "histogram_entropy",
     "random_masks",
+    "record_variety",
     "roll_out",
     "taken",
     "views",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_ddistill.couplings.pairs import STEP_LAWS
 from hf_ddistill.couplings.times import EARLIEST
-from hf_ddistill.couplings.training_step import Local, TrainingStep
+from hf_ddistill.couplings.training_step import Local, TrainingStep, record_variety
 from hf_ddistill.linalg import categorical, uniform_noise
 from hf_ddistill.shapes import Tokens, Where
 
@@ -68,7 +68,7 @@ def call_numbers(step: TrainingStep, any_steps: bool, each_call: bool = False) -
 def roll_out(
     step: TrainingStep, calls: Tensor, stop: Tensor, law: str = "ancestral", graph: bool = False
 ) -> Rollout:
-    """Roll the student out of the prior.
+    """Roll the student out of the prior, and record the variety of what it draws.
 
     Args:
         step: its `x_0` gives only the shape and the classes.
@@ -97,6 +97,7 @@ def roll_out(
     last = step.look(step.student, x, 1 - stop / calls.double())
     probs = last.prediction.log_conditional.detach().exp()
     x_0 = last.place(categorical(probs, step.generator), x)
+    record_variety(step, x_0)
     none = torch.zeros(shape[0], 0, dtype=torch.float64, device=device)
     log_probs = torch.stack(log_probs, 1) if graph else none
     return Rollout(x_0, last, log_probs, stop, number, tuple(earlier))

@@ -13,7 +13,7 @@ from torch import Tensor
 from hf_ddistill.couplings.trajectories import Trajectory
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Denoiser, Prediction
-from hf_ddistill.shapes import PerToken, Times, Tokens, Where
+from hf_ddistill.shapes import PerToken, Scalar, Times, Tokens, Where
 from hf_ddistill.teachers import Autoregressive, Ensemble, Guided
 
 
@@ -121,3 +121,23 @@ class Local:
         """`values` (N, 1) as (B, L), 0 elsewhere; gradients flow."""
         zero = torch.zeros(self.where.shape, dtype=values.dtype, device=values.device)
         return zero.masked_scatter(self.where, values[:, 0])
+
+
+def record_variety(step: TrainingStep, drawn: Tokens, where: Where | None = None) -> None:
+    """Record the entropy of the tokens that a student drew, and of the batch's own in their place.
+
+    Args:
+        step: with data x_0 of the shape of
+        drawn: (B, L).
+        where: (B, L), the positions that were drawn; all but padding if not given.
+    """
+    where, size = step.attend if where is None else where, step.diffusion.vocab_size
+    step.record["rollout_entropy"] = histogram_entropy(drawn, where, size)
+    step.record["data_entropy"] = histogram_entropy(step.x_0, where, size)
+
+
+def histogram_entropy(tokens: Tokens, where: Where | None, vocab_size: int) -> Scalar:
+    """The entropy of one histogram over all tokens (B, L) at `where`, in nats."""
+    weight = torch.ones_like(tokens, dtype=torch.float64) if where is None else where.double()
+    counts = weight.new_zeros(vocab_size).scatter_add(0, tokens.flatten(), weight.flatten())
+    return torch.special.entr(counts / counts.sum().clamp_min(1)).sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
-from hf_ddistill.models.as_denoiser import as_denoiser, unwrapped
+from hf_ddistill.models.as_denoiser import as_denoiser, diffusion_entry, unwrapped
 from hf_ddistill.models.block_processing import ProxySteering
 from hf_ddistill.models.causal_teacher import as_causal_teacher, check_same_tokens
 from hf_ddistill.models.configuration_block_diffusion import BlockDiffusionConfig
@@ -13,12 +13,21 @@ from hf_ddistill.models.generation_block_diffusion import (
     BlockDiffusionGenerationConfig,
     BlockDiffusionGenerationOutput,
 )
+from hf_ddistill.models.loading import (
+    check_finite,
+    check_name,
+    load_checkpoint,
+    load_config,
+    load_masked_lm,
+)
 from hf_ddistill.models.modeling_block_diffusion import BlockDiffusionLM
 from hf_ddistill.models.modeling_ddit import (
     DDiTForDiscreteDiffusion,
     DDiTModel,
     DDiTPreTrainedModel,
 )
+from hf_ddistill.models.positions import window
+from hf_ddistill.models.same_mask import check_same_mask
 
 AutoConfig.register(DDiTConfig.model_type, DDiTConfig, exist_ok=True)
 AutoModel.register(DDiTConfig, DDiTModel, exist_ok=True)
@@ -38,6 +47,14 @@ __all__ = [
     "ProxySteering",
     "as_causal_teacher",
     "as_denoiser",
+    "check_finite",
+    "check_name",
+    "check_same_mask",
     "check_same_tokens",
+    "diffusion_entry",
+    "load_checkpoint",
+    "load_config",
+    "load_masked_lm",
     "unwrapped",
+    "window",
 ]

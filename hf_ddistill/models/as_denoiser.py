@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.models.loading import check_finite
+from hf_ddistill.models.same_mask import check_same_mask
 from hf_ddistill.parameterizations import Denoiser, Parameterization
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
@@ -82,6 +86,7 @@ def as_denoiser(
     parameterization: Parameterization | str | None = None,
     *,
     adapters: bool = True,
+    tokenizer: Any | None = None,
 ) -> Denoiser:
     """A `Denoiser` around any model with logits; what is resolved is entered in the model's config.
 
@@ -91,34 +96,67 @@ def as_denoiser(
             entry gets Absorbing with its mask token, and LogLinear.
         parameterization: read in the same way; "subs" for Absorbing, else "conditional".
         adapters: False for the frozen base of a PEFT model.
+        tokenizer: of the model, where it is known: it names the mask where nothing else does, and
+            must name the same one where others do.
 
     Raises:
-        ValueError: if there is neither an entry nor a mask token, or the process is over another
-            vocabulary than the model's.
+        ValueError: if there is neither an entry nor a mask token, the entry cannot be read, the
+            process is over another vocabulary than the model's, two masks are named, or weights
+            are NaN or infinite.
     """
     inner = unwrapped(model)
     if not adapters:
         # The base is called as it is, not through hooks that wait for gradients.
         model = unwrapped(model, keep_adapters=True)
-    entry = dict(getattr(inner.config, "discrete_diffusion", None) or {})
+    # An attention kernel may give 0 for a row of NaN: they need not reach the logits.
+    check_finite(model, type(inner).__name__)
+    entry = diffusion_entry(inner.config)
     if diffusion is None:
-        diffusion = Diffusion.from_config(entry) if entry else _masked(inner)
+        diffusion = _read(Diffusion, entry, inner) if entry else _masked(inner, tokenizer)
     if parameterization is None:
         default = "subs" if diffusion.reveals else "conditional"
-        parameterization = entry.get("parameterization", default)
+        parameterization = _read(Parameterization, entry.get("parameterization", default), inner)
     parameterization = Parameterization.from_config(parameterization)
     if diffusion.vocab_size != inner.config.vocab_size:
         raise ValueError(
             f"The process has vocab_size={diffusion.vocab_size}, {type(inner).__name__} "
             f"{inner.config.vocab_size}: both count the mask token, and must agree."
         )
+    check_same_mask(diffusion, inner.config, tokenizer)
     known = parameterization.to_config()
     known = known["type"] if parameterization == type(parameterization)() else known
     inner.config.discrete_diffusion = {**entry, **diffusion.to_config(), "parameterization": known}
+    if diffusion.process.mask_token_id is not None:
+        inner.config.mask_token_id = diffusion.process.mask_token_id
     inputs = frozenset(inspect.signature(inner.forward).parameters) - {"self", "kwargs", "labels"}
     network = ModelNetwork(model, inputs, adapters)
     noise_dim = getattr(inner.config, "noise_dim", 0)
     return Denoiser(network, diffusion, parameterization, noise_dim)
+
+
+def diffusion_entry(config: PreTrainedConfig) -> dict[str, Any]:
+    """What a model was trained for, as its configuration says it; empty where it says nothing.
+
+    Raises:
+        ValueError: if it is no mapping.
+    """
+    entry = getattr(config, "discrete_diffusion", None) or {}
+    if not isinstance(entry, Mapping):
+        raise ValueError(
+            'config.discrete_diffusion must be a mapping such as {"process": {...}, "schedule": '
+            f"{{...}}}}, got {entry!r}."
+        )
+    return dict(entry)
+
+
+def _read(family: type, config: Any, model: PreTrainedModel) -> Any:
+    """`family.from_config`, whose sentence then says where the configuration stands."""
+    try:
+        return family.from_config(config)
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(
+            f"config.discrete_diffusion of {type(model).__name__} cannot be read: {error}"
+        ) from error
 
 
 def unwrapped(model: torch.nn.Module, keep_adapters: bool = False) -> PreTrainedModel:
@@ -129,8 +167,9 @@ def unwrapped(model: torch.nn.Module, keep_adapters: bool = False) -> PreTrained
     return model.get_base_model() if adapted and not keep_adapters else model
 
 
-def _masked(model: PreTrainedModel) -> Diffusion:
+def _masked(model: PreTrainedModel, tokenizer: Any | None) -> Diffusion:
     mask = getattr(model.config, "mask_token_id", None)
+    mask = getattr(tokenizer, "mask_token_id", None) if mask is None else mask
     if mask is None:
         raise ValueError(
             f"{type(model).__name__} says neither in config.discrete_diffusion what process it "

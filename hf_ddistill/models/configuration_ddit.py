@@ -11,6 +11,8 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 _POSITION_EMBEDDINGS = ("rotary", "learned", "rotary_learned")
+#: Processes whose mask is the last token unless they name another.
+_MASKED_LAST = ("absorbing", "hybrid")
 # Arguments that `PreTrainedConfig.__post_init__` takes besides the dataclass fields.
 _BASE_ARGUMENTS = frozenset(
     {
@@ -152,6 +154,32 @@ class DDiTConfig(PreTrainedConfig):
                 f"multiple of {2 * axes}: rotary positions turn pairs of channels, equally many "
                 f"for each of {axes} axes"
             )
+
+    def process_of_size(self, vocab_size: int) -> dict[str, Any] | None:
+        """The process in `discrete_diffusion` over `vocab_size` tokens, its mask the same token;
+        None where there is no process.
+
+        Raises:
+            ValueError: for a process that is given by matrices over its tokens, or if the mask
+                would be none of the tokens.
+        """
+        process = (self.discrete_diffusion or {}).get("process")
+        if not isinstance(process, dict):
+            return None
+        if any(isinstance(value, list | tuple | dict) for value in process.values()):
+            raise ValueError(
+                f"the process {process.get('type')!r} in discrete_diffusion is given by matrices "
+                f"over {self.vocab_size} tokens, and there are none for {vocab_size}: set "
+                "config.discrete_diffusion to a process over those, or to None, first"
+            )
+        mask = process.get("mask_token_id")
+        if mask is None and process.get("type") in _MASKED_LAST:
+            mask = process["vocab_size"] - 1
+        if mask is None:
+            return process | {"vocab_size": vocab_size}
+        if mask >= vocab_size:
+            raise ValueError(f"the mask, token {mask}, must stay one of the {vocab_size} tokens")
+        return process | {"vocab_size": vocab_size, "mask_token_id": mask}
 
     @property
     def has_rotary_positions(self) -> bool:

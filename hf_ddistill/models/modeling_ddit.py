@@ -47,6 +47,24 @@ class DDiTPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": DDiTLayer, "attentions": DDiTAttention}
 
+    def resize_token_embeddings(
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> nn.Embedding:
+        """As in transformers; the process in `config.discrete_diffusion` gets the new vocabulary,
+        too, and its mask stays the token that it was."""
+        if new_num_tokens is not None:  # refused before anything is changed
+            self.config.process_of_size(new_num_tokens)
+        embeddings = super().resize_token_embeddings(
+            new_num_tokens, pad_to_multiple_of, mean_resizing
+        )
+        process = self.config.process_of_size(self.config.vocab_size)
+        if process is not None:
+            self.config.discrete_diffusion = {**self.config.discrete_diffusion, "process": process}
+        return embeddings
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # A parameter is initialised once, at its own module and before any parent: hence the mark.

@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import Local, TrainingStep
+from hf_ddistill.couplings import Local, TrainingStep, record_variety
 from hf_ddistill.couplings.block_states import all_noise, decoded, masked
 from hf_ddistill.linalg import categorical
 from hf_ddistill.objectives.objective import Objective
@@ -48,6 +48,7 @@ class BlockLawMatching(Objective):
     entropy_bonus: float = 0.0
     id: ClassVar[str] = "block_law_matching"
     peers: ClassVar[tuple[str, ...]] = ("teacher", "auxiliary")
+    one_call: ClassVar[bool] = True
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
     def __post_init__(self) -> None:
@@ -85,6 +86,7 @@ class BlockLawMatching(Objective):
         where = student.where
         tokens = categorical(log_pi.detach().exp(), step.generator)
         x = step.x_0.masked_scatter(where, tokens)
+        record_variety(step, x, where)
         with torch.no_grad():
             log_t = _causal(step, "teacher", x, student, size)
         with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):

@@ -15,12 +15,14 @@ class Objective(Configurable, ABC):
 
     `peers` names the other networks that it needs: "teacher" (frozen), "ema" (the running mean of
     the student), "auxiliary" (trained beside the student). `rollouts` names the network that
-    decodes the x_0 of a step, with its `trajectory`: "student" or "teacher"; None for data. It
-    never sees a Trainer.
+    decodes the x_0 of a step, with its `trajectory`: "student" or "teacher"; None for data.
+    `one_call`: whether it trains a student that draws all that it draws in one call. It never sees
+    a Trainer.
     """
 
     peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = None
+    one_call: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:

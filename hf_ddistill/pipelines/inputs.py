@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
 
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.models import unwrapped, window
 from hf_ddistill.shapes import Generators, Tokens, Where
 
 
@@ -49,7 +51,7 @@ class Canvas:
             ValueError: for tokens outside the vocabulary, more of them than L, a fixed token that
                 data never hold, an `infill` of another shape, and nothing to generate.
         """
-        tokens = torch.zeros(shape, dtype=torch.int64)
+        tokens = torch.zeros(shape, dtype=torch.int64)  # what stands there is generated
         where = torch.ones(shape, dtype=torch.bool)
         for row in range(shape[0]):
             ids = given[row % len(given)]
@@ -83,21 +85,21 @@ class Canvas:
         return torch.where(self.infill, x, self.tokens)
 
 
-def sequence_length(config: PreTrainedConfig, length: int | None) -> int:
+def sequence_length(model: PreTrainedModel, length: int | None) -> int:
     """L: `length`, or all that the model can take.
 
     Raises:
         ValueError: if the model has no such length, or none is known.
     """
-    window = getattr(config, "max_position_embeddings", None)
-    grid = getattr(config, "token_shape", None)
-    if length is None and window is None:
+    most = window(model)
+    grid = getattr(unwrapped(model).config, "token_shape", None)
+    if length is None and most is None:
         raise ValueError("Pass `length`: the model's config has no max_position_embeddings.")
-    length = window if length is None else length
-    if grid is not None and length != window:
-        raise ValueError(f"length={length}, but the model's token_shape={grid} has {window}.")
-    if length < 1 or (window is not None and length > window):
-        raise ValueError(f"length={length} must lie in [1, {window}], the model's window.")
+    length = most if length is None else length
+    if grid is not None and length != most:
+        raise ValueError(f"length={length}, but the model's token_shape={grid} has {most}.")
+    if length < 1 or (most is not None and length > most):
+        raise ValueError(f"length={length} must lie in [1, {most}], the model's window.")
     return length
 
 
@@ -140,4 +142,26 @@ def check_generator(generator: Generators, rows: int) -> None:
     if isinstance(generator, Sequence) and len(generator) != rows:
         raise ValueError(
             f"Got {len(generator)} generators for {rows} samples; give one for each, or one."
+        )
+
+
+def check_guidance(scale: float, labels: Tensor | None) -> None:
+    """Raise unless a scale of guidance is one, for the labels given."""
+    if not scale >= 1:
+        raise ValueError(
+            f"guidance_scale={scale} must be at least 1, which turns guidance off (as in "
+            "diffusers: 1 + w with the weight w of the paper)."
+        )
+    if scale > 1 and labels is None:
+        raise ValueError(f"guidance_scale={scale} needs `class_labels`.")
+
+
+def check_adapters(model: nn.Module) -> None:
+    """Raise if a model's adapters are learned prompts: a sample has no place for them."""
+    kinds = getattr(model, "peft_config", {}).values()
+    learned = [str(kind.peft_type) for kind in kinds if getattr(kind, "is_prompt_learning", False)]
+    if learned:
+        raise ValueError(
+            f"Adapters of the kind {', '.join(learned)} put tokens before the input, of which a "
+            "sample has none; LoRA and its kin change the model's layers and are accepted."
         )

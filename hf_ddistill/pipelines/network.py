@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser, unwrapped
@@ -31,14 +32,16 @@ class CountedNetwork:
         return self.network(*inputs, **condition)
 
 
-def denoiser_on(model: torch.nn.Module, diffusion: Diffusion) -> Denoiser:
+def denoiser_on(
+    model: torch.nn.Module, diffusion: Diffusion, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Denoiser:
     """The model as a denoiser of the scheduler's diffusion, its calls counted.
 
     Raises:
         ValueError: for another process than the model's, or another schedule although the model
-            looks at the time.
+            looks at the time; for another mask than the tokenizer's.
     """
-    denoiser = as_denoiser(model)
+    denoiser = as_denoiser(model, tokenizer=tokenizer)
     trained, config = denoiser.diffusion, unwrapped(model).config
     if trained.process != diffusion.process:
         raise ValueError(

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from transformers import AutoModelForMaskedLM
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.models import check_finite, unwrapped
+from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
-from hf_ddistill.pipelines.files import HUB_ARGUMENTS, fetched, flatten, tokenizer_in
 from hf_ddistill.pipelines.inputs import (
     Canvas,
+    check_adapters,
     check_generator,
+    check_guidance,
     label_tensor,
     num_rows,
     sequence_length,
@@ -26,12 +26,14 @@ from hf_ddistill.pipelines.inputs import (
 from hf_ddistill.pipelines.network import denoiser_on, evaluating
 from hf_ddistill.pipelines.pipeline_output import DiscreteDiffusionPipelineOutput, to_images
 from hf_ddistill.pipelines.prompts import beginnings
-from hf_ddistill.schedulers import AncestralScheduler, DiscreteSchedulerBase
+from hf_ddistill.pipelines.saved_pipeline import SavedPipeline
+from hf_ddistill.pipelines.texts import end_tokens, texts_of
+from hf_ddistill.schedulers import DiscreteSchedulerBase
 from hf_ddistill.shapes import Generators, Tokens
 from hf_ddistill.teachers import Guided
 
 
-class DiscreteDiffusionPipeline(DiffusionPipeline):
+class DiscreteDiffusionPipeline(SavedPipeline):
     """
     Samples text, images or other tokens from a discrete diffusion model.
 
@@ -41,6 +43,9 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         model (`PreTrainedModel`): any that `as_denoiser` takes.
         scheduler (`DiscreteSchedulerBase`): of the model's process.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): needed for text alone.
+
+    Raises:
+        ValueError: for a model whose adapters put tokens before its input.
 
     Example:
 
@@ -54,6 +59,9 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "model"
     _optional_components = ["tokenizer"]
     _callback_tensor_inputs = ["sequences", "pred_original_sample", "sampled_probs"]
+    _guidance_scale = 1.0
+    _interrupt = False
+    _num_timesteps = 0
 
     def __init__(
         self,
@@ -62,85 +70,29 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         super().__init__()
+        check_adapters(model)
         self.register_modules(model=model, scheduler=scheduler, tokenizer=tokenizer)
-
-    @classmethod
-    def from_model(
-        cls,
-        model: PreTrainedModel,
-        scheduler_class: type[DiscreteSchedulerBase] = AncestralScheduler,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-        **settings: Any,
-    ) -> DiscreteDiffusionPipeline:
-        """A pipeline whose scheduler follows `model.config.discrete_diffusion`.
-
-        Args:
-            model: any that `as_denoiser` takes.
-            scheduler_class: of the scheduler.
-            tokenizer: for text.
-            **settings: more of the scheduler's, such as `temperature`.
-        """
-        diffusion = as_denoiser(model).diffusion
-        entry = unwrapped(model).config.discrete_diffusion
-        if "num_inference_steps" in entry:  # a student's own number of steps
-            settings = {"num_inference_steps": entry["num_inference_steps"], **settings}
-        return cls(model, scheduler_class(**diffusion.to_config(), **settings), tokenizer)
-
-    @classmethod
-    def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
-        """The folder of a repository of the Hub, downloaded.
-
-        The method of diffusers refuses repositories whose components come from a third library.
-        """
-        return fetched(pretrained_model_name, kwargs)
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
-    ) -> DiscreteDiffusionPipeline:
-        """Load a saved pipeline, or a model's own folder or repository as a pipeline.
-
-        Where there is no `model_index.json`, that is after `model.save_pretrained` or
-        `trainer.push_to_hub`, the scheduler follows from the model's configuration. The other
-        arguments are those of `DiffusionPipeline.from_pretrained`.
-        """
-        folder = os.fspath(pretrained_model_name_or_path)
-        if not os.path.isdir(folder):
-            folder = cls.download(folder, **kwargs)
-            kwargs = {key: value for key, value in kwargs.items() if key not in HUB_ARGUMENTS}
-        if os.path.isfile(os.path.join(folder, cls.config_name)):
-            return super().from_pretrained(folder, **kwargs)
-        scheduler, tokenizer = kwargs.pop("scheduler", None), kwargs.pop("tokenizer", None)
-        model = AutoModelForMaskedLM.from_pretrained(folder, **kwargs)
-        tokenizer = tokenizer_in(folder) if tokenizer is None else tokenizer
-        if scheduler is not None:
-            return cls(model, scheduler, tokenizer)
-        return cls.from_model(model, tokenizer=tokenizer)
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike,
-        *args: Any,
-        push_to_hub: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        """Save so that both `DiscreteDiffusionPipeline.from_pretrained` and
-        `transformers.pipeline("discrete-diffusion", model=...)` open the same folder.
-
-        Model and tokenizer lie at its root: diffusers looks there where it finds no subfolder.
-        Arguments are those of `DiffusionPipeline.save_pretrained`.
-        """
-        repo = {key: kwargs.pop(key) for key in ("repo_id", "private", "token") if key in kwargs}
-        super().save_pretrained(save_directory, *args, **kwargs)
-        flatten(save_directory)
-        if push_to_hub:
-            name = os.path.basename(os.path.abspath(save_directory))
-            self.push_to_hub(repo.pop("repo_id", name), **repo)
 
     @property
     def num_timesteps(self) -> int:
         """Steps of the last call."""
         return self._num_timesteps
+
+    @property
+    def guidance_scale(self) -> float:
+        """That of the last call; a callback that sets `_guidance_scale` changes the steps after
+        it."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the model is called twice at each step."""
+        return self._guidance_scale > 1
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback has set `_interrupt`, after which the model is not called again."""
+        return self._interrupt
 
     @torch.no_grad()
     def __call__(
@@ -153,7 +105,7 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         *,
         class_labels: int | Sequence[int] | torch.Tensor | None = None,
-        guidance_scale: float = 0.0,
+        guidance_scale: float = 1.0,
         generator: Generators = None,
         output_type: str | None = None,
         return_dict: bool = True,
@@ -182,8 +134,10 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
             num_inference_steps (`int`, *optional*): the scheduler's own number if not given.
             class_labels (`int`, list or `torch.LongTensor` of shape `(n,)`, *optional*):
                 -1 is the null class.
-            guidance_scale (`float`): w of classifier-free guidance, see `Guided`; it costs a second
-                call of the model at each step, and 0 turns it off.
+            guidance_scale (`float`): g of classifier-free guidance as in diffusers: log p is
+                proportional to g log p(x_0 | x_t, c) - (g - 1) log p(x_0 | x_t). It costs a second
+                call of the model at each step; 1 turns it off, and less is refused. (`Guided` and
+                `hf-ddistill sample --guidance` take the paper's weight w = g - 1.)
             generator (`torch.Generator` or a list of them, *optional*):
                 with a list, one for each sample, no sample depends on its batch.
             output_type (`str`, *optional*): `"text"`, `"tokens"` or `"image"`; text if there is a
@@ -191,7 +145,8 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
             return_dict (`bool`): whether to return a `DiscreteDiffusionPipelineOutput` instead of
                 the tuple of its entries that are not None.
             callback_on_step_end (`Callable`, *optional*): called with `(pipeline, step, timestep,
-                tensors)`; `sequences` in the dictionary that it returns replaces the sample.
+                tensors)`; `sequences` in the dictionary that it returns replaces the sample, and
+                setting `pipeline._interrupt = True` ends the call with it as it is.
             callback_on_step_end_tensor_inputs (`Sequence[str]`): the tensors that it is given.
             **generation: settings of `BlockDiffusionLM.generate`, such as `max_new_tokens`.
         """
@@ -202,47 +157,67 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
         self.check_inputs(prompt, input_ids, infill, output_type)
         self._check_callback(callback_on_step_end_tensor_inputs)
         others = {"infill": infill, "length": length, "num_inference_steps": num_inference_steps}
-        others |= {"class_labels": class_labels, "guidance_scale": guidance_scale or None}
+        others["class_labels"] = class_labels
+        others["guidance_scale"] = None if guidance_scale == 1 else guidance_scale
         if decodes_blocks(self.model, generation, others):
+            check_finite(self.model, type(unwrapped(self.model)).__name__)
             given = beginnings(self.tokenizer, prompt, input_ids, whole=True)
             callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
             generation |= {"generator": generator, "callback": callback}
             output = decoded(self, given, batch_size, output_type == "text", **generation)
             return output if return_dict else output.to_tuple()
         config, device = unwrapped(self.model).config, self._execution_device
-        denoiser = denoiser_on(self.model, self.scheduler.diffusion)
-        network, diffusion = denoiser.network, denoiser.diffusion
+        denoiser = denoiser_on(self.model, self.scheduler.diffusion, self.tokenizer)
         labels = label_tensor(config, class_labels)
-        if guidance_scale:
-            if labels is None:
-                raise ValueError(f"guidance_scale={guidance_scale} needs `class_labels`.")
-            denoiser = Guided(denoiser, guidance_scale)
         given = beginnings(self.tokenizer, prompt, input_ids)
         rows = num_rows(batch_size, len(given), 1 if labels is None else len(labels))
         check_generator(generator, rows)
-        shape = (rows, sequence_length(config, length))
-        canvas = Canvas.of(given, infill, shape, diffusion).to(device)
+        check_guidance(guidance_scale, labels)
+        shape = (rows, sequence_length(self.model, length))
+        canvas = Canvas.of(given, infill, shape, denoiser.diffusion).to(device)
+        self._guidance_scale, self._interrupt = guidance_scale, False
         if num_inference_steps is None:
             num_inference_steps = self.scheduler.config.num_inference_steps
         self.scheduler.set_timesteps(num_inference_steps, device)
-        self._num_timesteps = num_inference_steps
+        self._num_timesteps = len(self.scheduler.timesteps)
         condition = {} if labels is None else {"class_labels": labels.expand(rows).to(device)}
-        sequences = canvas.hold(diffusion.prior(shape, generator, device))
-        with evaluating(self.model), self.progress_bar(total=num_inference_steps) as progress:
+        callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
+        with evaluating(self.model):
+            sequences = self._denoised(denoiser, canvas, condition, generator, callback)
+        self.maybe_free_model_hooks()
+        output = self._output(sequences, canvas, output_type, denoiser.network.calls)
+        return output if return_dict else output.to_tuple()
+
+    def _denoised(
+        self,
+        denoiser: Denoiser,
+        canvas: Canvas,
+        condition: dict[str, torch.Tensor],
+        generator: Generators,
+        callback: tuple[Callable[..., dict | None] | None, Sequence[str]],
+    ) -> Tokens:
+        """All steps of the scheduler, from noise to samples (B, L)."""
+        shape, device = canvas.tokens.shape, canvas.tokens.device
+        sequences = canvas.hold(denoiser.diffusion.prior(shape, generator, device))
+        call, names = callback
+        with self.progress_bar(total=self._num_timesteps) as progress:
             for step, timestep in enumerate(self.scheduler.timesteps):
+                if self._interrupt:
+                    break
+                check_guidance(self._guidance_scale, condition.get("class_labels"))
+                model = denoiser
+                if self.do_classifier_free_guidance:
+                    model = Guided(denoiser, self._guidance_scale - 1)
                 noise = denoiser.fresh_noise(sequences, generator)
-                log_p = denoiser(sequences, timestep, **condition, **noise).log_conditional
+                log_p = model(sequences, timestep, **condition, **noise).log_conditional
                 stepped = self.scheduler.step(log_p, timestep, sequences, generator=generator)
                 sequences = canvas.hold(stepped.prev_sample)
-                if callback_on_step_end is not None:
+                if call is not None:
                     tensors = {**stepped, "sequences": sequences}
-                    tensors = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                    returned = callback_on_step_end(self, step, timestep, tensors)
-                    sequences = returned.pop("sequences", sequences)
+                    returned = call(self, step, timestep, {name: tensors[name] for name in names})
+                    sequences = (returned or {}).get("sequences", sequences)
                 progress.update()
-        self.maybe_free_model_hooks()
-        output = self._output(sequences, output_type, network.calls)
-        return output if return_dict else output.to_tuple()
+        return sequences
 
     def check_inputs(
         self,
@@ -280,15 +255,19 @@ class DiscreteDiffusionPipeline(DiffusionPipeline):
             )
 
     def _output(
-        self, sequences: Tokens, output_type: str, calls: int
+        self, sequences: Tokens, canvas: Canvas, output_type: str, calls: int
     ) -> DiscreteDiffusionPipelineOutput:
         texts = images = None
+        config = unwrapped(self.model).config
         if output_type == "text":
-            texts = self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+            given = (~canvas.infill).long().cumprod(1).sum(1).tolist()
+            texts = texts_of(sequences, given, end_tokens(config, self.tokenizer), self.tokenizer)
         if output_type == "image":
-            shape = unwrapped(self.model).config.token_shape
-            images = to_images(sequences, shape, self.scheduler.diffusion.process)
+            images = to_images(sequences, config.token_shape, self.scheduler.diffusion.process)
         return DiscreteDiffusionPipelineOutput(sequences, texts, images, calls)
 
+
+# `DiffusionPipeline.from_pretrained` looks for the class that a folder names in diffusers alone.
+diffusers.DiscreteDiffusionPipeline = DiscreteDiffusionPipeline
 
 __all__ = ["DiscreteDiffusionPipeline", "DiscreteDiffusionPipelineOutput"]

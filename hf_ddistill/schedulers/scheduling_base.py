@@ -1,12 +1,12 @@
 """What the schedulers of discrete diffusion share: all but the reverse rule.
 
 Notation: x_t noised tokens (B, L), t in (0, 1] with 1 the noise, K vocabulary size (mask included),
-s the time that follows t on the grid 1, 1 - 1/n, ..., 1/n, 0.
+s the time that follows t on the grid, such as 1, 1 - 1/n, ..., 1/n, 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from hf_ddistill.linalg import categorical, uniform_noise
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.parameterizations.sharpening import sharpened
 from hf_ddistill.processes import Process
+from hf_ddistill.schedulers.step_times import check_times, number_of_steps, place_in, plain
 from hf_ddistill.schedules import Schedule
 from hf_ddistill.shapes import Generators
 
@@ -64,7 +65,8 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
             then rounded, and rare tokens are lost in sums: a hidden temperature, slightly below 1.
             Tokens are drawn in float64 in both cases.
         num_inference_steps (`int`): what `timesteps` is made of until `set_timesteps` is called,
-            and what the pipeline takes where it is not told: the steps a student was made for.
+            and what the pipeline takes where it is not told: the steps a student was made for. At
+            most 100,000.
 
     Raises:
         ValueError: for a setting out of its range, an unknown process or schedule.
@@ -87,6 +89,8 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
         sampling_dtype: str = "float64",
         num_inference_steps: int = 64,
     ) -> None:
+        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        settings |= {"num_inference_steps": number_of_steps(num_inference_steps)}
         if not 0 <= temperature < float("inf"):
             raise ValueError(f"`temperature` must be at least 0 and finite, got {temperature}.")
         if top_k is not None and top_k < 0:
@@ -98,21 +102,42 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
             raise ValueError(f"`sampling_dtype` must be one of {known}, got {sampling_dtype!r}.")
         self.diffusion = Diffusion(Process.from_config(process), Schedule.from_config(schedule))
         # The full settings, and none of them as "a default": diffusers takes positional arguments
-        # for defaults, and would leave them out of `from_config`.
-        self.register_to_config(**self.diffusion.to_config(), _use_default_values=[])
+        # for defaults, and would leave them out of `from_config`. NumPy's numbers are no JSON.
+        settings = {name: plain(value) for name, value in settings.items()}
+        self.register_to_config(**self.diffusion.to_config(), **settings, _use_default_values=[])
         self.set_timesteps(num_inference_steps)
 
+    @classmethod
+    def _get_compatibles(cls) -> list[type[DiscreteSchedulerBase]]:
+        # The method of diffusers looks for names in diffusers alone.
+        return DiscreteSchedulerBase.__subclasses__()
+
     def set_timesteps(
-        self, num_inference_steps: int, device: str | torch.device | None = None
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[float] | torch.Tensor | None = None,
     ) -> None:
-        """Set `timesteps`, float64, to 1, 1 - 1/n, ..., 1/n for n = `num_inference_steps`."""
-        if not isinstance(num_inference_steps, int) or num_inference_steps <= 0:
-            raise ValueError(
-                f"`num_inference_steps` must be an integer > 0, got {num_inference_steps!r}."
-            )
-        self.num_inference_steps = num_inference_steps
-        self._grid = reverse.step_grid(num_inference_steps)
-        self.timesteps = torch.tensor(self._grid[:-1], dtype=torch.float64, device=device)
+        """
+        Set `timesteps`, float64, to 1, 1 - 1/n, ..., 1/n, or to given times.
+
+        Args:
+            num_inference_steps (`int`): n, at most 100,000.
+            device (`str` or `torch.device`, *optional*): of `timesteps`.
+            timesteps (`Sequence[float]`, *optional*): instead of n, decreasing times in (0, 1];
+                a sample from noise alone begins at 1.
+
+        Raises:
+            ValueError: unless one of both is given, and is such.
+        """
+        if (num_inference_steps is None) == (timesteps is None):
+            raise ValueError("Give `num_inference_steps` or `timesteps`, one of both.")
+        if timesteps is None:
+            grid = reverse.step_grid(number_of_steps(num_inference_steps))
+        else:
+            grid = [*check_times(timesteps), 0.0]
+        self._grid, self.num_inference_steps = grid, len(grid) - 1
+        self.timesteps = torch.tensor(grid[:-1], dtype=torch.float64, device=device)
 
     def step(
         self,
@@ -175,19 +200,22 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
             noise (`torch.Generator`, a list of them, or `None`):
                 what the noise is drawn from, in the place where a continuous scheduler takes it.
             timesteps (`torch.Tensor` of shape `()` or `(batch_size,)`): times in [0, 1].
+
+        Raises:
+            ValueError: for a tensor of noise: tokens are drawn, and nothing is added to them.
         """
+        if isinstance(noise, torch.Tensor):
+            raise ValueError(
+                f"`noise` is a tensor of shape {tuple(noise.shape)}, but nothing is added to "
+                "tokens: they are drawn anew. Give a torch.Generator, a list of them (one for each "
+                "row) or None in its place."
+            )
         return self.diffusion.corrupt(original_samples, timesteps, noise)
 
     def _interval(self, timestep: float | torch.Tensor) -> tuple[float, float]:
         """(t, s) from the exact grid: a time may come back from a tensor of lower precision."""
-        near = [i for i, t in enumerate(self._grid[:-1]) if abs(t - float(timestep)) < 1e-6]
-        if not near:
-            n = self.num_inference_steps
-            raise ValueError(
-                f"`timestep`={float(timestep):.6g} is not one of the scheduler's timesteps "
-                f"1, 1 - 1/{n}, ..., 1/{n}; call `set_timesteps` and step through `timesteps`."
-            )
-        return self._grid[near[0]], self._grid[near[0] + 1]
+        at = place_in(self._grid[:-1], float(timestep))
+        return self._grid[at], self._grid[at + 1]
 
     def _check(self, model_output: torch.Tensor, sample: torch.Tensor) -> None:
         vocab_size = self.diffusion.vocab_size

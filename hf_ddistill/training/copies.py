@@ -57,8 +57,9 @@ def student_of(
 
 
 def trainable_copy(model: nn.Module) -> nn.Module:
-    """A copy in memory whose every weight can be trained, whatever the model was used for."""
-    copied = copy.deepcopy(model).requires_grad_(True)
+    """A copy in memory whose every weight can be trained, whatever the model was used for: in
+    float32, since in half precision most weights do not move."""
+    copied = copy.deepcopy(model).requires_grad_(True).float()
     # One that accelerate has prepared would not be wrapped for several processes again.
     vars(copied).pop("_is_accelerate_prepared", None)
     return copied

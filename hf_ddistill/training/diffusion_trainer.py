@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForMaskedLM, PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.trainer_utils import HubStrategy
 
 from hf_ddistill.couplings import TrainingStep
@@ -18,24 +18,28 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser, unwrapped
 from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
+from hf_ddistill.training.adapters import SavedBase, described
 from hf_ddistill.training.arguments import DiscreteDiffusionConfig
 from hf_ddistill.training.data import TokenCollator, prepared
 from hf_ddistill.training.ema import AveragedModel, WeightAverage
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
+from hf_ddistill.training.refusals import check_peers, check_settings
 from hf_ddistill.training.rollouts import of_data
 from hf_ddistill.training.run_state import RunState
-from hf_ddistill.training.samples import draw_samples, write_samples
+from hf_ddistill.training.samples import draw_samples
 from hf_ddistill.training.sharding import check_whole
+from hf_ddistill.training.standard_trainer import StandardTrainer, first_model
 
 
-class DiscreteDiffusionTrainer(Trainer):
+class DiscreteDiffusionTrainer(StandardTrainer):
     """Trains a discrete diffusion model on clean tokens, by maximum likelihood unless told
     otherwise.
 
     Args:
-        model (`PreTrainedModel` or `str`): with logits over the vocabulary, or the name of one.
+        model (`PreTrainedModel` or `str`): with logits over the vocabulary; or the name of one,
+            which is loaded in float32; or None with `model_init`.
         args (`DiscreteDiffusionConfig`): settings.
         objective (`str`, `dict` or `Objective`): an id, a configuration, or the object.
         diffusion (`Diffusion`, *optional*): read from the model's config if not given.
@@ -43,12 +47,15 @@ class DiscreteDiffusionTrainer(Trainer):
         train_dataset, eval_dataset: rows with `input_ids` (and `class_labels`), or with `text`
             and a tokenizer; in memory or streamed (`datasets`).
         processing_class (*optional*): the tokenizer.
-        sample_metrics (*optional*): from samples (N, L) drawn at each evaluation to figures.
-        **kwargs: what `Trainer` takes (callbacks, optimizers, ...).
+        sample_metrics (*optional*): from samples (N, L) drawn at each evaluation to figures, any
+            of which may be the `metric_for_best_model`.
+        model_init (*optional*): makes the model, anew for each run and trial of a search.
+        **kwargs: what `Trainer` takes (callbacks, optimizers, compute_metrics, ...; the samples of
+            `predict` are the predictions that metrics are computed of).
 
     Raises:
         ValueError: for an unknown objective, one that needs peers that this trainer does not have,
-            an empty data set, or a model without a process.
+            an empty data set, a model without a process, or a setting that is not acted on.
     """
 
     args: DiscreteDiffusionConfig
@@ -58,44 +65,57 @@ class DiscreteDiffusionTrainer(Trainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | str,
+        model: PreTrainedModel | nn.Module | str | None = None,
         args: DiscreteDiffusionConfig | None = None,
         objective: str | Mapping[str, Any] | Objective = "nelbo",
         *,
         diffusion: Diffusion | None = None,
         parameterization: str | None = None,
         sample_metrics: Callable[[Tensor], Mapping[str, float]] | None = None,
+        model_init: Callable[..., PreTrainedModel] | None = None,
         **kwargs: Any,
     ) -> None:
         args = DiscreteDiffusionConfig("trainer_output") if args is None else args
-        model = AutoModelForMaskedLM.from_pretrained(model) if isinstance(model, str) else model
-        self.objective = Objective.from_config(objective)
-        missing = set(self.objective.peers) - set(self.available_peers)
-        if missing:
-            raise ValueError(
-                f"Objective {self.objective.id!r} needs {', '.join(sorted(missing))}, which "
-                f"{type(self).__name__} does not have."
-            )
-        if "ema" in self.objective.peers and not args.ema_decay:
-            raise ValueError(f"Objective {self.objective.id!r} needs 'ema': set ema_decay above 0.")
-        self._denoiser = as_denoiser(model, diffusion, parameterization)
-        self.diffusion = self._denoiser.diffusion
+        check_settings(args, kwargs, sample_metrics is not None)
+        model = first_model(model, args, model_init, kwargs.get("optimizers"))
+        if model is None:
+            raise ValueError("There is nothing to train: give model= or model_init=.")
+        self.objective = self._objective = Objective.from_config(objective)
+        check_peers(self._objective, self.available_peers, args, type(self).__name__)
+        self._process = (diffusion, parameterization)
+        self.average: WeightAverage | None = None
+        self._adopted(model)
         config, tokenizer = unwrapped(model).config, kwargs.get("processing_class")
         length = args.max_length or getattr(config, "max_position_embeddings", None)
+        self._prepared = partial(prepared, tokenizer=tokenizer, length=length)
         for split in ("train_dataset", "eval_dataset"):
-            kwargs[split] = prepared(kwargs.get(split), tokenizer, length)
+            kwargs[split] = self._prepared(kwargs.get(split))
         kwargs.setdefault("data_collator", TokenCollator.suited_to(config, tokenizer))
         self.sample_metrics = sample_metrics
+        self._micro = self._predicted = 0
+        self._shape: tuple[int, ...] | None = None
+        super().__init__(model=model, args=args, **kwargs)
+        self.model_init = model_init
+        self._renew()
+
+    def _adopted(self, model: nn.Module) -> nn.Module:
+        """The model, which is the one in training from now on."""
+        self._denoiser = as_denoiser(model, *self._process)
+        self.diffusion = self._denoiser.diffusion
+        self.saved_base = SavedBase.of(model)
+        return model
+
+    def _renew(self) -> None:
+        """What a run remembers and the mean of its weights, as they are before the first step."""
         self.memory: dict[str, Tensor] = {}
         self.measured: list[dict[str, Any]] = []
         self.parts = Parts()
-        self._micro = 0
-        self._shape: tuple[int, ...] | None = None
-        super().__init__(model=model, args=args, **kwargs)
+        if self.average is not None:
+            self.remove_callback(self.average)
         self.average = None
-        if args.ema_decay:
+        if self.args.ema_decay:
             check_whole(self.accelerator, "The mean of weights (ema_decay above 0)")
-            self.average = WeightAverage(self.model, args.ema_decay, self.updates)
+            self.average = WeightAverage(self.model, self.args.ema_decay, self.updates)
             self.add_callback(self.average)
 
     def updates(self, steps: int) -> int:
@@ -109,7 +129,7 @@ class DiscreteDiffusionTrainer(Trainer):
 
     def peers(self) -> dict[str, Denoiser]:
         """The networks that the objective asked for."""
-        if "ema" not in self.objective.peers:
+        if "ema" not in self._objective.peers:
             return {}
         return {"ema": self.denoiser(AveragedModel(self.average))}
 
@@ -157,9 +177,9 @@ class DiscreteDiffusionTrainer(Trainer):
         step = self.state.global_step
         record = self.training_record(model, inputs, step, self._micro)
         self._micro += 1
-        losses = self.objective(record)
+        losses = self._objective(record)
         losses = {name: loss for name, loss in losses.items() if name in record.train}
-        loss = total(losses, self.objective.id, step)
+        loss = total(losses, self._objective.id, step)
         self.parts.add({f"{name}_loss": value for name, value in losses.items()} | record.record)
         return loss
 
@@ -169,42 +189,16 @@ class DiscreteDiffusionTrainer(Trainer):
         inputs: Mapping[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor, None, None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The objective on held-out data, its noise the same at every evaluation."""
         inputs = self._prepare_inputs(inputs)
         key = int(inputs["input_ids"].sum())
         with torch.no_grad(), self.compute_loss_context_manager():
             record = self.training_record(model, inputs, "evaluation", key)
             memory = {name: value.clone() for name, value in self.memory.items()}
-            loss = sum(self.objective(replace(record, memory=memory)).values())
-        return loss.detach().reshape(1), None, None
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The loss on held-out data and figures of samples, both with the averaged weights."""
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        # Loaders and metrics draw from the global generator, which dropout is drawn from.
-        with torch.random.fork_rng(devices=[]), self.averaged_weights():
-            metrics = super().evaluate(*args, **kwargs)
-            figures = self._judge_samples(prefix)
-        if figures:
-            self.log(dict(figures))
-            metrics.update(figures)
-        return metrics
-
-    def _judge_samples(self, prefix: str) -> dict[str, float]:
-        if not self.args.num_eval_samples:
-            return {}
-        # On every process, each the same: all of them may ask for the best model so far.
-        samples = self.sample(self.args.num_eval_samples)
-        figures = self.sample_metrics(samples) if self.sample_metrics else {}
-        figures = {key: float(value) for key, value in figures.items()}
-        about = {"step": self.state.global_step, "nfe": self.student_steps}
-        if figures:
-            self.measured.append({**about, **figures})
-        if self.is_world_process_zero():
-            folder = Path(self.args.output_dir) / "samples"
-            write_samples(folder, samples, about, self.processing_class)
-        return {f"{prefix}_{key}": value for key, value in figures.items()}
+            loss = sum(self._objective(replace(record, memory=memory)).values())
+        loss = loss.detach().reshape(1)
+        return (loss, None, None) if prediction_loss_only else (loss, *self._samples_for(inputs))
 
     def sample(self, count: int, num_steps: int | None = None) -> Tensor:
         """Draw (count, L) clean tokens from the model in training, with keyed noise."""
@@ -221,10 +215,6 @@ class DiscreteDiffusionTrainer(Trainer):
             logs = {**logs, **self.parts.means()}
         super().log(logs, start_time)
 
-    def averaged_weights(self) -> contextlib.AbstractContextManager:
-        """Within it the model has the mean of its weights, where there is one."""
-        return contextlib.nullcontext() if self.average is None else self.average.applied()
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the averaged weights and a card; a checkpoint keeps the raw ones, to go on from."""
         folder = Path(output_dir or self.args.output_dir)
@@ -239,6 +229,15 @@ class DiscreteDiffusionTrainer(Trainer):
             # A pickle; the card says what the run was.
             (folder / "training_args.bin").unlink(missing_ok=True)
             write_card(folder, self.facts())
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None
+    ) -> None:
+        """What `Trainer` writes; beside adapters also what opens them again."""
+        super()._save(output_dir, state_dict)
+        if self.saved_base is not None and self.args.should_save:
+            folder = output_dir or self.args.output_dir
+            self.saved_base.save(folder, self.model, state_dict)
 
     def _kept(self) -> dict[str, Tensor]:
         mean = {} if self.average is None else self.average.mean
@@ -267,11 +266,13 @@ class DiscreteDiffusionTrainer(Trainer):
         rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         return CardFacts(
             name=self.hub_model_id or args.hub_model_id or Path(args.output_dir).name,
-            objective=self.objective.to_config(),
-            citation=self.objective.citation,
+            objective=self._objective.to_config(),
+            citation=self._objective.citation,
             diffusion=unwrapped(self.model).config.discrete_diffusion,
             steps=self.student_steps,
             rows=self.measured,
+            adapters=described(self.model),
+            base=getattr(self.saved_base, "name", None),
             training={
                 "optimizer steps": self.state.global_step,
                 "rows per step": rows,
@@ -280,19 +281,6 @@ class DiscreteDiffusionTrainer(Trainer):
                 "seed": args.seed,
             },
         )
-
-    def create_model_card(
-        self,
-        model_name: str | None = None,
-        license: str | None = None,
-        tags: str | Sequence[str] = (),
-        dataset: str | None = None,
-    ) -> None:
-        """What `push_to_hub` calls, with what it was given beside its own arguments."""
-        if self.is_world_process_zero():
-            tags = (tags,) if isinstance(tags, str) else tuple(tags)
-            facts = replace(self.facts(), license=license, tags=tags, data=dataset)
-            write_card(self.args.output_dir, facts)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push the averaged weights; a checkpoint holds the raw ones, and pickles."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,13 +11,9 @@ import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from transformers import (
-    AutoModelForMaskedLM,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
-from hf_ddistill.couplings import TrainingStep
-from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.couplings import TrainingStep, histogram_entropy
 from hf_ddistill.models import BlockDiffusionLM, as_denoiser, unwrapped
 from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
@@ -28,10 +24,12 @@ from hf_ddistill.training.copies import auxiliary_of, student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.model_card import CardFacts
+from hf_ddistill.training.refusals import check_auxiliary, warn_of_independent_tokens
 from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts
 from hf_ddistill.training.rounds import Rounds, same_weights
 from hf_ddistill.training.sharding import check_whole
-from hf_ddistill.training.teacher_models import placed, teacher_model, teacher_name
+from hf_ddistill.training.standard_trainer import first_model
+from hf_ddistill.training.teacher_models import agreed, placed, teacher_model, teacher_name
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -42,7 +40,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
 
     Args:
         model (`PreTrainedModel` or `str`): the student; None for a copy of the teacher, with a
-            noise input if `args.noise_dim` is above 0.
+            noise input if `args.noise_dim` is above 0. Copies, and what is loaded by its name, are
+            trained in float32.
         teacher (`PreTrainedModel`, `Denoiser`, `str` or a list, *optional*): frozen; of several the
             mean (`Ensemble`); of a `BlockDiffusionLM` also a causal language model over its tokens.
             Not given with `peft_config`: the student's own base, adapters off, is the teacher.
@@ -75,71 +74,88 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         *,
         peft_config: PeftConfig | None = None,
         reward_function: RewardFunction | None = None,
+        model_init: Callable[..., PreTrainedModel] | None = None,
         **kwargs: Any,
     ) -> None:
         args = DiscreteDistillationConfig("trainer_output") if args is None else args
-        model = AutoModelForMaskedLM.from_pretrained(model) if isinstance(model, str) else model
+        model = first_model(model, args, model_init, kwargs.get("optimizers"))
         teacher = teacher_model(teacher, model, kwargs.get("processing_class"))
-        model = student_of(model, teacher, args, peft_config is not None)
-        if model is teacher:
+        if model is teacher and model is not None:
             raise ValueError(
                 "Student and teacher are one object, which cannot be trained and frozen at once; "
                 "leave out model= to train a copy of the teacher."
             )
-        if peft_config is not None:
-            model = get_peft_model(model, peft_config)
+        self.args, self._peft_config, self._teacher = args, peft_config, teacher
+        self.teacher = None
+        model = self._completed(model)
         adapted = isinstance(model, PeftModel)
         self.own_base = teacher is None and adapted
         if teacher is None and not self.own_base:
             raise ValueError(
                 "Distillation needs a teacher: pass teacher=, or peft_config= to use the base."
             )
-        if args.rounds > 1 and (adapted or not same_weights(model, teacher)):
+        if args.rounds > 1 and (adapted or model_init or not same_weights(model, teacher)):
             raise ValueError(
                 "With rounds > 1 the teacher takes on the student's weights, so it must be a model "
-                "of its own with the same architecture, and the student no adapter."
+                "of its own with the same architecture, and the student no adapter, nor one that "
+                "model_init= makes anew."
             )
         self.teacher_model = (
             teacher.eval().requires_grad_(False) if isinstance(teacher, nn.Module) else None
         )
-        given = kwargs.pop("diffusion", None)
-        if self.own_base:
-            self.teacher = as_denoiser(model, given, adapters=False)
-        else:
-            given_model = isinstance(teacher, nn.Module)
-            self.teacher = as_denoiser(teacher, given) if given_model else teacher
-        kwargs["diffusion"] = self._agreed(model, given)
+        self._given = kwargs.pop("diffusion", None)
         self.auxiliary: Auxiliary | None = None
         self.alternation = Alternation()
+        self.watch = CollapseWatch(args.collapse_share)
+        self._rewarded_by = reward_function
         super().__init__(model, args, objective, **kwargs)
+        self.model_init = model_init
         alone = self.own_base or self.teacher_model is not None
-        if self.objective.rollouts == "teacher" and not alone:
+        if self._objective.rollouts == "teacher" and not alone:
             raise ValueError(
-                f"Objective {self.objective.id!r} trains on what its teacher decodes, so that the "
+                f"Objective {self._objective.id!r} trains on what its teacher decodes, so that the "
                 f"teacher must be one model; got {type(self.teacher).__name__}."
             )
-        self.rollouts = Rollouts(args, reward_function, getattr(self.objective, "block_size", None))
-        unwrapped(self.model).config.discrete_diffusion["num_inference_steps"] = args.student_steps
-        if "auxiliary" in self.objective.peers:
-            self._add_auxiliary()
-        self.teacher = placed(self.teacher, self.accelerator, self.model)
+        blocks = isinstance(unwrapped(self.model), BlockDiffusionLM)
+        if self._objective.one_call or (args.student_steps == 1 and not blocks):
+            warn_of_independent_tokens(self._denoiser)
         if args.rounds > 1:
             self.add_callback(Rounds(self))
-        self.add_callback(CollapseWatch(args.collapse_share))
+        self.add_callback(self.watch)
+
+    def _completed(self, model: nn.Module | None) -> nn.Module:
+        """The student itself, or a copy of the teacher, with the adapters that were asked for."""
+        model = student_of(model, self._teacher, self.args, self._peft_config is not None)
+        return model if self._peft_config is None else get_peft_model(model, self._peft_config)
+
+    def _adopted(self, model: nn.Module) -> nn.Module:
+        """The student, and its base as the teacher where there is no other."""
+        if self.own_base:
+            self.teacher = as_denoiser(model, self._given, adapters=False)
+        elif self.teacher is None:
+            given = isinstance(self._teacher, nn.Module)
+            self.teacher = as_denoiser(self._teacher, self._given) if given else self._teacher
+        self._process = (agreed(model, self.teacher, self._given), self._process[1])
+        return super()._adopted(model)
+
+    def _renew(self) -> None:
+        """All that depends on the settings of a run, as it is before the first step."""
+        super()._renew()
+        args = self.args
+        block_size = getattr(self._objective, "block_size", None)
+        self.rollouts = Rollouts(args, self._rewarded_by, block_size)
+        unwrapped(self.model).config.discrete_diffusion["num_inference_steps"] = args.student_steps
+        if self.auxiliary is not None:
+            self.remove_callback(self.auxiliary)
+        if "auxiliary" in self._objective.peers:
+            self._add_auxiliary()
+        self.teacher = placed(self.teacher, self.accelerator, self.model)
+        self.watch.start(args.collapse_share)
 
     def _add_auxiliary(self) -> None:
         """Make the auxiliary from the teacher as it stands, before it is wrapped."""
-        check_whole(self.accelerator, f"The auxiliary of {self.objective.id!r}")
-        refused = {
-            "rounds > 1, whose teacher changes": self.args.rounds > 1,
-            "an optimizer that is given": self.optimizer is not None,
-        }
-        for what, found in refused.items():
-            if found:
-                raise ValueError(
-                    f"Objective {self.objective.id!r} trains an auxiliary beside the student, "
-                    f"which does not go with {what}."
-                )
+        check_whole(self.accelerator, f"The auxiliary of {self._objective.id!r}")
+        check_auxiliary(self._objective.id, self.args, self.optimizer is not None)
         denoiser = auxiliary_of(self.teacher)
         model = self.accelerator.prepare_model(denoiser.network.model)
         denoiser = replace(denoiser, network=replace(denoiser.network, model=model))
@@ -148,22 +164,6 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         )
         self.auxiliary = Auxiliary(denoiser, self.alternation, self.parts)
         self.add_callback(self.auxiliary)
-
-    def _agreed(self, model: nn.Module, given: Diffusion | None) -> Diffusion:
-        """The diffusion of both; a student that says nothing takes on the teacher's."""
-        entry = getattr(unwrapped(model).config, "discrete_diffusion", None)
-        student = given or (Diffusion.from_config(entry) if entry else self.teacher.diffusion)
-        if student.vocab_size != self.teacher.diffusion.vocab_size:
-            raise ValueError(
-                f"The student has vocab_size={student.vocab_size} and the teacher "
-                f"{self.teacher.diffusion.vocab_size}: they must share one vocabulary."
-            )
-        if student != self.teacher.diffusion:
-            raise ValueError(
-                f"The student was set up for {student.to_config()} and the teacher for "
-                f"{self.teacher.diffusion.to_config()}: they must share one process and schedule."
-            )
-        return student
 
     def peers(self) -> dict[str, Denoiser]:
         """The teacher, and the mean of the student and the auxiliary where they are asked for."""
@@ -179,12 +179,17 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
     ) -> TrainingStep:
         """The step that the objective is given; an evaluation asks for the losses of all."""
         decoded = None
-        if self.objective.rollouts is not None:
+        if self._objective.rollouts is not None:
             decoded = self._decoded(model, inputs, key)
             inputs = decoded.inputs
         record = super().training_record(model, inputs, *key)
         if decoded is not None:
             record = replace(record, trajectory=decoded.trajectory, reward=decoded.reward)
+        if self._objective.rollouts == "student":
+            drawn, size = record.trajectory.drawn, self.diffusion.vocab_size
+            record.record["rollout_entropy"] = histogram_entropy(record.x_0, drawn, size)
+        if model.training:
+            self.watch.see(record.record)
         if self.auxiliary is None:
             return record
         self.auxiliary.denoiser.network.model.train(model.training)
@@ -196,7 +201,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         self, model: nn.Module, inputs: Mapping[str, Tensor], key: tuple[Any, ...]
     ) -> Decoded:
         """What the objective's decoder puts behind the prompts of a batch."""
-        step, by_student = self.state.global_step, self.objective.rollouts == "student"
+        step, by_student = self.state.global_step, self._objective.rollouts == "student"
         network = model if by_student or self.own_base else self.teacher_model
         # Without the hooks of data parallelism, which wait for a backward pass.
         network = unwrapped(network, keep_adapters=True)
@@ -279,7 +284,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             steps=self.args.student_steps,
             block_size=getattr(unwrapped(self.model).config, "block_size", None),
         )
-        more = {} if self.objective.rollouts is None else self.rollouts.facts()
+        more = {} if self._objective.rollouts is None else self.rollouts.facts()
         if self.auxiliary is not None:
             more |= self.auxiliary.facts(self.args)
         return replace(facts, training={**facts.training, **more})

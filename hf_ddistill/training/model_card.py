@@ -31,6 +31,8 @@ class CardFacts:
         license: of the weights.
         tags: more tags.
         block_size: tokens in a block, of a block-diffusion model.
+        adapters: what they are, where the weights are adapters on a base.
+        base: name of that base, if it has one.
     """
 
     name: str
@@ -45,17 +47,23 @@ class CardFacts:
     license: str | None = None
     tags: Sequence[str] = ()
     block_size: int | None = None
+    adapters: str | None = None
+    base: str | None = None
 
 
 def write_card(folder: str | Path, facts: CardFacts) -> ModelCard:
     """Write README.md into `folder`."""
     kind = "distilled" if facts.teacher else "trained"
+    known = [name for name in (facts.base, facts.teacher) if is_repo_id(name or "")]
+    relation = {"base_model_relation": "adapter"} if facts.adapters and known else {}
+    more = ["peft"] if facts.adapters else []
     data = ModelCardData(
         library_name="hf_ddistill",
         license=facts.license,
-        base_model=facts.teacher if is_repo_id(facts.teacher or "") else None,
-        tags=["discrete-diffusion", kind, facts.objective["type"], *facts.tags],
+        base_model=known[0] if known else None,
+        tags=["discrete-diffusion", kind, facts.objective["type"], *more, *facts.tags],
         model_name=facts.name,
+        **relation,
     )
     card = ModelCard.from_template(
         data,

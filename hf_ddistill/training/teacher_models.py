@@ -8,22 +8,26 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import nn
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForMaskedLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.peft_utils import find_adapter_config_file
 
+from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import (
     BlockDiffusionLM,
     as_causal_teacher,
     as_denoiser,
+    check_name,
     check_same_tokens,
+    load_checkpoint,
+    load_config,
     unwrapped,
 )
+from hf_ddistill.models.causal_kind import is_causal, is_causal_config
+from hf_ddistill.models.opening import MODEL_FILES, open_model
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.teachers import Ensemble, Guided
 from hf_ddistill.training.model_card import is_repo_id
@@ -52,9 +56,7 @@ def teacher_model(
     if isinstance(teacher, str):
         if isinstance(tokenizer, PreTrainedTokenizerBase) and _has_tokenizer(teacher):
             check_same_tokens(AutoTokenizer.from_pretrained(teacher), tokenizer)
-        causal = type(AutoConfig.from_pretrained(teacher)) in MODEL_FOR_CAUSAL_LM_MAPPING
-        kind = AutoModelForCausalLM if causal else AutoModelForMaskedLM
-        teacher = kind.from_pretrained(teacher)
+        teacher = _loaded(teacher)
     if not is_causal(teacher):
         return teacher
     inner = unwrapped(student) if isinstance(student, nn.Module) else student
@@ -110,10 +112,35 @@ def teacher_name(teacher: Denoiser | Guided | Ensemble) -> str:
     return name or "a teacher in memory"
 
 
-def is_causal(model: object) -> bool:
-    """Whether it is a causal language model of transformers."""
-    known = set(MODEL_FOR_CAUSAL_LM_MAPPING.values())
-    return isinstance(model, PreTrainedModel) and type(model) in known
+def agreed(model: nn.Module, teacher: Denoiser, given: Diffusion | None) -> Diffusion:
+    """The diffusion of both; a student that says nothing takes on the teacher's.
+
+    Raises:
+        ValueError: if they differ in vocabulary, process or schedule.
+    """
+    entry = getattr(unwrapped(model).config, "discrete_diffusion", None)
+    student = given or (Diffusion.from_config(entry) if entry else teacher.diffusion)
+    if student.vocab_size != teacher.diffusion.vocab_size:
+        raise ValueError(
+            f"The student has vocab_size={student.vocab_size} and the teacher "
+            f"{teacher.diffusion.vocab_size}: they must share one vocabulary."
+        )
+    if student != teacher.diffusion:
+        raise ValueError(
+            f"The student was set up for {student.to_config()} and the teacher for "
+            f"{teacher.diffusion.to_config()}: they must share one process and schedule."
+        )
+    return student
+
+
+def _loaded(name: str) -> PreTrainedModel:
+    """A teacher by its name; adapters are opened by what their base is."""
+    check_name(name, files=MODEL_FILES)
+    if find_adapter_config_file(name) is not None:
+        return open_model(name)
+    if is_causal_config(load_config(name), name):
+        return load_checkpoint(AutoModelForCausalLM, name)
+    return open_model(name)
 
 
 def _has_tokenizer(name: str) -> bool:

@@ -1,0 +1,154 @@
+"""Settings of `transformers.Trainer` that our trainers cannot act on: each is refused when the
+trainer is made (docs/trainer_settings.md says of every setting what becomes of it)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainingArguments
+
+from hf_ddistill.objectives import Objective
+from hf_ddistill.parameterizations import Denoiser
+
+_TOKENS = "a row's own tokens are what is learnt"
+
+#: Arguments of the trainer that must be left out, and why.
+REFUSED_ARGUMENTS = {
+    "compute_loss_func": (
+        "the objective is the loss: give objective= an id, a configuration or an Objective"
+    ),
+    "preprocess_logits_for_metrics": (
+        "no logits are gathered: compute_metrics is given samples as predictions"
+    ),
+}
+
+#: Settings that have one value here, and why.
+REFUSED_SETTINGS: dict[str, tuple[Any, str]] = {
+    "label_smoothing_factor": (
+        0.0,
+        "the objectives compare exact probabilities, and have no labels to be smoothed",
+    ),
+    "label_names": (None, f"{_TOKENS}, and no column by another name"),
+    "remove_unused_columns": (
+        False,
+        "it would drop the columns that the objective reads and forward() does not take",
+    ),
+    "average_tokens_across_devices": (
+        True,
+        "a loss is a mean over the tokens of all processes, whichever of them has more",
+    ),
+    "use_liger_kernel": (
+        False,
+        "its kernels replace a causal model's own loss, which no objective goes through",
+    ),
+    "bf16_full_eval": (
+        False,
+        "it would leave the weights in bfloat16, and they are what is saved; bf16=True computes "
+        "in bfloat16",
+    ),
+    "fp16_full_eval": (
+        False,
+        "it would leave the weights in float16, and they are what is saved; fp16=True computes "
+        "in float16",
+    ),
+    "parallelism_config": (
+        None,
+        "objectives look at whole sequences and whole layers: rows are spread over processes, and "
+        "weights by FSDP",
+    ),
+}
+
+#: What an evaluation measures without figures of the user's own.
+_MEASURED = ("loss", "runtime", "samples_per_second", "steps_per_second")
+
+
+def check_settings(
+    args: TrainingArguments, given: Mapping[str, Any], judges_samples: bool = False
+) -> None:
+    """Raise for a setting that would be accepted and not acted on.
+
+    Args:
+        args: of the trainer.
+        given: its other arguments.
+        judges_samples: whether there are `sample_metrics`.
+
+    Raises:
+        ValueError: in one sentence, with the reason.
+    """
+    for name, reason in REFUSED_ARGUMENTS.items():
+        if given.get(name) is not None:
+            raise ValueError(f"{name}= is not used here: {reason}.")
+    for name, (value, reason) in REFUSED_SETTINGS.items():
+        if (got := getattr(args, name)) != value and got not in (None, [], ()):
+            raise ValueError(f"{name}={got!r} is not used here, only {value!r}: {reason}.")
+    samples = getattr(args, "num_eval_samples", 0)
+    if judges_samples and not samples:
+        raise ValueError(
+            "sample_metrics= judges the samples that are drawn at an evaluation, and "
+            "num_eval_samples is 0: set it above 0."
+        )
+    best = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    own = judges_samples or given.get("compute_metrics") is not None
+    if not own and not best.endswith(_MEASURED):
+        raise ValueError(
+            f"metric_for_best_model={args.metric_for_best_model!r} is measured by nobody: without "
+            "sample_metrics= or compute_metrics= an evaluation has the loss alone."
+        )
+
+
+def check_peers(
+    objective: Objective, available: Collection[str], args: TrainingArguments, trainer: str
+) -> None:
+    """Raise if an objective needs a network that a trainer (its name) does not have."""
+    if missing := set(objective.peers) - set(available):
+        raise ValueError(
+            f"Objective {objective.id!r} needs {', '.join(sorted(missing))}, which {trainer} does "
+            "not have."
+        )
+    if "ema" in objective.peers and not args.ema_decay:
+        raise ValueError(f"Objective {objective.id!r} needs 'ema': set ema_decay above 0.")
+
+
+def check_auxiliary(objective: str, args: Any, optimizer_is_given: bool) -> None:
+    """Raise if settings do not go with a second network in the optimizer of the first."""
+    by_layer = "layerwise" in args.optim or "lomo" in args.optim
+    refused = {
+        "rounds > 1, whose teacher changes": args.rounds > 1,
+        "an optimizer that is given": optimizer_is_given,
+        f"optim={str(args.optim.value)!r}, which steps within the backward pass": by_layer,
+    }
+    for what, found in refused.items():
+        if found:
+            raise ValueError(
+                f"Objective {objective!r} trains an auxiliary beside the student, which does not "
+                f"go with {what}."
+            )
+
+
+def warn_of_half_precision(model: nn.Module) -> None:
+    """Warn if weights are trained that small steps cannot move."""
+    halves = {torch.bfloat16, torch.float16}
+    kinds = {p.dtype for p in model.parameters() if p.requires_grad} & halves
+    if kinds:
+        name = str(kinds.pop()).removeprefix("torch.")
+        warnings.warn(
+            f"The model that was given has weights of {name}, which lose every step that is small "
+            "beside the weight (below 1/256 of it in bfloat16, 1/2048 in float16): most will not "
+            "move. Load it with dtype=torch.float32; bf16=True computes in bfloat16 all the same.",
+            stacklevel=3,
+        )
+
+
+def warn_of_independent_tokens(student: Denoiser) -> None:
+    """Warn of a student of one call that starts from masks and has nothing else to draw from."""
+    if student.diffusion.reveals and not student.noise_dim:
+        warnings.warn(
+            "A student of one call that starts from masks and has no noise input draws its tokens "
+            "independently of each other, whatever it is trained for: give it a noise input "
+            "(noise_dim, for a DDiT; to_block_diffusion(noise_dim=...)), or more calls.",
+            stacklevel=3,
+        )
