@@ -19,9 +19,9 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.trainer_utils import get_last_checkpoint
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
-from hf_ddistill.cli.resuming import last_whole_checkpoint
 from hf_ddistill.convert import to_block_diffusion
 
 CONTEXT = 256
@@ -109,7 +109,11 @@ def settings(args, steps, **more):
 def trained(trainer, folder):
     """Train, from the last checkpoint if there is one; tells how long it took."""
     started, busy = time.monotonic(), time.process_time()
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
+    if isinstance(trainer, DiscreteDistillationTrainer):
+        last = trainer.last_checkpoint(folder)
+    else:
+        last = get_last_checkpoint(folder) if folder.exists() else None
+    trainer.train(resume_from_checkpoint=last)
     return f"{time.monotonic() - started:.0f} s ({time.process_time() - busy:.0f} s of one core)"
 
 

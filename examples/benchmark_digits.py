@@ -154,7 +154,7 @@ def main() -> None:
     split = split_digits(*load_digit_tokens(args.levels))
     judge = DigitsJudge.fit(args.levels)
     student = student_in(folder / "student", settings, args, split)
-    measure = Measure(judge, split.train_tokens, args.samples, args.seed)
+    measure = Measure(judge, split, args.samples, 1, args.seed)
     models = {
         "law_matching": (student, args.nfe),
         "teacher": (teacher_of(args, split), args.teacher_nfe),

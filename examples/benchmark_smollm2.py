@@ -99,7 +99,7 @@ def train(args: argparse.Namespace, tokenizer, student, data: torch.Tensor) -> t
         train_dataset=[{"input_ids": row} for row in rows.tolist()],
         processing_class=tokenizer,
     )
-    trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")) or None)
+    trainer.train(resume_from_checkpoint=trainer.last_checkpoint())
     trainer.save_model()
     (folder / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1))
     return trainer.model

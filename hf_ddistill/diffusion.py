@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_ddistill.linalg import LinearOperator, categorical
+from hf_ddistill.linalg import LinearOperator, uniform_noise
 from hf_ddistill.processes import Process
 from hf_ddistill.schedules import LogLinear, Schedule
 from hf_ddistill.shapes import Generators, Probs, Tokens, Where
@@ -60,10 +60,21 @@ class Diffusion:
         that makes rows sum to 0.
 
         References: Lou et al., 2024, arXiv:2310.16834, Eq. 4.
+
+        Raises:
+            ValueError: where the rate is infinite: under Hybrid at t = 0, and where the schedule's
+                is (`Polynomial` with a power below 1, at t = 1).
         """
         t = times(t).to(x_t.device)
+        pace = self.schedule.rate(t)
+        if not bool(pace.isfinite().all()):
+            at = float(t.flatten()[(~pace.isfinite()).flatten().nonzero()[0, 0]])
+            raise ValueError(
+                f"Noise comes infinitely fast at t = {at:.4g} under {self.schedule!r}, so there is "
+                "no rate: 'ancestral' and 'jump' steps take none."
+            )
         columns = self.process.rate(self._sigma(t)).columns(x_t, score.dtype)
-        pace = self.schedule.rate(t).to(score.dtype)
+        pace = pace.to(score.dtype)
         rate = columns * score * (pace[:, None, None] if pace.ndim else pace)
         rate = rate.scatter(-1, x_t[..., None], 0.0)
         return rate.scatter(-1, x_t[..., None], -rate.sum(-1, keepdim=True))
@@ -86,10 +97,18 @@ class Diffusion:
         device: torch.device | str | None = None,
     ) -> Tokens:
         """x_1 of shape (B, L), from the limit law of the process."""
-        law = self.process.limit().to(device)
-        if bool((law == 1).any()):
-            return torch.full(tuple(shape), int(law.argmax()), dtype=torch.int64, device=device)
-        return categorical(law.expand(*shape, -1), generator)
+        law = self.process.limit()
+        # By its support, which no rounding changes, and not by a probability of 1: whether numbers
+        # are drawn from the generator must not hang on a last digit.
+        support = law.nonzero()[:, 0]
+        if len(support) == 1:
+            return torch.full(tuple(shape), int(support[0]), dtype=torch.int64, device=device)
+        cumulative = law.to(device).cumsum(0)
+        noise = uniform_noise(shape, generator, device)
+        # One law for all positions: no (B, L, K) is made.
+        return torch.searchsorted(cumulative, noise * cumulative[-1], right=True).clamp_max(
+            self.vocab_size - 1
+        )
 
     def undetermined(self, x_t: Tokens) -> Where:
         """The positions whose x_0 is not certain from x_t alone: under Absorbing the masked ones,

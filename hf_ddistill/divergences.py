@@ -58,7 +58,13 @@ class Divergence(Configurable, ABC):
 
     def top_k(self, log_p: Tensor, log_q: Tensor, k: int) -> Tensor:
         """Over the k tokens that the teacher holds likeliest, and all the others together as one
-        more token."""
+        more token.
+
+        Raises:
+            ValueError: for k below 1: of all tokens together nothing can be told.
+        """
+        if k < 1:
+            raise ValueError(f"top_k, the number of tokens compared, must be at least 1, got {k}.")
         log_p, index = log_p.topk(min(k, log_p.shape[-1]), -1)
         log_q = log_q.gather(-1, index)
         return self(_with_rest(log_p), _with_rest(log_q))

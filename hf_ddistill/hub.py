@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_ddistill.models import check_name, load_config
-from hf_ddistill.models.adapters import bring_base
 from hf_ddistill.models.causal_kind import is_causal_config
 from hf_ddistill.models.opening import MODEL_FILES, open_model
+from hf_ddistill.outputs import check_folder, writing
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
+from hf_ddistill.sharing import push as push
 from hf_ddistill.training.model_card import CardFacts, write_card
 
 
@@ -49,46 +45,42 @@ def load_pipeline(name: str) -> DiscreteDiffusionPipeline:
     return DiscreteDiffusionPipeline.from_pretrained(name)
 
 
-def save_pipeline(pipe: DiscreteDiffusionPipeline, folder: str | Path, facts: CardFacts) -> Path:
+def save_pipeline(
+    pipe: DiscreteDiffusionPipeline, folder: str | Path, facts: CardFacts, overwrite: bool = False
+) -> Path:
     """Save a pipeline with its card; the folder appears whole or not at all.
 
     Args:
         pipe: model, scheduler and perhaps a tokenizer.
-        folder: replaced if it is there.
+        folder: a new or empty one.
         facts: what the card tells.
+        overwrite: whether files of ours that are there may be replaced.
+
+    Raises:
+        ValueError: if the folder is not empty, or holds what is not ours, with its names.
     """
-    with _draft(folder) as draft:
+    check_folder(folder, overwrite=overwrite)
+    with writing(folder) as draft:
         pipe.save_pretrained(draft)
         write_card(draft, facts)
     return Path(folder)
 
 
 def save_folder(
-    folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    folder: str | Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    card: ModelCard,
+    overwrite: bool = False,
 ) -> Path:
-    """Save a model with its tokenizer; the folder appears whole or not at all."""
-    with _draft(folder) as draft:
+    """Save a model with its tokenizer and card; arguments and errors as `save_pipeline`."""
+    check_folder(folder, overwrite=overwrite)
+    with writing(folder) as draft:
         model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(draft)
+        card.save(draft / "README.md")
     return Path(folder)
-
-
-@contextlib.contextmanager
-def _draft(folder: str | Path) -> Iterator[Path]:
-    """A folder that takes the place of `folder` once all is written."""
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"The output {folder} is a file; give a folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield draft
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.chmod(draft, 0o755)
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def read_card(name: str) -> str:
@@ -96,27 +88,7 @@ def read_card(name: str) -> str:
     file = Path(name) / "README.md"
     if Path(name).is_dir() and not file.exists():
         raise ValueError(f"The folder {name} has no card (README.md).")
-    return file.read_text() if file.exists() else str(ModelCard.load(name))
-
-
-def push(folder: str | Path, repo_id: str, private: bool = False) -> str:
-    """Upload a model or pipeline folder with its card, but no pickles; returns its address.
-
-    Raises:
-        ValueError: if the folder has no model or no card.
-    """
-    folder = Path(folder)
-    if not folder.is_dir() or not any(any(folder.rglob(file)) for file in MODEL_FILES):
-        raise ValueError(f"{folder} holds no model to push.")
-    if not (folder / "README.md").exists():
-        raise ValueError(f"{folder} has no card (README.md); a model is not pushed without one.")
-    bring_base(folder, repo_id)
-    api = HfApi()
-    url = api.create_repo(repo_id, private=private, exist_ok=True)
-    api.upload_folder(
-        repo_id=repo_id,
-        folder_path=folder,
-        ignore_patterns=["checkpoint-*", "*.bin", "*.pt", "*.pth"],
-        commit_message="Upload with hf_ddistill",
-    )
-    return str(url)
+    if file.exists():
+        return file.read_text()
+    check_name(name, files=("README.md",))
+    return str(ModelCard.load(name))

@@ -2,11 +2,12 @@
 predicts.
 
 All take (prediction, diffusion, x_t, s, t) and give distributions. `ancestral` and `analytic` are
-exact for a product posterior and agree; `euler` and `tau_leaping` are first order in t - s.
+exact for a product posterior and the same; `euler` and `tau_leaping` are first order in t - s.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -33,20 +34,21 @@ def ancestral(
     dtype = prediction.log_conditional.dtype
     weights = prediction.weights(diffusion.kernel(torch.zeros_like(t), t).columns(x_t, dtype))
     past = diffusion.kernel(torch.zeros_like(s), s).vecmat(weights)
-    return _normalised(diffusion.kernel(s, t).columns(x_t, dtype) * past)
+    # What a kernel of cancelling modes rounds to below 0 is no probability.
+    return _normalised((diffusion.kernel(s, t).columns(x_t, dtype) * past).clamp_min(0))
 
 
 def analytic(
     prediction: Prediction, diffusion: Diffusion, x_t: Tokens, s: Tensor | float, t: Tensor | float
 ) -> Probs:
     """Tweedie tau-leaping on the score: (P_st^-1 score) * P_st[., x_t] (SEDD, arXiv:2310.16834,
-    Theorem 4.2)."""
-    s, t = _interval(s, t, x_t)
-    score = prediction.score(diffusion, x_t, t)
-    kernel = diffusion.kernel(s, t)
-    return _normalised(
-        (kernel.inverse().vecmat(score) * kernel.columns(x_t, score.dtype)).clamp_min(0)
-    )
+    Theorem 4.2).
+
+    The score of a prediction is w P_0t with w = p(x_0 | x_t) / P_0t[x_0, x_t], and P_0t is P_0s
+    P_st: so P_st^-1 score is w P_0s, with no kernel inverted (many cannot be, near t = 1), and the
+    step is the ancestral one.
+    """
+    return ancestral(prediction, diffusion, x_t, s, t)
 
 
 def euler(
@@ -89,7 +91,21 @@ def jump(
     Zhu et al., Di[M]O, 2025, arXiv:2503.15457.
     """
     s, _ = _interval(s, t, x_t)
-    return diffusion.kernel(torch.zeros_like(s), s).vecmat(prediction.log_conditional.exp())
+    kernel = diffusion.kernel(torch.zeros_like(s), s)
+    return kernel.vecmat(prediction.log_conditional.exp()).clamp_min(0)
+
+
+def check_rule(rule: StepRule, diffusion: Diffusion) -> None:
+    """Raise a ValueError if the rule cannot take a step from t = 1 under this diffusion.
+
+    These are `euler` and `tau_leaping` where noise comes infinitely fast there.
+    """
+    pace = float(diffusion.schedule.rate(torch.ones((), dtype=torch.float64)).detach())
+    if rule in (euler, tau_leaping) and not math.isfinite(pace):
+        raise ValueError(
+            f"{rule.__name__!r} steps take the rate of the noise, which is infinite at t = 1 under "
+            f"{diffusion.schedule!r}; 'ancestral' and 'jump' steps take none."
+        )
 
 
 def step_grid(num_steps: int) -> list[float]:
@@ -113,6 +129,7 @@ def sample(
     """Draw x_0 of shape (B, L) in `num_steps` network calls; the last one always draws x_0
     itself. A network with a noise input gets fresh noise at each call."""
     grid = step_grid(num_steps)
+    check_rule(rule, denoiser.diffusion)
     x = denoiser.diffusion.prior(shape, generator, device)
     for t, s in zip(grid[:-1], grid[1:], strict=True):
         step = rule if s > 0 else ancestral

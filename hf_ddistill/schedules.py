@@ -1,9 +1,10 @@
 """Noise schedules: t in [0, 1] to the total noise sigma(t), with sigma increasing and alpha =
 exp(-sigma).
 
-`rate` is d sigma / dt in closed form and `inverse` is the time at which a total noise is reached.
-All in float64. The forms are those of SEDD (Lou et al., 2024, arXiv 2310.16834) and MDLM (Sahoo et
-al., 2024, arXiv 2406.07524).
+`rate` is d sigma / dt in closed form and `inverse` is the time at which a total noise is reached,
+0 or 1 for one that lies beyond the ends. All in float64; sigma(1) is at most 690, so that alpha and
+1 / alpha are numbers. The forms are those of SEDD (Lou et al., 2024, arXiv 2310.16834) and MDLM
+(Sahoo et al., 2024, arXiv 2406.07524).
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from torch import Tensor
 
 from hf_ddistill.configurable import Configurable
 
+#: The least share of the data that may be left at t = 1: not far below, float64 has only 0.
+LEAST = 1e-300
+
 
 class Schedule(Configurable, ABC):
     """t -> sigma(t); a member gives the total noise, its derivative and its inverse."""
@@ -30,11 +34,11 @@ class Schedule(Configurable, ABC):
 
     @abstractmethod
     def rate(self, t: Tensor) -> Tensor:
-        """d sigma / dt at t, float64."""
+        """d sigma / dt at t, float64; infinite where noise comes infinitely fast."""
 
     @abstractmethod
     def inverse(self, sigma: Tensor) -> Tensor:
-        """The t at which sigma(t) = sigma, float64."""
+        """The t at which sigma(t) = sigma, float64; 0 or 1 where sigma is never met."""
 
     def alpha(self, t: Tensor) -> Tensor:
         """exp(-sigma(t)): the share of a token's information that is left."""
@@ -46,7 +50,8 @@ class LogLinear(Schedule):
     """alpha = 1 - (1 - eps) t: under Absorbing, the share of masks grows linearly.
 
     Args:
-        eps: what is left of the data at t = 1, in (0, 1). The default is that of SEDD and MDLM.
+        eps: what is left of the data at t = 1, in (0, 1) and large enough for 1 - eps to differ
+            from 1 in float64. The default is that of SEDD and MDLM.
     """
 
     eps: float = 1e-3
@@ -56,6 +61,8 @@ class LogLinear(Schedule):
 
     def __post_init__(self) -> None:
         _between("eps", self.eps, 0.0, 1.0)
+        if 1 - self.eps == 1:
+            raise ValueError(f"eps={self.eps} is too small: 1 - eps is 1 in float64; take 1e-12.")
 
     def sigma(self, t: Tensor) -> Tensor:
         return -torch.log1p(-(1 - self.eps) * _double(t))
@@ -64,7 +71,7 @@ class LogLinear(Schedule):
         return (1 - self.eps) / (1 - (1 - self.eps) * _double(t))
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        return -torch.expm1(-_double(sigma)) / (1 - self.eps)
+        return (-torch.expm1(-_double(sigma)) / (1 - self.eps)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ class Linear(Schedule):
         return torch.full_like(_double(t), self.sigma_max - self.sigma_min)
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        return (_double(sigma) - self.sigma_min) / (self.sigma_max - self.sigma_min)
+        share = (_double(sigma) - self.sigma_min) / (self.sigma_max - self.sigma_min)
+        return share.clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -115,9 +123,12 @@ class Cosine(Schedule):
             raise ValueError(f"power must be 1 (cosine) or 2 (cosine squared), got {self.power}.")
 
     def sigma(self, t: Tensor) -> Tensor:
-        return -torch.log(
-            self.eps + (1 - self.eps) * torch.cos(_double(t) * math.pi / 2) ** self.power
-        )
+        angle = _double(t) * math.pi / 2
+        late = -torch.log(self.eps + (1 - self.eps) * torch.cos(angle) ** self.power)
+        # 1 - cos and 1 - cos^2 without cancellation: noise must not be 0 where its rate is not.
+        gone = torch.sin(angle) ** 2 if self.power == 2 else 2 * torch.sin(angle / 2) ** 2
+        early = -torch.log1p(-(1 - self.eps) * gone)
+        return torch.where(_double(t) < 0.5, early, late)
 
     def rate(self, t: Tensor) -> Tensor:
         angle = _double(t) * math.pi / 2
@@ -152,9 +163,10 @@ class Geometric(Schedule):
         return self.sigma(t) * math.log(self.sigma_max / self.sigma_min)
 
     def inverse(self, sigma: Tensor) -> Tensor:
-        return torch.log(_double(sigma) / self.sigma_min) / math.log(
+        share = torch.log(_double(sigma) / self.sigma_min) / math.log(
             self.sigma_max / self.sigma_min
         )
+        return share.clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -163,7 +175,8 @@ class Polynomial(Schedule):
     flow matching.
 
     Args:
-        power: 1 is LogLinear; 2 spends more time near the data.
+        power: 1 is LogLinear; 2 spends more time near the data. Below 1 noise comes infinitely fast
+            at t = 1: steps that take a rate ('euler', 'tau_leaping') cannot start there.
         eps: what is left of the data at t = 1, in (0, 1).
     """
 
@@ -173,8 +186,8 @@ class Polynomial(Schedule):
 
     def __post_init__(self) -> None:
         _between("eps", self.eps, 0.0, 1.0)
-        if not self.power > 0:
-            raise ValueError(f"power must be above 0, got {self.power}.")
+        if not 0 < self.power < math.inf:
+            raise ValueError(f"power must be a finite number above 0, got {self.power}.")
 
     def sigma(self, t: Tensor) -> Tensor:
         return -torch.log(self.eps + (1 - self.eps) * (1 - _double(t)) ** self.power)
@@ -210,32 +223,36 @@ class PiecewiseLinear(Schedule):
     def __post_init__(self) -> None:
         if not isinstance(self.alphas, Tensor):
             object.__setattr__(self, "alphas", tuple(map(float, self.alphas)))
-        values = torch.as_tensor(self.alphas).tolist()
-        falling = all(0 < b < a <= 1 for a, b in pairwise(values))
+        values = self.alphas.tolist() if isinstance(self.alphas, Tensor) else list(self.alphas)
+        falling = all(LEAST <= b < a <= 1 for a, b in pairwise(values))
         if len(values) < 2 or not falling:
-            raise ValueError(f"alphas must be at least two falling values in (0, 1], got {values}.")
+            raise ValueError(
+                f"alphas must be at least two falling values in (0, 1], got {values}; the last is "
+                f"at least {LEAST}."
+            )
 
     def sigma(self, t: Tensor) -> Tensor:
-        alpha, fall, share = self._segment(_double(t))
-        return -torch.log(alpha - share * fall)
+        before, after, share = self._segment(_double(t))
+        return -torch.log((1 - share) * before + share * after)
 
     def rate(self, t: Tensor) -> Tensor:
-        alpha, fall, share = self._segment(_double(t))
-        return (len(self.alphas) - 1) * fall / (alpha - share * fall)
+        before, after, share = self._segment(_double(t))
+        alpha = (1 - share) * before + share * after
+        return (len(self.alphas) - 1) * (before - after) / alpha
 
     def inverse(self, sigma: Tensor) -> Tensor:
         alpha = torch.exp(-_double(sigma))
         values = torch.as_tensor(self.alphas, dtype=alpha.dtype, device=alpha.device)
         left = torch.searchsorted(-values[1:-1].contiguous(), -alpha)
         share = (values[left] - alpha) / (values[left] - values[left + 1])
-        return (left + share) / (len(self.alphas) - 1)
+        return ((left + share) / (len(self.alphas) - 1)).clamp(0, 1)
 
     def _segment(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """alpha at the knot before t, how much it falls to the next, and how far t is between."""
+        """alpha at the knots before and after t, and how far t is between."""
         values = torch.as_tensor(self.alphas, dtype=t.dtype, device=t.device)
         place = t * (len(self.alphas) - 1)
         left = place.floor().long().clamp(0, len(self.alphas) - 2)
-        return values[left], values[left] - values[left + 1], place - left
+        return values[left], values[left + 1], place - left
 
 
 def _double(t: Tensor | float) -> Tensor:
@@ -243,7 +260,7 @@ def _double(t: Tensor | float) -> Tensor:
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low < value < high:
+    if not max(low, LEAST) <= value < high:
         raise ValueError(f"{name} must lie strictly between {low} and {high}, got {value}.")
 
 
@@ -252,4 +269,10 @@ def _ordered(low: float, high: float, zero: bool) -> None:
         raise ValueError(
             f"sigma_min={low} must be {'at least' if zero else 'above'} 0 and below "
             f"sigma_max={high}."
+        )
+    most = -math.log(LEAST)
+    if not high <= most:
+        raise ValueError(
+            f"sigma_max={high} leaves exp(-sigma_max) of the data, which is 0 in float64; it goes "
+            f"up to {most:.0f}."
         )

@@ -210,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"{self.hub.url}/{repo_id}"
         if repo_id in self.hub.repositories:
             return Reply({"error": "You already created this repo", "url": url}, status=409)
-        self.hub.repositories[repo_id] = Repository(private=bool(request.get("private")))
+        self.hub.repositories[repo_id] = Repository(private=request.get("visibility") == "private")
         return Reply({"url": url, "name": repo_id, "id": repo_id})
 
     def preupload(self, body: bytes, repo_id: str, revision: str) -> Reply:

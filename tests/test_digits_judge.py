@@ -135,3 +135,17 @@ def test_judge_refuses_tokens_that_are_no_pixels(binary_judge):
         binary_judge.features(samples[:, :63])
     with pytest.raises(ValueError, match="splits=0"):
         judge_real(binary_judge, samples % 2, splits=0)
+
+
+def test_real_digits_do_not_look_worse_for_being_fewer(binary_judge):
+    """The distance that 300 new digits would have, against that of 300 to the other 1,197."""
+    split = split_digits(*load_digit_tokens(2))
+    real = split.train_tokens
+    told = judge_real(binary_judge, real, splits=20, generator=random_generator(), samples=300)
+    found, generator = [], random_generator()
+    features = binary_judge.features(real)
+    for _ in range(20):
+        order = torch.randperm(len(real), generator=generator)
+        found.append(frechet_distance(features[order[:300]], features[order[300:]]))
+    measured = sum(found) / len(found) * (1 / 300 + 1 / 1497) / (1 / 300 + 1 / 1197)
+    assert abs(told["fd"] / measured - 1) < 0.1

@@ -104,7 +104,7 @@ WRONG = {
     "nfe": (["--nfe", "0"], ["at least 1, got 0"]),
     "budget": (["--calls", "10", "--minutes", "1"], ["either a number of calls or minutes"]),
     "plot": (["--plot", "board.jpg"], [".png"]),
-    "rate": (["--learning-rate", "-1"], ["learning_rate must be above 0"]),
+    "rate": (["--learning-rate", "-1"], ["--learning-rate: must be above 0"]),
 }
 
 

@@ -30,6 +30,9 @@ def keep(state, control):
     pushed[state.global_step] = dict(trainer.average.mean)
 
 trainer.add_callback(At("on_step_end", keep))
+from pathlib import Path
+Path(folder, "student").mkdir(exist_ok=True)
+Path(folder, "student", ".env").write_text("TOKEN=1")
 trainer.train()
 trainer.push_to_hub(license="mit")
 x_t, t = torch.full((2, 64), 2), torch.tensor([0.3, 1.0])
@@ -67,6 +70,7 @@ def test_pushed_student_is_the_averaged_one_and_loads_bit_equal(local_hub, tmp_p
     files = {name for tree in trees for name in tree}
     assert files >= {"model.safetensors", "config.json", "README.md"}
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    assert files <= {"model.safetensors", "config.json", "README.md", ".gitattributes"}
 
     pushed = torch.load(states)
     seen = []

@@ -1,6 +1,7 @@
 """The quickstart: what it writes, that it goes on after an interruption, and its teacher."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -10,7 +11,15 @@ from transformers import TrainerCallback
 
 from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser, reverse
 from hf_ddistill.cli import quickstart as module
-from hf_ddistill.cli.quickstart import Setup, quickstart, shipped_teacher
+from hf_ddistill.cli.quickstart import (
+    Setup,
+    by_class,
+    quickstart,
+    shipped_student,
+    shipped_teacher,
+)
+from hf_ddistill.cli.quickstart_figures import Measure
+from hf_ddistill.cli.quickstart_folder import begin
 from hf_ddistill.evaluation import (
     DigitsJudge,
     judge_real,
@@ -21,7 +30,14 @@ from hf_ddistill.evaluation import (
 )
 
 TINY = Setup(
-    steps=4, batch_size=8, samples=16, student_steps=2, teacher_nfes=(1, 2, 64), student_nfes=(2,)
+    objectives=("ecd", "law_matching"),
+    steps=4,
+    batch_size=8,
+    samples=20,
+    draws=2,
+    student_steps=2,
+    teacher_nfes=(1, 2, 64),
+    student_nfes=(2,),
 )
 
 
@@ -42,13 +58,17 @@ def labels(count):
 def test_it_writes_pictures_figures_and_a_student_that_loads_afresh(tmp_path):
     quickstart(tmp_path, TINY)
     written = json.loads((tmp_path / "metrics.json").read_text())
-    keys = {"model", "nfe", "fd", "confidence", "class_entropy", "novelty"}
+    keys = {"model", "nfe", "fd", "confidence", "class_entropy", "novelty", "auc"}
     assert all(keys <= set(row) for row in written["rows"])
     models = [(row["model"], row["nfe"]) for row in written["rows"]]
     assert models == [("real", 0), ("teacher", 1), ("teacher", 2), ("teacher", 64)] + [
         ("ecd", 2),
         ("law_matching", 2),
+        ("law_matching_shipped", 2),
     ]
+    made = {"metrics.json", "samples.png", "frontier.png", "students", "distillation"}
+    assert {path.name for path in tmp_path.iterdir()} == made | {".hf_ddistill.json"}
+    assert all("fd_spread" in row for row in written["rows"][1:])
     for name in ("samples.png", "frontier.png"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 200
@@ -60,6 +80,11 @@ def test_it_writes_pictures_figures_and_a_student_that_loads_afresh(tmp_path):
         pipe.set_progress_bar_config(disable=True)
         out = pipe(batch_size=3, class_labels=7, output_type="tokens")
         assert out.num_network_calls == TINY.student_steps and out.sequences.max() <= 1
+    with pytest.raises(ValueError, match="is not empty"):
+        quickstart(tmp_path, TINY)
+    (tmp_path / "samples.png").write_bytes(b"drawn over")
+    with pytest.raises(ValueError, match="samples.png in .* was changed since"):
+        quickstart(tmp_path, TINY, overwrite=True)
 
 
 class Stop(TrainerCallback):
@@ -83,21 +108,32 @@ def test_an_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_does(
         patch.setattr(module, "DiscreteDistillationTrainer", stopping)
         with pytest.raises(KeyboardInterrupt):
             module._student(broken, TINY, name, shipped_teacher(), split)
-    # A checkpoint that was cut off while it was written is thrown away.
+    # A checkpoint that was cut off while it was written is passed over.
     (broken / "distillation" / name / "checkpoint-9").mkdir()
-    again = module._student(broken, TINY, name, shipped_teacher(), split)
+    with pytest.warns(UserWarning, match="checkpoint-9 .whole.json is missing"):
+        again = module._student(broken, TINY, name, shipped_teacher(), split)
     for a, b in zip(expected.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_other_settings_start_cleanly_and_a_stranger_s_file_stays(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    module._begin(tmp_path, TINY)
+def test_an_unfinished_run_goes_on_with_its_own_settings_alone(tmp_path):
+    folder = tmp_path / "out"
+    begin(folder, asdict(TINY), False)
+    (folder / "notes.txt").write_text("mine")
+    begin(folder, asdict(TINY), False)
+    with pytest.raises(ValueError, match="is not empty: it holds .*notes.txt"):
+        begin(folder, asdict(Setup()), False)
+    begin(folder, asdict(Setup()), True)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_work_of_another_hand_is_not_overwritten(tmp_path):
+    begin(tmp_path, asdict(TINY), False)
     (tmp_path / "distillation").mkdir()
-    module._begin(tmp_path, TINY)
-    assert (tmp_path / "distillation").exists()
-    module._begin(tmp_path, Setup())
-    assert not (tmp_path / "distillation").exists() and (tmp_path / "notes.txt").exists()
+    (tmp_path / "distillation" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="distillation/thesis.txt in .* was not written by"):
+        begin(tmp_path, asdict(Setup()), True)
+    assert (tmp_path / "distillation" / "thesis.txt").read_text() == "mine"
 
 
 def test_the_teacher_beats_a_logistic_regression_on_masked_pixels(teacher, split):
@@ -149,3 +185,33 @@ def test_the_teacher_at_64_calls_is_near_real_digits(teacher, split):
     assert found["fd"] <= 3 * real["fd"]
     assert found["confidence"] >= real["confidence"] - 0.05
     assert found["class_entropy"] >= real["class_entropy"] - 0.05 and found["unique"] > 0.95
+
+
+@pytest.mark.slow
+def test_the_shipped_student_is_ahead_of_its_teacher_at_the_same_calls(split):
+    """In every figure of the quickstart, nearer to real digits where that is what is better."""
+    measure = Measure(DigitsJudge.fit(2), split, samples=1000, draws=1, seed=5)
+    measure.model("teacher", shipped_teacher(), (1, 2, 4))
+    measure.model("student", shipped_student(), (1, 2, 4))
+    rows = {(row["model"], row["nfe"]): row for row in measure.rows}
+    for nfe in (1, 2, 4):
+        teacher, student = rows["teacher", nfe], rows["student", nfe]
+        assert student["fd"] < teacher["fd"] and student["auc"] < teacher["auc"]
+        assert student["confidence"] > teacher["confidence"]
+        assert student["class_entropy"] > teacher["class_entropy"]
+        real = rows["real", 0]["novelty"]
+        assert abs(student["novelty"] - real) < abs(teacher["novelty"] - real)
+
+
+def test_a_picture_of_real_digits_is_in_the_order_of_the_samples(split):
+    ordered = by_class(split.train_tokens, split.train_labels)
+    one = (ordered[11][None] == split.train_tokens).all(-1)
+    assert set(split.train_labels[one].tolist()) == {1}
+
+
+def test_the_shipped_student_is_small_and_computes_in_float32():
+    with module.resources.as_file(
+        module.resources.files("hf_ddistill") / "assets" / "digits_student"
+    ) as folder:
+        assert (folder / "model.safetensors").stat().st_size < 2e6
+    assert all(weight.dtype == torch.float32 for weight in shipped_student().parameters())

@@ -121,14 +121,31 @@ def test_the_law_of_a_masked_step_is_differentiable_in_the_shares_that_it_reveal
         (lambda: Geometric(0.0, 1.0), "above 0 and below sigma_max=1.0"),
         (lambda: Linear(2.0, 1.0), "sigma_min=2.0"),
         (lambda: Linear(-1.0, 1.0), "at least 0"),
-        (lambda: PiecewiseLinear([1.0]), "at least two falling values in .0, 1., got .1.0."),
+        (lambda: PiecewiseLinear([1.0]), "at least two falling values in .0, 1., got .1.0.;"),
         (lambda: PiecewiseLinear([1.0, 0.5, 0.5]), "got .1.0, 0.5, 0.5."),
         (lambda: PiecewiseLinear([1.0, 0.0]), "at least two falling"),
+        (lambda: PiecewiseLinear([1.0, 1e-310]), "the last is at least 1e-300"),
+        (lambda: LogLinear(1e-17), "eps=1e-17 is too small: 1 - eps is 1 in float64"),
+        (lambda: Polynomial(power=math.inf), "a finite number above 0, got inf"),
+        (lambda: Linear(0.0, math.inf), "sigma_max=inf .* it goes up to 691"),
+        (lambda: Geometric(1e-3, 2000.0), "sigma_max=2000.0 leaves exp.-sigma_max. of the data"),
     ],
 )
 def test_settings_without_a_schedule_are_refused(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_what_is_left_at_the_end_is_what_was_asked_for():
+    """It came out as 0, and sigma as infinite, where 1 - (1 - alpha) lost it."""
+    end = torch.ones((), dtype=torch.float64)
+    for schedule in (PiecewiseLinear([1.0, 1e-40]), Polynomial(2.0, 1e-40)):
+        assert float(schedule.alpha(end)) == pytest.approx(1e-40)
+
+
+def test_values_that_differ_only_in_float64_fall():
+    schedule = PiecewiseLinear([1.0, 0.5 + 1e-12, 0.5])
+    assert float(schedule.rate(torch.tensor(0.9).double())) == pytest.approx(4e-12, rel=1e-3)
 
 
 def test_unknown_schedule_lists_those_that_exist():

@@ -82,6 +82,16 @@ def test_saved_adapter_is_the_averaged_student_again(tmp_path):
     assert not torch.equal(raw, mean)
 
 
+def test_adapters_are_of_the_seed_of_the_run_whatever_was_drawn_before(tmp_path):
+    def drawn(seed):
+        return weights(adapted(tmp_path, tiny(), seed=seed).model)
+
+    one = drawn(1)
+    torch.rand(7)
+    assert not differing(one, drawn(1))
+    assert differing(one, drawn(2))
+
+
 def test_resumed_adapters_are_bit_equal(tmp_path):
     trainers = [adapted(tmp_path, save_strategy="steps", save_steps=2) for _ in range(2)]
     trainers[0].train()

@@ -60,7 +60,7 @@ def test_card_of_a_student_tells_its_whole_story(tmp_path):
     for line in ("| optimizer steps | 4 |", "| rows per step | 16 |", "| learning rate | 0.003 |"):
         assert line in card.text
     files = {file.name for file in (tmp_path / "student").iterdir() if file.is_file()}
-    assert files == {"README.md", "config.json", "model.safetensors"}
+    assert files == {"README.md", "config.json", "model.safetensors", "run.json"}
 
 
 def test_card_of_a_teacher_names_none(tmp_path):

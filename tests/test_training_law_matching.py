@@ -47,7 +47,12 @@ def test_adapters_over_their_own_base_are_trained_and_nothing_else_of_the_studen
     assert trainer.teacher_model is None
     trainer.save_model()
     names = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert names == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    # The base has no name, so that it is saved with them.
+    assert names == {"adapter_config.json", "adapter_model.safetensors", "README.md"} | {
+        "base_config.json",
+        "config.json",
+        "model.safetensors",
+    }
 
 
 @pytest.mark.parametrize("step", [1, 3])

@@ -203,10 +203,10 @@ def test_measured_figures_survive_a_resume(tmp_path):
     assert resumed.measured[0] == stopped.measured[0]
 
 
-def test_checkpoint_of_another_trainer_is_an_error(tmp_path):
+def test_checkpoint_without_its_run_state_is_an_error(tmp_path):
     teaching(tmp_path, callbacks=[stop_after(1)]).train()
     next((tmp_path / "checkpoint-1").glob("run_state*")).unlink()
-    with pytest.raises(FileNotFoundError, match="run_state"):
+    with pytest.raises(ValueError, match="run_state.safetensors is missing"):
         teaching(tmp_path).train(resume_from_checkpoint=True)
 
 

@@ -205,10 +205,15 @@ def test_rollouts_need_a_model_of_blocks(tmp_path):
         )
 
 
-def test_blocks_must_divide_the_data(tmp_path):
-    data = [{"input_ids": row} for row in counts(8, 9).tolist()]
-    with pytest.raises(ValueError, match="Blocks of 4 tokens do not divide a length of 10"):
-        distilling(tmp_path, objective="bd3lm", data=data).train()
+def test_rows_of_data_are_padded_to_whole_blocks(tmp_path):
+    """Of the model, and of an objective with blocks of its own."""
+    data = [{"input_ids": row[: 3 + i]} for i, row in enumerate(counts(8, 9).tolist())]
+    for objective, width in (("bd3lm", 12), ({"type": "d2f", "block_size": 6}, 12)):
+        trainer = distilling(tmp_path, objective=objective, data=data, teacher=converted())
+        step = record(trainer, data)
+        assert step.x_0.shape[1] == width
+        assert step.trajectory.drawn.sum(1).tolist() == [len(row["input_ids"]) for row in data]
+        trainer.train()
 
 
 def test_nothing_behind_an_end_token_counts(tmp_path):

@@ -1,4 +1,4 @@
-"""What several commands read and write: data sets, output folders, JSON rows, processes."""
+"""What several commands take and write: common options, JSON rows, tables."""
 
 from __future__ import annotations
 
@@ -9,121 +9,62 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, load_dataset
 
-from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.evaluation.digits_judge import load_digit_tokens
-from hf_ddistill.processes import Process
-from hf_ddistill.schedules import Schedule
-
-
-def check_output(path: str | Path) -> Path:
-    """The path of a folder that is to be written; raises if it is a file."""
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"The output {folder} is a file; give a folder.")
-    return folder
-
-
-def output_folder(path: str | Path) -> Path:
-    """The folder, made if it is not there; raises if the path is a file."""
-    folder = check_output(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+from hf_ddistill.cli.values import SEED, device_name, json_file, setting, whole
+from hf_ddistill.outputs import writing_file
 
 
 def write_json(file: str | Path | None, payload: Mapping[str, Any]) -> None:
     """Write JSON in one piece: a reader never sees half of it. Nothing is done without a file."""
     if file is None:
         return
-    file = Path(file)
-    if file.is_dir():
-        raise ValueError(f"--json names {file}, which is a folder; give a file.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(file.name + ".part")
-    draft.write_text(json.dumps(payload, indent=1) + "\n")
-    draft.replace(file)
+    with writing_file(file) as draft:
+        draft.write_text(as_json(payload))
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """The options that name a data set."""
-    parser.add_argument(
-        "--data",
-        required=True,
-        help="digits, digits:LEVELS, a .txt, .parquet, .jsonl or .csv file, or a data set's Hub id",
-    )
-    parser.add_argument("--split", default="train", help="of a data set (default train)")
-    parser.add_argument("--streaming", action="store_true", help="read the data as a stream")
-
-
-def load_data(args: argparse.Namespace) -> Any:
-    """Rows with `input_ids` or `text`."""
-    name = args.data
-    if name.split(":")[0] == "digits":
-        levels = int(name.partition(":")[2] or 2)
-        tokens, labels = load_digit_tokens(levels)
-        return Dataset.from_dict({"input_ids": tokens.tolist(), "label": labels.tolist()})
-    kinds = {".txt": "text", ".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
-    suffix = Path(name).suffix
-    if suffix in kinds:
-        if not Path(name).is_file():
-            raise ValueError(f"--data names {name}, which is not a file.")
-        if Path(name).stat().st_size == 0:
-            raise ValueError(f"The data set {name} is empty; at least one row is needed.")
-        return load_dataset(kinds[suffix], data_files=name, split="train", streaming=args.streaming)
-    return load_dataset(name, split=args.split, streaming=args.streaming)
-
-
-def without_labels(data: Any) -> Any:
-    """The data without classes, which a model that has none does not take."""
-    labels = [c for c in ("label", "class_labels") if c in (data.column_names or [])]
-    return data.remove_columns(labels) if labels else data
+def as_json(payload: Mapping[str, Any]) -> str:
+    """JSON for people and `diff`: an entry a line, of a list of rows a row a line."""
+    entries = []
+    for key, value in payload.items():
+        text = json.dumps(value)
+        if isinstance(value, Sequence) and any(isinstance(item, Mapping) for item in value):
+            text = "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
+        entries.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """--seed and --json, which every command that measures has."""
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="FILE", help="write the figures as rows of JSON")
+    parser.add_argument("--seed", type=SEED, default=0, help="of all draws")
+    add_json(parser)
+
+
+def add_json(parser: argparse.ArgumentParser, what: str = "the figures") -> None:
+    """--json."""
+    parser.add_argument(
+        "--json", type=json_file, metavar="FILE", help=f"write {what} as rows of JSON"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device."""
+    parser.add_argument(
+        "--device",
+        type=device_name,
+        help="cpu, cuda:0, ... (default: the accelerator, if there is one)",
+    )
 
 
 def add_diffusion(parser: argparse.ArgumentParser) -> None:
     """The options that name a process and a schedule."""
-    parser.add_argument("--process", default="absorbing", help="id of a process (hf-ddistill list)")
-    parser.add_argument("--schedule", default="log_linear", help="id of a schedule")
+    parser.add_argument(
+        "--process", type=setting, default="absorbing", help="an id (hf-ddistill list), or JSON"
+    )
+    parser.add_argument("--schedule", type=setting, default="log_linear", help="an id, or JSON")
 
 
-def name_or_json(option: str, text: str) -> str | dict[str, Any]:
-    """An id as it is, or JSON that starts with a brace as a mapping."""
-    if not text.startswith("{"):
-        return text
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{option} takes an id or JSON; {text!r} is no JSON: {error}.") from error
-
-
-def build_diffusion(process: str, schedule: str, vocab_size: int) -> Diffusion:
-    """A diffusion over `vocab_size` tokens from two ids, or from JSON configurations."""
-    config = name_or_json("--process", process)
-    config = {"type": config} if isinstance(config, str) else config
-    Process.named(config.get("type"))
-    if config["type"] not in ("general", "kronecker", "low_rank"):
-        config.setdefault("vocab_size", vocab_size)
-    elif len(config) == 1:
-        raise ValueError(f'{process} needs its matrices: give it as JSON, {{"type": ...}}.')
-    pace = name_or_json("--schedule", schedule)
-    return Diffusion(Process.from_config(config), Schedule.from_config(pace))
-
-
-def positive(text: str) -> int:
-    """An argument that is an integer of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be an integer, got {text!r}") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+#: The type of an option that is an integer of at least 1.
+positive = whole(1)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -139,8 +80,8 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def pick_device(name: str | None) -> torch.device:
+def pick_device(given: torch.device | None) -> torch.device:
     """The device that was named, or the first accelerator, or the CPU."""
-    if name is not None:
-        return torch.device(name)
+    if given is not None:
+        return given
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

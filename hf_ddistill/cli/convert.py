@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_ddistill.cli.common import positive
-from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.cli.values import DTYPES
+from hf_ddistill.convert import conversion_card, to_block_diffusion
 from hf_ddistill.hub import is_causal_name, save_folder
+from hf_ddistill.outputs import check_folder
+from hf_ddistill.training.model_card import is_repo_id
 
 HELP = "make a block-diffusion model of a causal language model"
 
@@ -26,11 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="refuse to add a row to the embeddings for the mask token",
     )
-    parser.add_argument("--dtype", default="auto", help="of the weights (auto, bfloat16, ...)")
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", *DTYPES],
+        default="auto",
+        help="of the weights; auto: the model's",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert and save."""
+    check_folder(args.output, overwrite=args.overwrite, sources=[args.model])
     if not is_causal_name(args.model):
         raise ValueError(f"{args.model} is no causal language model, which alone is converted.")
     model, tokenizer = to_block_diffusion(
@@ -40,7 +50,15 @@ def run(args: argparse.Namespace) -> int:
         shift_logits=args.shift_logits,
         grow_vocabulary=not args.keep_vocabulary,
     )
-    save_folder(args.output, model, tokenizer)
+    name = Path(args.model).name if Path(args.model).exists() else args.model
+    card = conversion_card(
+        Path(args.output).resolve().name,
+        model,
+        tokenizer,
+        source=name,
+        base_model=args.model if is_repo_id(args.model) else None,
+    )
+    save_folder(args.output, model, tokenizer, card, args.overwrite)
     config = model.config
     print(
         f"A block-diffusion model of {model.num_parameters():,} parameters is in {args.output}: "

@@ -11,19 +11,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoTokenizer
 
 from hf_ddistill.cli.common import (
+    add_device,
     add_seed,
-    build_diffusion,
-    load_data,
     pick_device,
     positive,
     print_table,
     write_json,
 )
+from hf_ddistill.cli.console import is_terminal
+from hf_ddistill.cli.data import load_data
 from hf_ddistill.cli.diagnosis_plot import save_diagnosis
 from hf_ddistill.cli.diagnosis_training import start_rows
+from hf_ddistill.cli.members import build_diffusion
+from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
+from hf_ddistill.cli.values import number, png_file, setting, whole
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.evaluation.conditioning import (
     STEPS,
@@ -56,30 +59,42 @@ TITLES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("model", nargs="?", help="folder or Hub id of a masked LM, ours or any")
-    parser.add_argument("--process", help="instead of a model: id of a process, or JSON")
-    parser.add_argument("--vocab-size", type=positive, help="with --process: K, mask included")
-    parser.add_argument("--schedule", help="with --process: id or JSON (log_linear)")
     parser.add_argument(
-        "--data", help="with a model: clean data, as for `teacher` (the model's own samples)"
+        "--process", type=setting, help="instead of a model: an id, or JSON (default: a model's)"
     )
-    parser.add_argument("--split", default="train", help="of a data set (default train)")
-    parser.add_argument("--streaming", action="store_true", help="read the data as a stream")
-    parser.add_argument("--length", type=positive, help="tokens in a row (samples and text)")
-    parser.add_argument("--sequences", type=positive, default=8, help="rows of data or samples")
-    parser.add_argument("--times", type=float, nargs="+", default=TIMES, help="in (0, 1]")
     parser.add_argument(
-        "--steps", type=float, nargs="+", default=STEPS, help="Euler's h, in (0, 1]"
+        "--vocab-size",
+        type=positive,
+        help="with --process: K, mask included (default: that of its JSON)",
+    )
+    parser.add_argument(
+        "--schedule", type=setting, help="with --process: an id or JSON (default: log_linear)"
+    )
+    add_mask(parser)
+    parser.add_argument(
+        "--data", help="with a model: clean data, as for `teacher` (default: its own samples)"
+    )
+    parser.add_argument("--split", default="train", help="of --data")
+    parser.add_argument("--streaming", action="store_true", help="read the data as a stream")
+    parser.add_argument(
+        "--length", type=positive, help=f"tokens in a row (default: the model's, at most {LENGTH})"
+    )
+    parser.add_argument("--sequences", type=positive, default=8, help="rows of data or samples")
+    share = number(0, 1, "(")
+    parser.add_argument("--times", type=share, nargs="+", default=TIMES, help="in (0, 1]")
+    parser.add_argument(
+        "--steps", type=share, nargs="+", default=STEPS, help="Euler's h, in (0, 1]"
     )
     parser.add_argument("--positions", type=positive, default=256, help="at each time, at most")
     parser.add_argument(
         "--start-steps",
-        type=positive,
+        type=whole(),
         default=0,
         metavar="N",
         help="with a model and --data: also train N steps of ECD from its weights and fresh ones",
     )
-    parser.add_argument("--device")
-    parser.add_argument("--plot", metavar="FILE", help="write a plot as PNG")
+    add_device(parser)
+    parser.add_argument("--plot", type=png_file, metavar="FILE", help="write a plot as PNG")
     add_seed(parser)
 
 
@@ -92,11 +107,16 @@ def run(args: argparse.Namespace) -> int:
         noised = _bare(diffusion, args, generator)
         subject = f"{diffusion.process.id}, K = {diffusion.vocab_size}"
     else:
-        denoiser = as_denoiser(load_model(args.model).to(pick_device(args.device)).eval())
+        model = load_model(args.model, dtype=torch.float32)
+        tokenizer = load_tokenizer(args.model) if has_tokenizer(args.model) else None
+        name_mask(model, tokenizer, args.mask_token_id)
+        denoiser = as_denoiser(model.to(pick_device(args.device)).eval())
         diffusion = denoiser.diffusion
         noised = _predicted(denoiser, _clean(denoiser, args, generator), args, generator)
         subject = f"{args.model} ({diffusion.process.id}, K = {diffusion.vocab_size})"
-    shown = tqdm(noised, total=len(args.times), desc="times", leave=False)
+    shown = tqdm(
+        noised, total=len(args.times), desc="times", leave=False, disable=not is_terminal()
+    )
     rows = list(diagnose(diffusion, shown, args.steps, generator))
     if args.start_steps:
         rows += start_rows(unwrapped(denoiser.network.model), args)
@@ -123,28 +143,20 @@ def print_sections(rows: Sequence[Row]) -> None:
 def _check(args: argparse.Namespace) -> None:
     if (args.model is None) == (args.process is None):
         raise ValueError("Give either a model or --process, one of the two.")
-    bare, of_model = ("vocab_size", "schedule"), ("data", "length")
+    bare, of_model = ("vocab_size", "schedule"), ("data", "length", "device")
     for name in bare if args.process is None else of_model:
         if getattr(args, name) is not None:
             other = "--process; a model has its own" if name in bare else "a model, not --process"
             raise ValueError(f"--{name.replace('_', '-')} goes with {other}.")
     if args.start_steps and args.data is None:
         raise ValueError("--start-steps trains: it needs a model and --data.")
-    for name in ("times", "steps"):
-        wrong = [value for value in getattr(args, name) if not 0 < value <= 1]
-        if wrong:
-            raise ValueError(f"--{name} must lie in (0, 1], got {wrong[0]}.")
-    if args.plot is not None and Path(args.plot).suffix.lower() != ".png":
-        raise ValueError(f"--plot writes a .png file, got {args.plot}.")
 
 
 def _diffusion(args: argparse.Namespace) -> Diffusion:
     if args.vocab_size is None and not args.process.startswith("{"):
         raise ValueError(f"--process {args.process} needs --vocab-size (K, the mask included).")
-    try:
-        return build_diffusion(args.process, args.schedule or "log_linear", args.vocab_size)
-    except TypeError as error:
-        raise ValueError(f"--process {args.process} lacks a setting: {error}.") from error
+    schedule = args.schedule or "log_linear"
+    return build_diffusion(args.process, schedule, args.vocab_size, args.mask_token_id)
 
 
 def _bare(
@@ -191,7 +203,7 @@ def _clean(denoiser: Denoiser, args: argparse.Namespace, generator: torch.Genera
 
 def _tokenized(texts: Sequence[str], model: str, length: int) -> Tensor:
     """The texts behind one another, in rows of `length` tokens."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = load_tokenizer(model)
     ids = tokenizer("\n".join(texts), add_special_tokens=False, verbose=False)["input_ids"]
     if len(ids) < length:
         raise ValueError(f"--data has {len(ids)} tokens, fewer than one row of {length}.")

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hf_ddistill.evaluation.conditioning import Row
+from hf_ddistill.outputs import writing_file
 
 #: Where a zero is drawn on a logarithmic axis.
 FLOOR = 1e-17
@@ -47,8 +48,8 @@ def save_diagnosis(file: Path, rows: Sequence[Row], subject: str) -> None:
         # Between the errors of float32 and of float64 there is room.
         room = {"loc": "center right", "bbox_to_anchor": (1, 0.38)} if panel is panels[1] else {}
         panel.legend(fontsize=8, **room)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    with writing_file(file) as draft:
+        figure.savefig(draft, dpi=120)
 
 
 def _line(panel: Axes, points: list[tuple[float, float | None]], *form: str, **style: Any) -> None:  # noqa: ANN401

@@ -7,9 +7,10 @@ import copy
 import tempfile
 
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PrinterCallback
+from transformers import PreTrainedModel, PrinterCallback
 
-from hf_ddistill.cli.common import load_data, without_labels
+from hf_ddistill.cli.data import load_data, without_labels
+from hf_ddistill.cli.tokens import load_tokenizer
 from hf_ddistill.evaluation.conditioning import Row, warm_against_random
 from hf_ddistill.training import DiscreteDistillationConfig, DiscreteDistillationTrainer
 
@@ -20,7 +21,7 @@ def start_rows(model: PreTrainedModel, args: argparse.Namespace) -> list[Row]:
     if not getattr(model.config, "num_classes", 0):
         data = without_labels(data)
     text = "input_ids" not in next(iter(data))
-    tokenizer = AutoTokenizer.from_pretrained(args.model) if text else None
+    tokenizer = load_tokenizer(args.model) if text else None
 
     def train(student: nn.Module) -> list[float]:
         with tempfile.TemporaryDirectory() as folder:

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import argparse
 
+import torch
 from peft import LoraConfig
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_ddistill.cli.common import (
-    add_data,
-    check_output,
-    load_data,
-    name_or_json,
-    positive,
-    without_labels,
-)
+from hf_ddistill.cli.common import positive
+from hf_ddistill.cli.data import add_data, add_eval_data, load_data, load_eval_data, without_labels
+from hf_ddistill.cli.logged import logged
+from hf_ddistill.cli.members import member, name_or_json
+from hf_ddistill.cli.options import add_settings, settings
+from hf_ddistill.cli.recipe import recipe
 from hf_ddistill.cli.resuming import train
+from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
 from hf_ddistill.cli.teacher import add_training, training_options
+from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
+from hf_ddistill.cli.values import DTYPES, setting
 from hf_ddistill.hub import is_causal_name, load_model
-from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.models import as_denoiser, check_same_tokens, unwrapped
+from hf_ddistill.models.loading import load_checkpoint
 from hf_ddistill.objectives import Objective
-from hf_ddistill.training import DiscreteDistillationConfig, DiscreteDistillationTrainer
+from hf_ddistill.training import (
+    DiscreteDiffusionConfig,
+    DiscreteDistillationConfig,
+    DiscreteDistillationTrainer,
+)
+from hf_ddistill.training.teacher_models import is_causal
+from hf_ddistill.unmasking import Unmasking
 
 HELP = "distil a teacher into a student of few steps"
+EPILOG = logged(distillation=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,88 +40,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher", required=True, nargs="+", help="folder or Hub id; of several, their mean"
     )
-    parser.add_argument("--student", help="folder or Hub id; a copy of the teacher if not given")
+    parser.add_argument("--student", help="folder or Hub id (default: a copy of the teacher)")
     parser.add_argument("--output", required=True, help="folder of the student")
     add_data(parser)
-    parser.add_argument("--objective", default="ecd", help="an id, or JSON with its settings")
+    add_eval_data(parser)
     parser.add_argument(
-        "--student-steps", type=positive, default=4, help="network calls per sample"
+        "--objective", type=setting, default="ecd", help="an id (hf-ddistill list), or JSON"
     )
-    parser.add_argument("--rounds", type=positive, default=1)
     parser.add_argument(
-        "--noise-dim", type=int, default=0, help="noise input per position of a copied DDiT"
+        "--tokenizer", help="folder or id, for text (default: the teacher's, if it has one)"
     )
-    parser.add_argument("--auxiliary-learning-rate", type=float, help="the student's if not given")
-    parser.add_argument("--auxiliary-warmup-steps", type=int, default=0)
-    parser.add_argument("--auxiliary-updates", type=positive, default=1, help="for each one of it")
-    parser.add_argument("--tokenizer", help="folder or id, for text; the teacher's if it has one")
-    parser.add_argument("--max-length", type=positive, help="tokens in a row (text)")
-    parser.add_argument("--lora-rank", type=positive, help="train adapters of this rank")
-    rollouts = parser.add_argument_group(
-        "rollouts", "of objectives that train on what student or teacher decode behind prompts"
+    add_mask(parser)
+    parser.add_argument("--lora-rank", type=positive, help="train adapters (default: all weights)")
+    parser.add_argument(
+        "--dtype", choices=list(DTYPES), default="float32", help="of the weights that are trained"
     )
-    rollouts.add_argument("--prompt-length", type=int, help="tokens of a row that are the prompt")
-    rollouts.add_argument("--rollout-tokens", type=positive, default=64, help="new tokens")
-    rollouts.add_argument("--rollout-min-tokens", type=positive, default=1, help="at the start")
-    rollouts.add_argument("--rollout-ramp-steps", type=int, default=0, help="from least to most")
-    rollouts.add_argument("--rollout-updates", type=positive, default=1, help="steps on the same")
-    rollouts.add_argument("--rollout-unmasking", default="threshold", help="an id, or JSON")
-    rollouts.add_argument("--rollout-steps-per-block", type=positive, help="of a static rule")
-    rollouts.add_argument("--rollout-block-size", type=positive, help="decoded at a time")
-    rollouts.add_argument("--rollout-temperature", type=float, default=1.0)
+    parser.add_argument(
+        "--teacher-dtype",
+        choices=["auto", *DTYPES],
+        help="of a teacher beside --student; auto: as it was saved (default: that of --dtype)",
+    )
+    # A student's samples take the calls that it is made for.
+    add_settings(parser, DiscreteDiffusionConfig, without=("ema_decay", "sample_steps"))
+    add_settings(parser, DiscreteDistillationConfig)
     add_training(parser, learning_rate=3e-4)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and save."""
-    check_output(args.output)
-    objective = Objective.from_config(name_or_json("--objective", args.objective))
+    named = (*args.teacher, args.student, args.tokenizer)
+    check_run_folder(args, [name for name in named if name])
+    objective = member(Objective, "--objective", args.objective)
+    rule = name_or_json("--rollout-unmasking", args.rollout_unmasking)
+    member(Unmasking, "--rollout-unmasking", rule)
     model, teacher, adapters = _networks(args)
-    causal = isinstance(teacher, str)
+    causal = is_causal(teacher)
     shown = model if teacher is None or causal else teacher
     shown = shown[0] if isinstance(shown, list) else shown
+    tokenizer = _tokenizer(args, args.student if causal else args.teacher[0])
+    for network in [model, *(teacher if isinstance(teacher, list) else [teacher])]:
+        if network is not None and not is_causal(network):
+            name_mask(network, tokenizer, args.mask_token_id)
     diffusion = as_denoiser(shown).diffusion
-    data = load_data(args)
+    data, held_out = load_data(args), load_eval_data(args)
     if not getattr(unwrapped(shown).config, "num_classes", 0):
-        data = without_labels(data)
-    # A student that was converted has the teacher's tokens and the mask, and is saved with them.
-    needs = causal or "input_ids" not in next(iter(data))
-    source = args.student if causal else args.teacher[0]
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or source) if needs else None
+        data, held_out = without_labels(data), without_labels(held_out)
+    if tokenizer is None and "input_ids" not in next(iter(data)):
+        raise ValueError(f"Text needs --tokenizer: {args.teacher[0]} holds none.")
+    own = settings(args, DiscreteDiffusionConfig) | settings(args, DiscreteDistillationConfig)
     trainer = DiscreteDistillationTrainer(
         model,
         teacher,
         objective,
-        DiscreteDistillationConfig(
-            **training_options(args),
-            student_steps=args.student_steps,
-            rounds=args.rounds,
-            noise_dim=args.noise_dim,
-            auxiliary_learning_rate=args.auxiliary_learning_rate,
-            auxiliary_warmup_steps=args.auxiliary_warmup_steps,
-            auxiliary_updates=args.auxiliary_updates,
-            max_length=args.max_length,
-            prompt_length=args.prompt_length,
-            rollout_tokens=args.rollout_tokens,
-            rollout_min_tokens=args.rollout_min_tokens,
-            rollout_ramp_steps=args.rollout_ramp_steps,
-            rollout_updates=args.rollout_updates,
-            rollout_unmasking=name_or_json("--rollout-unmasking", args.rollout_unmasking),
-            rollout_steps_per_block=args.rollout_steps_per_block,
-            rollout_block_size=args.rollout_block_size,
-            rollout_temperature=args.rollout_temperature,
-        ),
+        DiscreteDistillationConfig(**own | training_options(args, held_out is not None)),
         peft_config=adapters,
         train_dataset=data,
+        eval_dataset=held_out,
         processing_class=tokenizer,
         diffusion=None if args.student else diffusion,
     )
-    train(trainer, args.output if args.resume else None, must_resume=args.resume)
-    trainer.save_model()
+    print(recipe(trainer, args))
+    with run_folder(trainer, args.output, args.overwrite):
+        train(trainer, args.output if args.resume else None, args.resume, "--resume")
+        save_result(trainer, args.output)
     of_blocks = getattr(unwrapped(trainer.model).config, "block_size", None)
     kind = f"blocks of {of_blocks}" if of_blocks else f"{args.student_steps} steps"
     print(f"A student of {kind} is in {args.output}.")
     return 0
+
+
+def _tokenizer(args: argparse.Namespace, source: str) -> PreTrainedTokenizerBase | None:
+    """The one that was named, or that of the teacher (of a causal one: of the student, which has
+    its tokens and the mask); the student is saved with it."""
+    if args.tokenizer is not None:
+        return load_tokenizer(args.tokenizer)
+    return load_tokenizer(source) if has_tokenizer(source) else None
 
 
 def _lora(rank: int) -> LoraConfig:
@@ -122,10 +125,12 @@ def _lora(rank: int) -> LoraConfig:
 def _networks(
     args: argparse.Namespace,
 ) -> tuple[
-    PreTrainedModel | None, PreTrainedModel | list[PreTrainedModel] | str | None, LoraConfig | None
+    PreTrainedModel | None, PreTrainedModel | list[PreTrainedModel] | None, LoraConfig | None
 ]:
-    """Student, teacher (the name of a causal one, a list of several) and adapters."""
+    """Student, teacher (a list of several; none for the student's own base) and adapters."""
     lora = _lora(args.lora_rank) if args.lora_rank else None
+    trained = DTYPES[args.dtype]
+    kept = trained if args.teacher_dtype is None else DTYPES.get(args.teacher_dtype, "auto")
     first, *others = args.teacher
     causal = [name for name in args.teacher if is_causal_name(name)]
     if causal and others:
@@ -139,12 +144,27 @@ def _networks(
                 f"{first} is a causal language model: make its student with hf-ddistill "
                 "convert, and give that as --student."
             )
-        return load_model(args.student), first, lora
-    teachers = [load_model(name) for name in args.teacher]
+        return load_model(args.student, dtype=trained), _causal(args, kept), lora
+    # Adapters beside several teachers need a base of their own: the first is one of the averaged.
+    source = args.student or (first if lora and others else None)
+    if source is None and args.teacher_dtype is not None:
+        raise ValueError(
+            "--teacher-dtype is of a teacher beside --student; without one the student is made of "
+            "the teacher, whose weights have --dtype."
+        )
+    teachers = [load_model(name, dtype=kept) for name in args.teacher]
+    student = load_model(source, dtype=trained) if source else None
     if others:
-        # Adapters need a base of their own: the first teacher is one of those that are averaged.
-        source = args.student or (first if lora else None)
-        return (load_model(source) if source else None), teachers, lora
-    if lora is not None:
+        return student, teachers, lora
+    if lora is not None and student is None:
         return teachers[0], None, lora
-    return (load_model(args.student) if args.student else None), teachers[0], None
+    return student, teachers[0], lora
+
+
+def _causal(args: argparse.Namespace, dtype: torch.dtype | str) -> PreTrainedModel:
+    """A causal teacher, which must have the tokens of its student."""
+    name = args.teacher[0]
+    tokenizer = _tokenizer(args, args.student)
+    if tokenizer is not None and has_tokenizer(name):
+        check_same_tokens(load_tokenizer(name), tokenizer)
+    return load_checkpoint(AutoModelForCausalLM, name, dtype=dtype)

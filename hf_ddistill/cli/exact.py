@@ -9,20 +9,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hf_ddistill.cli.common import (
-    build_diffusion,
-    name_or_json,
-    positive,
-    print_table,
-    write_json,
-)
+from hf_ddistill.cli.common import add_json, positive, print_table, write_json
+from hf_ddistill.cli.console import is_terminal
 from hf_ddistill.cli.exact_plot import save_scoreboard
+from hf_ddistill.cli.members import build_diffusion, member, noise_tokens
+from hf_ddistill.cli.values import CALLS, RATE, SEED, png_file, setting, whole
 from hf_ddistill.evaluation.exact_problems import PROBLEMS, exact_law
 from hf_ddistill.evaluation.exact_scoreboard import DRAWS, Bench, Row
 from hf_ddistill.evaluation.exact_training import BenchSettings, check_objective, fit_start
 from hf_ddistill.exact import ExactProblem
 from hf_ddistill.objectives import Objective
-from hf_ddistill.processes import Process
 
 HELP = "exact terminal laws on small problems: the scoreboard of objectives"
 #: alpha = 1 - t, as the known tables have it.
@@ -34,58 +30,84 @@ COSTS = ("tv_error", "student_calls", "network_calls", "seconds")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    default = BenchSettings()
     parser.add_argument(
         "--problem",
         default="digits",
         help=f"{', '.join(PROBLEMS)} (parity:LENGTH for other lengths than 6), or a .json file "
         "with 'sequences' and 'law'",
     )
-    parser.add_argument("--process", default="absorbing", help="id of a process, or JSON")
-    parser.add_argument("--schedule", default=SCHEDULE, help="id or JSON (alpha = 1 - t)")
-    parser.add_argument("--nfe", type=positive, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--process", type=setting, default="absorbing", help="an id, or JSON")
     parser.add_argument(
-        "--objective", nargs="+", default=[], help="ids, or JSON with settings; none: no training"
+        "--schedule", type=setting, default=SCHEDULE, help="an id, or JSON; alpha = 1 - t"
     )
+    parser.add_argument(
+        "--nfe", type=CALLS, nargs="+", default=[1, 2, 4, 8], help="network calls per sample"
+    )
+    parser.add_argument(
+        "--objective",
+        type=setting,
+        nargs="+",
+        default=[],
+        help="ids, or JSON with settings; none: no training",
+    )
+    _add_training(parser)
+    parser.add_argument("--plot", type=png_file, metavar="FILE", help="write a plot as PNG")
+    add_json(parser)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """How the objectives are trained."""
+    default = BenchSettings()
     parser.add_argument("--limit", action="store_true", help="also look for the limit (cached)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=SEED, nargs="+", default=[0], help="of the trainings")
     parser.add_argument(
         "--calls",
         type=positive,
-        help=f"passes of a batch through each student in training ({default.calls:,})",
+        help=f"passes of a batch through each student in training (default: {default.calls:,})",
     )
-    parser.add_argument("--minutes", type=float, help="instead: wall time of each training")
+    parser.add_argument("--minutes", type=RATE, help="of each training (default: as --calls says)")
     parser.add_argument(
         "--one-student", action="store_true", help="one for all --nfe, instead of one for each"
     )
-    parser.add_argument("--rows", type=positive, default=default.rows, help="of a batch")
+    parser.add_argument("--rows", type=whole(2), default=default.rows, help="of a batch")
     parser.add_argument("--width", type=positive, default=default.width, help="of the networks")
-    parser.add_argument("--start-steps", type=int, default=default.start_steps)
     parser.add_argument(
-        "--noise-dim", type=int, help="of students with an auxiliary (4 under masks, else 0)"
+        "--start-steps", type=whole(), default=default.start_steps, help="of all students' start"
     )
-    parser.add_argument("--learning-rate", type=float, default=default.learning_rate)
     parser.add_argument(
-        "--auxiliary-learning-rate", type=float, default=default.auxiliary_learning_rate
+        "--noise-dim",
+        type=whole(),
+        help="of students with an auxiliary (default: 4 under masks, else 0)",
     )
-    parser.add_argument("--auxiliary-updates", type=int, default=default.auxiliary_updates)
-    parser.add_argument("--auxiliary-warmup", type=int, default=default.auxiliary_warmup)
+    parser.add_argument(
+        "--learning-rate", type=RATE, default=default.learning_rate, help="of the students"
+    )
+    parser.add_argument(
+        "--auxiliary-learning-rate",
+        type=RATE,
+        default=default.auxiliary_learning_rate,
+        help="of the auxiliary",
+    )
+    parser.add_argument(
+        "--auxiliary-updates",
+        type=positive,
+        default=default.auxiliary_updates,
+        help="for each one of the student",
+    )
+    parser.add_argument(
+        "--auxiliary-warmup",
+        type=whole(),
+        default=default.auxiliary_warmup,
+        help="steps that train it alone",
+    )
     parser.add_argument(
         "--draws", type=positive, default=DRAWS, help="of the noise input, for the exact law"
     )
-    parser.add_argument("--plot", metavar="FILE", help="write a plot as PNG")
-    parser.add_argument("--json", metavar="FILE", help="write the figures as rows of JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the table, write the files."""
-    if args.plot is not None and Path(args.plot).suffix.lower() != ".png":
-        raise ValueError(f"--plot writes a .png file, got {args.plot}.")
-    if args.json is not None and Path(args.json).is_dir():
-        raise ValueError(f"--json names {args.json}, which is a folder; give a file.")
-    objectives = [
-        Objective.from_config(name_or_json("--objective", text)) for text in args.objective
-    ]
+    objectives = [member(Objective, "--objective", text) for text in args.objective]
     for objective in objectives:
         check_objective(objective)
     bench = build_bench(args)
@@ -115,7 +137,7 @@ def build_bench(args: argparse.Namespace) -> Bench:
     )
     law = exact_law(args.problem)
     tokens = int(law.sequences.max()) + 1
-    diffusion = build_diffusion(args.process, args.schedule, tokens + _noise_tokens(args.process))
+    diffusion = build_diffusion(args.process, args.schedule, tokens + noise_tokens(args.process))
     name = Path(args.problem).stem if args.problem.endswith(".json") else args.problem
     problem = ExactProblem(law.law, law.sequences, diffusion)
     return Bench(name, problem, settings, args.draws)
@@ -126,9 +148,10 @@ def measured(
 ) -> Iterator[Row]:
     """All rows of one run: teacher, limit, start, and every objective from that start."""
     nfe = sorted(set(args.nfe))
-    yield from tqdm(bench.teacher_rows(nfe), "teacher", len(nfe), leave=False)
+    quiet = {"leave": False, "disable": not is_terminal()}
+    yield from tqdm(bench.teacher_rows(nfe), "teacher", len(nfe), **quiet)
     if args.limit:
-        with tqdm(desc="limit: evaluations", leave=False) as bar:
+        with tqdm(desc="limit: evaluations", **quiet) as bar:
             yield from bench.limit_rows(nfe, bar.update)
     if not objectives:
         return
@@ -138,7 +161,7 @@ def measured(
         for seed in args.seeds:
             trainings = 1 if args.one_student else len(nfe)
             name = f"{objective.id}, seed {seed}"
-            with tqdm(desc=name, total=100 * trainings, unit="%", leave=False) as bar:
+            with tqdm(desc=name, total=100 * trainings, unit="%", **quiet) as bar:
                 yield from bench.student_rows(
                     objective,
                     start,
@@ -175,10 +198,3 @@ def _shown(value: Any) -> Any:
     if value is None:
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else value
-
-
-def _noise_tokens(process: str) -> int:
-    """How many tokens a process needs beside those of the data."""
-    config = name_or_json("--process", process)
-    config = {"type": config} if isinstance(config, str) else config
-    return len(Process.named(config.get("type")).example(4).noise_tokens)

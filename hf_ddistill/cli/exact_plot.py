@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from hf_ddistill.evaluation.exact_scoreboard import Row
+from hf_ddistill.outputs import writing_file
 
 #: A distance below this is drawn at it: the axes are logarithmic.
 LEAST = 1e-5
@@ -40,9 +41,9 @@ def save_scoreboard(file: Path, rows: Sequence[Row]) -> None:
             _panel(axis, own, key)
             axis.set_title(f"{', '.join(board)}: {title}", fontsize=10)
         line[0].legend(fontsize=8)
-    file.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
+    with writing_file(file) as draft:
+        figure.savefig(draft, dpi=110)
     plt.close(figure)
 
 

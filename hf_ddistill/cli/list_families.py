@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hf_ddistill.cli.common import write_json
+from hf_ddistill.cli.common import add_json, write_json
 from hf_ddistill.couplings import Coupling, TimeSampler
 from hf_ddistill.divergences import Divergence
 from hf_ddistill.objectives import Objective
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "family", nargs="?", choices=[*FAMILIES, "schedulers"], help="only this one"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the rows as JSON")
+    add_json(parser, "the members")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
-
-import yaml
 
 from hf_ddistill.cli import (
     card,
@@ -24,6 +22,9 @@ from hf_ddistill.cli import (
     sample,
     teacher,
 )
+from hf_ddistill.cli.config_file import take_defaults
+from hf_ddistill.cli.console import quiet_unless_terminal
+from hf_ddistill.cli.written import add_overwrite, check_outputs
 
 #: Each module has HELP, `add_arguments(parser)` and `run(args) -> int`.
 COMMANDS: dict[str, ModuleType] = {
@@ -41,23 +42,46 @@ COMMANDS: dict[str, ModuleType] = {
 }
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Says the default of every option that has one, unless its help does so in its own words."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = action.help or ""
+        silent = action.default is None or action.default is argparse.SUPPRESS
+        if silent or action.nargs == 0 or "(default" in shown:
+            return shown
+        if isinstance(action.default, list | tuple):
+            default = " ".join(map(str, action.default)) or "none"
+            return f"{shown} (default: {default})".strip()
+        return f"{shown} (default: %(default)s)".strip()
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are one sentence without the usage in front of it."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        # No abbreviations: one that is clear today is not, once there is another option.
+        super().__init__(**{"formatter_class": _Help, "allow_abbrev": False, **kwargs})
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with all commands."""
+def build_parser(names: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser with all commands, or some."""
     parser = _Parser(prog="hf-ddistill", description="Distil discrete diffusion models.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+    for name in names:
+        module = COMMANDS[name]
+        epilog = getattr(module, "EPILOG", None)
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.HELP, epilog=epilog
+        )
         command.add_argument(
             "--config", metavar="FILE", help="YAML with these options; flags override."
         )
         module.add_arguments(command)
+        add_overwrite(command)
     return parser
 
 
@@ -74,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command is None:
             parser.print_help()
             return 0
+        quiet_unless_terminal()
+        check_outputs(args)
         return COMMANDS[args.command].run(args)
     except (ValueError, OSError) as error:
         print(f"hf-ddistill: {' '.join(str(error).split())}", file=sys.stderr)
@@ -88,39 +114,9 @@ def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namesp
     if not argv or argv[0] not in COMMANDS:
         return parser.parse_args(argv)
     command = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    sub = command.choices[argv[0]]
-    only = _Parser(add_help=False)
+    only = _Parser(prog=command.choices[argv[0]].prog, add_help=False)
     only.add_argument("--config")
     file = only.parse_known_args(argv[1:])[0].config
     if file is not None:
-        _take_defaults(sub, _read(Path(file)))
+        take_defaults(command.choices[argv[0]], Path(file))
     return parser.parse_args(argv)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise ValueError(f"--config names {file}, which is not a file.")
-    options = yaml.safe_load(file.read_text()) or {}
-    if not isinstance(options, dict):
-        raise ValueError(f"{file} must hold a mapping of options, got {type(options).__name__}.")
-    return {str(key).replace("-", "_"): value for key, value in options.items()}
-
-
-def _take_defaults(parser: argparse.ArgumentParser, options: dict[str, Any]) -> None:
-    actions = {action.dest: action for action in parser._actions if action.dest != "help"}
-    unknown = sorted(set(options) - set(actions))
-    if unknown:
-        raise ValueError(
-            f"Unknown option in the configuration: {', '.join(unknown)}; there are: "
-            f"{', '.join(sorted(set(actions) - {'config'}))}."
-        )
-    for key, value in options.items():
-        action = actions[key]
-        # YAML reads 1e-4 as a string.
-        options[key] = action.type(value) if isinstance(value, str) and action.type else value
-        if action.choices is not None and options[key] not in action.choices:
-            raise ValueError(f"{key} must be one of {', '.join(action.choices)}, got {value!r}.")
-        action.required = False
-        if not action.option_strings:
-            action.nargs = "?"
-    parser.set_defaults(**options)

@@ -4,19 +4,51 @@ from __future__ import annotations
 
 import argparse
 
-from hf_ddistill.hub import push
+from hf_ddistill.outputs.rule import shown
+from hf_ddistill.sharing import Shipment, is_private, push
 
-HELP = "push a model or pipeline folder, with its card, to the Hub"
+HELP = "push a model, pipeline or adapter folder, with its card, to the Hub"
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("folder")
     parser.add_argument("repo", help="user/name on the Hub")
-    parser.add_argument("--private", action="store_true")
+    parser.add_argument(
+        "--private",
+        action="store_true",
+        help="make a repository that you alone see (default: all the world reads it)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Upload."""
-    print(push(args.folder, args.repo, args.private))
+    """Say what goes and what stays, and upload."""
+
+    def tell(cargo: Shipment) -> None:
+        found = is_private(args.repo)
+        private = args.private if found is None else found
+        print(describe(cargo, args.folder, args.repo, private), flush=True)
+
+    print(push(args.folder, args.repo, args.private, tell))
     return 0
+
+
+def describe(cargo: Shipment, folder: str, repo_id: str, private: bool) -> str:
+    """What is uploaded, how much, from and to where, for whom, and what is left out."""
+    who = "private: you alone see it" if private else "public: everybody can read it"
+    lines = [
+        f"Pushing {len(cargo.files)} files ({_bytes(cargo.size)}) of {folder} to {repo_id}, {who}:",
+        f"  {', '.join(cargo.files)}",
+        f"Left out: {shown(list(cargo.left_out), most=40) or 'nothing'}.",
+    ]
+    if cargo.base not in (None, repo_id):
+        lines.append(f"These are adapters: whoever opens them needs their base, {cargo.base}.")
+    return "\n".join(lines)
+
+
+def _bytes(size: int) -> str:
+    number, unit = float(size), 0
+    while number >= 1000 and unit < len(_UNITS) - 1:
+        number, unit = number / 1000, unit + 1
+    return f"{number:.3g} {_UNITS[unit]}"

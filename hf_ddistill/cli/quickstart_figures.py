@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -13,11 +13,12 @@ from transformers import PreTrainedModel
 from hf_ddistill.cli.evaluate import draw
 from hf_ddistill.evaluation import (
     DigitsJudge,
+    DigitSplit,
     judge_real,
     judge_samples,
     match_entropy,
-    nfe_frontier,
     pairwise_distance,
+    two_sample_auc,
 )
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 
@@ -25,33 +26,57 @@ from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 class Measure:
     """Measures models one after the other; `rows` and `drawn` are what has been found.
 
+    A row has the mean of each figure over independent draws and, as `FIGURE_spread`, the standard
+    deviation between them. The row "real" is what a perfect generator would have with as many
+    samples.
+
     Args:
         judge: whose features and confidence count.
-        real: training tokens (N, 64), which everything is compared with.
-        samples: drawn for each row.
+        split: the digits; everything is compared with those that were trained on.
+        samples: of each draw.
+        draws: of each row.
         seed: of the draws.
     """
 
-    def __init__(self, judge: DigitsJudge, real: Tensor, samples: int, seed: int) -> None:
-        self.judge, self.real, self.samples, self.seed = judge, real, samples, seed
-        truth = judge_real(judge, real, generator=torch.Generator().manual_seed(0))
-        self.rows: list[dict[str, Any]] = [
-            {"model": "real", "nfe": 0, **truth, "pairwise": pairwise_distance(real)}
-        ]
+    def __init__(
+        self, judge: DigitsJudge, split: DigitSplit, samples: int, draws: int, seed: int
+    ) -> None:
+        self.judge, self.real = judge, split.train_tokens
+        self.samples, self.draws, self.seed = samples, draws, seed
         self.drawn: dict[tuple[str, int], Tensor] = {}
+        truth = judge_real(
+            judge,
+            self.real,
+            generator=torch.Generator().manual_seed(0),
+            labels=split.train_labels,
+            samples=samples,
+        )
+        order = torch.randperm(len(self.real), generator=torch.Generator().manual_seed(0))
+        self.shuffled = self.real[order]
+        auc = two_sample_auc(*self.shuffled.chunk(2))
+        truth |= {"auc": auc, "pairwise": pairwise_distance(self.real)}
+        self.rows: list[dict[str, Any]] = [{"model": "real", "nfe": 0, **truth}]
 
-    def model(self, name: str, network: PreTrainedModel, nfes: Sequence[int]) -> None:
-        """One row for each number of network calls."""
+    def model(self, name: str, network: PreTrainedModel, nfes: Sequence[int], **more: Any) -> None:
+        """One row for each number of network calls; `more` are entries of all of them."""
         pipe = _quiet(network)
+        for nfe in nfes:
+            found = []
+            for number in range(self.draws):
+                seed = self.seed + 1 + number
+                tokens = draw(pipe, nfe, self.samples, seed=seed, batch_size=250)
+                self.drawn.setdefault((name, nfe), tokens)
+                found.append(self._figures(tokens))
+            means = {key: mean(each[key] for each in found) for key in found[0]}
+            spreads = {}
+            if self.draws > 1:
+                spreads = {f"{key}_spread": stdev(each[key] for each in found) for key in means}
+            self.rows.append({"model": name, "nfe": nfe, **means, **spreads, **more})
 
-        def sampler(nfe: int, count: int) -> Tensor:
-            self.drawn[name, nfe] = draw(pipe, nfe, count, seed=self.seed + 1, batch_size=250)
-            return self.drawn[name, nfe]
-
-        verdict = partial(judge_samples, self.judge, real=self.real)
-        for row in nfe_frontier(sampler, nfes, self.samples, verdict):
-            row["pairwise"] = pairwise_distance(self.drawn[name, row["nfe"]])
-            self.rows.append({"model": name, **row})
+    def _figures(self, tokens: Tensor) -> dict[str, float]:
+        verdict = judge_samples(self.judge, tokens, self.real)
+        auc = two_sample_auc(tokens, self.shuffled)
+        return {**verdict, "auc": auc, "pairwise": pairwise_distance(tokens)}
 
     def matched(self, teacher: PreTrainedModel, name: str, nfe: int) -> dict[str, Any]:
         """The teacher at a student's calls, at the temperature that gives it the same diversity."""
@@ -75,8 +100,8 @@ class Measure:
         except ValueError as error:
             # The student may be more, or less, diverse than any temperature makes its teacher.
             return {**row, "temperature": None, "why": str(error)}
-        figures = judge_samples(self.judge, sample(found.temperature), self.real)
-        return {**row, "temperature": found.temperature, "pairwise": found.entropy, **figures}
+        figures = self._figures(sample(found.temperature))
+        return {**row, "temperature": found.temperature, **figures}
 
 
 def _quiet(model: PreTrainedModel, **settings: Any) -> DiscreteDiffusionPipeline:

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from hf_ddistill.cli.resuming import train
+from hf_ddistill.cli.run_folder import run_folder, save_result
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
 from hf_ddistill.processes import Absorbing, Hybrid
@@ -108,6 +109,7 @@ def train_teacher(
         diffusion=Diffusion(process, LogLinear(eps=1e-4)),
         train_dataset=Dataset.from_dict(columns),
     )
-    train(trainer, folder)
-    trainer.save_model()
+    with run_folder(trainer, folder):
+        train(trainer, folder)
+        save_result(trainer, folder)
     return AutoModelForMaskedLM.from_pretrained(folder)

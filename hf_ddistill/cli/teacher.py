@@ -4,143 +4,171 @@ from __future__ import annotations
 
 import argparse
 
-import torch
-from transformers import AutoTokenizer
+from transformers import set_seed
 
-from hf_ddistill.cli.common import (
-    add_data,
-    add_diffusion,
-    build_diffusion,
-    check_output,
-    load_data,
-    output_folder,
-    positive,
-    without_labels,
-)
+from hf_ddistill.cli.common import positive
+from hf_ddistill.cli.console import is_terminal
+from hf_ddistill.cli.data import add_data, add_eval_data, load_data, load_eval_data, without_labels
+from hf_ddistill.cli.logged import logged
+from hf_ddistill.cli.new_network import bound_of, new_network
+from hf_ddistill.cli.options import add_optimisation, add_settings, optimisation, settings
 from hf_ddistill.cli.resuming import train
-from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
-from hf_ddistill.processes import Process
+from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
+from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
+from hf_ddistill.cli.values import DTYPES, RATE, SEED, number, setting
+from hf_ddistill.hub import load_model
+from hf_ddistill.models import unwrapped
 from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDiffusionTrainer
 
 HELP = "train a teacher from data by maximum likelihood"
 
 
+EPILOG = logged()
+#: What a new network is made with; one that exists (--init) has its own.
+FRESH = {
+    "process": "absorbing",
+    "schedule": "log_linear",
+    "hidden_size": 256,
+    "layers": 6,
+    "heads": 4,
+    "position_embedding": "rotary_learned",
+}
+FRESH_ALONE = ("vocab_size", "token_shape", "class_conditional")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--output", required=True, help="folder of the model")
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="a masked LM or DDiT to train on from: a folder or Hub id (default: a new network)",
+    )
     add_data(parser)
-    add_diffusion(parser)
-    parser.add_argument("--tokenizer", help="folder or id, for text")
-    parser.add_argument("--vocab-size", type=positive, help="tokens, the mask included (no text)")
-    parser.add_argument("--max-length", type=positive, help="tokens in a row (text)")
-    parser.add_argument("--hidden-size", type=positive, default=256)
-    parser.add_argument("--layers", type=positive, default=6)
-    parser.add_argument("--heads", type=positive, default=4)
+    add_eval_data(parser)
+    parser.add_argument("--tokenizer", help="folder or id, for text (default: that of --init)")
+    add_mask(parser)
     parser.add_argument(
-        "--token-shape", type=positive, nargs="+", help="of images, such as 8 8 (digits have it)"
+        "--dtype", choices=list(DTYPES), default="float32", help="of the weights that are trained"
     )
-    parser.add_argument("--class-conditional", action="store_true", help="use the data's labels")
-    parser.add_argument(
+    fresh = parser.add_argument_group("a new network", "which --init has its own of")
+    fresh.add_argument(
+        "--process", type=setting, help="an id (hf-ddistill list), or JSON (default: absorbing)"
+    )
+    fresh.add_argument("--schedule", type=setting, help="an id, or JSON (default: log_linear)")
+    fresh.add_argument(
+        "--vocab-size", type=positive, help="tokens, noise included (default: those of the data)"
+    )
+    fresh.add_argument("--hidden-size", type=positive, help="width of the network (default: 256)")
+    fresh.add_argument("--layers", type=positive, help="of the network (default: 6)")
+    fresh.add_argument("--heads", type=positive, help="of attention in each layer (default: 4)")
+    fresh.add_argument(
+        "--token-shape",
+        type=positive,
+        nargs="+",
+        help="of images, such as 8 8 (default: none; of digits 8 8)",
+    )
+    fresh.add_argument("--class-conditional", action="store_true", help="use the data's labels")
+    fresh.add_argument(
         "--position-embedding",
-        default="rotary_learned",
         choices=["rotary_learned", "learned", "rotary"],
+        help="how a position is told (default: rotary_learned)",
     )
+    add_settings(parser, DiscreteDiffusionConfig, without=("ema_decay",))
     add_training(parser, learning_rate=1e-3)
 
 
 def add_training(parser: argparse.ArgumentParser, learning_rate: float) -> None:
     """The options of a run of a Trainer."""
     parser.add_argument("--steps", type=positive, default=1000, help="optimizer steps")
-    parser.add_argument("--batch-size", type=positive, default=64)
-    parser.add_argument("--accumulate", type=positive, default=1)
-    parser.add_argument("--learning-rate", type=float, default=learning_rate)
-    parser.add_argument("--ema-decay", type=float, default=0.999)
+    parser.add_argument("--batch-size", type=positive, default=64, help="rows in a batch")
+    parser.add_argument("--accumulate", type=positive, default=1, help="batches in a step")
+    parser.add_argument("--learning-rate", type=RATE, default=learning_rate, help="at its highest")
+    parser.add_argument(
+        "--ema-decay", type=number(0, 1, ")"), default=0.999, help="of the weights' mean; 0 is off"
+    )
+    add_optimisation(parser)
     parser.add_argument("--bf16", action="store_true", help="mixed precision")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-steps", type=positive, help="checkpoint every so many steps")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--seed", type=SEED, default=0, help="of all that is drawn")
+    parser.add_argument(
+        "--save-steps",
+        type=positive,
+        help="checkpoint every so many steps, of which the last two are kept (default: a tenth of "
+        "all, at most 500)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last whole checkpoint in --output, which must be of the same settings "
+        "and data (--steps may be more); Ctrl-C and SIGTERM leave one",
+    )
 
 
-def training_options(args: argparse.Namespace) -> dict:
+def training_options(args: argparse.Namespace, has_eval_data: bool = False) -> dict:
     """Those options as arguments of `TrainingArguments`."""
     return {
-        "output_dir": str(output_folder(args.output)),
+        **optimisation(args, has_eval_data),
+        "output_dir": str(args.output),
         "max_steps": args.steps,
         "per_device_train_batch_size": args.batch_size,
         "gradient_accumulation_steps": args.accumulate,
         "learning_rate": args.learning_rate,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": min(100, args.steps // 10),
         "ema_decay": args.ema_decay,
         "bf16": args.bf16,
-        "use_cpu": args.cpu or not torch.cuda.is_available(),
         "seed": args.seed,
-        "save_strategy": "steps" if args.save_steps else "no",
-        "save_steps": args.save_steps or 500,
-        "logging_steps": max(1, args.steps // 50),
-        "report_to": "none",
+        "save_strategy": "steps",
+        "save_steps": args.save_steps or min(500, max(1, args.steps // 10)),
+        "save_total_limit": 2,
+        "disable_tqdm": not is_terminal(),
     }
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and save."""
-    check_output(args.output)
-    Process.named(args.process) if not args.process.startswith("{") else None
-    data = load_data(args)
-    if args.data.startswith("digits"):
-        args.token_shape = [8, 8]
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer) if args.tokenizer else None
-    vocab_size, length, classes = _sizes(args, data, tokenizer)
-    diffusion = build_diffusion(args.process, args.schedule, vocab_size)
-    model = DDiTForDiscreteDiffusion(
-        DDiTConfig(
-            vocab_size=diffusion.vocab_size,
-            hidden_size=args.hidden_size,
-            num_hidden_layers=args.layers,
-            num_attention_heads=args.heads,
-            max_position_embeddings=length,
-            token_shape=args.token_shape,
-            position_embedding=args.position_embedding,
-            # Masks alone tell the time of a masked state; other noise does not show.
-            time_conditioning=not diffusion.reveals,
-            num_classes=classes,
-            mask_token_id=diffusion.process.mask_token_id,
-            pad_token_id=None if tokenizer is None else tokenizer.pad_token_id,
-        )
-    )
-    data = data if classes else without_labels(data)
+    check_run_folder(args, [name for name in (args.init, args.tokenizer) if name])
+    _check_fresh(args)
+    data, held_out = load_data(args), load_eval_data(args)
+    tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
+    if args.init is not None and tokenizer is None and has_tokenizer(args.init):
+        tokenizer = load_tokenizer(args.init)
+    # The weights are drawn before `Trainer` sets it.
+    set_seed(args.seed)
+    if args.init is None:
+        network, diffusion = new_network(args, data, tokenizer)
+        objective = "nelbo"
+    else:
+        network, diffusion = load_model(args.init, dtype=DTYPES[args.dtype]), None
+        name_mask(network, tokenizer, args.mask_token_id)
+        objective = bound_of(network)
+    if not getattr(unwrapped(network).config, "num_classes", 0):
+        data, held_out = without_labels(data), without_labels(held_out)
     trainer = DiscreteDiffusionTrainer(
-        model,
-        DiscreteDiffusionConfig(**training_options(args), max_length=args.max_length),
+        network,
+        DiscreteDiffusionConfig(
+            **settings(args, DiscreteDiffusionConfig) | training_options(args, held_out is not None)
+        ),
+        objective,
         diffusion=diffusion,
         train_dataset=data,
+        eval_dataset=held_out,
         processing_class=tokenizer,
     )
-    train(trainer, args.output if args.resume else None, must_resume=args.resume)
-    trainer.save_model()
-    print(f"A teacher of {model.num_parameters():,} parameters is in {args.output}.")
+    with run_folder(trainer, args.output, args.overwrite):
+        train(trainer, args.output if args.resume else None, args.resume, "--resume")
+        save_result(trainer, args.output)
+    print(f"A teacher of {network.num_parameters():,} parameters is in {args.output}.")
     return 0
 
 
-def _sizes(args: argparse.Namespace, data: object, tokenizer: object) -> tuple[int, int, int]:
-    """K with the mask, L and the number of classes."""
-    first = next(iter(data))
-    if "input_ids" not in first:
-        if tokenizer is None:
-            raise ValueError("Text needs --tokenizer, a folder or id.")
-        if tokenizer.mask_token_id is None and args.process == "absorbing":
-            raise ValueError("The tokenizer has no mask token, which absorbing noise needs.")
-        return len(tokenizer), args.max_length or 256, 0
-    length = len(first["input_ids"])
-    size = args.vocab_size
-    if size is None:
-        highest = max(max(row["input_ids"]) for row in data)
-        size = highest + 1 + (args.process in ("absorbing", "hybrid"))
-    classes = 0
-    if args.class_conditional:
-        label = next((key for key in ("class_labels", "label") if key in first), None)
-        if label is None:
-            raise ValueError("--class-conditional needs a column 'label' in the data.")
-        classes = max(int(row[label]) for row in data) + 1
-    return size, length, classes
+def _check_fresh(args: argparse.Namespace) -> None:
+    """Fill in what a new network is made with; refuse it beside one that exists."""
+    if args.init is None:
+        for name, default in FRESH.items():
+            if getattr(args, name) is None:
+                setattr(args, name, default)
+        return
+    given = [name for name in (*FRESH, *FRESH_ALONE) if getattr(args, name)]
+    if given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ValueError(f"{flags}: of a new network; {args.init} (--init) has its own.")

@@ -14,15 +14,6 @@ from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.shapes import Generators, Tokens, Where
 
 
-def counted(step: TrainingStep) -> Where:
-    """(B, L), the tokens that were decoded; of data all but padding."""
-    if step.trajectory is not None:
-        return step.trajectory.drawn
-    if step.attend is not None:
-        return step.attend
-    return torch.ones_like(step.x_0, dtype=torch.bool)
-
-
 def masked(step: TrainingStep, where: Where) -> Tokens:
     """x_0 with masks at `where`.
 
@@ -75,6 +66,20 @@ def active_block(
     return among & (block == chosen), among & (block > chosen)
 
 
+def busy_blocks(among: Where, block_size: int) -> Tensor:
+    """(B,) int64, the blocks of each row that have any token of `among`: those that `active_block`
+    draws from."""
+    return among.unflatten(1, (-1, block_size)).any(-1).sum(1)
+
+
+def mean_of_blocks(step: TrainingStep, values: Tensor) -> Tensor:
+    """(B,), the mean over the blocks that `active_block` may draw of the sum over the decoded
+    tokens of each of `values` (B, L)."""
+    path = step.trajectory
+    blocks = busy_blocks(path.drawn, path.block_size).clamp_min(1)
+    return (values * path.drawn).sum(1) / blocks
+
+
 def informed_teacher(
     step: TrainingStep, x_t: Tokens, where: Where, sees: float, limit: float | None, **more: Any
 ) -> Local:
@@ -104,7 +109,7 @@ def informed_teacher(
     with torch.no_grad():
         if not sees:
             return step.look(teacher, x_t, t, where, **more)
-        hidden = (x_t != step.x_0) & counted(step)
+        hidden = (x_t != step.x_0) & step.trained
         noise = uniform_noise(x_t.shape, step.generator, x_t.device)
         shown = hidden & (noise < sees)
         asked = where & ~shown

@@ -48,9 +48,7 @@ def asked_for(step: TrainingStep, rollout: Rollout, part: str, count: int) -> li
     Raises:
         ValueError: for "each call" of a process that decides nothing for good.
     """
-    everywhere = torch.ones_like(step.x_0, dtype=torch.bool)
-    if step.attend is not None:
-        everywhere = step.attend
+    everywhere = step.trained
     if part == "call":
         return [Asked(rollout.last.where)] * count
     if part == "rollout":
@@ -70,26 +68,32 @@ def asked_for(step: TrainingStep, rollout: Rollout, part: str, count: int) -> li
     return asked
 
 
-def credit(log_probs: Tensor, asked: Asked, rewards: Tensor, good: Tensor) -> Tensor:
+def credit(
+    log_probs: Tensor, asked: Asked, rewards: Tensor, good: Tensor, alone: bool = False
+) -> Tensor:
     """(B,), log-probabilities of calls, each times the reward that it answers for less the mean of
-    that of the other rows (leave one out, up to n / (n - 1), which is left to the optimizer).
+    that of the other rows, so that the mean gradient is the same for any number of them.
 
     No call had a part in what was gained before it: the calls up to one answer for its gain, and
-    the mean is that of the rows that look at the same call of as many.
+    the mean is that of the other rows that look at the same call of as many; of all others where
+    there is none such, and 0 where there is no other row.
 
     Args:
         log_probs: (B, C), of each call that answers.
         asked: what the rewards are about.
         rewards: (B,).
         good: (B,), False for rows that do not count.
+        alone: take each row for the only one.
     """
     if asked.call is None:
         group, answers = torch.zeros_like(rewards, dtype=torch.int64), log_probs.sum(1)
     else:
         group = asked.times.long() * log_probs.shape[1] + asked.call
         answers = log_probs.cumsum(1).gather(1, asked.call[:, None])[:, 0]
-    sums, counts = (
-        value.new_zeros(int(group.max()) + 1).index_add(0, group, value)
-        for value in (rewards * good, good.to(rewards))
-    )
-    return (rewards - (sums / counts.clamp_min(1))[group]) * good * answers
+    if alone:
+        return rewards * good * answers
+    own = torch.stack([rewards * good, good.to(rewards)])
+    total = own.new_zeros(2, int(group.max()) + 1).index_add(1, group, own)
+    others = total[:, group] - own
+    others = torch.where(others[1] > 0, others, own.sum(1, keepdim=True) - own)
+    return (rewards - others[0] / others[1].clamp_min(1)) * good * answers

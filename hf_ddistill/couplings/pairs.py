@@ -16,7 +16,6 @@ import torch
 from hf_ddistill import reverse
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.couplings.training_step import Local, TrainingStep
-from hf_ddistill.linalg import categorical
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.shapes import Times, Tokens
 
@@ -45,7 +44,7 @@ def step_back(step: TrainingStep, x_t: Tokens, here: Local, s: Times, law: str) 
     held = Prediction(here.prediction.log_conditional.detach())
     local = x_t[here.where][:, None]
     probs = STEP_LAWS[law](held, step.diffusion, local, s[rows], here.t[rows])
-    return here.place(categorical(probs, step.generator), x_t)
+    return here.place(step.draw(probs, here.where), x_t)
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ class ForwardPair(Coupling):
     )
 
     def draw(self, step: TrainingStep, s: Times, t: Times) -> tuple[Tokens, Past]:
-        x_s = step.diffusion.corrupt(step.x_0, s, step.generator)
-        return step.diffusion.renoise(x_s, s, t, step.generator), lambda _: x_s
+        x_s = step.noised(s)
+        return step.given(step.diffusion.renoise(x_s, s, t, step.generator)), lambda _: x_s
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class StudentStep(Coupling):
         _check_law(self.law)
 
     def draw(self, step: TrainingStep, s: Times, t: Times) -> tuple[Tokens, Past]:
-        x_t = step.diffusion.corrupt(step.x_0, t, step.generator)
+        x_t = step.noised(t)
         return x_t, lambda here: step_back(step, x_t, here, s, self.law)
 
 
@@ -107,7 +106,7 @@ class TeacherSteps(Coupling):
             raise ValueError(f"substeps must be at least 1, got {self.substeps}.")
 
     def draw(self, step: TrainingStep, s: Times, t: Times) -> tuple[Tokens, Past]:
-        x_t = step.diffusion.corrupt(step.x_0, t, step.generator)
+        x_t = step.noised(t)
         x, now = x_t, t
         for i in range(1, self.substeps + 1):
             then = t + (s - t) * i / self.substeps
@@ -134,9 +133,9 @@ class SharedNoise(Coupling):
                 "Shared noise needs an explicit generator, to draw the same numbers twice."
             )
         state = step.generator.get_state()
-        x_t = step.diffusion.corrupt(step.x_0, t, step.generator)
+        x_t = step.noised(t)
         step.generator.set_state(state)
-        x_s = step.diffusion.corrupt(step.x_0, s, step.generator)
+        x_s = step.noised(s)
         return x_t, lambda _: x_s
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from hf_ddistill.couplings.pairs import STEP_LAWS
 from hf_ddistill.couplings.times import EARLIEST
 from hf_ddistill.couplings.training_step import Local, TrainingStep, record_variety
-from hf_ddistill.linalg import categorical, uniform_noise
+from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.shapes import Tokens, Where
 
 
@@ -71,14 +71,14 @@ def roll_out(
     """Roll the student out of the prior, and record the variety of what it draws.
 
     Args:
-        step: its `x_0` gives only the shape and the classes.
+        step: its `x_0` gives only the shape and the context.
         calls: (B,), n of each row.
         stop: (B,), in 0 .. n - 1: the call that draws x_0.
         law: of each step before, see `STEP_LAWS`.
         graph: whether the calls before the last keep their gradients.
     """
     shape, device = step.x_0.shape, step.x_0.device
-    x = step.diffusion.prior(shape, step.generator, device)
+    x = step.given(step.diffusion.prior(shape, step.generator, device))
     log_probs, earlier = [], []
     number = stop[:, None].expand(shape).clone()
     with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
@@ -96,7 +96,7 @@ def roll_out(
             x = x.index_copy(0, rows, x_s)
     last = step.look(step.student, x, 1 - stop / calls.double())
     probs = last.prediction.log_conditional.detach().exp()
-    x_0 = last.place(categorical(probs, step.generator), x)
+    x_0 = last.place(step.draw(probs, last.where), x)
     record_variety(step, x_0)
     none = torch.zeros(shape[0], 0, dtype=torch.float64, device=device)
     log_probs = torch.stack(log_probs, 1) if graph else none
@@ -111,10 +111,12 @@ def draw_step(
     probs = STEP_LAWS[law](
         here.prediction, step.diffusion, x_t[here.where][:, None], s[rows], here.t[rows]
     )
-    drawn = categorical(probs.detach(), step.generator)
+    drawn = step.draw(probs.detach(), here.where)
     log_p = probs.gather(-1, drawn[..., None])[..., 0].clamp_min(1e-30).log()
     # A jump noises again what was certain, too.
-    base = step.diffusion.corrupt(x_t, s, step.generator) if law == "jump" else x_t
+    base = x_t
+    if law == "jump":
+        base = step.given(step.diffusion.corrupt(x_t, s, step.generator))
     total = torch.zeros(x_t.shape[0], dtype=torch.float64, device=x_t.device)
     return here.place(drawn, base), total.index_add(0, rows, log_p[:, 0].double())
 
@@ -147,7 +149,7 @@ def views(
     """
     if not step.diffusion.reveals:
         t = (1 - uniform_noise((x_0.shape[0],), step.generator, x_0.device)).clamp_min(EARLIEST)
-        z = step.diffusion.corrupt(x_0, t, step.generator)
+        z = step.given(step.diffusion.corrupt(x_0, t, step.generator))
         return z, t, step.open(z) & within, torch.ones_like(t)
     counts = within.sum(1)
     order = uniform_noise(x_0.shape, step.generator, x_0.device).masked_fill(~within, 2.0)
@@ -156,8 +158,7 @@ def views(
     where = order.argsort(1).argsort(1) < masked[:, None]
     hidden = torch.zeros_like(within) if hidden is None else hidden
     z = x_0.masked_fill(where | hidden, step.diffusion.process.mask_token_id)
-    length = x_0.shape[1] if step.attend is None else step.attend.sum(1).clamp_min(1)
-    kept = 1 - (masked + hidden.sum(1)).double() / length
+    kept = 1 - (masked + hidden.sum(1)).double() / step.lengths.clamp_min(1)
     schedule = step.diffusion.schedule
     t = torch.where(kept > 0, schedule.inverse(-kept.clamp_min(1e-12).log()), 1.0).clamp(0, 1)
     return z, t, where, weight

@@ -12,18 +12,21 @@ from torch import Tensor
 
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.couplings.training_step import TrainingStep
-from hf_ddistill.linalg import categorical, uniform_noise
-from hf_ddistill.shapes import Times
+from hf_ddistill.linalg import RowStreams, categorical, uniform_noise
+from hf_ddistill.shapes import Generators, Times
 
 #: No time is drawn below this: a state that is all data teaches nothing and its ratios blow up.
 EARLIEST = 1e-3
 
 
-def stratified(count: int, generator: torch.Generator | None, device: torch.device) -> Times:
-    """`count` numbers in (0, 1], one in each of `count` equal strata, in random order.
+def stratified(count: int, generator: Generators, device: torch.device) -> Times:
+    """`count` numbers in (0, 1], one in each of `count` equal strata, in random order; each by
+    itself where each row has a generator of its own.
 
     References: Kingma et al., Variational Diffusion Models, 2021, arXiv:2107.00630, Appendix I.1.
     """
+    if isinstance(generator, RowStreams):
+        return 1 - uniform_noise((count,), generator, device)
     noise = uniform_noise((2, count), generator, device)
     return 1 - (noise[1].argsort() + noise[0]) / count
 
@@ -70,7 +73,8 @@ class AdaptiveTimes(TimeSampler):
     """(s, t) in cells of a grid, each drawn in proportion to the root of its running squared loss.
 
     That is the importance sampling of least variance; the weight 1 / (cells * probability) leaves
-    the expected loss and gradient those of `UniformTimes` (or of `GridTimes`).
+    the expected loss and gradient those of `UniformTimes` (or of `GridTimes`), which take its place
+    in an evaluation: what was learnt of the times changes from one to the next.
 
     References: Nichol, Dhariwal, Improved Denoising Diffusion Probabilistic Models, 2021,
     arXiv:2102.09672, Section 3.3 (Eq. 18), carried over to the pair (s, t).
@@ -108,6 +112,8 @@ class AdaptiveTimes(TimeSampler):
         return (1 - self.explore) * root / root.sum() + self.explore / root.numel()
 
     def draw(self, step: TrainingStep) -> tuple[Times, Times, Times]:
+        if step.held_out:
+            return (GridTimes() if self.grid else UniformTimes()).draw(step)
         device, count = step.x_0.device, step.x_0.shape[0]
         probs = self.probabilities(step).to(device)
         u = stratified(count, step.generator, device)
@@ -122,6 +128,8 @@ class AdaptiveTimes(TimeSampler):
         return _below(t, width, share), t, 1 / (probs.numel() * probs.flatten()[cell])
 
     def learn(self, step: TrainingStep, s: Times, t: Times, losses: Tensor) -> None:
+        if step.held_out:
+            return
         table = self._table(step)
         rows, columns = table.shape
         width = torch.full_like(t, 1 / rows) if self.grid else t

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from hf_ddistill.couplings.trajectories import Trajectory
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.linalg import RowStreams, categorical, uniform_noise
 from hf_ddistill.parameterizations import Denoiser, Prediction
-from hf_ddistill.shapes import PerToken, Scalar, Times, Tokens, Where
+from hf_ddistill.shapes import Generators, PerToken, Scalar, Times, Tokens, Where
 from hf_ddistill.teachers import Autoregressive, Ensemble, Guided
 
 
@@ -27,16 +28,21 @@ class TrainingStep:
         student: the network in training.
         peers: the other networks that the objective names, such as "teacher".
         progress: share of the training that is done, in [0, 1].
-        generator: of all randomness of this step.
+        generator: of all randomness of this step; `RowStreams` make a row's independent of the
+            batch that it is in.
         student_steps: network calls per sample that the student is trained for.
         condition: inputs of all networks beside (x_t, t), such as `class_labels`.
         attend: (B, L), False at padding; None where there is none.
+        context: (B, L), True at tokens that are given, such as a prompt: all networks see them,
+            they are never noised, and no part of a loss; None where there are none.
         memory: tensors that live on from step to step and are saved with a checkpoint.
         record: parts of the loss to log, entered by the objective, detached.
         trajectory: how x_0 came about, where it was decoded block by block for this step.
         reward: (B,), what the rollouts earned, where there is a reward.
         train: the networks that are updated at this step; an objective leaves out the losses of
             others, and what only these need.
+        held_out: whether this is an evaluation, whose value must be that of each row by itself: no
+            baselines of other rows, no times or weights that follow the training.
     """
 
     x_0: Tokens
@@ -44,15 +50,58 @@ class TrainingStep:
     student: Denoiser
     peers: Mapping[str, Denoiser | Guided | Ensemble | Autoregressive] = field(default_factory=dict)
     progress: float = 0.0
-    generator: torch.Generator | None = None
+    generator: Generators = None
     student_steps: int = 1
     condition: Mapping[str, Any] = field(default_factory=dict)
     attend: Where | None = None
+    context: Where | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
     record: dict[str, Tensor] = field(default_factory=dict)
     trajectory: Trajectory | None = None
     reward: Tensor | None = None
     train: frozenset[str] = frozenset({"student", "auxiliary"})
+    held_out: bool = False
+
+    @property
+    def trained(self) -> Where:
+        """(B, L), the tokens that losses are of: what was decoded; of data all but padding and
+        context."""
+        if self.trajectory is not None:
+            return self.trajectory.drawn
+        real = torch.ones_like(self.x_0, dtype=torch.bool) if self.attend is None else self.attend
+        return real if self.context is None else real & ~self.context
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) int64, the tokens of each row that losses are of."""
+        return self.trained.sum(1)
+
+    def token_mean(self, values: Tensor) -> Scalar:
+        """The sum of `values`, of tokens or of rows, over the number of tokens that losses are of.
+
+        So a row adds the same whatever else is in its batch, padding included, up to that number.
+        """
+        return values.sum() / self.lengths.sum().clamp_min(1)
+
+    def row_mean(self, values: Tensor) -> Scalar:
+        """The mean of `values` (B,), each counted as often as its row has tokens that losses are
+        of."""
+        return self.token_mean(values * self.lengths)
+
+    def given(self, x: Tokens) -> Tokens:
+        """x with the context as it is."""
+        return x if self.context is None else torch.where(self.context, self.x_0, x)
+
+    def noised(self, t: Times) -> Tokens:
+        """x_t ~ P_0t[x_0], the context as it is."""
+        return self.given(self.diffusion.corrupt(self.x_0, t, self.generator))
+
+    def draw(self, probs: Tensor, where: Where) -> Tensor:
+        """Tokens (N, ...) from probabilities (N, ..., K) at the N positions of `where`."""
+        if not isinstance(self.generator, RowStreams):
+            return categorical(probs, self.generator)
+        noise = uniform_noise(where.shape, self.generator, probs.device)[where]
+        return categorical(probs, noise=noise.view(probs.shape[:-1]))
 
     def look(
         self,
@@ -81,15 +130,20 @@ class TrainingStep:
             self,
             x_0=self.x_0[rows],
             condition=condition,
+            generator=(
+                self.generator.of(rows)
+                if isinstance(self.generator, RowStreams)
+                else self.generator
+            ),
             attend=None if self.attend is None else self.attend[rows],
+            context=None if self.context is None else self.context[rows],
             trajectory=path if path is None else path.of(rows),
             reward=None if self.reward is None else self.reward[rows],
         )
 
     def open(self, x: Tokens) -> Where:
-        """The positions of x that count: not certain, and no padding."""
-        where = self.diffusion.undetermined(x)
-        return where if self.attend is None else where & self.attend
+        """The positions of x that count: not certain, and none of padding and context."""
+        return self.diffusion.undetermined(x) & self.trained
 
 
 @dataclass(frozen=True)

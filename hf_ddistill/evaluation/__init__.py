@@ -29,6 +29,7 @@ from hf_ddistill.evaluation.generative_perplexity import (
     generative_perplexity,
     token_nll,
 )
+from hf_ddistill.evaluation.two_sample import two_sample_auc
 
 __all__ = [
     "DigitSplit",
@@ -52,5 +53,6 @@ __all__ = [
     "split_digits",
     "token_entropy",
     "token_nll",
+    "two_sample_auc",
     "unique_fraction",
 ]

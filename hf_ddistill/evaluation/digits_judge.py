@@ -174,18 +174,29 @@ def judge_samples(judge: DigitsJudge, samples: Tensor, real: Tensor) -> dict[str
 
 
 def judge_real(
-    judge: DigitsJudge, real: Tensor, splits: int = 8, generator: torch.Generator | None = None
+    judge: DigitsJudge,
+    real: Tensor,
+    splits: int = 8,
+    generator: torch.Generator | None = None,
+    labels: Tensor | None = None,
+    samples: int | None = None,
 ) -> dict[str, float]:
     """The same keys for real digits: what `judge_samples` would say of a perfect generator.
 
     `fd` is the mean over random splits of the distance between two halves of `real`, `novelty` the
     mean distance to the nearest *other* image.
 
+    A Fréchet distance of two sets of one law goes with 1 / N + 1 / M, so that the halves' is
+    greater than that of N = `samples` new digits to all M of `real`: with `samples` it is what
+    these would have.
+
     Args:
         judge: of the same number of levels.
         real: (M, 64) int64.
         splits: how many times `real` is halved at random.
         generator: of the halves.
+        labels: (M,), with which the halves have as many of each class; None if they need not.
+        samples: N; None for the distance of the halves as it is.
 
     Raises:
         ValueError: if `splits` is under 1 or there are fewer than four images.
@@ -193,17 +204,26 @@ def judge_real(
     if splits < 1:
         raise ValueError(f"Got splits={splits}; the mean over random halves needs at least one.")
     features = judge.features(real)
-    half = len(features) // 2
     distances = []
-    for _ in range(splits):
-        order = torch.randperm(len(features), generator=generator)
-        distances.append(frechet_distance(features[order[:half]], features[order[half:]]))
+    for a, b in _halves(len(features), splits, generator, labels):
+        distances.append(frechet_distance(features[a], features[b]))
+    fd = sum(distances) / splits
+    if samples is not None:
+        fd *= (1 / samples + 1 / len(real)) / (2 / (len(real) // 2))
     novelty = nearest_distance(real.cpu(), real.cpu(), distance="l1", exclude_self=True)
-    return {
-        "fd": sum(distances) / splits,
-        **_appearance(judge, real),
-        "novelty": float(novelty.mean()),
-    }
+    return {"fd": fd, **_appearance(judge, real), "novelty": float(novelty.mean())}
+
+
+def _halves(
+    count: int, splits: int, generator: torch.Generator | None, labels: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for _ in range(splits):
+        order = torch.randperm(count, generator=generator)
+        if labels is None:
+            yield order[: count // 2], order[count // 2 :]
+        else:
+            order = order[labels[order].argsort(stable=True)]
+            yield order[::2], order[1::2]
 
 
 def _appearance(judge: DigitsJudge, tokens: Tensor) -> dict[str, float]:

@@ -127,6 +127,10 @@ class GenerativePerplexity(evaluate.Metric):
 
     perplexity = exp( sum_n sum_l -log p(x_nl | x_n,<l) / number of scored tokens )
 
+    Samples come as a model gave them: empty ones are left out and those that the judge cannot read
+    to their end are cut, and `empty_samples` and `cut_samples` say how many. Where nothing can be
+    scored, the figures are NaN.
+
     References:
         Discrete Diffusion Modeling by Estimating the Ratios of the Data Distribution (Lou et al.,
         2023), arXiv:2310.16834.
@@ -144,8 +148,8 @@ class GenerativePerplexity(evaluate.Metric):
         **kwargs: of `evaluate.Metric` (cache_dir, keep_in_memory, experiment_id, ...).
 
     Raises:
-        ValueError: as `generative_perplexity`; if texts come without a tokenizer; or if
-            `add_start_token` and the judge has no such token.
+        ValueError: if a token is outside the judge's vocabulary; if texts come without a tokenizer;
+            or if `add_start_token` and the judge has no such token.
     """
 
     def __init__(
@@ -194,26 +198,43 @@ class GenerativePerplexity(evaluate.Metric):
         if isinstance(predictions[0], str):
             if self.tokenizer is None:
                 raise ValueError("Got texts but no tokenizer; give the judge's, or token ids.")
-            encoded = self.tokenizer(list(predictions), add_special_tokens=False)
+            # `verbose`: that a sample is too long is counted, and not warned of.
+            encoded = self.tokenizer(list(predictions), add_special_tokens=False, verbose=False)
             predictions = encoded["input_ids"]
-        tokens, mask = pad_tokens(predictions)
-        return generative_perplexity(
+        started = self.bos_token_id is not None
+        window = _window(self.model)
+        window = None if window is None else window - started
+        kept = [list(ids)[:window] for ids in predictions if len(ids)]
+        counts = {
+            "empty_samples": len(predictions) - len(kept),
+            "cut_samples": sum(window is not None and len(ids) > window for ids in predictions),
+        }
+        if not any(len(ids) + started > 1 for ids in kept):
+            names = ("perplexity", "nll", "entropy", "corpus_entropy")
+            return {**dict.fromkeys(names, float("nan")), "scored_tokens": 0, **counts}
+        tokens, mask = pad_tokens(kept)
+        figures = generative_perplexity(
             self.model,
             tokens,
             mask,
             bos_token_id=self.bos_token_id,
             batch_size=self.batch_size,
         )
+        return {**figures, **counts}
 
 
 def _row_nll(logits: Tensor, ids: Tensor) -> Tensor:
     return torch.nn.functional.cross_entropy(logits[:-1].double(), ids[1:], reduction="none")
 
 
+def _window(model: PreTrainedModel) -> int | None:
+    """How many tokens a model reads; None for a config without the field, which names no limit
+    (state-space and relative-position models)."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
 def _check_readable(model: PreTrainedModel, tokens: Tokens, mask: Where) -> None:
-    config = model.config.get_text_config()
-    # A config without the field names no limit (state-space and relative-position models).
-    limit = getattr(config, "max_position_embeddings", None)
+    config, limit = model.config.get_text_config(), _window(model)
     if limit is not None and tokens.shape[1] > limit:
         raise ValueError(
             f"Got samples of up to {tokens.shape[1]} tokens (a start token included); "

@@ -5,6 +5,7 @@ from hf_ddistill.linalg.dense import Dense
 from hf_ddistill.linalg.draw import categorical, normal_noise, uniform_noise
 from hf_ddistill.linalg.kronecker import KroneckerProduct, KroneckerSum
 from hf_ddistill.linalg.operator import LinearOperator
+from hf_ddistill.linalg.row_streams import RowStreams
 from hf_ddistill.linalg.scalar_plus_low_rank import ScalarPlusLowRank
 from hf_ddistill.linalg.spectral import Spectral
 from hf_ddistill.linalg.tridiagonal import Tridiagonal
@@ -14,6 +15,7 @@ __all__ = [
     "KroneckerProduct",
     "KroneckerSum",
     "LinearOperator",
+    "RowStreams",
     "ScalarPlusLowRank",
     "Spectral",
     "Tridiagonal",

@@ -36,6 +36,9 @@ class Dense(LinearOperator):
     def inverse(self) -> Dense:
         return Dense(torch.linalg.inv(self.matrix))
 
+    def magnitude(self) -> Dense:
+        return Dense(self.matrix.abs())
+
     def exp(self, sigma: Tensor) -> Dense:
         sigma = torch.as_tensor(sigma, dtype=torch.float64)
         return Dense(torch.matrix_exp(sigma[..., None, None] * self.matrix.to(sigma.device)))

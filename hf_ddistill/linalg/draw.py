@@ -8,11 +8,13 @@ Time-Agnostic Masked Models, 2024, arXiv 2409.02908); this is not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from hf_ddistill.linalg.row_streams import RowStreams
 from hf_ddistill.shapes import Generators
 
 
@@ -37,6 +39,10 @@ def normal_noise(
     shape: Sequence[int], generator: Generators, device: torch.device | str | None = None
 ) -> Tensor:
     """Standard normal float64 numbers, drawn like `uniform_noise`."""
+    if isinstance(generator, RowStreams):
+        # torch draws them in groups of sixteen, so that the last ones hang on how many there are.
+        uniform = uniform_noise(shape, generator, device).clamp_min(2**-53)
+        return math.sqrt(2) * torch.erfinv(2 * uniform - 1)
     return _drawn(torch.randn, shape, generator, device)
 
 
@@ -46,6 +52,8 @@ def _drawn(
     generator: Generators,
     device: torch.device | str | None,
 ) -> Tensor:
+    if isinstance(generator, RowStreams) and len(generator) != shape[0]:
+        generator = generator.joint()
     if generator is None or isinstance(generator, torch.Generator):
         source = device if generator is None else generator.device
         numbers = law(tuple(shape), generator=generator, dtype=torch.float64, device=source)
@@ -58,6 +66,10 @@ def _drawn(
     rows = [
         law(tuple(shape[1:]), generator=g, dtype=torch.float64, device=g.device) for g in generator
     ]
+    if not rows:  # which `stack` does not take
+        return torch.empty(tuple(shape), dtype=torch.float64, device=device)
+    if len({row.device for row in rows}) == 1:
+        return torch.stack(rows).to(device)
     return torch.stack([row.to(device) for row in rows])
 
 

@@ -36,7 +36,9 @@ def _along(factor: LinearOperator, v: Tensor, sizes: tuple[int, ...], axis: int)
     before, after = prod(sizes[:axis]), prod(sizes[axis + 1 :])
     rows = v.shape[0] if v.ndim > 2 else 1
     folded = v.reshape(*v.shape[:-1], before, sizes[axis], after).movedim(-2, -1)
-    out = factor.vecmat(folded.reshape(rows, -1, sizes[axis])).reshape(folded.shape)
+    # Not -1 for the number of places: a batch of no rows has no answer to it.
+    places = prod(v.shape[:-1]) * before * after // max(rows, 1)
+    out = factor.vecmat(folded.reshape(rows, places, sizes[axis])).reshape(folded.shape)
     return out.movedim(-1, -2).reshape(v.shape)
 
 
@@ -81,6 +83,9 @@ class KroneckerProduct(_Factors, LinearOperator):
 
     def inverse(self) -> KroneckerProduct:
         return KroneckerProduct(tuple(factor.inverse() for factor in self.factors))
+
+    def magnitude(self) -> KroneckerProduct:
+        return KroneckerProduct(tuple(factor.magnitude() for factor in self.factors))
 
     def exp(self, sigma: Tensor) -> LinearOperator:
         raise ValueError(
@@ -137,6 +142,9 @@ class KroneckerSum(_Factors, LinearOperator):
             "A rate matrix has rows that sum to 0, so it has no inverse; take the inverse "
             "of its exponential."
         )
+
+    def magnitude(self) -> KroneckerSum:
+        return KroneckerSum(tuple(factor.magnitude() for factor in self.factors))
 
     def exp(self, sigma: Tensor) -> KroneckerProduct:
         return KroneckerProduct(tuple(factor.exp(sigma) for factor in self.factors))

@@ -42,6 +42,15 @@ class LinearOperator(ABC):
         """The inverse matrix, of the same structure."""
 
     @abstractmethod
+    def magnitude(self) -> LinearOperator:
+        """An operator with entries of at least |M|: the absolute values of all that is multiplied
+        and summed where M is applied.
+
+        Rounding changes v M by no more than a few eps |v| `magnitude()`, entry by entry: this is
+        the size of the terms before they cancel.
+        """
+
+    @abstractmethod
     def exp(self, sigma: Tensor) -> LinearOperator:
         """exp(sigma M) for sigma of shape () or (B,); only for an operator that is not batched."""
 

@@ -81,6 +81,10 @@ class ScalarPlusLowRank(LinearOperator):
             self.right,
         )
 
+    def magnitude(self) -> ScalarPlusLowRank:
+        parts = (self.scalar, self.left, self.core, self.right)
+        return ScalarPlusLowRank(*(part.abs() for part in parts))
+
     def exp(self, sigma: Tensor) -> ScalarPlusLowRank:
         sigma = torch.as_tensor(sigma, dtype=torch.float64)
         core = sigma[..., None, None] * self.core.to(sigma.device)

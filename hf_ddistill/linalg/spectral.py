@@ -57,6 +57,9 @@ class Spectral(LinearOperator):
     def inverse(self) -> Spectral:
         return replace(self, eigenvalues=1 / self.eigenvalues)
 
+    def magnitude(self) -> Spectral:
+        return Spectral(self.basis.abs(), self.dual.abs(), self.eigenvalues.abs())
+
     def exp(self, sigma: Tensor) -> Spectral:
         sigma = torch.as_tensor(sigma, dtype=torch.float64)
         return replace(

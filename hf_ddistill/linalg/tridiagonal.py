@@ -83,6 +83,9 @@ class Tridiagonal(LinearOperator):
             "of its exponential."
         )
 
+    def magnitude(self) -> Spectral:
+        return self.spectral.magnitude()
+
     def exp(self, sigma: Tensor) -> Spectral:
         return self.spectral.exp(sigma)
 

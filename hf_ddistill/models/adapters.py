@@ -49,7 +49,10 @@ def merged(folder: Path, name: str, **kwargs: Any) -> PreTrainedModel:
             f"{name} has adapters of the kind {settings.peft_type}, which cannot be merged into "
             "their base; LoRA and its kin can."
         )
-    whole = model.merge_and_unload()
+    with warnings.catch_warnings():
+        # It says that it parts them, which is right: see below.
+        warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")
+        whole = model.merge_and_unload()
     embedded, head = whole.get_input_embeddings(), whole.get_output_embeddings()
     if head is not None and head.weight is not embedded.weight:
         # Adapters on one of two tied matrices part them; a model that is saved tells its loader.
@@ -92,6 +95,8 @@ def _beside(folder: Path, **kwargs: Any) -> PreTrainedModel:
         state |= load_file(file)
     kind = AutoModelForMaskedLM._model_mapping[type(config)]
     dtype = kwargs.pop("dtype", None) or config.dtype
+    # The rest is of the Hub.
+    kwargs = {key: kwargs[key] for key in ("device_map", "attn_implementation") if key in kwargs}
     weights = {"config": config, "state_dict": state, "dtype": dtype}
     model = complete(kind, None, str(folder), **weights, **kwargs)
     if model.can_generate() and (folder / "generation_config.json").is_file():

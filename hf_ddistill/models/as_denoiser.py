@@ -129,6 +129,7 @@ def as_denoiser(
     if diffusion.process.mask_token_id is not None:
         inner.config.mask_token_id = diffusion.process.mask_token_id
     inputs = frozenset(inspect.signature(inner.forward).parameters) - {"self", "kwargs", "labels"}
+    inputs |= getattr(inner, "more_inputs", frozenset())
     network = ModelNetwork(model, inputs, adapters)
     noise_dim = getattr(inner.config, "noise_dim", 0)
     return Denoiser(network, diffusion, parameterization, noise_dim)
@@ -160,9 +161,11 @@ def _read(family: type, config: Any, model: PreTrainedModel) -> Any:
 
 
 def unwrapped(model: torch.nn.Module, keep_adapters: bool = False) -> PreTrainedModel:
-    """The model itself, without the wrappers of data parallelism and (unless kept) of PEFT."""
-    while hasattr(model, "module"):
-        model = model.module
+    """The model itself, without the wrappers of data parallelism, of the compiler and (unless kept)
+    of PEFT."""
+    while hasattr(model, "module") or hasattr(model, "_orig_mod"):
+        # The compiler's wrapper passes questions for other names on.
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
     adapted = hasattr(model, "get_base_model")
     return model.get_base_model() if adapted and not keep_adapters else model
 

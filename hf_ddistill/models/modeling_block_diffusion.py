@@ -266,7 +266,8 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             logits = torch.tanh(logits / cap) * cap
         missing = self.config.vocab_size - logits.shape[-1]
         if missing:
-            logits = torch.nn.functional.pad(logits, (0, missing), value=LOG_ZERO)
+            # LOG_ZERO is more than half precision can say.
+            logits = torch.nn.functional.pad(logits.float(), (0, missing), value=LOG_ZERO)
         return logits
 
 

@@ -172,6 +172,16 @@ class DDiTModel(DDiTPreTrainedModel):
         return BaseModelOutput(last_hidden_state=hidden_states)
 
 
+class DDiTKwargs(TransformersKwargs, total=False):
+    """What `DDiTForDiscreteDiffusion` takes beside its named inputs.
+
+    `Trainer` counts every named input with "label" in it as something to be learnt, and measures no
+    loss where one of them is missing.
+    """
+
+    class_labels: torch.LongTensor | None
+
+
 class DDiTForDiscreteDiffusion(DDiTPreTrainedModel):
     """DDiT with a linear head over the vocabulary: the network of a discrete diffusion model.
 
@@ -180,6 +190,8 @@ class DDiTForDiscreteDiffusion(DDiTPreTrainedModel):
     """
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    #: Inputs that the signature of `forward` does not name.
+    more_inputs = frozenset({"class_labels"})
 
     def __init__(self, config: DDiTConfig) -> None:
         super().__init__(config)
@@ -202,12 +214,11 @@ class DDiTForDiscreteDiffusion(DDiTPreTrainedModel):
         timesteps: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         *,
-        class_labels: torch.LongTensor | None = None,
         noise: torch.Tensor | None = None,
         at: torch.BoolTensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Unpack[DDiTKwargs],
     ) -> MaskedLMOutput:
         """Logits (B, L, K), or (N, K) for the N positions that `at` selects.
 
@@ -223,8 +234,15 @@ class DDiTForDiscreteDiffusion(DDiTPreTrainedModel):
 
         Raises:
             ValueError: for a missing time, for noise or labels that the model has no input for,
-                for wrong lengths.
+                for wrong lengths, for a loss of a model with classes without them.
         """
+        class_labels = kwargs.pop("class_labels", None)
+        if labels is not None and self.config.num_classes and class_labels is None:
+            raise ValueError(
+                f"A loss of a model with num_classes={self.config.num_classes} needs class_labels "
+                f"({self.config.num_classes} is the null class); a Trainer drops the column unless "
+                "it has remove_unused_columns=False."
+            )
         outputs = self.model(
             input_ids=input_ids,
             timesteps=timesteps,

@@ -15,11 +15,11 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_ddistill.models.loading import check_name, load_masked_lm
 
-#: One of these is in the folder of a model, whole or adapters on a base that may be elsewhere.
-MODEL_FILES = ("config.json", "adapter_config.json")
 #: Beside adapters: the configuration of their base in training, with its entry `discrete_diffusion`
 #: (the folder of a base on the Hub has neither the process nor the student's number of steps).
 BASE_CONFIG = "base_config.json"
+#: One of these is in the folder of a model, whole or adapters on a base that may be elsewhere.
+MODEL_FILES = ("config.json", "adapter_config.json")
 #: Where diffusers saves the scheduler of a pipeline.
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
 _OF_THE_HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -44,7 +44,8 @@ def open_model(name: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
     folder = name
     if not os.path.isdir(name):
         folder = snapshot_download(name, ignore_patterns=["checkpoint-*/*", "*.bin"], **of_hub)
-        kwargs = {key: value for key, value in kwargs.items() if key not in _OF_THE_HUB}
+    # A revision is that of the adapters; the base has its own.
+    kwargs = {key: value for key, value in kwargs.items() if key != "revision"}
     # Lazy: most models are whole, and peft takes as long to import as all the rest.
     adapters = importlib.import_module("hf_ddistill.models.adapters")
     return adapters.merged(Path(folder), name, **kwargs)
@@ -87,4 +88,4 @@ class AutoDiffusionModel(AutoModelForMaskedLM):
             raise LookupError(str(error)) from error
 
 
-__all__ = ["BASE_CONFIG", "AutoDiffusionModel", "open_model", "scheduler_beside"]
+__all__ = ["BASE_CONFIG", "MODEL_FILES", "AutoDiffusionModel", "open_model", "scheduler_beside"]

@@ -24,7 +24,8 @@ class BD3LM(Objective):
 
     n of a block's N tokens are masked, n uniform in 1 .. N: with w = N / n it is the bound on the
     log-likelihood that the continuous-time integral of 1 / t gives (Arriola et al., Eq. 8), with
-    less variance; with w = 1 the mean cross entropy of the masked tokens.
+    less variance; with w = 1 the sum over the masked tokens over the mean of their number, n being
+    drawn: the mean cross entropy of the masked tokens.
 
     Args:
         weighting: "likelihood" (w = N / n) or "uniform" (w = 1).
@@ -61,14 +62,23 @@ class BD3LM(Objective):
         chosen = step.x_0[where][:, None, None]
         log_p = local.prediction.log_conditional.gather(-1, chosen)[..., 0]
         step.record["cross_entropy"] = -log_p.detach().mean()
-        weighted = local.per_token(log_p) * path.spread(self._weights(blocks, where))
-        return {"student": -weighted.sum() / self._total(path.drawn, where)}
+        losses = -local.per_token(log_p)
+        if self.weighting == "likelihood":
+            return {"student": step.token_mean(losses * path.spread(self._weights(blocks, where)))}
+        most = min(step.progress / self.anneal, 1.0) if self.anneal else 1.0
+        expected = mean_number(blocks, most).sum(1)
+        return {"student": step.row_mean(losses.sum(1) / expected.clamp_min(1))}
 
     def _weights(self, blocks: Tensor, where: Tensor) -> Tensor:
-        if self.weighting == "uniform":
-            return torch.ones_like(blocks, dtype=torch.float32)
         masked = where.unflatten(1, (blocks.shape[1], -1)).sum(-1)
         return blocks / masked.clamp_min(1)
 
-    def _total(self, drawn: Tensor, where: Tensor) -> Tensor:
-        return (drawn if self.weighting == "likelihood" else where).sum().clamp_min(1)
+
+def mean_number(tokens: Tensor, most: float) -> Tensor:
+    """The mean number of masks that `random_masks` puts among so many tokens (any shape, float64)
+    at a share that is uniform in [0, most): of floor(share N) + 1."""
+    reach = tokens.double() * most
+    whole = reach.floor()
+    # E floor(u x) = sum over k = 1 .. floor(x) of P(u x >= k) = 1 - k / x.
+    mean = whole - whole * (whole + 1) / 2 / reach.clamp_min(1)
+    return torch.where(tokens > 0, mean + 1, 0.0)

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep, record_variety
 from hf_ddistill.couplings.block_states import all_noise, decoded, masked
-from hf_ddistill.linalg import categorical
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Scalar, Tokens
 from hf_ddistill.teachers import Autoregressive
@@ -84,7 +83,7 @@ class BlockLawMatching(Objective):
 
     def _draw(self, step: TrainingStep, student: Local, log_pi: Tensor, size: int) -> _Drawn:
         where = student.where
-        tokens = categorical(log_pi.detach().exp(), step.generator)
+        tokens = step.draw(log_pi.detach().exp(), where)
         x = step.x_0.masked_scatter(where, tokens)
         record_variety(step, x, where)
         with torch.no_grad():

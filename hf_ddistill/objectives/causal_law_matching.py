@@ -79,6 +79,10 @@ class CausalLawMatching(Objective):
         if not self.entropy_bonus >= 0:
             raise ValueError(f"entropy_bonus must be at least 0, got {self.entropy_bonus}.")
 
+    @property
+    def prompt_rows(self) -> int:
+        return self.group or 1
+
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = self._checked(step)
         where = trajectory.drawn
@@ -130,7 +134,8 @@ class CausalLawMatching(Objective):
         step.record["reward"] = ratios.sum() / where.sum()
         own = alone(trajectory) if self.pathwise else torch.zeros_like(where)
         credits = self._credits(trajectory, ratios, own)
-        advantages = torch.where(where, self._centred(credits, where), torch.zeros_like(credits))
+        centred = credits if step.held_out else self._centred(credits, where)
+        advantages = torch.where(where, centred, torch.zeros_like(credits))
         every = torch.zeros((*where.shape, difference.shape[-1]), dtype=torch.float64)
         every = every.to(where.device)
         every[where] = difference

@@ -20,6 +20,7 @@ from hf_ddistill.couplings.block_states import (
     decoded,
     informed_teacher,
     masked,
+    mean_of_blocks,
 )
 from hf_ddistill.divergences import ForwardKL
 from hf_ddistill.linalg import uniform_noise
@@ -34,7 +35,8 @@ class CDLM(Objective):
     + consistency KL(stop-gradient q(. | y*) || q(. | y)) on those that both still mask;
     + masked_lm (- log q(x_0 | x_t), weighted to the likelihood bound).
 
-    Each of the three means is over its own tokens. The consistency alone is at its least for a
+    Each of the three is a mean over its own tokens: in each row their sum over the mean of their
+    number, and rows count by their decoded tokens. The consistency alone is at its least for a
     student that does not look at its input, and collapses, as the paper reports; the first term
     ties it to the teacher.
 
@@ -100,8 +102,7 @@ class CDLM(Objective):
         trajectory = step.trajectory
         size = step.x_0.shape[1] if self.full_teacher else trajectory.block_size
         left = trajectory.calls - number
-        total = torch.zeros((), device=number.device)
-        weights = torch.zeros((), device=number.device)
+        total = torch.zeros(len(number), device=number.device)
         for _ in range(self.teacher_calls):
             noise = uniform_noise(number.shape, step.generator, number.device)
             call = number + (noise * left).long().minimum((left - 1).clamp_min(0))
@@ -112,8 +113,11 @@ class CDLM(Objective):
             distance = ForwardKL()(taken(p, p.where), taken(q, p.where))
             # One call stands for all that are left of its block.
             weight = trajectory.spread(left)[p.where].to(distance)
-            total, weights = total + (weight * distance).sum(), weights + weight.sum()
-        return total / weights.clamp_min(1)
+            total = total + p.per_token((weight * distance)[:, None]).sum(1)
+        # Before a call that is as likely as others, r + 1 of n calls find a token of call r masked.
+        shares = (trajectory.rounds + 1) / trajectory.spread(trajectory.calls).clamp_min(1)
+        expected = self.teacher_calls * (1 - self.teacher_sees) * mean_of_blocks(step, shares)
+        return step.row_mean(total / expected.clamp_min(1e-9))
 
     def _consistency(self, step: TrainingStep, q: Local, later: Where) -> Scalar:
         done = masked(step, later)
@@ -121,7 +125,12 @@ class CDLM(Objective):
             size = step.trajectory.block_size
             ahead = step.look(step.student, done, all_noise(done), later, block_size=size)
         distance = ForwardKL()(taken(ahead, later), taken(q, later))
-        return distance.sum() / max(distance.numel(), 1)
+        blocks = step.trajectory.drawn.unflatten(1, (-1, step.trajectory.block_size)).sum(-1)
+        behind = step.trajectory.spread(blocks.sum(1, keepdim=True) - blocks.cumsum(1))
+        # What is behind a block counts once for it, whatever its own number of tokens.
+        own = step.trajectory.spread(blocks).clamp_min(1)
+        expected = mean_of_blocks(step, behind / own)
+        return step.row_mean(ahead.per_token(distance[:, None]).sum(1) / expected.clamp_min(1e-9))
 
     def _masked_lm(self, step: TrainingStep) -> Scalar:
         trajectory = step.trajectory
@@ -134,4 +143,4 @@ class CDLM(Objective):
         log_q = taken(local, where).gather(-1, step.x_0[where][:, None])[:, 0]
         counts = [w.unflatten(1, (-1, size)).sum(-1) for w in (trajectory.drawn, where)]
         weight = trajectory.spread(counts[0] / counts[1].clamp_min(1))[where]
-        return -(weight.to(log_q) * log_q).sum() / trajectory.drawn.sum().clamp_min(1)
+        return -step.token_mean(weight.to(log_q) * log_q)

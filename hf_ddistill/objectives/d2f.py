@@ -16,7 +16,6 @@ from hf_ddistill.couplings import TrainingStep, taken
 from hf_ddistill.couplings.block_states import (
     all_noise,
     check_hints,
-    counted,
     divided,
     informed_teacher,
     masked,
@@ -36,8 +35,9 @@ class D2F(Objective):
 
     The paper (Eq. 3) has D = KL(p_S || p_T), "reverse_kl", and w = 1; the released code the cross
     entropy of the teacher (gradient of "forward_kl") with w_j = 1 / t_j. The code is the default.
-    Under the forward divergence the optimum is the teacher's mean over what the student cannot see.
-    Decode with block_size=b.
+    It is the sum over the masks over the mean of their number, so that no row weighs by the draws
+    of others. Under the forward divergence the optimum is the teacher's mean over what the student
+    cannot see. Decode with block_size=b.
 
     Args:
         block_size: b, of the student; it must divide the length.
@@ -75,7 +75,7 @@ class D2F(Objective):
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         shares = self._shares(step).repeat_interleave(self.block_size, 1)
         noise = uniform_noise(step.x_0.shape, step.generator, step.x_0.device)
-        x_t = masked(step, counted(step) & torch.as_tensor(noise < shares))
+        x_t = masked(step, step.trained & torch.as_tensor(noise < shares))
         teacher = informed_teacher(
             step,
             x_t,
@@ -92,12 +92,18 @@ class D2F(Objective):
         step.record["divergence"] = distance.detach().sum() / max(distance.numel(), 1)
         if self.weighted:
             distance = distance / shares[teacher.where].to(distance.dtype)
-        return {"student": distance.sum() / max(distance.numel(), 1)}
+        mean_share = sum(self.masks) / 2 * (1 - self.teacher_sees)
+        return {"student": step.token_mean(distance) / mean_share}
 
     def _shares(self, step: TrainingStep) -> Tensor:
-        """t_1 <= ... <= t_N, (B, N)."""
+        """t_1 <= ... <= t_N, (B, N), of each row's own blocks."""
         blocks = divided(step, self.block_size)
         shape = (step.x_0.shape[0], blocks)
-        drawn = uniform_noise(shape, step.generator, step.x_0.device).sort(1).values
+        drawn = uniform_noise(shape, step.generator, step.x_0.device)
+        own = torch.ones_like(drawn, dtype=torch.bool)
+        if step.attend is not None:
+            own = step.attend.unflatten(1, (blocks, -1)).any(-1)
+        place = (own.long().cumsum(1) - 1).clamp_min(0)
+        drawn = drawn.masked_fill(~own, 1.0).sort(1).values.gather(1, place)
         low, high = self.masks
         return low + (high - low) * drawn

@@ -12,7 +12,7 @@ from hf_ddistill.couplings import TrainingStep, taken
 from hf_ddistill.couplings.block_states import (
     active_block,
     all_noise,
-    counted,
+    busy_blocks,
     divided,
     masked,
 )
@@ -30,7 +30,8 @@ class DParallel(Objective):
     The states are those of semi-autoregressive decoding: the blocks before a random one are y, half
     of its tokens are masked, all after it are; the loss is of the masks in that block. A second
     state has the other half masked, so that each token is once a target. The two count half each
-    (in the released code one each).
+    (in the released code one each). Of a row the cross entropy is a sum over the mean number of
+    targets, H a mean over those that are right; rows count by their tokens.
 
     Args:
         certainty: beta.
@@ -66,20 +67,27 @@ class DParallel(Objective):
         own = step.x_0.shape[1] if step.trajectory is None else step.trajectory.block_size
         size = own if self.block_size is None else self.block_size
         divided(step, size)
-        active, later = counted(step), torch.zeros_like(step.x_0, dtype=torch.bool)
+        active, later = step.trained, torch.zeros_like(step.x_0, dtype=torch.bool)
         more = {"clean_ids": step.x_0, "block_size": size}
+        blocks = torch.ones_like(step.lengths)
         if not self.every_block:
+            blocks = busy_blocks(active, size)
             active, later = active_block(active, size, step.generator)
             more = {}
         noise = uniform_noise(step.x_0.shape, step.generator, step.x_0.device)
         first = active & (noise < self.mask_share)
         parts = []
-        for where in (first, active & ~first):
+        for where, share in ((first, self.mask_share), (active & ~first, 1 - self.mask_share)):
             x_t = masked(step, where | later)
             local = step.look(step.student, x_t, all_noise(x_t), where, **more)
             log_p, tokens = taken(local, where), step.x_0[where]
-            cross_entropy = -log_p.gather(-1, tokens[:, None]).sum() / max(len(tokens), 1)
-            entropy, right = entropy_where_right(log_p, tokens, self.temperature)
+            said = local.per_token(log_p.gather(-1, tokens[:, None])).sum(1)
+            # One block stands for all of a row's.
+            cross_entropy = -step.token_mean(said * blocks) / share
+            entropy = step.row_mean(
+                entropy_where_right(log_p, tokens, self.temperature, local.rows, len(said))[0]
+            )
+            right = (log_p.argmax(-1) == tokens).double().sum() / max(len(tokens), 1)
             parts.append(torch.stack([cross_entropy, entropy, right.to(entropy)]))
         cross_entropy, entropy, right = torch.stack(parts).mean(0)
         step.record["cross_entropy"], step.record["right"] = cross_entropy.detach(), right.detach()
@@ -87,17 +95,32 @@ class DParallel(Objective):
         return {"student": cross_entropy + self.certainty * entropy}
 
 
-def entropy_where_right(log_p: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Mean entropy of softmax(log p / T) over the positions whose likeliest token is the true one,
-    0 if there is none; and their share.
+def entropy_where_right(
+    log_p: Tensor,
+    tokens: Tensor,
+    temperature: float,
+    rows: Tensor | None = None,
+    number: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Of each row the mean entropy of softmax(log p / T) over the positions whose likeliest token
+    is the true one, 0 if there is none; and their share of its positions.
 
     Args:
         log_p: (N, K).
         tokens: (N,), the true ones.
         temperature: T.
+        rows: (N,), the row that each position is in; None for one row, and two scalars.
+        number: of rows.
     """
     right = log_p.argmax(-1) == tokens
     sharper = (log_p / temperature).log_softmax(-1)
     entropy = -(sharper.exp() * sharper).sum(-1)
-    share = right.double().sum() / max(len(right), 1)
-    return (entropy * right).sum() / right.sum().clamp_min(1), share
+    at = torch.zeros_like(tokens) if rows is None else rows
+
+    def sums(values: Tensor) -> Tensor:
+        return values.new_zeros(number).index_add(0, at, values)
+
+    count = sums(right.double())
+    mean = sums(entropy * right) / count.to(entropy).clamp_min(1)
+    share = count / sums(torch.ones_like(tokens)).clamp_min(1)
+    return (mean[0], share[0]) if rows is None else (mean, share)

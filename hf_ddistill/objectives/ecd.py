@@ -44,7 +44,8 @@ class ECD(Objective):
         coupling: how x_s is drawn: "student" (the paper's), "forward", "teacher", "shared_noise".
         times: "uniform_times" (one-step form), "grid_times" (few-step form), "adaptive_times".
         weighting: w(t): "uniform", "likelihood" (sigma' alpha / (1 - alpha), that of the bound), or
-            "adaptive" (one over the running loss at that t, so that every t counts alike).
+            "adaptive" (one over the running loss at that t, so that every t counts alike; an
+            evaluation, which must not change with what the training remembers, weighs uniformly).
         top_k: match the teacher's k likeliest tokens and the rest as one; None for all.
         vocab_chunk: tokens of the vocabulary at a time; None for all at once.
     """
@@ -88,14 +89,13 @@ class ECD(Objective):
         if not self.divergence.finite:
             distance = distance * step.diffusion.undetermined(x_s)[student.where][:, None]
         tokens = student.per_token(distance)
-        lengths = tokens.shape[1] if step.attend is None else step.attend.sum(1).clamp_min(1)
-        losses = tokens.sum(1) / lengths
+        losses = tokens.sum(1) / step.lengths.clamp_min(1)
         weights = self._weights(step, t, losses).to(losses)
         self.times.learn(step, s, t, weights * losses)
-        step.record["divergence"] = losses.detach().mean()
+        step.record["divergence"] = step.row_mean(losses.detach())
         step.record["mean_t"] = t.mean()
-        step.record["revealed"] = (x_s != x_t).double().mean()
-        return {"student": (correction.to(losses) * weights * losses).mean()}
+        step.record["revealed"] = step.token_mean(((x_s != x_t) & step.trained).double())
+        return {"student": step.row_mean(correction.to(losses) * weights * losses)}
 
     def _distance(self, teacher: Local, student: Local) -> Tensor:
         log_p, log_q = teacher.prediction.log_conditional, student.prediction.log_conditional
@@ -106,7 +106,7 @@ class ECD(Objective):
         return self.divergence(log_p, log_q)
 
     def _weights(self, step: TrainingStep, t: Times, losses: Tensor) -> Tensor:
-        if self.weighting == "uniform":
+        if self.weighting == "uniform" or (self.weighting == "adaptive" and step.held_out):
             return torch.ones_like(t)
         if self.weighting == "likelihood":
             schedule = step.diffusion.schedule

@@ -204,7 +204,6 @@ class LawMatching(Objective):
     def _student_loss(
         self, step: TrainingStep, rollout: Rollout, shown: list[View], good: Tensor
     ) -> Scalar:
-        length = rollout.x_0.shape[1] if step.attend is None else step.attend.sum(1).clamp_min(1)
         loss = torch.zeros((), dtype=torch.float64, device=rollout.x_0.device)
         rewards = [self._reward(step, rollout.x_0, view) for view in shown]
         rewards = [torch.where(good[:, 0], reward, torch.zeros_like(reward)) for reward in rewards]
@@ -213,24 +212,26 @@ class LawMatching(Objective):
             whole = self.gradient == "policy"
             log_probs = rollout.log_probs_with_last() if whole else rollout.log_probs
             for view, reward in zip(shown, rewards, strict=True):
-                credited = credit(log_probs, view.asked, reward, good[:, 0])
-                loss = loss - (credited / length).mean() / self.maskings
+                credited = credit(log_probs, view.asked, reward, good[:, 0], step.held_out)
+                loss = loss - step.token_mean(credited) / self.maskings
         if self.gradient != "policy":
             everyone = torch.arange(len(good), device=good.device)
             decided = [(everyone, rollout.last, rollout.last.where)]
             decided += list(rollout.earlier) if self.gradient == "pathwise" else []
             for view in shown:
                 for rows, local, where in decided:
-                    loss = loss + self._pathwise(view, local, where, rows, good) / self.maskings
+                    value = self._pathwise(view, local, where & good[rows], rows)
+                    share = step.lengths[rows] / local.where.sum(1).clamp_min(1)
+                    weight = share.clamp_max(4.0) ** self.balance
+                    loss = loss - step.token_mean(value * weight) / self.maskings
         if self.data_weight:
             loss = loss + self.data_weight * self._on_data(step)
         return loss
 
-    def _pathwise(
-        self, view: View, local: Local, where: Where, rows: Tensor, good: Tensor
-    ) -> Scalar:
-        """-sum_c p_S(c) h(d(c)) over the tokens decided at `where` and open in z, per token."""
-        both = where & view.teacher.where[rows] & good[rows]
+    def _pathwise(self, view: View, local: Local, where: Where, rows: Tensor) -> Tensor:
+        """sum_c p_S(c) h(d(c)) over the tokens decided at `where` and open in z, of each of some
+        rows by its weight in the view."""
+        both = where & view.teacher.where[rows]
         # The same positions among all rows, to find d there.
         every = torch.zeros_like(view.teacher.where)
         every[rows] = both
@@ -242,9 +243,8 @@ class LawMatching(Objective):
         log_p = taken(local, both)
         # A token that is impossible for the teacher, and for the student, says nothing.
         value = torch.where(log_p > LOG_ZERO / 2, log_p.exp() * d, torch.zeros_like(d)).sum(-1)
-        share = local.where.shape[1] / local.where.sum(1).clamp_min(1)
-        weight = view.weight.clamp_max(8.0)[rows] * share.clamp_max(4.0) ** self.balance
-        return -(value * weight[both.nonzero()[:, 0]]).sum() / good.shape[0] / both.shape[1]
+        sums = value.new_zeros(both.shape[0]).index_add(0, both.nonzero()[:, 0], value)
+        return sums * view.weight.clamp_max(8.0)[rows]
 
     def _reward(self, step: TrainingStep, x_0: Tokens, view: View) -> Tensor:
         """R of each row, (B,)."""
@@ -273,10 +273,10 @@ class LawMatching(Objective):
         return torch.stack(parts).mean()
 
     def _cross_entropy(self, step: TrainingStep, local: Local, x_0: Tokens) -> Scalar:
-        """Of a denoiser on x_0 at the view's open positions, each row counting alike."""
+        """Of a denoiser on x_0 at the view's open positions: each row's mean, by its tokens."""
         log_p = local.prediction.log_conditional.gather(-1, x_0[local.where][:, None, None])
         tokens = -local.per_token(log_p[..., 0])
-        return (tokens.sum(1) / local.where.sum(1).clamp_min(1)).mean()
+        return step.row_mean(tokens.sum(1) / local.where.sum(1).clamp_min(1))
 
     def _record_teacher(self, step: TrainingStep, asked: Asked) -> None:
         """The teacher's cross entropy on the data at such states, from the first 20 steps."""
@@ -294,7 +294,7 @@ class LawMatching(Objective):
         calls = call_numbers(step, self.any_steps)
         share = uniform_noise(calls.shape, step.generator, calls.device)
         t = 1 - (share * calls).long() / calls.double()
-        x_t = step.diffusion.corrupt(step.x_0, t, step.generator)
+        x_t = step.noised(t)
         local = step.look(step.student, x_t, t)
         log_p = local.prediction.log_conditional.gather(-1, step.x_0[local.where][:, None, None])
-        return -local.per_token(log_p[..., 0]).sum() / step.x_0.numel()
+        return -step.token_mean(log_p)

@@ -75,7 +75,7 @@ class NELBO(Objective):
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         t = stratified(step.x_0.shape[0], step.generator, step.x_0.device).clamp_min(EARLIEST)
-        x_t = step.diffusion.corrupt(step.x_0, t, step.generator)
+        x_t = step.noised(t)
         where = step.open(x_t)
         condition = {key: self._dropped(key, value, step) for key, value in step.condition.items()}
         prediction = step.student.at(x_t, t, where, **condition)
@@ -83,8 +83,7 @@ class NELBO(Objective):
         local = nelbo_density(
             prediction, step.diffusion, step.x_0[where][:, None], x_t[where][:, None], t[rows]
         )
-        tokens = step.x_0.numel() if step.attend is None else int(step.attend.sum())
-        loss = local.sum() / max(tokens, 1)
+        loss = step.token_mean(local)
         log_p = prediction.log_conditional.gather(-1, step.x_0[where][:, None, None])
         # A mean that is 0 and not NaN where a small batch has no position open.
         step.record["cross_entropy"] = -log_p.detach().sum() / max(log_p.numel(), 1)

@@ -16,14 +16,25 @@ class Objective(Configurable, ABC):
     `peers` names the other networks that it needs: "teacher" (frozen), "ema" (the running mean of
     the student), "auxiliary" (trained beside the student). `rollouts` names the network that
     decodes the x_0 of a step, with its `trajectory`: "student" or "teacher"; None for data.
-    `one_call`: whether it trains a student that draws all that it draws in one call. It never sees
-    a Trainer.
+    `one_call`: whether it trains a student that draws all that it draws in one call. `unit` is what
+    its losses are a mean of, so that those of several batches make up one: "token" (of
+    `TrainingStep.trained`) or "row" (that has any). It never sees a Trainer.
     """
 
     peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = None
     one_call: ClassVar[bool] = False
+    unit: ClassVar[str] = "token"
+
+    @property
+    def prompt_rows(self) -> int:
+        """So many rows, one after another, must be rollouts behind one prompt."""
+        return 1
 
     @abstractmethod
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        """{"student": loss, ...}, in nats per token of the batch."""
+        """{"student": loss, ...}, in nats per token, a mean over the units of the batch.
+
+        What a row adds to the sum over them hangs on no other row, up to baselines that leave its
+        mean as it is.
+        """

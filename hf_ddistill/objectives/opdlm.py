@@ -60,6 +60,7 @@ class OPDLM(Objective):
     id: ClassVar[str] = "opdlm"
     peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = "student"
+    unit: ClassVar[str] = "row"
     citation: ClassVar[str] = (
         "Su et al., Data-Efficient Autoregressive-to-Diffusion Language Models via On-Policy "
         "Distillation, 2026, arXiv:2606.06712"
@@ -87,9 +88,10 @@ class OPDLM(Objective):
         tokens = student.per_token(self._distance(self._target(step, where, log_q), log_q))
         counts = where.sum(1)
         losses = tokens.sum(1) / counts.clamp_min(1)
+        rows = (step.lengths > 0).sum().clamp_min(1)
         step.record["masked"] = counts.double().mean()
         step.record["calls_per_block"] = _mean_calls(step)
-        return {"student": losses.sum() / (counts > 0).sum().clamp_min(1)}
+        return {"student": losses.sum() / rows}
 
     def _masks(self, step: TrainingStep) -> Where:
         path = decoded(step, self.id)

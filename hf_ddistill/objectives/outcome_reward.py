@@ -23,7 +23,8 @@ from hf_ddistill.unmasking import PlackettLuce, Unmasking, set_log_probability
 
 @dataclass(frozen=True)
 class OutcomeReward(Objective):
-    """-(A / L) log pi(tau) + kl KL(p_S || p_T) at the states of tau, where
+    """-(A / L) log pi(tau) + kl KL(p_S || p_T) at the states of tau, L the mean number of decoded
+    tokens of the rows, where
 
         log pi(tau) = sum_r [log P(S_r | x_r) + sum_(i in S_r) log p_S(x_0^i | x_r)]
         A = (R - mean R of its group) / (std R of its group)
@@ -97,6 +98,10 @@ class OutcomeReward(Objective):
                     "'plackett_luce', in the rollouts, too."
                 )
 
+    @property
+    def prompt_rows(self) -> int:
+        return self.group_size
+
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = decoded(step, self.id)
         advantages = self._advantages(step)
@@ -112,10 +117,8 @@ class OutcomeReward(Objective):
             gained, kl = self._call(step, call, trajectory.spread(weight), advantages)
             score = score + gained
             distance = distance + kl
-        tokens = trajectory.drawn.sum().clamp_min(1)
-        step.record["kl"] = distance.detach() / tokens
-        loss = -score / step.x_0.numel() + self.kl * distance / tokens
-        return {"student": loss}
+        step.record["kl"] = step.token_mean(distance.detach())
+        return {"student": step.token_mean(self.kl * distance - score)}
 
     def _advantages(self, step: TrainingStep) -> Tensor:
         """A of each row, (B,)."""

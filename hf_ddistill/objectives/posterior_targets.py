@@ -18,7 +18,6 @@ from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.couplings.block_states import all_noise
-from hf_ddistill.linalg import categorical
 from hf_ddistill.shapes import Tokens, Where
 from hf_ddistill.teachers import Autoregressive
 
@@ -71,7 +70,7 @@ def posterior_targets(
         return _given(step, where, scope, step.x_0, (q, candidates))[0][:, None].to(proposal)
     targets, weights = [], []
     for _ in range(completions):
-        drawn = categorical(q.exp(), step.generator)
+        drawn = step.draw(q.exp(), where)
         x = step.x_0.masked_scatter(where, drawn)
         target, log_p = _given(step, where, scope, x, (q, candidates))
         log_q = torch.zeros(where.shape, dtype=q.dtype, device=q.device)

@@ -29,7 +29,8 @@ class PseudoTrajectory(Objective):
 
     the share t of the window is masked that the teacher decided last. Over the training t and k
     grow. (The authors call t the mask ratio and write T_(s + ceil(k t)), which would be the share
-    that is decided; their code is as here.)
+    that is decided; their code is as here.) Of a row it is the mean over the masks of its window;
+    rows count by their tokens.
 
     Args:
         noise: t at the start and at the end; at least one token is masked.
@@ -84,12 +85,14 @@ class PseudoTrajectory(Objective):
         y = masked(step, where | later)
         local = step.look(step.student, y, all_noise(y), where)
         log_q, tokens = taken(local, where), step.x_0[where]
-        loss = -log_q.gather(-1, tokens[:, None]).sum() / max(len(tokens), 1)
+        said = local.per_token(log_q.gather(-1, tokens[:, None])).sum(1)
+        loss = -step.row_mean(said / where.sum(1).clamp_min(1))
         step.record["cross_entropy"] = loss.detach()
         step.record["masked"] = where.sum() / window.sum().clamp_min(1)
         if self.certainty:
-            entropy, _ = entropy_where_right(log_q, tokens, self.temperature)
-            loss = loss + self.certainty * entropy
+            of_rows = (local.rows, len(said))
+            entropy, _ = entropy_where_right(log_q, tokens, self.temperature, *of_rows)
+            loss = loss + self.certainty * step.row_mean(entropy)
         return {"student": loss}
 
     def _now(self, ends: Sequence[float | int], step: TrainingStep) -> float:

@@ -56,6 +56,7 @@ class T3D(Objective):
     id: ClassVar[str] = "t3d"
     peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = "teacher"
+    unit: ClassVar[str] = "row"
     citation: ClassVar[str] = (
         "Zhang et al., T3D: Few-Step Diffusion Language Models via Trajectory Self-Distillation "
         "with Direct Discriminative Optimization, 2026, arXiv:2602.12262"
@@ -94,11 +95,12 @@ class T3D(Objective):
         # log(1 - sigma(x)) = log sigma(-x)
         told_apart = logsigmoid(self.beta * gaps["real"])
         told_apart = told_apart + self.alpha * logsigmoid(-self.beta * gaps["fake"])
-        loss = -told_apart.mean()
+        losses = -told_apart
         step.record["same"] = (fake == step.x_0)[where].double().sum() / where.sum().clamp_min(1)
         if self.path:
-            loss = loss + self.path * self._path(student, step.x_0, rank[where])
-        return {"student": loss}
+            losses = losses + self.path * self._path(student, step.x_0, rank)
+        trained = step.lengths > 0
+        return {"student": (losses * trained).sum() / trained.sum().clamp_min(1)}
 
     def _masks(self, step: TrainingStep, rank: Tensor) -> Where:
         trajectory = step.trajectory
@@ -115,15 +117,19 @@ class T3D(Objective):
             return trajectory.drawn & (rank >= trajectory.spread(tokens - count))
         return trajectory.drawn & (rank < trajectory.spread(count))
 
-    def _path(self, student: Local, x_0: Tokens, rank: Tensor) -> Scalar:
-        losses = -_of_tokens(student, x_0)
-        steps = []
-        last = int(rank.amax()) if len(rank) else 0
-        for decided in range(self.tokens_a_step, last + 1, self.tokens_a_step):
-            early = rank < decided
-            steps.append((losses * early).sum() / early.sum().clamp_min(1))
-        steps.append(losses.sum() / max(len(losses), 1))
-        return torch.stack(steps).mean()
+    def _path(self, student: Local, x_0: Tokens, rank: Tensor) -> Tensor:
+        """The last term of each row, (B,)."""
+        losses = student.per_token(-_of_tokens(student, x_0)[:, None])
+        rank = rank.masked_fill(~student.where, -1)
+        # A row of the last rank r takes this many steps before the one that decides all.
+        last = rank.amax(1)
+        steps = last // self.tokens_a_step
+        total = losses.sum(1) / student.where.sum(1).clamp_min(1)
+        for number in range(1, int(steps.max()) + 1):
+            early = student.where & (rank < number * self.tokens_a_step)
+            mean = (losses * early).sum(1) / early.sum(1).clamp_min(1)
+            total = total + mean * (number <= steps)
+        return total / (steps.clamp_min(0) + 1)
 
 
 def _of_tokens(local: Local, y: Tokens) -> Tensor:

@@ -13,7 +13,11 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion, times
+from hf_ddistill.linalg import Dense
 from hf_ddistill.shapes import LOG_ZERO, LogProbs, Probs, Tokens
+
+#: The most that rounding may change a recovered conditional, in total variation.
+RECOVERABLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Prediction:
     def score(self, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) -> Probs:
         """The concrete score p_t(y) / p_t(x_t) of every y at each position, (B, L, K)."""
         kernel = diffusion.kernel(torch.zeros_like(times(t)), times(t).to(x_t.device))
-        score = kernel.vecmat(self.weights(kernel.columns(x_t, self.log_conditional.dtype)))
+        weights = self.weights(kernel.columns(x_t, self.log_conditional.dtype))
+        score = kernel.vecmat(weights).clamp_min(0)
         return score / score.gather(-1, x_t[..., None])
 
     def weights(self, column: Probs) -> Probs:
@@ -47,17 +52,28 @@ class Prediction:
         are clamped.
 
         Raises:
-            ValueError: if a position is left with no mass, or the kernel cannot be inverted.
+            ValueError: if a position is left with no mass, or the kernel is so near to one without
+                an inverse that the rounding of the ratios alone, in their dtype, may change the
+                conditional by more than `RECOVERABLE` in total variation.
         """
-        conditional = recover(score, diffusion, x_t, t).clamp_min(0)
-        noise = list(diffusion.process.noise_tokens)
-        conditional = conditional.index_fill(-1, torch.tensor(noise, device=x_t.device).long(), 0)
+        kernel = diffusion.kernel(torch.zeros_like(times(t)), times(t).to(x_t.device))
+        column = kernel.columns(x_t, score.dtype)
+        try:
+            inverse = kernel.inverse()
+        except torch.linalg.LinAlgError:
+            inverse = Dense(torch.full((kernel.size,) * 2, torch.nan, dtype=torch.float64))
+        conditional = _data_tokens(column * inverse.vecmat(score), diffusion).clamp_min(0)
+        moved = column.abs() * inverse.magnitude().vecmat(score.detach().abs())
+        lost = _data_tokens(moved, diffusion).sum(-1, keepdim=True)
+        lost = torch.finfo(score.dtype).eps / 2 * lost
         total = conditional.sum(-1, keepdim=True)
-        if not bool(((total > 0) & total.isfinite()).all()):
+        right = (total > 0) & total.isfinite() & (lost <= RECOVERABLE * total)
+        if not bool(right.all()):
             raise ValueError(
-                "p(x_0 | x_t) cannot be recovered from these ratios: the kernel at this much noise "
-                f"cannot be inverted in {score.dtype}, or the ratios belong to no law; "
-                "`hf-ddistill diagnose` shows up to which t it can."
+                f"p(x_0 | x_t) cannot be recovered from these ratios at {int((~right).sum())} of "
+                f"{right.numel()} positions: the kernel at this much noise cannot be inverted in "
+                f"{score.dtype}, or the ratios belong to no law; `hf-ddistill diagnose` shows up "
+                "to which t it can."
             )
         return cls((conditional / total).log().clamp_min(LOG_ZERO))
 
@@ -66,3 +82,9 @@ def recover(score: Probs, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) 
     """p(x_0 | x_t) from exact ratios, as the formula gives it: neither clamped nor normalised."""
     kernel = diffusion.kernel(torch.zeros_like(times(t)), times(t).to(x_t.device))
     return kernel.columns(x_t, score.dtype) * kernel.inverse().vecmat(score)
+
+
+def _data_tokens(values: Tensor, diffusion: Diffusion) -> Tensor:
+    """The values with 0 for the tokens that data never hold."""
+    noise = torch.tensor(diffusion.process.noise_tokens, dtype=torch.int64, device=values.device)
+    return values.index_fill(-1, noise, 0)

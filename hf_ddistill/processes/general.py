@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hf_ddistill.configurable import frozen
 from hf_ddistill.linalg import Dense, LinearOperator, Spectral
+from hf_ddistill.processes.limit_law import limit_law
 from hf_ddistill.processes.process import Process, check_mask, check_vocabulary
 from hf_ddistill.shapes import Matrix
 
@@ -181,17 +182,19 @@ class General(Process):
         cubic, quartic = self._defects
         return cubic / self.steps**2 + quartic / self.steps**3
 
-    def limit(self) -> Tensor:
+    @cached_property
+    def _limit(self) -> Tensor:
         q = self._matrices[-1]
-        system = torch.cat([q.mT, torch.ones(1, q.shape[0], dtype=torch.float64)])
-        right = torch.zeros(q.shape[0] + 1, 1, dtype=torch.float64)
-        right[-1] = 1.0
+        law = limit_law(q)
         if torch.linalg.matrix_rank(q, rtol=1e-10) < q.shape[0] - 1:
             raise ValueError(
-                "This rate matrix has more than one limit law: some token cannot be "
-                "reached from another."
+                "This rate matrix has more than one limit law as far as float64 can tell: some "
+                "tokens are left 1e10 times more slowly than others."
             )
-        return torch.linalg.lstsq(system, right).solution[:, 0].clamp_min(0)
+        return law
+
+    def limit(self) -> Tensor:
+        return self._limit
 
     @classmethod
     def example(cls, vocab_size: int) -> General:

@@ -63,21 +63,33 @@ class Hybrid(Process):
         alpha, tau = torch.exp(-sigma), -torch.expm1(-sigma)
         if self.constant:
             return alpha, torch.stack([(1 - self.uniform) * tau, self.uniform * tau], -1)
-        c = 2 * self.uniform / (1 - self.uniform) * torch.sqrt(tau * alpha)
+        c = self._swell(sigma)
         return alpha / (1 + c), torch.stack([tau, c], -1) / (1 + c)[..., None]
+
+    def _swell(self, sigma: Tensor) -> Tensor:
+        """c, the weight of the uniform tokens beside those of data and masks, which sum to 1."""
+        share = -torch.expm1(-sigma) * torch.exp(-sigma)
+        return 2 * self.uniform / (1 - self.uniform) * torch.sqrt(share)
 
     def _operator(self, scalar: Tensor, weights: Tensor) -> ScalarPlusLowRank:
         return ScalarPlusLowRank(scalar, self._ones, torch.diag_embed(weights), self._laws)
 
     def kernel(self, sigma_s: Tensor, sigma_t: Tensor) -> ScalarPlusLowRank:
         sigma_s, sigma_t = torch.as_tensor(sigma_s).double(), torch.as_tensor(sigma_t).double()
-        (left_s, noise_s), (left_t, noise_t) = self.shares(sigma_s), self.shares(sigma_t)
-        left = left_t / left_s
-        return self._operator(left, noise_t - left[..., None] * noise_s)
+        noise_s, noise_t = self.shares(sigma_s)[1], self.shares(sigma_t)[1]
+        # a_t / a_s, where both may be too small for float64.
+        left = torch.exp(sigma_s - sigma_t)
+        if not self.constant:
+            left = left * (1 + self._swell(sigma_s)) / (1 + self._swell(sigma_t))
+        return self._operator(left, (noise_t - left[..., None] * noise_s).clamp_min(0))
 
     def rate(self, sigma: Tensor | None = None) -> ScalarPlusLowRank:
         """dP_st / d sigma_t at s = t; at sigma = log 2 (half the noise) where no total noise is
-        given."""
+        given.
+
+        Raises:
+            ValueError: at sigma = 0, where it is infinite, unless the mixture is constant.
+        """
         sigma = (
             torch.tensor(2.0, dtype=torch.float64).log()
             if sigma is None
@@ -86,12 +98,17 @@ class Hybrid(Process):
         # exact derivatives of the closed form: d tau / d sigma = alpha, d c / d sigma = c (alpha -
         # tau) / (2 tau)
         alpha, tau = torch.exp(-sigma), -torch.expm1(-sigma)
-        if self.constant:
+        if self.constant or self.uniform == 0:
             one = torch.ones_like(sigma)
             return self._operator(
                 -one, torch.stack([(1 - self.uniform) * one, self.uniform * one], -1)
             )
-        c = 2 * self.uniform / (1 - self.uniform) * torch.sqrt(tau * alpha)
+        if bool((sigma == 0).any()):
+            raise ValueError(
+                "Hybrid has no rate where there is no noise (t = 0): its share of uniform tokens "
+                "grows like sqrt(t), infinitely fast at first; ask for a later time."
+            )
+        c = self._swell(sigma)
         slope = c * (alpha - tau) / (2 * tau)
         scalar = -1 - slope / (1 + c)
         # (m_t)' = ((tau / (1 + c))' - a' / a m_t), and the same for u_t

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hf_ddistill.configurable import frozen
 from hf_ddistill.linalg import ScalarPlusLowRank
+from hf_ddistill.processes.limit_law import limit_law, reaches
 from hf_ddistill.processes.process import Process, check_vocabulary
 from hf_ddistill.shapes import Matrix
 
@@ -51,7 +52,7 @@ class LowRank(Process):
                 raise ValueError(
                     f"The rows of {name} must be distributions: non-negative, with sum 1."
                 )
-        if not (torch.linalg.matrix_power(self._emit @ self._assign, len(self.emit)) > 0).all():
+        if not reaches(self._emit @ self._assign).all():
             raise ValueError(
                 "Some cluster cannot be reached from another, so there is no one limit law."
             )
@@ -93,18 +94,13 @@ class LowRank(Process):
     def rate(self, sigma: Tensor | None = None) -> ScalarPlusLowRank:
         return self._rate
 
+    @cached_property
+    def _limit(self) -> Tensor:
+        # E A is the chain of the clusters; its law is that of the cluster that is drawn last.
+        return limit_law(self._rate.overlap) @ self._rate.right.mT
+
     def limit(self) -> Tensor:
-        between = self._rate.overlap
-        size = between.shape[0]
-        system = torch.cat(
-            [
-                between.mT - torch.eye(size, dtype=torch.float64),
-                torch.ones(1, size, dtype=torch.float64),
-            ]
-        )
-        right = torch.cat([torch.zeros(size), torch.ones(1)]).double()
-        clusters = torch.linalg.lstsq(system, right[:, None]).solution[:, 0]
-        return clusters @ self._rate.right.mT
+        return self._limit
 
     @classmethod
     def example(cls, vocab_size: int) -> LowRank:

@@ -10,11 +10,10 @@ from hf_ddistill.schedulers.scheduling_base import DiscreteSchedulerBase
 
 class AnalyticScheduler(DiscreteSchedulerBase):
     """
-    Draws x_s from (P_st^-1 score) * P_st[., x_t], negative entries cut at 0.
+    Draws x_s from (P_st^-1 score) * P_st[., x_t].
 
-    Since the ratios are taken from the conditional, this is the law of `AncestralScheduler` by the
-    arithmetic of the scores; it ends where P_st cannot be inverted in float64 (`Ordinal` with many
-    levels).
+    Since the ratios are taken from the conditional, this is the step of `AncestralScheduler`, under
+    the name that it has for scores; no kernel is inverted.
 
     References:
         Discrete Diffusion Modeling by Estimating the Ratios of the Data Distribution (2023),

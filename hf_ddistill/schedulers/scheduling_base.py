@@ -69,7 +69,8 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
             most 100,000.
 
     Raises:
-        ValueError: for a setting out of its range, an unknown process or schedule.
+        ValueError: for a setting out of its range, an unknown process or schedule, and a schedule
+            under which the rule cannot start.
     """
 
     order = 1
@@ -101,6 +102,7 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
             known = ", ".join(SAMPLING_DTYPES)
             raise ValueError(f"`sampling_dtype` must be one of {known}, got {sampling_dtype!r}.")
         self.diffusion = Diffusion(Process.from_config(process), Schedule.from_config(schedule))
+        reverse.check_rule(self.rule, self.diffusion)
         # The full settings, and none of them as "a default": diffusers takes positional arguments
         # for defaults, and would leave them out of `from_config`. NumPy's numbers are no JSON.
         settings = {name: plain(value) for name, value in settings.items()}

@@ -17,8 +17,10 @@ class DiscreteDiffusionConfig(TrainingArguments):
             saved; 0 turns it off.
         max_length (`int`, *optional*): tokens in each row when text is tokenised and packed; the
             model's `max_position_embeddings` if not given.
-        prompt_length (`int`, *optional*): of block-diffusion models: the first tokens of each row
-            are given, not trained on; the prompts of rollouts are all of a row if not given.
+        prompt_length (`int`, *optional*): the first tokens of each row are given, not noised and
+            not trained on; the prompts of rollouts are all of a row if not given.
+        assistant_only_loss (`bool`): of conversations (`messages`) only what the assistant says is
+            trained on; False for all of them.
         sample_steps (`int`): network calls per sample, for the samples drawn at each evaluation.
         num_eval_samples (`int`): how many are drawn; 0 turns them off.
     """
@@ -29,11 +31,16 @@ class DiscreteDiffusionConfig(TrainingArguments):
     ema_decay: float = field(default=0.999, metadata={"help": "Of the weights' mean; 0 is off."})
     max_length: int | None = field(default=None, metadata={"help": "Tokens in each packed row."})
     prompt_length: int | None = field(default=None, metadata={"help": "Tokens that are given."})
+    assistant_only_loss: bool = field(default=True, metadata={"help": "Of conversations."})
     sample_steps: int = field(default=64, metadata={"help": "Network calls per sample."})
     num_eval_samples: int = field(default=0, metadata={"help": "Samples drawn per evaluation."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.accelerator_config.dispatch_batches is None:
+            # Each process reads a stream by itself: batches that one process hands to all are put
+            # together first, which rows of unequal lengths cannot be.
+            self.accelerator_config.dispatch_batches = False
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}.")
         if self.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
@@ -81,8 +88,9 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
         rollout_block_size (`int`, *optional*): tokens that are decoded before those on their right,
             of a model with full attention (or a part of its blocks); all of them if not given.
         rollout_temperature (`float`): of their draws.
-        collapse_share (`float`): the share of the teacher's entropy below which that of the student
-            is warned of, where the objective records both; 0 turns it off.
+        collapse_share (`float`): a student is warned of in the step in which the entropy of its
+            samples falls below this share of the teacher's, or that of the tokens which it draws
+            below this share of what it was; 0 turns it off.
     """
 
     student_steps: int = field(default=4, metadata={"help": "Network calls of the student."})
@@ -102,7 +110,7 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
     rollout_steps_per_block: int | None = field(default=None, metadata={"help": "Planned calls."})
     rollout_block_size: int | None = field(default=None, metadata={"help": "Decoded at a time."})
     rollout_temperature: float = field(default=1.0, metadata={"help": "Of their draws."})
-    collapse_share: float = field(default=0.5, metadata={"help": "Of the teacher's entropy."})
+    collapse_share: float = field(default=0.5, metadata={"help": "Least share of entropy left."})
 
     def __post_init__(self) -> None:
         if self.student_steps < 1:

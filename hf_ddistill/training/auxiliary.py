@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_ddistill.models import unwrapped
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
+from hf_ddistill.training.finite import check_gradient
 from hf_ddistill.training.losses import Parts
 
 
@@ -27,6 +28,11 @@ class Alternation:
 
     warmup: int = 0
     every: int = 1
+
+    @classmethod
+    def of(cls, args: DiscreteDistillationConfig) -> Alternation:
+        """That of the settings."""
+        return cls(args.auxiliary_warmup_steps, args.auxiliary_updates)
 
     def student_updates(self, steps: int) -> int:
         """How often the first `steps` optimizer steps update the student."""
@@ -119,6 +125,8 @@ class Auxiliary(TrainerCallback):
         """Clip the gradient; a student that is left out gets none, which optimizers pass over."""
         limit = args.max_grad_norm if args.max_grad_norm > 0 else float("inf")
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        if not args.fp16:
+            check_gradient(norm, "auxiliary", state.global_step)
         self.parts.add({"auxiliary_grad_norm": norm})
         if "student" not in self.alternation.trained(state.global_step):
             model.zero_grad()

@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 
 import torch
+from accelerate import Accelerator
 from peft import PeftModel
 from torch import nn
 
@@ -65,11 +66,11 @@ def trainable_copy(model: nn.Module) -> nn.Module:
     return copied
 
 
-def auxiliary_of(teacher: Denoiser | Guided | Ensemble) -> Denoiser:
+def auxiliary_of(teacher: Denoiser | Guided | Ensemble, accelerator: Accelerator) -> Denoiser:
     """The teacher (without its guidance; the first of several) around a trainable copy, in train
-    mode."""
+    mode, where the process computes."""
     denoiser = _one_denoiser(teacher)
-    model = _copy_of(denoiser, "The auxiliary").train()
+    model = accelerator.prepare_model(_copy_of(denoiser, "The auxiliary").train())
     return replace(denoiser, network=replace(denoiser.network, model=model, adapters=True))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +11,29 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from hf_ddistill.training.texts import CONTEXT, Texts, rows_of
+
 
 @dataclass(frozen=True)
 class TokenCollator:
-    """Rows with `input_ids` (and `class_labels`, `attention_mask`) to a batch of int64 tensors.
+    """Rows with `input_ids` (and `labels`, `class_labels`, `attention_mask`) to a batch of int64
+    tensors.
 
-    Rows of unequal length are padded on the right, and only then is there an `attention_mask`.
+    Rows of unequal length are padded on the right, to whole blocks, and only then is there an
+    `attention_mask`. `labels`, or a `completion_mask` or `assistant_masks` as of trl, say which
+    tokens are context (-100, or 0): the batch has `labels` where there are any.
 
     Args:
         pad_token_id: put behind short rows; None where all rows have one length.
+        multiple: of tokens, that rows are padded to: a block.
+
+    Raises:
+        ValueError: for rows that would be padded without a pad token; for labels that are other
+            tokens than `input_ids`.
     """
 
     pad_token_id: int | None = None
+    multiple: int = 1
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         ids = [torch.as_tensor(row["input_ids"], dtype=torch.int64).flatten() for row in rows]
@@ -31,27 +42,35 @@ class TokenCollator:
             for row, i in zip(rows, ids, strict=True)
         ]
         longest = max(len(i) for i in ids)
-        padded = any(len(i) < longest for i in ids)
+        width = -(-longest // self.multiple) * self.multiple
+        padded = any(len(i) < width for i in ids)
         if padded and self.pad_token_id is None:
+            blocks = f", in whole blocks of {self.multiple}," if self.multiple > 1 else ""
             raise ValueError(
-                f"Rows have from {min(len(i) for i in ids)} to {longest} tokens and there is no "
-                "pad token; pack them to one length or set pad_token_id."
+                f"Rows have from {min(len(i) for i in ids)} to {longest} tokens{blocks} and there "
+                "is no pad token; pack them to one length or set pad_token_id."
             )
-        batch = {"input_ids": self._stack(ids, longest, self.pad_token_id or 0)}
+        batch = {"input_ids": self._stack(ids, width, self.pad_token_id or 0)}
         if padded or not all(bool(mask.all()) for mask in masks):
-            batch["attention_mask"] = self._stack([mask.long() for mask in masks], longest, 0)
-        labels = next((k for k in ("class_labels", "label") if k in rows[0]), None)
-        if labels is not None:
-            batch["class_labels"] = torch.tensor([int(row[labels]) for row in rows])
+            batch["attention_mask"] = self._stack([mask.long() for mask in masks], width, 0)
+        labels = [_labels(row, i) for row, i in zip(rows, ids, strict=True)]
+        if any(bool((label == CONTEXT).any()) for label in labels):
+            batch["labels"] = self._stack(labels, width, CONTEXT)
+        classes = next((k for k in ("class_labels", "label") if k in rows[0]), None)
+        if classes is not None:
+            batch["class_labels"] = torch.tensor([int(row[classes]) for row in rows])
         return batch
 
     @classmethod
     def suited_to(
-        cls, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase | None
+        cls,
+        config: PreTrainedConfig,
+        tokenizer: PreTrainedTokenizerBase | None,
+        multiple: int = 1,
     ) -> TokenCollator:
         """One with the model's pad token, or else the tokenizer's."""
         tokens = [getattr(source, "pad_token_id", None) for source in (config, tokenizer)]
-        return cls(next((token for token in tokens if token is not None), None))
+        return cls(next((token for token in tokens if token is not None), None), multiple)
 
     @staticmethod
     def _stack(rows: list[Tensor], length: int, fill: int) -> Tensor:
@@ -60,25 +79,64 @@ class TokenCollator:
         )
 
 
+def _labels(row: Mapping[str, Any], ids: Tensor) -> Tensor:
+    """The tokens of a row (L,), -100 at those that are context."""
+    labels = ids
+    if row.get("labels") is not None:
+        labels = torch.as_tensor(row["labels"], dtype=torch.int64).flatten()
+        if labels.shape != ids.shape:
+            raise ValueError(
+                f"labels have {len(labels)} entries and input_ids {len(ids)}: one for each token "
+                "(the class of a row is called class_labels)."
+            )
+        other = ((labels != ids) & (labels != CONTEXT)).nonzero()
+        if len(other):
+            at = int(other[0])
+            raise ValueError(
+                f"labels[{at}] is {int(labels[at])} where input_ids has {int(ids[at])}: labels are "
+                f"the tokens themselves, or {CONTEXT} for context."
+            )
+    for name in ("completion_mask", "assistant_masks"):
+        if row.get(name) is not None:
+            trained = torch.as_tensor(row[name]).flatten().bool()
+            if trained.shape != ids.shape:
+                raise ValueError(
+                    f"{name} has {len(trained)} entries and input_ids {len(ids)}: one for each "
+                    "token."
+                )
+            labels = labels.masked_fill(~trained, CONTEXT)
+    return labels
+
+
 def prepared(
     data: Any,  # noqa: ANN401 (whatever the datasets library or torch takes)
     tokenizer: PreTrainedTokenizerBase | None,
     length: int | None,
+    prompts: bool = False,
+    assistant_only: bool = True,
 ) -> Any:  # noqa: ANN401
-    """The data set as it is if it has tokens; with a column `text`, tokenised and packed.
+    """The data set as it is if it has tokens; texts and conversations are tokenised.
 
-    Packing puts documents one after another, each ended by the tokenizer's end token where it has
-    one, and cuts the stream into rows of `length` tokens; the rest is dropped. Streams stay so.
-    Of a mapping from names to data sets each is prepared.
+    A column `text` is packed: documents one after another, each as the tokenizer puts it (with a
+    beginning token, if it puts one) and ended by its end token where it has one; the stream is cut
+    into rows of `length` tokens, and the rest is dropped. `prompt` with `completion`, of text or of
+    messages, are rows in which the prompt is context; in `messages`, read through the chat
+    template, it is what others than the assistant say. These are cut at `length`.
+
+    With `prompts` the rows are what an objective decodes behind: each text, each `prompt`, each
+    conversation up to the assistant's last word, by itself and whole.
+
+    Streams stay so. Of a mapping from names to data sets each is prepared.
 
     Raises:
-        ValueError: for an empty data set, for one with neither column, for text without a
-            tokenizer or a length.
+        ValueError: for an empty data set, for one with none of these columns, for text without a
+            tokenizer or a length, for conversations without a chat template.
     """
     if data is None:
         return None
     if isinstance(data, Mapping):
-        return {name: prepared(part, tokenizer, length) for name, part in data.items()}
+        about = (tokenizer, length, prompts, assistant_only)
+        return {name: prepared(part, *about) for name, part in data.items()}
     if isinstance(data, (list, tuple)):
         data = Dataset.from_list(list(data)) if len(data) else data
     first = next(iter(data), None)
@@ -90,25 +148,17 @@ def prepared(
         )
     if "input_ids" in first:
         return data
-    if "text" not in first:
-        raise ValueError(
-            f"A data set needs a column 'input_ids' or 'text', got: {', '.join(sorted(first))}."
-        )
+    texts = Texts(tokenizer, length, prompts, assistant_only)
+    rows = rows_of(data, first, texts)
     if tokenizer is None or length is None:
         raise ValueError("Text needs a tokenizer (processing_class=) and a max_length.")
-
-    def packed() -> Iterator[dict[str, list[int]]]:
-        rest: list[int] = []
-        end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-        for row in data:
-            rest += tokenizer(row["text"], add_special_tokens=False)["input_ids"] + end
-            while len(rest) >= length:
-                yield {"input_ids": rest[:length]}
-                rest = rest[length:]
-
     if isinstance(data, IterableDataset):
-        return IterableDataset.from_generator(packed)
-    rows = list(packed())
-    if not rows:
+        return IterableDataset.from_generator(rows)
+    found = list(rows())
+    if not found and prompts:
+        raise ValueError("The prompts are all empty: not one of them has a token.")
+    if not found and "text" in first:
         raise ValueError(f"The text does not fill one row of max_length={length} tokens.")
-    return Dataset.from_list(rows)
+    if not found:
+        raise ValueError(f"No row has a token to train on within max_length={length} tokens.")
+    return Dataset.from_list(found)

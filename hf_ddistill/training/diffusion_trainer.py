@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 from transformers.trainer_utils import HubStrategy
 
-from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser, unwrapped
 from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.adapters import SavedBase, described
 from hf_ddistill.training.arguments import DiscreteDiffusionConfig
+from hf_ddistill.training.batch_trainer import BatchTrainer
+from hf_ddistill.training.clean_tokens import CleanCollator
 from hf_ddistill.training.data import TokenCollator, prepared
 from hf_ddistill.training.ema import AveragedModel, WeightAverage
+from hf_ddistill.training.held_out import EVALUATION
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
 from hf_ddistill.training.refusals import check_peers, check_settings
-from hf_ddistill.training.rollouts import of_data
+from hf_ddistill.training.resumable import ResumableTrainer
+from hf_ddistill.training.rollouts import whole_blocks
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples
 from hf_ddistill.training.sharding import check_whole
 from hf_ddistill.training.standard_trainer import StandardTrainer, first_model
 
 
-class DiscreteDiffusionTrainer(StandardTrainer):
+class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
     """Trains a discrete diffusion model on clean tokens, by maximum likelihood unless told
     otherwise.
 
@@ -44,8 +46,9 @@ class DiscreteDiffusionTrainer(StandardTrainer):
         objective (`str`, `dict` or `Objective`): an id, a configuration, or the object.
         diffusion (`Diffusion`, *optional*): read from the model's config if not given.
         parameterization (`str`, *optional*): read from the model's config if not given.
-        train_dataset, eval_dataset: rows with `input_ids` (and `class_labels`), or with `text`
-            and a tokenizer; in memory or streamed (`datasets`).
+        train_dataset, eval_dataset: rows with `input_ids` (and `labels`, -100 where a token is
+            context; `class_labels`), or, with a tokenizer, with `text`, `messages`, or `prompt` and
+            `completion` (see `training.data.prepared`); in memory or streamed (`datasets`).
         processing_class (*optional*): the tokenizer.
         sample_metrics (*optional*): from samples (N, L) drawn at each evaluation to figures, any
             of which may be the `metric_for_best_model`.
@@ -55,12 +58,11 @@ class DiscreteDiffusionTrainer(StandardTrainer):
 
     Raises:
         ValueError: for an unknown objective, one that needs peers that this trainer does not have,
-            an empty data set, a model without a process, or a setting that is not acted on.
+            an empty data set, data that hold a mask or noise token, a model without a process, or
+            a setting that is not acted on.
     """
 
     args: DiscreteDiffusionConfig
-    # The loss is a mean over the micro batch; Trainer divides by the accumulation steps.
-    loss_is_scaled_for_ga = False
     available_peers: ClassVar[tuple[str, ...]] = ("ema",)
 
     def __init__(
@@ -77,6 +79,8 @@ class DiscreteDiffusionTrainer(StandardTrainer):
     ) -> None:
         args = DiscreteDiffusionConfig("trainer_output") if args is None else args
         check_settings(args, kwargs, sample_metrics is not None)
+        # What is drawn here (weights that a file lacks) is of the run's seed, too.
+        set_seed(args.seed)
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
         if model is None:
             raise ValueError("There is nothing to train: give model= or model_init=.")
@@ -87,13 +91,22 @@ class DiscreteDiffusionTrainer(StandardTrainer):
         self._adopted(model)
         config, tokenizer = unwrapped(model).config, kwargs.get("processing_class")
         length = args.max_length or getattr(config, "max_position_embeddings", None)
-        self._prepared = partial(prepared, tokenizer=tokenizer, length=length)
+        collator = kwargs.get("data_collator") or TokenCollator.suited_to(
+            config, tokenizer, whole_blocks(model, self._objective)
+        )
+        kwargs["data_collator"] = clean = CleanCollator(collator, self.diffusion)
+        how = (self._objective.rollouts is not None, args.assistant_only_loss)
+
+        def ready(data: Any) -> Any:
+            data = prepared(data, tokenizer, length, *how)
+            clean.first(data)
+            return data
+
+        self._prepared = ready
         for split in ("train_dataset", "eval_dataset"):
-            kwargs[split] = self._prepared(kwargs.get(split))
-        kwargs.setdefault("data_collator", TokenCollator.suited_to(config, tokenizer))
+            kwargs[split] = ready(kwargs.get(split))
         self.sample_metrics = sample_metrics
-        self._micro = self._predicted = 0
-        self._shape: tuple[int, ...] | None = None
+        self._predicted = 0
         super().__init__(model=model, args=args, **kwargs)
         self.model_init = model_init
         self._renew()
@@ -138,34 +151,6 @@ class DiscreteDiffusionTrainer(StandardTrainer):
         """Network calls per sample that the model is trained for, at this point of the training."""
         return self.args.sample_steps
 
-    def training_record(
-        self, model: nn.Module, inputs: Mapping[str, Tensor], *key: Any
-    ) -> TrainingStep:
-        """The step that the objective is given, its randomness keyed by `key`."""
-        inputs, args = dict(inputs), self.args
-        x_0 = inputs.pop("input_ids")
-        self._shape = tuple(x_0.shape[1:])
-        attend = inputs.get("attention_mask")
-        attend = None if attend is None else attend.bool()
-        return TrainingStep(
-            x_0=x_0,
-            diffusion=self.diffusion,
-            student=self.denoiser(model),
-            peers=self.peers(),
-            progress=min(self.state.global_step / max(self.state.max_steps, 1), 1.0),
-            generator=keyed_generator(args.seed, *key, args.process_index, device=x_0.device),
-            student_steps=self.student_steps,
-            condition=inputs,
-            attend=attend,
-            memory=self.memory,
-            trajectory=of_data(model, x_0, attend, args.prompt_length),
-        )
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
-        """The micro batches of one optimizer step; they are counted from here."""
-        self._micro = 0
-        return super().get_batch_samples(*args, **kwargs)
-
     def compute_loss(
         self,
         model: nn.Module,
@@ -173,7 +158,7 @@ class DiscreteDiffusionTrainer(StandardTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """The sum of the objective's losses on one micro batch."""
+        """The sum of the objective's losses on one micro batch, by its share of the step."""
         step = self.state.global_step
         record = self.training_record(model, inputs, step, self._micro)
         self._micro += 1
@@ -181,7 +166,7 @@ class DiscreteDiffusionTrainer(StandardTrainer):
         losses = {name: loss for name, loss in losses.items() if name in record.train}
         loss = total(losses, self._objective.id, step)
         self.parts.add({f"{name}_loss": value for name, value in losses.items()} | record.record)
-        return loss
+        return self.shared(loss, record, num_items_in_batch)
 
     def prediction_step(
         self,
@@ -192,32 +177,36 @@ class DiscreteDiffusionTrainer(StandardTrainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The objective on held-out data, its noise the same at every evaluation."""
         inputs = self._prepare_inputs(inputs)
-        key = int(inputs["input_ids"].sum())
+        own, counts = self.own(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            record = self.training_record(model, inputs, "evaluation", key)
+            record = self.training_record(model, own, EVALUATION)
             memory = {name: value.clone() for name, value in self.memory.items()}
             loss = sum(self._objective(replace(record, memory=memory)).values())
+        self.hold_out(loss, record, counts)
         loss = loss.detach().reshape(1)
         return (loss, None, None) if prediction_loss_only else (loss, *self._samples_for(inputs))
 
     def sample(self, count: int, num_steps: int | None = None) -> Tensor:
         """Draw (count, L) clean tokens from the model in training, with keyed noise."""
         model = unwrapped(self.model, keep_adapters=True)
-        default = self.args.max_length or unwrapped(model).config.max_position_embeddings
-        shape = (count, self._shape[0] if self._shape else default)
+        shape = (count, self.args.max_length or unwrapped(model).config.max_position_embeddings)
         steps, batch_size = num_steps or self.student_steps, self.args.eval_batch_size
         generator = keyed_generator(self.args.seed, "samples", device=self.args.device)
         return draw_samples(self.denoiser(model), shape, steps, batch_size, generator)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the parts of the loss, averaged since the last record, beside the loss."""
-        if "loss" in logs:
+        if "loss" in logs and self.is_in_train:
             logs = {**logs, **self.parts.means()}
+            if "teacher" not in self.available_peers:
+                # The one network in training is no student, and its loss is the loss.
+                logs.pop("student_loss", None)
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the averaged weights and a card; a checkpoint keeps the raw ones, to go on from."""
         folder = Path(output_dir or self.args.output_dir)
+        self.check_finite()
         if _internal_call and output_dir is not None:
             super().save_model(str(folder), _internal_call)
             state = RunState(self._kept(), self.memory, self.measured)
@@ -246,19 +235,6 @@ class DiscreteDiffusionTrainer(StandardTrainer):
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         if self.average is not None:
             self.average.mean = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
-
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: nn.Module | None = None
-    ) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        state = RunState.load(resume_from_checkpoint, self.args.process_index)
-        self._restore(state.tensors)
-        self.memory, self.measured = state.memory, state.measured
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        best = RunState.load(self.state.best_model_checkpoint, self.args.process_index)
-        self._restore(best.tensors)
 
     def facts(self) -> CardFacts:
         """What the card tells of this run."""

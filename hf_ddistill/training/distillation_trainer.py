@@ -7,13 +7,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from hf_ddistill.couplings import TrainingStep, histogram_entropy
+from hf_ddistill.linalg import RowStreams
 from hf_ddistill.models import BlockDiffusionLM, as_denoiser, unwrapped
 from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
@@ -22,11 +22,13 @@ from hf_ddistill.training.auxiliary import Alternation, Auxiliary
 from hf_ddistill.training.collapse import CollapseWatch
 from hf_ddistill.training.copies import auxiliary_of, student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
+from hf_ddistill.training.held_out import EVALUATION, step_noise
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.model_card import CardFacts
+from hf_ddistill.training.predictions import decoded_rows
 from hf_ddistill.training.refusals import check_auxiliary, warn_of_independent_tokens
-from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts
-from hf_ddistill.training.rounds import Rounds, same_weights
+from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts, check_groups
+from hf_ddistill.training.rounds import Rounds, check_rounds
 from hf_ddistill.training.sharding import check_whole
 from hf_ddistill.training.standard_trainer import first_model
 from hf_ddistill.training.teacher_models import agreed, placed, teacher_model, teacher_name
@@ -78,6 +80,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         **kwargs: Any,
     ) -> None:
         args = DiscreteDistillationConfig("trainer_output") if args is None else args
+        # Adapters are drawn before `Trainer` sets the seed.
+        set_seed(args.seed)
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
         teacher = teacher_model(teacher, model, kwargs.get("processing_class"))
         if model is teacher and model is not None:
@@ -94,12 +98,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             raise ValueError(
                 "Distillation needs a teacher: pass teacher=, or peft_config= to use the base."
             )
-        if args.rounds > 1 and (adapted or model_init or not same_weights(model, teacher)):
-            raise ValueError(
-                "With rounds > 1 the teacher takes on the student's weights, so it must be a model "
-                "of its own with the same architecture, and the student no adapter, nor one that "
-                "model_init= makes anew."
-            )
+        if args.rounds > 1:
+            check_rounds(model, teacher, adapted or model_init is not None)
         self.teacher_model = (
             teacher.eval().requires_grad_(False) if isinstance(teacher, nn.Module) else None
         )
@@ -108,8 +108,11 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         self.alternation = Alternation()
         self.watch = CollapseWatch(args.collapse_share)
         self._rewarded_by = reward_function
+        # Rollouts of the micro batches of this step, by their keys.
+        self._ready: dict[tuple[Any, ...], Decoded] = {}
         super().__init__(model, args, objective, **kwargs)
         self.model_init = model_init
+        check_groups(self._objective, args.rollout_group)
         alone = self.own_base or self.teacher_model is not None
         if self._objective.rollouts == "teacher" and not alone:
             raise ValueError(
@@ -156,12 +159,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         """Make the auxiliary from the teacher as it stands, before it is wrapped."""
         check_whole(self.accelerator, f"The auxiliary of {self._objective.id!r}")
         check_auxiliary(self._objective.id, self.args, self.optimizer is not None)
-        denoiser = auxiliary_of(self.teacher)
-        model = self.accelerator.prepare_model(denoiser.network.model)
-        denoiser = replace(denoiser, network=replace(denoiser.network, model=model))
-        self.alternation = Alternation(
-            self.args.auxiliary_warmup_steps, self.args.auxiliary_updates
-        )
+        denoiser = auxiliary_of(self.teacher, self.accelerator)
+        self.alternation = Alternation.of(self.args)
         self.auxiliary = Auxiliary(denoiser, self.alternation, self.parts)
         self.add_callback(self.auxiliary)
 
@@ -175,16 +174,17 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         return self.alternation.student_updates(steps)
 
     def training_record(
-        self, model: nn.Module, inputs: Mapping[str, Tensor], *key: Any
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Tensor],
+        *key: Any,
+        decoded: Decoded | None = None,
     ) -> TrainingStep:
         """The step that the objective is given; an evaluation asks for the losses of all."""
-        decoded = None
         if self._objective.rollouts is not None:
-            decoded = self._decoded(model, inputs, key)
+            decoded = self._ready.pop(key, None) or self._decoded(model, inputs, key)
             inputs = decoded.inputs
-        record = super().training_record(model, inputs, *key)
-        if decoded is not None:
-            record = replace(record, trajectory=decoded.trajectory, reward=decoded.reward)
+        record = super().training_record(model, inputs, *key, decoded=decoded)
         if self._objective.rollouts == "student":
             drawn, size = record.trajectory.drawn, self.diffusion.vocab_size
             record.record["rollout_entropy"] = histogram_entropy(record.x_0, drawn, size)
@@ -197,6 +197,14 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             return record
         return replace(record, train=self.alternation.trained(self.state.global_step))
 
+    def lengths(self, micro: int, inputs: Mapping[str, Tensor]) -> Tensor:
+        """(B,), the tokens of each row that losses are of; rollouts are decoded to know them."""
+        if self._objective.rollouts is None:
+            return super().lengths(micro, inputs)
+        key = (self.state.global_step, micro)
+        self._ready[key] = self._decoded(self.model, inputs, key)
+        return self._ready[key].trajectory.drawn.sum(1)
+
     def _decoded(
         self, model: nn.Module, inputs: Mapping[str, Tensor], key: tuple[Any, ...]
     ) -> Decoded:
@@ -208,12 +216,12 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         device = inputs["input_ids"].device
 
         def draw() -> Decoded:
-            noise = keyed_generator(
-                self.args.seed, *key, "rollouts", self.args.process_index, device=device
-            )
+            args, about = self.args, (*key, "rollouts")
+            noise = step_noise(args.seed, inputs, about, args.process_index, args.rollout_group)
+            noise = [*noise] if isinstance(noise, RowStreams) else noise
             return self.rollouts.draw(network, inputs, step, noise, by_student or not self.own_base)
 
-        if not model.training:
+        if key[:1] == (EVALUATION,):
             return draw()
         return self.rollouts.kept(self.memory, step, int(key[-1]), draw, device)
 
@@ -238,15 +246,6 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             return self.args.student_steps
         rounds_left = self.args.rounds - 1 - self.round_at(self.state.global_step)
         return self.args.student_steps * 2**rounds_left
-
-    @torch.no_grad()
-    def refresh_teacher(self) -> None:
-        """The student's (averaged) weights become the teacher's."""
-        student = unwrapped(self.model)
-        with self.averaged_weights():
-            unwrapped(self.teacher_model).load_state_dict(student.state_dict())
-        # What the objective remembers is of the old teacher, and of another number of steps.
-        self.memory = {}
 
     def _kept(self) -> dict[str, Tensor]:
         tensors = super()._kept()
@@ -275,6 +274,17 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         # As long as rollouts become.
         last = self.args.rollout_ramp_steps
         return self.rollouts.draw(model, inputs, last, noise).inputs["input_ids"]
+
+    def _samples_for(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """See `predict`; a model of blocks decodes behind the prompt of each row."""
+        model = unwrapped(self.model, keep_adapters=True)
+        if not isinstance(unwrapped(model), BlockDiffusionLM):
+            return super()._samples_for(inputs)
+        key = (self.args.seed, "predictions", self.args.process_index, self._predicted)
+        self._predicted += len(inputs["input_ids"])
+        noise = keyed_generator(*key, device=self.args.device)
+        drawn = self.rollouts.draw(model, inputs, self.args.rollout_ramp_steps, noise).inputs
+        return decoded_rows(drawn, inputs, self.args.rollout_group, self.args.prompt_length)
 
     def facts(self) -> CardFacts:
         """What the card tells of this run, its teacher included."""

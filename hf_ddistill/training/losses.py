@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 
@@ -32,7 +33,8 @@ def total(losses: Mapping[str, Tensor], objective: str, step: int) -> Tensor:
 
 
 class Parts:
-    """Figures of single micro batches, averaged over those that had them between two logs."""
+    """Figures of single micro batches, averaged over those that had them between two logs, in all
+    processes."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = defaultdict(list)
@@ -43,7 +45,12 @@ class Parts:
             self._values[name].append(float(value.detach()))
 
     def means(self) -> dict[str, float]:
-        """The means since the last call."""
-        means = {name: sum(values) / len(values) for name, values in self._values.items()}
+        """The means since the last call, each over all micro batches of all processes that had it;
+        all of them must call."""
+        every: dict[str, list[float]] = defaultdict(list)
+        # As objects: a process may have had figures that others had not.
+        for values in gather_object([dict(self._values)]):
+            for name, of_process in values.items():
+                every[name] += of_process
         self._values.clear()
-        return means
+        return {name: sum(values) / len(values) for name, values in every.items()}

@@ -45,19 +45,15 @@ def predicted(
             "the DiscreteDistillationTrainer has; use generate(), or prediction_loss_only=True."
         )
     x_0 = inputs["input_ids"]
-    known = {name: value for name, value in inputs.items() if name in denoiser.network.inputs}
-    condition = {
-        name: value for name, value in known.items() if name not in ("input_ids", "labels")
-    }
+    asked = denoiser.network.inputs - {"input_ids", "labels"}
+    condition = {name: value for name, value in inputs.items() if name in asked}
     real = inputs.get("attention_mask")
     real = torch.ones_like(x_0, dtype=torch.bool) if real is None else real.bool()
     held = ~real if inputs.get("labels") is None else ~real | (inputs["labels"] == NOTHING)
     if prompt_length:
         held[:, :prompt_length] = True
-    x, grid = (
-        denoiser.diffusion.prior(x_0.shape, generators, x_0.device),
-        reverse.step_grid(num_steps),
-    )
+    x = denoiser.diffusion.prior(x_0.shape, generators, x_0.device)
+    grid = reverse.step_grid(num_steps)
     for t, s in zip(grid[:-1], grid[1:], strict=True):
         x = torch.where(held, x_0, x)
         given = {**condition, **denoiser.fresh_noise(x, generators)}
@@ -65,3 +61,25 @@ def predicted(
         x = categorical(probs, generators)
     x = torch.where(held, x_0, x)
     return x.masked_fill(~real, NOTHING), x_0.masked_fill(held, NOTHING)
+
+
+def decoded_rows(
+    drawn: Mapping[str, Tensor], inputs: Mapping[str, Tensor], group: int, prompt_length: int | None
+) -> tuple[Tensor, Tensor]:
+    """What was decoded behind the prompts of a batch, the first of each group, and the rows as
+    labels; -100 at padding, and in the labels at what was given.
+
+    Args:
+        drawn: `input_ids` (B * group, L), perhaps `attention_mask`.
+        inputs: the batch.
+        group: decodings behind each prompt.
+        prompt_length: tokens of a row that were given; all of them if None.
+    """
+    labels = inputs["input_ids"].clone()
+    if inputs.get("attention_mask") is not None:
+        labels[~inputs["attention_mask"].bool()] = NOTHING
+    labels[:, :prompt_length] = NOTHING
+    found = drawn["input_ids"].clone()
+    if drawn.get("attention_mask") is not None:
+        found[~drawn["attention_mask"].bool()] = NOTHING
+    return found[::group], labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,10 @@ from hf_ddistill.couplings import Trajectory, calls_in_blocks
 from hf_ddistill.models import BlockDiffusionGenerationConfig, BlockDiffusionLM, unwrapped
 from hf_ddistill.models.as_denoiser import base_model
 from hf_ddistill.models.block_decoding import DecodingPlan, decode
+from hf_ddistill.objectives import Objective
+from hf_ddistill.shapes import Generators
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
+from hf_ddistill.training.clean_tokens import context_of, real_of
 from hf_ddistill.training.gathered import gathered
 
 #: From decoded sequences (B, L) and where they were decoded (B, L) to a reward for each, (B,).
@@ -88,16 +92,17 @@ class Rollouts:
         model: nn.Module,
         inputs: Mapping[str, Tensor],
         step: int,
-        generator: torch.Generator,
+        generator: Generators,
         adapters: bool = True,
     ) -> Decoded:
         """Decode behind the prompts of a batch.
 
         Args:
             model: that decodes; a PEFT model with its adapters or, with `adapters=False`, without.
-            inputs: `input_ids` (B, P), perhaps `attention_mask`.
+            inputs: `input_ids` (B, P), perhaps `attention_mask`; of a row with `labels` the prompt
+                ends before the first token that is no context.
             step: the optimizer step.
-            generator: of the draws.
+            generator: of the draws; one, or one for each rollout.
             adapters: see `model`.
 
         Raises:
@@ -124,9 +129,11 @@ class Rollouts:
             behind, size = rounds[:, prompts.start :], _block_size(inner, drawn)
             behind = calls_in_blocks(behind, plan.sub_block_size, size)
             rounds = torch.cat([rounds[:, : prompts.start], behind], 1)
-        if inner.is_full(plan.block_size):
-            rows = (x_0, rounds, attend, log_prob)
-            x_0, rounds, attend, log_prob = _from_the_left(*rows, self.student_block or 1)
+        multiple = self.student_block or 1
+        if not inner.is_full(plan.block_size):
+            multiple = plan.block_size
+        rows = (x_0, rounds, attend, log_prob)
+        x_0, rounds, attend, log_prob = _from_the_left(*rows, multiple)
         reward = None if self.reward_function is None else self.reward_function(x_0, rounds >= 0)
         batch = {"input_ids": x_0}
         if not bool(attend.all()):
@@ -173,25 +180,27 @@ class Rollouts:
         return Decoded(inputs, trajectory, kept.get("reward"))
 
     def _prompts(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        ids = inputs["input_ids"]
-        real = inputs.get("attention_mask")
-        real = torch.ones_like(ids) if real is None else real
-        if self.args.prompt_length is not None:
-            ids, real = ids[:, : self.args.prompt_length], real[:, : self.args.prompt_length]
-        if not ids.shape[1] or not bool(real.any(1).all()):
+        ids, real, most = inputs["input_ids"], real_of(inputs), self.args.prompt_length
+        real = torch.ones_like(ids, dtype=torch.bool) if real is None else real
+        context = context_of(inputs, None)
+        if context is not None:
+            real = real & ((real & ~context).cumsum(1) == 0)
+        if most is not None:
+            real = real & (real.cumsum(1) <= most)
+        if not bool(real.any(1).all()):
             raise ValueError(
                 "A prompt is empty: a rollout starts behind at least one token, such as the "
                 "beginning-of-sequence token."
             )
         group = self.args.rollout_group
-        return ids.repeat_interleave(group, 0), real.repeat_interleave(group, 0)
+        return ids.repeat_interleave(group, 0), real.long().repeat_interleave(group, 0)
 
 
 def of_data(
-    model: nn.Module, x_0: Tensor, attend: Tensor | None, given: int | None
+    model: nn.Module, x_0: Tensor, attend: Tensor | None, given: int | Tensor | None
 ) -> Trajectory | None:
-    """Data in the blocks of a model: every token counts as decided at call 0, but the first `given`
-    and padding; None for a model without blocks.
+    """Data in the blocks of a model: every token counts as decided at call 0, but padding and what
+    is given, the first ones or those of (B, L); None for a model without blocks.
 
     Raises:
         ValueError: if blocks do not divide the length, or nothing is left to be trained on.
@@ -202,9 +211,37 @@ def of_data(
     rounds = torch.zeros_like(x_0)
     if attend is not None:
         rounds = rounds.masked_fill(~attend, -1)
+    if isinstance(given, int):
+        given = torch.arange(x_0.shape[1], device=x_0.device) < given
     if given is not None:
-        rounds[:, :given] = -1
+        rounds = rounds.masked_fill(given, -1)
     return Trajectory(rounds, _block_size(inner, rounds))
+
+
+def whole_blocks(model: nn.Module, objective: Objective) -> int:
+    """What the number of tokens in a row of data must be a multiple of: blocks of the model's
+    attention, if it is not full, and of the objective."""
+    if objective.rollouts is not None:
+        return 1
+    sizes, inner = [getattr(objective, "block_size", None) or 1], unwrapped(model)
+    if isinstance(inner, BlockDiffusionLM) and not inner.is_full(inner.config.block_size):
+        sizes.append(inner.config.block_size)
+    return math.lcm(*sizes)
+
+
+def check_groups(objective: Objective, group: int) -> None:
+    """Raise if an objective would compare rollouts of several prompts as those of one.
+
+    Args:
+        objective: says how many rows it compares.
+        group: rollouts behind each prompt.
+    """
+    if group % objective.prompt_rows:
+        raise ValueError(
+            f"Objective {objective.id!r} compares {objective.prompt_rows} rollouts of one prompt, "
+            f"and rollout_group={group} is no multiple of that, so that they would be of several "
+            "prompts; change rollout_group or the group of the objective."
+        )
 
 
 def _block_model(model: Any) -> BlockDiffusionLM:  # noqa: ANN401 (wrapped in any way)
@@ -226,8 +263,9 @@ def _block_size(model: BlockDiffusionLM, rows: Tensor) -> int:
 def _from_the_left(
     x_0: Tensor, rounds: Tensor, attend: Tensor, log_prob: Tensor, multiple: int
 ) -> list[Tensor]:
-    """Rows (B, L) that end at one column, all starting at the first one, and padded on the right:
-    there the blocks of a student begin with the prompt, as they do when it decodes."""
+    """Rows (B, L) whose blocks start at one column, all starting at the first one, and padded on
+    the right: a row's layout then hangs on no other prompt, and where the attention is full the
+    blocks of a student begin with the prompt, as they do when it decodes."""
     width = -(-int(attend.sum(1).max()) // multiple) * multiple
     order = attend.logical_not().long().argsort(dim=1, stable=True)
     more = max(width - order.shape[1], 0)

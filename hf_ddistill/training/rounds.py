@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -17,6 +18,22 @@ def same_weights(model: nn.Module, teacher: object) -> bool:
     of_model, of_teacher = (unwrapped(network).state_dict() for network in (model, teacher))
     shapes = {name: weight.shape for name, weight in of_model.items()}
     return shapes == {name: weight.shape for name, weight in of_teacher.items()}
+
+
+def check_rounds(model: nn.Module, teacher: object, changes: bool) -> None:
+    """Raise if the teacher cannot take on the student's weights.
+
+    Args:
+        model: the student.
+        teacher: a model, or what is none.
+        changes: whether the student is an adapter, or is made anew.
+    """
+    if changes or not same_weights(model, teacher):
+        raise ValueError(
+            "With rounds > 1 the teacher takes on the student's weights, so it must be a model of "
+            "its own with the same architecture, and the student no adapter, nor one that "
+            "model_init= makes anew."
+        )
 
 
 class Rounds(TrainerCallback):
@@ -35,4 +52,13 @@ class Rounds(TrainerCallback):
         """Refresh if this step was the last of its round, and not the last of all."""
         trainer = self.trainer
         if trainer.round_at(state.global_step) > trainer.round_at(state.global_step - 1):
-            trainer.refresh_teacher()
+            self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """The student's (averaged) weights become the teacher's."""
+        student = unwrapped(self.trainer.model)
+        with self.trainer.averaged_weights():
+            unwrapped(self.trainer.teacher_model).load_state_dict(student.state_dict())
+        # What the objective remembers is of the old teacher, and of another number of steps.
+        self.trainer.memory = {}

@@ -44,9 +44,7 @@ class RunState:
     def load(cls, folder: str | Path, process: int) -> Self:
         """Read what `save` wrote, to the CPU."""
         folder = Path(folder)
-        own = folder / MEMORY_NAME.format(process)
-        # There may be more processes than there were.
-        memory = load_file(own if own.exists() else folder / MEMORY_NAME.format(0))
+        memory = load_file(folder / MEMORY_NAME.format(process))
         with safe_open(folder / STATE_NAME, framework="pt") as file:
             measured = json.loads(file.metadata()["measured"])
         return cls(load_file(folder / STATE_NAME), memory, measured)

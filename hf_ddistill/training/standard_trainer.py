@@ -192,8 +192,10 @@ def first_model(
                 "model_init= makes a new model for each run, so that no optimizer of it can be "
                 "given; leave out optimizers=, or give model=."
             )
+        if (count := number_of_arguments(model_init)) > 1:
+            raise ValueError(f"model_init= takes no argument, or the trial alone; it has {count}.")
         set_seed(args.seed)
-        model = model_init(*[None] * number_of_arguments(model_init))
+        model = model_init(*[None] * count)
     if isinstance(model, str):
         # What is trained in half precision hardly moves, and many files are.
         return open_model(model, dtype=torch.float32)

@@ -1,0 +1,145 @@
+"""The data sets that commands read: digits, files and what the Hub has."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, LargeList, List, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from hf_ddistill.cli.reachable import check_data_set
+from hf_ddistill.evaluation.digits_judge import load_digit_tokens
+
+#: How the files of one kind are read, by the end of their names.
+KINDS = {".txt": "text", ".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
+WHAT = "digits, digits:LEVELS, a .txt, .parquet, .jsonl or .csv file, or a data set's Hub id"
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The options that name a data set."""
+    parser.add_argument("--data", required=True, help=WHAT)
+    parser.add_argument("--split", default="train", help="of the data, such as train[1000:]")
+    parser.add_argument("--streaming", action="store_true", help="read the data as a stream")
+
+
+def add_eval_data(parser: argparse.ArgumentParser) -> None:
+    """The options of data that are held out."""
+    parser.add_argument(
+        "--eval-data",
+        help=f"held out: {WHAT} (default: --data, where there is an --eval-split; else none)",
+    )
+    parser.add_argument("--eval-split", help="of it, such as test or train[:1000] (default: train)")
+
+
+def load_data(args: argparse.Namespace) -> Any:
+    """The rows to train on, with `input_ids` or `text`."""
+    return load(args.data, args.split, args.streaming)
+
+
+def load_eval_data(args: argparse.Namespace) -> Any:
+    """The rows that are held out; None where none are asked for."""
+    if args.eval_data is None and args.eval_split is None:
+        return None
+    name, split = args.eval_data or args.data, args.eval_split or "train"
+    if name == args.data and split == args.split:
+        raise ValueError(
+            f"The data that are held out are those of the training, {name} ({split}); give another "
+            "--eval-split, such as train[:1000] beside --split train[1000:]."
+        )
+    return load(name, split, args.streaming, "--eval-data")
+
+
+def load(name: str, split: str = "train", streaming: bool = False, option: str = "--data") -> Any:
+    """A data set by its name.
+
+    Args:
+        name: as `WHAT` says.
+        split: of a file there is "train" alone, and its slices.
+        streaming: read it as a stream.
+        option: that gave the name, for the errors.
+
+    Raises:
+        ValueError: if it cannot be read, with the line where that can be told, or a column holds
+            something else than it must.
+    """
+    if name.split(":")[0] == "digits":
+        return _digits(name, split, streaming, option)
+    path, kind = Path(name), KINDS.get(Path(name).suffix)
+    if kind is None:
+        check_data_set(name, option)
+        return _checked(load_dataset(name, split=split, streaming=streaming), name)
+    if not path.is_file():
+        raise ValueError(f"{option} names {name}, which is not a file.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"The data set {name} is empty; at least one row is needed.")
+    try:
+        data = load_dataset(kind, data_files=name, split=split, streaming=streaming)
+        if streaming:
+            next(iter(data), None)  # a stream is read later, where no error would name the file
+        elif "text" in data.column_names:
+            data.data.column("text").validate(full=True)  # JSON is read without a look at its UTF-8
+    # Parsers of JSON, CSV and Parquet raise errors that are ValueErrors, as a wrong split does.
+    except (DatasetGenerationError, ValueError) as error:
+        raise ValueError(_what_is_wrong(path, error)) from error
+    return _checked(data, name)
+
+
+def without_labels(data: Any) -> Any:
+    """The data without classes, which a model that has none does not take."""
+    if data is None:
+        return None
+    labels = [c for c in ("label", "class_labels") if c in (data.column_names or [])]
+    return data.remove_columns(labels) if labels else data
+
+
+def _digits(name: str, split: str, streaming: bool, option: str) -> Dataset:
+    levels = name.partition(":")[2] or "2"
+    if not levels.isdecimal() or len(levels) > 2:
+        raise ValueError(f"{option} {name}: digits:LEVELS takes a number of levels from 2 to 17.")
+    if split != "train" or streaming:
+        raise ValueError(f"{option} {name} is in memory: it has no other split and is no stream.")
+    tokens, labels = load_digit_tokens(int(levels))
+    return Dataset.from_dict({"input_ids": tokens.tolist(), "label": labels.tolist()})
+
+
+def _what_is_wrong(file: Path, error: Exception) -> str:
+    """One sentence, with the number of the first line that cannot be read."""
+    root = error if error.__cause__ is None else error.__cause__
+    if file.suffix == ".parquet":
+        return f"{file} cannot be read as Parquet: {root}"
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as wrong:
+            byte = f"byte 0x{line[wrong.start]:02x} at its column {wrong.start + 1}"
+            return f"{file} is not UTF-8, line {number}: {byte}; save it as UTF-8."
+        if file.suffix == ".jsonl" and text.strip():
+            try:
+                row = json.loads(text)
+            except json.JSONDecodeError as wrong:
+                return f"{file} is no JSON, line {number}: {wrong}."
+            if not isinstance(row, dict):
+                return f"{file}, line {number}: a row is a JSON mapping, got {text[:40]!r}."
+    return f"{file} cannot be read: {root}"
+
+
+def _checked(data: Any, name: str) -> Any:
+    """The data; raises if the columns that models read hold something else than they must."""
+    features = data.features or {}
+    accepted = {"input_ids": "a list of integers", "text": "a string"}
+    for column, meant in accepted.items():
+        feature = features.get(column)
+        if feature is None or not hasattr(data, "data"):  # a stream is checked where it is read
+            continue
+        inner = feature.feature if isinstance(feature, List | LargeList) else feature
+        dtype = inner.dtype if isinstance(inner, Value) else str(inner)
+        right = "int" in dtype if column == "input_ids" else "string" in dtype
+        if not right or isinstance(feature, List | LargeList) != (column == "input_ids"):
+            raise ValueError(f"{column!r} must be {meant} in each row of {name}, got {feature}.")
+        empty = data.data.column(column).null_count
+        if empty:
+            raise ValueError(f"{column!r} is missing in {empty:,} rows of {name}.")
+    return data

@@ -1,0 +1,120 @@
+"""Members of families (objectives, processes, ...) from what a user writes: an id, or JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from hf_ddistill.configurable import Configurable
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.processes import Process
+from hf_ddistill.schedules import Schedule
+
+Member = TypeVar("Member", bound=Configurable)
+#: What JSON may hold for a field, and in words. A truth value is no number.
+PLAIN = {
+    int: ("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    float: (
+        "a number",
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    ),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    str: ("a string", lambda value: isinstance(value, str)),
+}
+
+
+def name_or_json(option: str, text: str) -> str | dict[str, Any]:
+    """An id as it is, or JSON that starts with a brace as a mapping."""
+    if not text.startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{option} takes an id or JSON; {text!r} is no JSON: {error}.") from error
+
+
+def member(family: type[Member], option: str, text: str | Mapping[str, Any]) -> Member:
+    """The member of a family that an option names.
+
+    Raises:
+        ValueError: for an unknown id or setting, or a setting of another kind than it takes.
+    """
+    config = name_or_json(option, text) if isinstance(text, str) else text
+    if isinstance(config, Mapping):
+        _check_kinds(_kind(family, option, config), option, config)
+    try:
+        return family.from_config(config)
+    # What is deep within a setting, such as a word in a matrix, torch refuses in these ways.
+    except (TypeError, OverflowError, IndexError) as error:
+        raise ValueError(f"{option} {text} has a setting of a wrong kind: {error}.") from error
+
+
+def _kind(family: type[Member], option: str, config: str | Mapping[str, Any]) -> type[Member]:
+    """The class that an id, or the 'type' of a mapping, names."""
+    kind = config if isinstance(config, str) else config.get("type")
+    if not isinstance(kind, str):
+        raise ValueError(f"{option} needs a 'type', the id of a {family.family}; got {config}.")
+    return family.named(kind)
+
+
+def _check_kinds(cls: type[Configurable], option: str, config: Mapping[str, Any]) -> None:
+    """Raise where a plain field is given something else than it holds."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if field.name not in config:
+            continue
+        value, hint = config[field.name], hints[field.name]
+        union = isinstance(hint, types.UnionType)
+        accepted = typing.get_args(hint) if union else (hint,)
+        if value is None and type(None) in accepted:
+            continue
+        plain = [PLAIN[each] for each in accepted if each in PLAIN]
+        others = [each for each in accepted if each not in PLAIN and each is not type(None)]
+        if plain and not others and not any(holds(value) for _, holds in plain):
+            meant = " or ".join(words for words, _ in plain)
+            raise ValueError(
+                f"{option}: {field.name} of {cls.id} must be {meant}, got {json.dumps(value)}."
+            )
+
+
+def noise_tokens(process: str) -> int:
+    """How many tokens a process, an id or JSON, needs beside those of the data."""
+    kind = _kind(Process, "--process", name_or_json("--process", process))
+    return len(kind.example(4).noise_tokens)
+
+
+def build_diffusion(
+    process: str, schedule: str, vocab_size: int | None, mask_token_id: int | None = None
+) -> Diffusion:
+    """A diffusion over `vocab_size` tokens from two ids, or from JSON configurations.
+
+    Args:
+        process: an id, or JSON, which may say its own `vocab_size` and `mask_token_id`.
+        schedule: an id, or JSON.
+        vocab_size: K, where the process does not say it.
+        mask_token_id: of a process that has masks; the process's own choice if not given.
+
+    Raises:
+        ValueError: for what there is not, and for another mask in the process than is given.
+    """
+    config = name_or_json("--process", process)
+    config = {"type": config} if isinstance(config, str) else dict(config)
+    kind = _kind(Process, "--process", config)
+    fields = {field.name for field in dataclasses.fields(kind)}
+    if config["type"] not in ("general", "kronecker", "low_rank"):
+        if vocab_size is not None:
+            config.setdefault("vocab_size", vocab_size)
+    elif len(config) == 1:
+        raise ValueError(f'{process} needs its matrices: give it as JSON, {{"type": ...}}.')
+    if mask_token_id is not None and "mask_token_id" in fields:
+        if config.setdefault("mask_token_id", mask_token_id) != mask_token_id:
+            raise ValueError(
+                f"--process has mask_token_id={config['mask_token_id']}, and the mask is "
+                f"{mask_token_id}: the two must be one."
+            )
+    made = member(Process, "--process", config)
+    return Diffusion(made, member(Schedule, "--schedule", schedule))

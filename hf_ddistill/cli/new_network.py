@@ -1,0 +1,118 @@
+"""The network that `hf-ddistill teacher` makes, of the size that its data and tokenizer ask for."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_ddistill.cli.members import build_diffusion, noise_tokens
+from hf_ddistill.cli.tokens import give_mask, vocabulary
+from hf_ddistill.cli.values import DTYPES
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.models import (
+    BlockDiffusionLM,
+    DDiTConfig,
+    DDiTForDiscreteDiffusion,
+    unwrapped,
+)
+
+#: Tokens in a row of text where nobody says.
+LENGTH = 256
+
+
+def new_network(
+    args: argparse.Namespace, data: Any, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[DDiTForDiscreteDiffusion, Diffusion]:
+    """A DDiT with fresh weights, and what it is to be trained for.
+
+    Raises:
+        ValueError: where vocabulary, length or mask cannot be told.
+    """
+    if args.data.startswith("digits"):
+        args.token_shape = args.token_shape or [8, 8]
+    needs_noise = noise_tokens(args.process) > 0
+    if args.mask_token_id is not None and not needs_noise:
+        raise ValueError(f"--mask-token-id: --process {args.process} has no masks.")
+    mask = args.mask_token_id
+    if tokenizer is not None and needs_noise:
+        mask = give_mask(tokenizer, mask)
+        if mask is None:
+            raise ValueError(
+                f"The tokenizer has no mask token, which the process {args.process} needs; "
+                f"--mask-token-id {vocabulary(tokenizer)} adds one."
+            )
+    size, length, classes = _sizes(args, data, tokenizer)
+    diffusion = build_diffusion(args.process, args.schedule, size, mask)
+    special = ("pad_token_id", "bos_token_id", "eos_token_id")
+    network = DDiTForDiscreteDiffusion(
+        DDiTConfig(
+            vocab_size=diffusion.vocab_size,
+            hidden_size=args.hidden_size,
+            num_hidden_layers=args.layers,
+            num_attention_heads=args.heads,
+            max_position_embeddings=length,
+            token_shape=args.token_shape,
+            position_embedding=args.position_embedding,
+            # Masks alone tell the time of a masked state; other noise does not show.
+            time_conditioning=not diffusion.reveals,
+            num_classes=classes,
+            mask_token_id=diffusion.process.mask_token_id,
+            **{name: getattr(tokenizer, name, None) for name in special},
+        )
+    )
+    return network.to(DTYPES[args.dtype]), diffusion
+
+
+def bound_of(network: PreTrainedModel, label_dropout: float | None = None) -> dict[str, Any]:
+    """The objective that is the likelihood bound of a network that exists.
+
+    Args:
+        network: any that can be trained.
+        label_dropout: share of the labels that are left out, where there are some; the objective's
+            own if not given.
+    """
+    if isinstance(unwrapped(network), BlockDiffusionLM):
+        return {"type": "bd3lm"}
+    return {"type": "nelbo"} | ({} if label_dropout is None else {"label_dropout": label_dropout})
+
+
+def _sizes(
+    args: argparse.Namespace, data: Any, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[int, int, int]:
+    """K with the noise, L and the number of classes."""
+    first = next(iter(data))
+    classes = _classes(args, data, first)
+    if "input_ids" not in first:
+        if tokenizer is None:
+            raise ValueError("Text needs --tokenizer, a folder or id.")
+        if args.vocab_size is not None:
+            raise ValueError("--vocab-size: that of text is the tokenizer's.")
+        return vocabulary(tokenizer), args.max_length or LENGTH, classes
+    size = args.vocab_size
+    if size is None and tokenizer is not None:
+        size = vocabulary(tokenizer)
+    length = len(first["input_ids"])
+    if not args.streaming:
+        length = max(len(row["input_ids"]) for row in data)
+    elif size is None:
+        raise ValueError("A stream of tokens needs --vocab-size, noise included, or --tokenizer.")
+    if size is None:
+        highest = max(max(row["input_ids"], default=0) for row in data)
+        given = args.mask_token_id
+        size = (
+            highest + 1 + noise_tokens(args.process) if given is None else max(highest, given) + 1
+        )
+    return size, args.max_length or length, classes
+
+
+def _classes(args: argparse.Namespace, data: Any, first: dict[str, Any]) -> int:
+    if not args.class_conditional:
+        return 0
+    label = next((key for key in ("class_labels", "label") if key in first), None)
+    if label is None:
+        raise ValueError("--class-conditional needs a column 'label' in the data.")
+    if args.streaming:
+        raise ValueError("--class-conditional counts the labels, which a stream cannot do.")
+    return max(int(row[label]) for row in data) + 1

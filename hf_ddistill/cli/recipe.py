@@ -1,0 +1,81 @@
+"""What `hf-ddistill distill` is about to do, and why: said before the first step."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.training import DiscreteDistillationTrainer
+
+
+def recipe(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> str:
+    """The recipe, a line for each choice, with what it follows from."""
+    lines = {
+        "objective": _objective(trainer, args),
+        "teacher": _teacher(trainer, args),
+        "student": _student(trainer, args),
+        "samples": _samples(trainer),
+        "training": _training(trainer, args),
+    }
+    if trainer.auxiliary is not None:
+        lines["auxiliary"] = (
+            f"a second copy of the teacher, trained beside the student ({trainer.objective.id} "
+            "needs it)"
+        )
+    return "\n".join(f"{name:>9}: {what}" for name, what in lines.items())
+
+
+def _objective(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> str:
+    objective = trainer.objective
+    own = {key: value for key, value in objective.to_config().items() if key != "type"}
+    settings = ", ".join(f"{key} {json.dumps(value)}" for key, value in own.items())
+    return f"{objective.id} (--objective): {settings or 'no settings'}"
+
+
+def _teacher(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> str:
+    names = " and ".join(args.teacher)
+    if trainer.own_base:
+        return f"{names}, with the adapters off (--lora-rank without --student: one copy in memory)"
+    if len(args.teacher) > 1:
+        return f"the mean of {names}, frozen (several are given)"
+    return f"{names}, frozen, in {_dtype(trainer.teacher_model)}"
+
+
+def _student(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> str:
+    model = trainer.model
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    source = args.student or args.teacher[0]
+    if args.lora_rank:
+        what = f"adapters of rank {args.lora_rank} on {source} (--lora-rank)"
+    elif args.student is not None:
+        what = f"{args.student}, all weights (--student)"
+    else:
+        what = f"a copy of {source}, all weights (no --student, no --lora-rank)"
+    noise = getattr(unwrapped(model).config, "noise_dim", 0)
+    noise = f", with a noise input of {noise} numbers per position" if noise else ""
+    return f"{what}{noise}; {trained:,} numbers are trained, in {_dtype(model)}"
+
+
+def _samples(trainer: DiscreteDistillationTrainer) -> str:
+    model, args = unwrapped(trainer.model), trainer.args
+    if isinstance(model, BlockDiffusionLM):
+        rule = args.rollout_unmasking
+        rule = rule if isinstance(rule, str) else rule["type"]
+        return (
+            f"decoded in blocks of {model.config.block_size} (the student is a block-diffusion "
+            f"model); rollouts by the rule {rule}"
+        )
+    rounds = f", after {args.rounds} rounds" if args.rounds > 1 else ""
+    sampler = getattr(trainer.objective, "sampler", "ancestral")
+    return f"{sampler} steps, {args.student_steps} network calls each (--student-steps){rounds}"
+
+
+def _training(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> str:
+    decoder = trainer.objective.rollouts
+    on = f"what the {decoder} decodes behind prompts of" if decoder else "rows of"
+    return f"{args.steps:,} steps on {on} {args.data}"
+
+
+def _dtype(model: object) -> str:
+    return str(getattr(model, "dtype", "float32")).removeprefix("torch.")

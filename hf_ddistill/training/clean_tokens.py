@@ -1,0 +1,98 @@
+"""What a batch must hold: clean tokens of the vocabulary; and which of them are context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.training.texts import CONTEXT
+
+#: Rows of a data set in memory that are looked at before the training.
+LOOKED_AT = 256
+LOOKED_FOR = {"input_ids", "attention_mask"}
+
+
+@dataclass(frozen=True)
+class CleanCollator:
+    """A collator whose batches are looked at, where they are still on the CPU.
+
+    Args:
+        collator: from rows to a batch.
+        diffusion: whose noise tokens no data hold: a mask in the data would be taken for a token
+            that was noised.
+
+    Raises:
+        ValueError: for a noise token, or one outside the vocabulary, that is no padding.
+    """
+
+    collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
+    diffusion: Diffusion
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        batch = self.collator(rows)
+        if isinstance(batch.get("input_ids"), Tensor):
+            self._look(batch["input_ids"], batch.get("attention_mask"))
+        return batch
+
+    def first(self, data: object) -> None:
+        """Look at the first rows of a data set, or of each of several, that is in memory."""
+        for part in data.values() if isinstance(data, Mapping) else (data,):
+            if isinstance(part, Dataset) and "input_ids" in part.column_names:
+                for row in islice(part, LOOKED_AT):
+                    batch = {k: torch.as_tensor(row[k]).reshape(1, -1) for k in LOOKED_FOR & {*row}}
+                    self._look(batch["input_ids"], batch.get("attention_mask"))
+
+    def _look(self, ids: Tensor, real: Tensor | None) -> None:
+        real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.bool()
+        size, noise = self.diffusion.vocab_size, self.diffusion.process.noise_tokens
+        outside = real & ((ids < 0) | (ids >= size))
+        noisy = real & torch.isin(ids, torch.tensor(noise, dtype=ids.dtype))
+        for wrong, why in (
+            (outside, f"and the vocabulary has tokens from 0 to {size - 1}"),
+            (noisy, f"a mask or noise token of the process {self.diffusion.process.id!r}, which "
+                    "data never hold"),
+        ):  # fmt: skip
+            if bool(wrong.any()):
+                row, position = wrong.nonzero()[0].tolist()
+                raise ValueError(
+                    f"The data hold token {int(ids[row, position])} (at position {position} of a "
+                    f"row), {why}: give the model a vocabulary with a token more, or mend the data."
+                )
+
+
+def real_of(inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """(B, L), False at the padding of a batch; None where there is none."""
+    mask = inputs.get("attention_mask")
+    return None if mask is None else mask.bool()
+
+
+def context_of(inputs: Mapping[str, Tensor], given: int | None) -> Tensor | None:
+    """(B, L), the tokens of a batch that are given, by their labels or as the first ones of each
+    row; None for none.
+
+    Args:
+        inputs: `input_ids` (B, L); `labels` (B, L), -100 at context; `attention_mask` (B, L).
+        given: how many tokens of each row are given in any case.
+    """
+    labels, real = inputs.get("labels"), real_of(inputs)
+    context = None if labels is None else labels == CONTEXT
+    if given:
+        real = torch.ones_like(inputs["input_ids"]) if real is None else real.long()
+        first = real.cumsum(1) <= given
+        context = first if context is None else context | first
+    return context
+
+
+def trained_in(inputs: Mapping[str, Tensor], given: int | None) -> Tensor:
+    """(B, L), the tokens of a batch that losses are of; see `context_of`."""
+    real, context = real_of(inputs), context_of(inputs, given)
+    if real is None:
+        real = torch.ones_like(inputs["input_ids"], dtype=torch.bool)
+    return real if context is None else real & ~context

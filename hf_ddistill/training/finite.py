@@ -1,0 +1,57 @@
+"""Weights and gradients that are numbers, before they do harm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, gather_object
+from torch import Tensor
+
+
+def check_gradient(norm: Tensor | float, whose: str, step: int) -> None:
+    """Raise unless the norm of a gradient is a number, while the weights have not taken it yet.
+
+    Args:
+        norm: over all its parameters.
+        whose: the network, for the error.
+        step: the optimizer step that would take it, from 0.
+
+    Raises:
+        ValueError: if it is infinite or NaN.
+    """
+    norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    if not math.isfinite(norm):
+        raise ValueError(
+            f"The gradient of the {whose} has the norm {norm} at step {step}, which would end its "
+            "weights: lower the learning rate (or look at `hf-ddistill diagnose`), and go on from "
+            "the last checkpoint if there is one."
+        )
+
+
+def check_weights(named: Iterable[tuple[str, Tensor]], accelerator: Accelerator, step: int) -> None:
+    """Raise unless all weights are numbers.
+
+    Args:
+        named: the weights.
+        accelerator: of the training; where it shards them, all processes must call.
+        step: optimizer steps that were taken.
+
+    Raises:
+        ValueError: if one is infinite or NaN, with the names of the first ones.
+    """
+    bad = [name for name, value in named if not _finite(value)]
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        bad = sorted(set(gather_object(bad)))
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise ValueError(
+            f"Weights are infinite or NaN after step {step} ({', '.join(bad[:3])}{more}), and are "
+            "not saved: lower the learning rate and go on from the last checkpoint, which is whole."
+        )
+
+
+def _finite(value: Tensor) -> bool:
+    local = value.to_local() if hasattr(value, "to_local") else value
+    return not local.is_floating_point() or bool(local.detach().isfinite().all())

@@ -1,0 +1,122 @@
+"""A student whose rollouts lose their variety is warned of in the steps in which it happens."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from block_models import MASK, causal
+from training_runs import distilling
+from transformers import BertConfig, BertForMaskedLM
+
+from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.couplings import histogram_entropy
+from hf_ddistill.models import as_denoiser
+from hf_ddistill.objectives import Objective
+
+LENGTH, VOCAB = 12, 12
+COLLAPSE = "The student collapses: at step [0-9]+ the tokens that it draws have an entropy of "
+
+
+def sentences(count=64):
+    """Rows of one step through the alphabet, of 10 letters: each letter says the next."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randint(10, (count, 1), generator=generator)
+    stride = torch.randint(1, 4, (count, 1), generator=generator)
+    return (start + stride * torch.arange(LENGTH)) % 10
+
+
+@functools.cache
+def pretrained():
+    """A masked LM that knows the sentences."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 64, "max_position_embeddings": LENGTH}
+    model = BertForMaskedLM(BertConfig(vocab_size=VOCAB, mask_token_id=11, **sizes))
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    for _ in range(150):
+        x_0 = sentences()
+        hidden = torch.rand(x_0.shape) < torch.rand(len(x_0), 1).clamp_min(0.1)
+        labels = torch.where(hidden, x_0, -100)
+        model(torch.where(hidden, 11, x_0), labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+def rows():
+    return [{"input_ids": row} for row in sentences().tolist()]
+
+
+def test_histogram_entropy_is_that_of_the_tokens_that_count():
+    tokens = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3]])
+    assert float(histogram_entropy(tokens, None, 5)) == pytest.approx(math.log(4))
+    where = torch.tensor([[True, True, False, False], [True, True, False, False]])
+    assert float(histogram_entropy(tokens, where, 5)) == pytest.approx(math.log(2))
+    assert float(histogram_entropy(torch.ones_like(tokens), None, 5)) == 0
+
+
+def test_masked_lm_that_falls_to_one_letter_is_warned_of_before_any_log(tmp_path):
+    settings = {"objective": "law_matching", "max_steps": 8, "student_steps": 4}
+    settings |= {"per_device_train_batch_size": 16, "learning_rate": 0.05, "logging_steps": 1000}
+    settings |= {"ema_decay": 0}
+    trainer = distilling(tmp_path, pretrained(), rows(), **settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.train()
+    words = [str(w.message) for w in caught if "collapses" in str(w.message)]
+    assert len(words) == 1 and "lower the learning rate" in words[0]
+    assert 3 <= int(words[0].split("at step ")[1].split()[0]) < 8
+    drawn = trainer.sample(32)
+    assert float(histogram_entropy(drawn, None, VOCAB)) < 0.7 * math.log(10)
+
+
+def test_masked_lm_at_a_small_rate_is_not_warned_of(tmp_path):
+    settings = {"objective": "law_matching", "max_steps": 6, "student_steps": 4}
+    settings |= {"per_device_train_batch_size": 16, "learning_rate": 1e-6, "logging_steps": 1}
+    trainer = distilling(tmp_path, pretrained(), rows(), **settings)
+    trainer.train()
+    logged = [each for each in trainer.state.log_history if "rollout_entropy" in each]
+    assert len(logged) == 6 and all(each["data_entropy"] > 2 for each in logged)
+
+
+@dataclass(frozen=True)
+class OneToken(Objective):
+    """Teaches a student to decode one token, whatever it is trained on."""
+
+    peers: ClassVar[tuple[str, ...]] = ("teacher",)
+    rollouts: ClassVar[str | None] = "student"
+    citation: ClassVar[str] = "None"
+
+    def __call__(self, step):
+        where = step.trajectory.drawn
+        x_t = step.x_0.masked_fill(where, MASK)
+        t = torch.ones(len(x_t), dtype=torch.float64)
+        more = {"clean_ids": step.x_0, "block_size": step.trajectory.block_size}
+        local = step.look(step.student, x_t, t, where, **more)
+        return {"student": -local.prediction.log_conditional[..., 7].mean()}
+
+
+def test_block_student_that_decodes_one_token_is_warned_of(tmp_path):
+    student, _ = to_block_diffusion(causal(), mask_token_id=MASK, block_size=4)
+    data = [{"input_ids": [1 + i % 30, 2 + i % 30]} for i in range(16)]
+    settings = {"rollout_tokens": 8, "max_steps": 12, "learning_rate": 0.02}
+    settings |= {"ema_decay": 0, "logging_steps": 1000}
+    teacher, _ = to_block_diffusion(causal(), mask_token_id=MASK, block_size=4)
+    trainer = distilling(tmp_path, teacher, data, model=student, objective=OneToken(), **settings)
+    with pytest.warns(UserWarning, match=COLLAPSE) as caught:
+        trainer.train()
+    assert len([w for w in caught if "collapses" in str(w.message)]) == 1
+    assert as_denoiser(trainer.model).diffusion.reveals
+
+
+def test_one_call_that_trains_whole_blocks_wants_noise(tmp_path):
+    student, _ = to_block_diffusion(causal(), mask_token_id=MASK, block_size=4)
+    data = [{"input_ids": [1 + i % 30] * 8} for i in range(8)]
+    with pytest.warns(UserWarning, match="give it a noise input"):
+        distilling(tmp_path, causal(), data, model=student, objective="block_law_matching")

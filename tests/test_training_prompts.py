@@ -1,0 +1,104 @@
+"""Prompts of rollouts: by labels, as text, in groups; causal teachers in half precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from batch_runs import MASK, PAD, ROWS, K, blocks, language_model, reward
+from tokenizers import Tokenizer, models, pre_tokenizers
+from training_runs import QUIET
+from transformers import PreTrainedTokenizerFast
+
+from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.training import DiscreteDistillationConfig, DiscreteDistillationTrainer
+
+
+def run(folder, objective="opdlm", data=ROWS, *, teacher=None, model=None, **settings):
+    given = {"max_steps": 1, "ema_decay": 0.0, "rollout_tokens": 4} | settings
+    more = {name: given.pop(name) for name in ("processing_class",) if name in given}
+    return DiscreteDistillationTrainer(
+        blocks(0) if model is None else model,
+        language_model(1) if teacher is None else teacher,
+        objective,
+        DiscreteDistillationConfig(str(folder), **QUIET | given),
+        train_dataset=data,
+        reward_function=reward,
+        **more,
+    )
+
+
+def test_a_prompt_ends_where_the_labels_begin(tmp_path):
+    trainer = run(tmp_path)
+    batch = trainer.data_collator(ROWS)
+    step = trainer.training_record(trainer.model, batch, 0, 0)
+    for row, tokens, real, drawn in zip(
+        ROWS, step.x_0, step.attend, step.trajectory.drawn, strict=True
+    ):
+        given = row["labels"].count(-100)
+        assert tokens[real & ~drawn].tolist() == row["input_ids"][:given]
+        # The rows start at the first column, whatever the other prompts are.
+        assert real[0] and int(drawn.long().argmax()) == given
+    shorter = run(tmp_path / "b", prompt_length=2)
+    step = shorter.training_record(shorter.model, batch, 0, 0)
+    real = torch.ones_like(step.x_0, dtype=torch.bool) if step.attend is None else step.attend
+    given = (real & ~step.trajectory.drawn).sum(1)
+    assert given.tolist() == [min(row["labels"].count(-100), 2) for row in ROWS]
+
+
+def test_prompts_given_as_text_are_one_row_each(tmp_path):
+    words = ["</s>", "<unk>", *"abcdefghij"]
+    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokens = PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    )
+    lm = language_model()
+    student, tokens = to_block_diffusion(lm, tokens)
+    texts = ["a b c", "d e", "", "f"]
+    trainer = run(
+        tmp_path,
+        data=[{"text": text} for text in texts],
+        model=student,
+        teacher=language_model(1),
+        processing_class=tokens,
+    )
+    expected = [[words.index(word) for word in text.split()] for text in texts if text]
+    assert trainer.train_dataset["input_ids"][:] == expected
+    trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("objective", "group"),
+    [
+        ("outcome_reward", 1),
+        ({"type": "outcome_reward", "group_size": 8}, 4),
+        ({"type": "outcome_reward", "group_size": 2}, 3),
+        ({"type": "causal_law_matching", "group": 4}, 6),
+    ],
+)
+def test_a_group_that_is_not_one_prompt_is_refused(tmp_path, objective, group):
+    with pytest.raises(ValueError, match="rollouts of one prompt, and rollout_group=") as refusal:
+        run(tmp_path, objective, rollout_group=group)
+    assert "\n" not in str(refusal.value)
+
+
+def test_groups_within_one_prompt_are_accepted(tmp_path):
+    for objective, group in (
+        ({"type": "outcome_reward", "group_size": 2}, 4),
+        ({"type": "causal_law_matching", "group": 3}, 3),
+        ("causal_law_matching", 1),
+    ):
+        run(tmp_path, objective, rollout_group=group)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_teacher_without_the_mask_gives_it_no_probability(tmp_path, dtype):
+    """-1e6 is no number of half precision, and its least one no probability of 0."""
+    teacher = language_model(1)
+    teacher.resize_token_embeddings(K - 1)
+    assert K - 1 == MASK
+    trainer = run(tmp_path, teacher=teacher.to(dtype), per_device_train_batch_size=2)
+    logits = trainer.teacher_model(torch.tensor([[1, 2, 3, PAD]]), causal=True).logits
+    assert logits.shape[-1] == K and logits.isfinite().all()
+    assert (logits.float().softmax(-1)[..., MASK] == 0).all()
+    trainer.train()
