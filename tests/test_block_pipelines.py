@@ -298,15 +298,3 @@ def test_a_streamer_stops_at_the_end(model, tokenizer, capsys):
 def test_a_streamer_takes_one_row(model, tokenizer):
     with pytest.raises(ValueError, match="A streamer takes one row, got a batch of 2"):
         model.generate(torch.tensor([[5], [6]]), streamer=TextDiffusionStreamer(tokenizer))
-
-
-def test_a_short_prompt_is_padded_with_the_pad_token_and_not_with_token_0(folder, tokenizer):
-    pipe = DiscreteDiffusionPipeline.from_pretrained(folder)
-    pad = pipe.model.config.pad_token_id
-    pad = tokenizer.pad_token_id if pad is None else pad
-    pipe.model.generation_config.pad_token_id = 7 if pad in (None, 0) else pad
-    expected = pipe.model.generation_config.pad_token_id
-    found = pipe(["a", "a b a"], max_new_tokens=2).sequences
-    short = len(tokenizer("a")["input_ids"])
-    width = found.shape[1] - 2
-    assert short < width and found[0, : width - short].tolist() == [expected] * (width - short)
