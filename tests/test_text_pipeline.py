@@ -7,6 +7,10 @@ import torch
 import transformers
 from test_pipelines import letters, made, seeded
 from torch.utils.data import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 
 
 class Prompts(Dataset):
@@ -92,3 +96,15 @@ def test_given_tokens_and_labels_are_repeated_for_each_sample():
 def test_what_is_no_prompt_or_no_number_is_refused(generate, call, message):
     with pytest.raises(ValueError, match=message):
         generate(**call)
+
+
+def test_a_short_prompt_is_padded_with_the_pad_token_and_not_with_token_0():
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = LlamaConfig(**sizes, vocab_size=6, num_attention_heads=2, max_position_embeddings=16)
+    model, _ = to_block_diffusion(LlamaForCausalLM(config), mask_token_id=5)
+    pipe = DiscreteDiffusionPipeline.from_model(model)
+    given = {"input_ids": torch.tensor([[0, 1, 2], [1, 2, 3]]), "max_new_tokens": 2}
+    given["attention_mask"] = torch.tensor([[0, 0, 1], [1, 1, 1]])
+    for owner in (model.config, model.generation_config):
+        owner.pad_token_id = 4
+    assert pipe(**given).sequences[:, :3].tolist() == [[4, 4, 2], [1, 2, 3]]

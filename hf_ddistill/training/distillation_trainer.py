@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, set_seed
 
 from hf_ddistill.couplings import TrainingStep, histogram_entropy
 from hf_ddistill.linalg import RowStreams
-from hf_ddistill.models import BlockDiffusionLM, as_denoiser, unwrapped
+from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, unwrapped
 from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
@@ -135,8 +135,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         if self.own_base:
             self.teacher = as_denoiser(model, self._given, adapters=False)
         elif self.teacher is None:
-            given = isinstance(self._teacher, nn.Module)
-            self.teacher = as_denoiser(self._teacher, self._given) if given else self._teacher
+            self.teacher = denoiser_of(self._teacher, self._given, self._tokenizer)
         self._process = (agreed(model, self.teacher, self._given), self._process[1])
         return super()._adopted(model)
 
