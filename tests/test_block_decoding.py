@@ -146,7 +146,8 @@ def test_a_row_ends_behind_its_end_token_and_others_go_on(mode):
     model = block_model()
     ids, mask = mixed_prompts()
     # With 0 every block in work takes all that it has: the end finds tokens behind it.
-    settings = MODES[mode] | {"early_threshold": 0.0, "unmasking": "static"}
+    settings = MODES[mode] | {"unmasking": "static"}
+    settings |= {"early_threshold": 0.0} if mode == "pipelined" else {}
     free = drawn(model, ids, mask, **settings)
     end = int(free[0][0, 1])
     tokens, rounds, calls = drawn(model, ids, mask, **settings, eos_token_id=end)
@@ -185,11 +186,20 @@ REFUSALS = {
     "no such rule": ({"unmasking": "thresold"}, "Unknown unmasking .*did you mean 'threshold'"),
     "two caches": ({"dual_cache": True, "use_cache": False}, "use_cache=False keeps none"),
     "no block": ({"max_active_blocks": 0}, "max_active_blocks must be at least 1"),
-    "no share": ({"block_add_threshold": 1.5}, r"block_add_threshold is a share .* got 1.5"),
+    "no share": (
+        {"max_active_blocks": 2, "block_add_threshold": 1.5},
+        r"block_add_threshold is a share .* got 1.5",
+    ),
     "late": (
-        {"block_add_threshold": 0.9, "block_activate_threshold": 0.5},
+        {"max_active_blocks": 2, "block_add_threshold": 0.9, "block_activate_threshold": 0.5},
         "block_add_threshold=0.9 must not be above",
     ),
+    "early for one block": ({"early_threshold": 0.5}, "give max_active_blocks, too"),
+    "a plan for a rule without": (
+        {"unmasking": "klass", "steps_per_block": 2},
+        "the rule 'klass' decides by itself how many tokens",
+    ),
+    "no share of tokens": ({"temperature": 1.0, "top_p": 0.0}, r"top_p must lie in \(0, 1\]"),
     "a processor that wants more": ({"logits_processor": Steps()}, "takes ids, scores, cur_step"),
 }
 

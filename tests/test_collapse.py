@@ -73,7 +73,7 @@ def test_masked_lm_that_falls_to_one_letter_is_warned_of_before_any_log(tmp_path
     assert len(words) == 1 and "lower the learning rate" in words[0]
     assert 3 <= int(words[0].split("at step ")[1].split()[0]) < 8
     drawn = trainer.sample(32)
-    assert float(histogram_entropy(drawn, None, VOCAB)) < 0.5 * math.log(10)
+    assert float(histogram_entropy(drawn, None, VOCAB)) < 0.7 * math.log(10)
 
 
 def test_masked_lm_at_a_small_rate_is_not_warned_of(tmp_path):

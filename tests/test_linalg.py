@@ -123,6 +123,14 @@ def test_inverse_is_the_inverse_matrix(name):
     torch.testing.assert_close(product, eye, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", OPERATORS)
+def test_magnitude_bounds_every_entry_and_is_no_more_than_the_terms_that_cancel(name):
+    operator = OPERATORS[name]()
+    size, dense = operator.magnitude().dense(), operator.dense()
+    assert (size >= dense.abs() - 1e-12).all()
+    assert size.max() <= 40 * dense.abs().max()
+
+
 @pytest.mark.parametrize("cls", RATES, ids=lambda cls: cls.__name__)
 def test_product_of_operators_is_the_product_of_matrices(cls):
     operator = RATES[cls]()

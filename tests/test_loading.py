@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -176,3 +177,27 @@ def test_no_table_is_printed(folder, caplog):
     with pytest.raises(ValueError):
         load_masked_lm(folder)
     assert "LOAD REPORT" not in caplog.text
+
+
+def test_adapters_that_are_not_whole_are_refused(tmp_path):
+    base = bert()
+    base.config.mask_token_id = 6
+    base.save_pretrained(tmp_path / "base")
+    adapted = get_peft_model(base, LoraConfig(target_modules=["query", "value"]))
+    adapted.save_pretrained(tmp_path / "adapters")
+    file = tmp_path / "adapters" / "adapter_config.json"
+    place = {"base_model_name_or_path": str(tmp_path / "base")}
+    file.write_text(json.dumps(json.loads(file.read_text()) | place))
+    load_model(str(tmp_path / "adapters"))
+    weights = tmp_path / "adapters" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    lost = [key for key in tensors if "query" in key]
+    save_file({key: tensors[key] for key in tensors if key not in lost}, weights)
+    with pytest.raises(ValueError, match="adapters of .* are not whole: .*query"):
+        load_model(str(tmp_path / "adapters"))
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match="adapters of .* cannot be read"):
+        load_model(str(tmp_path / "adapters"))
+    (tmp_path / "base" / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="holds adapters of the base .*no file named"):
+        load_model(str(tmp_path / "adapters"))

@@ -61,6 +61,8 @@ def test_a_prompt_means_the_same_to_generate_and_to_both_pipelines(model, prompt
     found = pipe(prompt, **SETTINGS)
     theirs = transformers.pipeline("discrete-diffusion", model=model, tokenizer=words)
     rows = theirs(prompt, **SETTINGS)
+    # A list of prompts gives a list of samples for each.
+    rows = [row for samples in rows for row in samples] if isinstance(prompt, list) else rows
     for row in range(len(expected)):
         assert new_tokens(found.sequences[row]).tolist() == new_tokens(expected[row]).tolist()
         ids = rows[row]["generated_token_ids"]
@@ -139,3 +141,26 @@ def test_a_masked_model_holds_what_the_tokenizer_puts_first_and_no_end():
         assert sequences[1, [0, 1, 3]].tolist() == [1, 6, 7]
     # Behind the prompt everything is generated; the tokenizer's end is not held.
     assert (held[0][:, 4:] == 3).any()
+
+
+@pytest.mark.slow
+def test_a_stock_trainer_trains_a_block_model_on_masked_tokens(lm, tmp_path):
+    model, words = to_block_diffusion(lm, tokenizer(mask_token="<m>"))
+    rows = [{"input_ids": [(start + step) % 20 + 4 for step in range(12)]} for start in range(8)]
+    args = transformers.TrainingArguments(
+        tmp_path, max_steps=4, per_device_train_batch_size=2, gradient_accumulation_steps=2,
+        learning_rate=1e-2, report_to="none", use_cpu=True, disable_tqdm=True, logging_steps=1,
+    )  # fmt: skip
+    trainer = transformers.Trainer(
+        model,
+        args,
+        transformers.DataCollatorForLanguageModeling(words, mlm_probability=0.5),
+        train_dataset=rows,
+        eval_dataset=rows,
+    )
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before
+    # A mean over tokens, whatever the accumulation: of the size of the loss in evaluation.
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(logged) == 4 and logged[0] == pytest.approx(before, rel=0.5)

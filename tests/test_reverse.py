@@ -36,15 +36,6 @@ def test_ancestral_is_the_exact_posterior_of_independent_positions(cls):
 
 
 @each_process
-def test_analytic_is_ancestral(cls):
-    diffusion = Diffusion(cls.example(K))
-    problem = ExactBayes.random(diffusion, length=2)
-    for s, t in ((0.1, 0.2), (0.3, 0.5), (0.7, 0.8)):
-        arguments = (exact(problem, t), diffusion, problem.states, s, t)
-        torch.testing.assert_close(analytic(*arguments), ancestral(*arguments), rtol=0, atol=1e-9)
-
-
-@each_process
 @pytest.mark.parametrize("rule", [euler, tau_leaping], ids=lambda rule: rule.__name__)
 def test_halving_a_step_quarters_its_error(cls, rule):
     diffusion = Diffusion(cls.example(K), Cosine())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from test_pipelines import letters, made, piped, seeded
+from training_runs import distilling
 from transformers import BertConfig, BertForMaskedLM
 
+from hf_ddistill import DiscreteDiffusionConfig, DiscreteDiffusionTrainer
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion, as_denoiser, check_same_mask
 from hf_ddistill.processes import Absorbing, General, Hybrid, Ordinal, Uniform
@@ -142,3 +144,16 @@ def test_a_vocabulary_that_no_process_is_known_for_is_refused_before_anything_ch
         other.resize_token_embeddings(7)
     for each in (model, other):
         assert each.config.vocab_size == 6 and each.get_input_embeddings().num_embeddings == 6
+
+
+def test_trainers_mask_with_the_token_of_the_tokenizer_and_refuse_another(tmp_path):
+    data = [{"input_ids": [0, 1, 2, 3]}] * 4
+    settings = {"data": data} | {"processing_class": letters(), "max_steps": 1, "report_to": "none"}
+    trainer = distilling(tmp_path / "a", bert(), **settings)
+    assert trainer.diffusion.process == trainer.teacher.diffusion.process == Absorbing(6, 5)
+    with pytest.raises(ValueError, match=r"one mask.*the process 4.*the tokenizer \(its '_'\) 5"):
+        distilling(tmp_path / "b", made(Absorbing(6, mask_token_id=4)), **settings)
+    args = DiscreteDiffusionConfig(str(tmp_path / "c"), max_steps=1, use_cpu=True)
+    model = made(Absorbing(6, mask_token_id=4))
+    with pytest.raises(ValueError, match="one mask"):
+        DiscreteDiffusionTrainer(model, args=args, train_dataset=data, processing_class=letters())

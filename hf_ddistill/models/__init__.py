@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
-from hf_ddistill.models.as_denoiser import as_denoiser, diffusion_entry, unwrapped
+from hf_ddistill.models.as_denoiser import (
+    as_denoiser,
+    denoiser_of,
+    diffusion_entry,
+    unwrapped,
+)
 from hf_ddistill.models.block_processing import ProxySteering
 from hf_ddistill.models.causal_teacher import as_causal_teacher, check_same_tokens
 from hf_ddistill.models.configuration_block_diffusion import BlockDiffusionConfig
@@ -51,6 +56,7 @@ __all__ = [
     "check_name",
     "check_same_mask",
     "check_same_tokens",
+    "denoiser_of",
     "diffusion_entry",
     "load_checkpoint",
     "load_config",

@@ -135,6 +135,13 @@ def as_denoiser(
     return Denoiser(network, diffusion, parameterization, noise_dim)
 
 
+def denoiser_of(given: Any, diffusion: Diffusion | None, tokenizer: Any | None = None) -> Any:
+    """A model as a denoiser, see `as_denoiser`; what is one already, as it is."""
+    if isinstance(given, torch.nn.Module):
+        return as_denoiser(given, diffusion, tokenizer=tokenizer)
+    return given
+
+
 def diffusion_entry(config: PreTrainedConfig) -> dict[str, Any]:
     """What a model was trained for, as its configuration says it; empty where it says nothing.
 

@@ -68,6 +68,13 @@ def plan_of(
         raise ValueError("dual_cache=True needs keys and values, and use_cache=False keeps none.")
     cache = "none" if config.use_cache is False else "dual" if config.dual_cache else "finished"
     given = {key: getattr(config, name) for name, key in _PIPELINING.items()}
+    unmasking = Unmasking.from_config(config.unmasking or "threshold")
+    if config.steps_per_block is not None and not unmasking.planned:
+        raise ValueError(
+            f"steps_per_block={config.steps_per_block} is for rules with a plan, such as 'static'; "
+            f"the rule {unmasking.id!r} decides by itself how many tokens a call takes."
+        )
+    _check_law(config)
     forbidden = ForbiddenSequences.of(config.bad_words_ids, config.no_repeat_ngram_size)
     logits = _logits(config, ends(eos))
     named = (*logits.suppress, *logits.suppress_first, *logits.forced_last, *ends(eos))
@@ -77,7 +84,7 @@ def plan_of(
         raise ValueError(f"max_time must be above 0 seconds, got {config.max_time}.")
     return DecodingPlan(
         block_size=block_size,
-        unmasking=Unmasking.from_config(config.unmasking or "threshold"),
+        unmasking=unmasking,
         steps_per_block=config.steps_per_block,
         temperature=(1.0 if temperature is None else temperature) if sample else 0.0,
         top_k=config.top_k if sample and not warpers else None,
@@ -161,6 +168,14 @@ def criteria_of(
             raise ValueError(f"stop_strings must be a text or some, got {strings!r}.")
         criteria.append(StopStrings(tokenizer, strings))
     return tuple(criteria)
+
+
+def _check_law(config: GenerationConfig) -> None:
+    """Raise for a law that there is not."""
+    if config.top_p is not None and not 0 < config.top_p <= 1:
+        raise ValueError(f"top_p must lie in (0, 1], got {config.top_p}.")
+    if config.top_k is not None and config.top_k < 0:
+        raise ValueError(f"top_k must be at least 0 (all tokens), got {config.top_k}.")
 
 
 def _logits(config: GenerationConfig, eos: tuple[int, ...]) -> LogitSettings:

@@ -171,6 +171,15 @@ REFUSED: Mapping[str, Refusal] = {
     ),
 }
 
+#: Settings that say the same, or are of another: where a nearer layer sets one, the others of a
+#: farther layer go.
+_TOGETHER = (
+    ("max_new_tokens", "max_length"),
+    ("min_new_tokens", "min_length"),
+    ("unmasking", "steps_per_block"),
+)
+#: Settings of several blocks at the same time.
+_PIPELINED = ("block_add_threshold", "block_activate_threshold", "early_threshold")
 #: Settings that shape draws, with the values that leave them as they are.
 SHAPING: Mapping[str, tuple[Any, ...]] = {
     "temperature": (0, 1),
@@ -227,18 +236,22 @@ def resolved(layers: list[Mapping[str, Any]], explicit: Mapping[str, Any]) -> di
     """
     for layer in (explicit, *layers):
         check_settings(layer)
-    for names in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
+    for names in _TOGETHER[:2]:
         if all(explicit.get(name) is not None for name in names):
             raise ValueError(f"Give {names[0]} or {names[1]}, not both: they say the same.")
     found: dict[str, Any] = {}
     for layer in (*reversed(layers), explicit):
         given = {name: value for name, value in layer.items() if value is not None}
-        for names in (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length")):
-            if any(name in given for name in names):
+        for names in _TOGETHER:
+            # A plan's number alone is of the rule that stands farther.
+            if any(name in given for name in names if name != "steps_per_block"):
                 found = {name: value for name, value in found.items() if name not in names}
         found |= given
     for name in (name for name, value in explicit.items() if value is None):
         found.pop(name, None)
+    for name in _PIPELINED:
+        if explicit.get(name) is not None and "max_active_blocks" not in found:
+            raise ValueError(f"{name} is for blocks at the same time: give max_active_blocks, too.")
     found["do_sample"] = _draws(layers, explicit)
     if not found["do_sample"]:
         _check_greedy(explicit)

@@ -29,7 +29,8 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
 
     One set of weights, three readings: block diffusion, any other block size (`block_size=1` is
     the causal model's attention, one not below L full attention), and the causal language model
-    itself (`causal=True`).
+    itself (`causal=True`). Tools for causal models, such as a likelihood harness, take `model.lm`,
+    which is one with the same weights.
 
     References:
         Block Diffusion: Interpolating Between Autoregressive and Diffusion Language Models (2025),

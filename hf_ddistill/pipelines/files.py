@@ -101,28 +101,37 @@ def whole_model(model: nn.Module) -> PreTrainedModel:
     outer = unwrapped(model, keep_adapters=True)
     if outer is inner and not layers and not getattr(inner, "_hf_peft_config_loaded", False):
         return inner
-    parts = dict(inner.named_modules())
-    if not layers or not all(hasattr(parts[name], "merge") for name in layers):
-        kinds = {str(getattr(c, "peft_type", c)) for c in outer.peft_config.values()}
-        raise ValueError(
-            f"The pipeline's model has adapters of the kind {', '.join(sorted(kinds))}, which "
-            "cannot be merged into its weights and so not be saved with it; LoRA and its kin can."
-        )
-    warnings.warn(
-        "The adapters of the pipeline's model are saved merged into its weights.", stacklevel=4
-    )
     inner = copy.deepcopy(inner)
+    parted = _part(inner)
     # The innermost first: one adapted layer may stand in another.
     for name in reversed(layers):
         layer = inner.get_submodule(name)
-        layer.merge(safe_merge=True)
+        try:
+            layer.merge(safe_merge=True)
+        except (AttributeError, NotImplementedError) as error:
+            raise ValueError(
+                f"The pipeline's model has adapters of the kind {type(layer).__name__} at {name}, "
+                "which cannot be merged into its weights and so not be saved; LoRA and its kin can."
+            ) from error
         inner.set_submodule(name, layer.get_base_layer())
     inner._hf_peft_config_loaded = False
-    embedded, head = inner.get_input_embeddings(), inner.get_output_embeddings()
-    if head is not None and head.weight is not embedded.weight:
-        # Adapters on one of two tied matrices part them; a model that is saved tells its loader.
+    if parted:
         inner.config.tie_word_embeddings = False
+    warnings.warn(
+        "The adapters of the pipeline's model are saved merged into its weights.", stacklevel=4
+    )
     return inner
+
+
+def _part(model: PreTrainedModel) -> bool:
+    """Give the embeddings a weight of their own, where adapters stand on one of two that are tied:
+    merged into one, they would change the other; whether that was so."""
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    bases = [each.get_base_layer() if hasattr(each, "get_base_layer") else each for each in layers]
+    if None in layers or bases == layers or bases[0].weight is not bases[1].weight:
+        return False
+    bases[0].weight = nn.Parameter(bases[0].weight.detach().clone())
+    return True
 
 
 @contextlib.contextmanager

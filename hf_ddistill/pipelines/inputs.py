@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
@@ -154,3 +154,14 @@ def check_guidance(scale: float, labels: Tensor | None) -> None:
         )
     if scale > 1 and labels is None:
         raise ValueError(f"guidance_scale={scale} needs `class_labels`.")
+
+
+def check_adapters(model: nn.Module) -> None:
+    """Raise if a model's adapters are learned prompts: a sample has no place for them."""
+    kinds = getattr(model, "peft_config", {}).values()
+    learned = [str(kind.peft_type) for kind in kinds if getattr(kind, "is_prompt_learning", False)]
+    if learned:
+        raise ValueError(
+            f"Adapters of the kind {', '.join(learned)} put tokens before the input, of which a "
+            "sample has none; LoRA and its kin change the model's layers and are accepted."
+        )

@@ -16,6 +16,7 @@ from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
 from hf_ddistill.pipelines.inputs import (
     Canvas,
+    check_adapters,
     check_generator,
     check_guidance,
     label_tensor,
@@ -43,6 +44,9 @@ class DiscreteDiffusionPipeline(SavedPipeline):
         scheduler (`DiscreteSchedulerBase`): of the model's process.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): needed for text alone.
 
+    Raises:
+        ValueError: for a model whose adapters put tokens before its input.
+
     Example:
 
     ```python
@@ -66,6 +70,7 @@ class DiscreteDiffusionPipeline(SavedPipeline):
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         super().__init__()
+        check_adapters(model)
         self.register_modules(model=model, scheduler=scheduler, tokenizer=tokenizer)
 
     @property

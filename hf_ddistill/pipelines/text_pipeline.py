@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -74,10 +74,14 @@ class DiscreteDiffusionGenerationPipeline(Pipeline):
                     "there is one call to make: give num_return_sequences for several samples."
                 )
             return self._run([inputs], num_return_sequences, kwargs)[0]
-        if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
+        if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"):
+            prompts = (inputs[i] for i in range(len(inputs)))  # a data set may have no iterator
+        elif isinstance(inputs, Iterable):
+            prompts = inputs
+        else:
             raise ValueError(f"Prompts are a string or some strings, got {type(inputs).__name__}.")
         groups = self._groups(
-            inputs, batch_size or self._batch_size or 1, num_return_sequences, kwargs
+            prompts, batch_size or self._batch_size or 1, num_return_sequences, kwargs
         )
         return list(groups) if isinstance(inputs, list | tuple) else groups
 

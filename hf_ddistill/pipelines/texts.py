@@ -48,16 +48,15 @@ def texts_of(
 
 def _visible(ids: list[int], ends: frozenset[int], tokenizer: PreTrainedTokenizerBase) -> str:
     """Decoded without special tokens, those apart that end a text."""
-    pieces, text = [[]], ""
+    piece, text = [], ""
     for token in ids:
-        pieces[-1].append(token)
         if token in ends:
-            pieces.append([])
-    for piece in pieces:
-        text += tokenizer.decode(piece, skip_special_tokens=True)
-        if piece and piece[-1] in ends:
-            text += tokenizer.convert_ids_to_tokens(piece[-1])
-    return text
+            text += tokenizer.decode(piece, skip_special_tokens=True)
+            text += tokenizer.convert_ids_to_tokens(token)
+            piece = []
+        else:
+            piece.append(token)
+    return text + tokenizer.decode(piece, skip_special_tokens=True)
 
 
 def _listed(token: Any) -> list[Any]:

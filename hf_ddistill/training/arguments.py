@@ -88,8 +88,9 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
         rollout_block_size (`int`, *optional*): tokens that are decoded before those on their right,
             of a model with full attention (or a part of its blocks); all of them if not given.
         rollout_temperature (`float`): of their draws.
-        collapse_share (`float`): the share of the teacher's entropy below which that of the student
-            is warned of, where the objective records both; 0 turns it off.
+        collapse_share (`float`): a student is warned of in the step in which the entropy of its
+            samples falls below this share of the teacher's, or that of the tokens which it draws
+            below this share of what it was; 0 turns it off.
     """
 
     student_steps: int = field(default=4, metadata={"help": "Network calls of the student."})
@@ -109,7 +110,7 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
     rollout_steps_per_block: int | None = field(default=None, metadata={"help": "Planned calls."})
     rollout_block_size: int | None = field(default=None, metadata={"help": "Decoded at a time."})
     rollout_temperature: float = field(default=1.0, metadata={"help": "Of their draws."})
-    collapse_share: float = field(default=0.5, metadata={"help": "Of the teacher's entropy."})
+    collapse_share: float = field(default=0.5, metadata={"help": "Least share of entropy left."})
 
     def __post_init__(self) -> None:
         if self.student_steps < 1:

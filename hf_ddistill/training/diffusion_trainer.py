@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.trainer_utils import HubStrategy
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.models import as_denoiser, unwrapped, window
 from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.adapters import SavedBase, described
@@ -84,13 +84,16 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
         if model is None:
             raise ValueError("There is nothing to train: give model= or model_init=.")
-        self.objective = self._objective = Objective.from_config(objective)
+        self.objective = Objective.from_config(objective)
         check_peers(self._objective, self.available_peers, args, type(self).__name__)
-        self._process = (diffusion, parameterization)
+        self._process, self._tokenizer = (
+            (diffusion, parameterization),
+            kwargs.get("processing_class"),
+        )
         self.average: WeightAverage | None = None
         self._adopted(model)
-        config, tokenizer = unwrapped(model).config, kwargs.get("processing_class")
-        length = args.max_length or getattr(config, "max_position_embeddings", None)
+        config, tokenizer = unwrapped(model).config, self._tokenizer
+        length = args.max_length or window(model)
         collator = kwargs.get("data_collator") or TokenCollator.suited_to(
             config, tokenizer, whole_blocks(model, self._objective)
         )
@@ -113,7 +116,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
 
     def _adopted(self, model: nn.Module) -> nn.Module:
         """The model, which is the one in training from now on."""
-        self._denoiser = as_denoiser(model, *self._process)
+        self._denoiser = as_denoiser(model, *self._process, tokenizer=self._tokenizer)
         self.diffusion = self._denoiser.diffusion
         self.saved_base = SavedBase.of(model)
         return model
@@ -189,7 +192,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
     def sample(self, count: int, num_steps: int | None = None) -> Tensor:
         """Draw (count, L) clean tokens from the model in training, with keyed noise."""
         model = unwrapped(self.model, keep_adapters=True)
-        shape = (count, self.args.max_length or unwrapped(model).config.max_position_embeddings)
+        shape = (count, self.args.max_length or window(model))
         steps, batch_size = num_steps or self.student_steps, self.args.eval_batch_size
         generator = keyed_generator(self.args.seed, "samples", device=self.args.device)
         return draw_samples(self.denoiser(model), shape, steps, batch_size, generator)

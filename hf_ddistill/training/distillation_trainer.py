@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peft import PeftModel, get_peft_model
@@ -14,7 +13,7 @@ from transformers import PreTrainedModel, set_seed
 
 from hf_ddistill.couplings import TrainingStep, histogram_entropy
 from hf_ddistill.linalg import RowStreams
-from hf_ddistill.models import BlockDiffusionLM, as_denoiser, unwrapped
+from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, unwrapped
 from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
@@ -136,8 +135,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         if self.own_base:
             self.teacher = as_denoiser(model, self._given, adapters=False)
         elif self.teacher is None:
-            given = isinstance(self._teacher, nn.Module)
-            self.teacher = as_denoiser(self._teacher, self._given) if given else self._teacher
+            self.teacher = denoiser_of(self._teacher, self._given, self._tokenizer)
         self._process = (agreed(model, self.teacher, self._given), self._process[1])
         return super()._adopted(model)
 
@@ -269,7 +267,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         if not isinstance(unwrapped(model), BlockDiffusionLM):
             return super().sample(count, num_steps)
         data = self.train_dataset if self.eval_dataset is None else self.eval_dataset
-        inputs = self._prepare_inputs(self.data_collator(list(islice(data, count))))
+        inputs = self._prepare_inputs(self.data_collator(self.rollouts.first(data, count)))
+        inputs = self.rollouts.starts(inputs, self.objective)
         noise = keyed_generator(self.args.seed, "samples", device=self.args.device)
         # As long as rollouts become.
         last = self.args.rollout_ramp_steps

@@ -25,6 +25,7 @@ class EntropyThreshold(Unmasking):
 
     threshold: float = 0.4
     id: ClassVar[str] = "entropy_threshold"
+    planned: ClassVar[bool] = False
     citation: ClassVar[str] = (
         "Qian et al., d3LLM: Ultra-Fast Diffusion LLM using Pseudo-Trajectory Distillation, 2026, "
         "arXiv:2601.07568"

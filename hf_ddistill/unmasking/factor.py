@@ -30,6 +30,7 @@ class Factor(Unmasking):
 
     factor: float = 1.0
     id: ClassVar[str] = "factor"
+    planned: ClassVar[bool] = False
     citation: ClassVar[str] = "Wu et al., Fast-dLLM, 2025, arXiv:2505.22618"
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ class KLASS(Unmasking):
     threshold: float = 0.9
     bound: float = 0.01
     id: ClassVar[str] = "klass"
+    planned: ClassVar[bool] = False
     citation: ClassVar[str] = (
         "Kim et al., KLASS: KL-Guided Fast Inference in Masked Diffusion Models, 2025, "
         "arXiv:2511.05664"

@@ -48,6 +48,11 @@ class Prophet(Unmasking):
         if list(self.phases) != sorted(self.phases):
             raise ValueError(f"phases must ascend, got {list(self.phases)}.")
 
+    @property
+    def planned(self) -> bool:
+        """As the rule until then."""
+        return self.otherwise.planned
+
     def pick(self, draft: Draft) -> Where:
         two = draft.raw.double().topk(2, -1).values
         gap = (two[..., 0] - two[..., 1]).masked_fill(~draft.masked, 0.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -62,6 +63,9 @@ class Unmasking(Configurable, ABC):
     A call decides at least one position of each row that has any: where a rule picks none, the
     most confident one is taken, so that decoding ends.
     """
+
+    #: Whether it goes by `Draft.calls`, the number of calls that are planned for a block.
+    planned: ClassVar[bool] = True
 
     @abstractmethod
     def pick(self, draft: Draft) -> Where:
