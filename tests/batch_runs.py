@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch.nn.functional import pad
 from training_runs import QUIET, SIZES
@@ -131,8 +134,10 @@ def moved(folder, size, accumulate, rows=ROWS, **settings):
 def _all_masked():
     """The bound at t = 1, where nothing is drawn."""
 
+    @dataclass(frozen=True)
     class _AllMasked(Objective):
-        peers, citation = (), "None"
+        peers: ClassVar[tuple[str, ...]] = ()
+        citation: ClassVar[str] = "None"
 
         def __call__(self, step):
             t = torch.ones(len(step.x_0), dtype=torch.float64)

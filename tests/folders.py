@@ -8,6 +8,12 @@ import signal
 import sys
 from pathlib import Path
 
+from hf_ddistill.outputs import writing
+
+OLD = {"config.json": "old", "model.safetensors": "old", "gone.json": "old", "a/b.txt": "old"}
+NEW = {"config.json": "new", "model.safetensors": "new", "a/c.txt": "new"}
+MINE = {"notes.txt": "mine", "a/mine.txt": "mine"}
+
 
 def snapshot(folder):
     """Path -> what lies there: the digest of a file, the target of a link, "" for a folder."""
@@ -65,3 +71,20 @@ def _kill_before(number, folder):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def put(folder, files):
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+
+
+def write(folder, files):
+    with writing(folder) as draft:
+        put(draft, files)
+
+
+def old_and_mine(folder):
+    """A folder that we wrote, in which the user has files, too."""
+    write(folder, OLD)
+    put(folder, MINE)

@@ -22,7 +22,7 @@ from hf_ddistill.hub import is_causal_name, load_model, load_pipeline
 from hf_ddistill.models import BlockDiffusionLM, DDiTForDiscreteDiffusion, as_denoiser
 from hf_ddistill.training import DiscreteDistillationTrainer
 
-TOKENS = [{"input_ids": [1 + (i + j) % 20 for j in range(8)]} for i in range(8)]
+TOKENS = [{"input_ids": [5 + (i + j) % 16 for j in range(8)]} for i in range(8)]
 BERT = {"vocab_size": 24, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 BERT |= {"intermediate_size": 32, "max_position_embeddings": 8}
 
@@ -86,7 +86,7 @@ def test_adapters_of_a_masked_lm_open_with_the_process_that_its_folder_lacks(
     assert type(load_model(folder)) is BertForMaskedLM and not is_causal_name(folder)
     generate = transformers.pipeline("discrete-diffusion", model=folder, device="cpu")
     assert same_law(trainer, generate.model)
-    assert len(generate(batch_size=2)) == 2
+    assert len(generate(num_return_sequences=2)) == 2
     assert main(["sample", folder, "--count", "1", "--device", "cpu"]) == 0
     assert len(json.loads(capsys.readouterr().out.splitlines()[-1])) == 8
 
@@ -168,7 +168,7 @@ def test_adapters_by_another_name_and_a_base_that_is_gone_are_refused(tmp_path):
     saved(tmp_path / "student", opened_bert(bert_folder(tmp_path / "bert")))
     os.rename(tmp_path / "bert", tmp_path / "gone")
     with pytest.raises(
-        ValueError, match="holds adapters of the base '.*/bert', which is not found"
+        ValueError, match="holds adapters of the base '.*/bert'. No model: there is no folder"
     ):
         load_model(str(tmp_path / "student"))
 

@@ -1,5 +1,6 @@
 """A block-diffusion folder: settings that stay with it, and both pipelines that open it."""
 
+# ruff: noqa: F811 (the arguments of a test are the fixtures that were imported)
 from __future__ import annotations
 
 import json
@@ -8,55 +9,14 @@ import shutil
 import pytest
 import torch
 import transformers
-from block_models import HALF, SHAPE
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    LlamaConfig,
-    PreTrainedTokenizerFast,
-    TextDiffusionStreamer,
-)
+from block_folder import folder, model, tokenizer  # noqa: F401
+from block_models import HALF
 
 from hf_ddistill import DDiTConfig, DDiTForDiscreteDiffusion, DiscreteDiffusionPipeline
-from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.models import BlockDiffusionGenerationConfig, BlockDiffusionLM
-from hf_ddistill.unmasking import Prophet, Unmasking
+from hf_ddistill.unmasking import Prophet
 
-WORDS = ["<pad>", "<eos>", *"abcdefghijklmnopqrstuvwxyz"]
 PROMPTS = ["a b c", "q w e r t z u", "x"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A model of letters with its tokenizer and its settings, saved."""
-    vocabulary = {word: number for number, word in enumerate(WORDS)}
-    words = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<pad>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>"
-    )
-    torch.manual_seed(0)
-    shape = SHAPE | {"vocab_size": len(WORDS), "eos_token_id": 1, "initializer_range": 0.5}
-    lm = AutoModelForCausalLM.from_config(LlamaConfig(**shape))
-    model, tokenizer = to_block_diffusion(lm, tokenizer)
-    model.generation_config.max_new_tokens = 6
-    model.generation_config.unmasking = Prophet(otherwise=Unmasking.from_config(HALF))
-    model.generation_config.max_active_blocks = 2
-    path = tmp_path_factory.mktemp("model")
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return AutoModelForMaskedLM.from_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(folder):
-    return transformers.AutoTokenizer.from_pretrained(folder)
 
 
 def alone(model, tokenizer, prompt, **settings):
@@ -229,7 +189,10 @@ def test_short_prompts_are_padded_with_the_pad_token(folder):
     pipe = DiscreteDiffusionPipeline.from_pretrained(folder)
     pipe.model.generation_config.pad_token_id = pipe.model.config.pad_token_id = None
     found = pipe(["a b c", "x"], max_new_tokens=2, eos_token_id=-1).sequences
-    assert found[1, :2].tolist() == [1, 1]  # the end token, for want of another
+    assert found[1, :2].tolist() == [0, 0]  # the tokenizer's, for want of the model's own
+    pipe.tokenizer.pad_token = None
+    found = pipe(["a b c", "x"], max_new_tokens=2).sequences
+    assert found[1, :2].tolist() == [1, 1]  # the end token
     found = pipe(["a b c", "x"], max_new_tokens=2, pad_token_id=28).sequences
     assert found[1, :2].tolist() == [28, 28]
 
@@ -267,34 +230,3 @@ def test_another_model_does_not_decode_by_blocks():
     pipe = DiscreteDiffusionPipeline.from_model(DDiTForDiscreteDiffusion(config))
     with pytest.raises(ValueError, match="max_new_tokens: not for DDiTForDiscreteDiffusion"):
         pipe(length=4, max_new_tokens=3)
-
-
-def kept(shown):
-    """What stays of a streamer's output: drafts, between the signs that save and restore the
-    cursor, are cleared before the text that is sure."""
-    return "".join(part.split("\0337")[0] for part in shown.split("\0338\033[J"))
-
-
-def test_a_streamer_shows_drafts_and_then_the_text(model, tokenizer, capsys):
-    streamer = TextDiffusionStreamer(tokenizer, skip_prompt=True)
-    ids = tokenizer("a b c", return_tensors="pt", add_special_tokens=False)["input_ids"]
-    new = model.generate(ids, streamer=streamer, unmasking="static", eos_token_id=-1)[0, 3:]
-    shown = capsys.readouterr().out
-    assert "<|mask|>" in shown and "\033[33m" in shown
-    assert kept(shown).split() == tokenizer.decode(new).split()
-
-
-def test_a_streamer_stops_at_the_end(model, tokenizer, capsys):
-    ids = torch.tensor([[5, 6, 7]])
-    free = model.generate(ids, unmasking="static", eos_token_id=-1)[0, 3:].tolist()
-    streamer = TextDiffusionStreamer(tokenizer, skip_prompt=True)
-    model.generate(ids, unmasking="static", eos_token_id=free[1], streamer=streamer)
-    # A block's words are shown as soon as it is finished (transformers 5.24), a draft of the next
-    # one behind them: all that was shown is the text to its end, and nothing else.
-    stop = free.index(free[1]) + 1
-    assert kept(capsys.readouterr().out).split() == tokenizer.decode(free[:stop]).split()
-
-
-def test_a_streamer_takes_one_row(model, tokenizer):
-    with pytest.raises(ValueError, match="A streamer takes one row, got a batch of 2"):
-        model.generate(torch.tensor([[5], [6]]), streamer=TextDiffusionStreamer(tokenizer))

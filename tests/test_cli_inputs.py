@@ -37,6 +37,12 @@ BROKEN = {  # a file's name and bytes, and words of the sentence
     "parquet": ("a.parquet", b"PAR1 no", ["cannot be read as Parquet"]),
     "numbers": ("a.csv", b"text\n1\n2\n", ["'text' must be a string"]),
     "empty": ("a.jsonl", b"", ["is empty"]),
+    "huge": ("a.jsonl", b'{"input_ids": [99999999999]}\n', ["hold token 99,999,999,999"]),
+    "label": (
+        "a.jsonl",
+        b'{"input_ids": [1, 2], "label": "x"}\n',
+        ["a label is a class", "got 'x'"],
+    ),
     "no column": ("a.csv", b"words\none\n", ["Text needs --tokenizer"]),
 }
 
@@ -45,9 +51,16 @@ BROKEN = {  # a file's name and bytes, and words of the sentence
 def test_a_broken_file_of_data_is_named_with_its_line(name, content, says, tmp_path, capsys):
     file, out = tmp_path / name, tmp_path / "out"
     file.write_bytes(content)
-    said = refused(capsys, "teacher", "--data", file, "--output", out, *SMALL, *SHORT)
+    more = ["--class-conditional"] if b"label" in content else []
+    said = refused(capsys, "teacher", "--data", file, "--output", out, *SMALL, *SHORT, *more)
     assert all(word in said for word in says), said
     assert not out.exists()
+
+
+def test_a_stream_without_a_row_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n\n")
+    with pytest.raises(ValueError, match="is empty"):
+        load(str(tmp_path / "a.jsonl"), streaming=True)
 
 
 @pytest.mark.parametrize("content", [b'{"input_ids": [1\n', b'{"text": "\xe9"}\n'])
@@ -87,6 +100,13 @@ WRONG = {  # options of a command, and words of the sentence
     ),
     "schedule": ("teacher", ["--schedule", '{"type": "linear", "sigma_max": []}'], ["a number"]),
     "masks": ("teacher", ["--process", "uniform", "--mask-token-id", "1"], ["has no masks"]),
+    "mask in the data": (
+        "teacher",
+        ["--vocab-size", "2"],
+        ["The data hold token 1", "noise token"],
+    ),
+    "window": ("distill", ["--max-length", "9"], ["--max-length=9", "reads at most 8"]),
+    "rows": ("distill", [], ["rows of 64 tokens", "reads at most 8"]),
     "report": ("teacher", ["--report-to", "wanbd"], ["knows no 'wanbd'", "wandb"]),
     "rate": ("teacher", ["--learning-rate", "nan"], ["must be above 0, got nan"]),
     "scheduler": ("teacher", ["--lr-scheduler-type", "cosin"], ["invalid choice"]),
@@ -112,7 +132,7 @@ WRONG = {  # options of a command, and words of the sentence
     "judge": ("evaluate", ["--judge", "digits"], ["images of 8 x 8"]),
     "nfe": ("evaluate", ["--nfe", "0"], ["at least 1, got 0"]),
     "calls of samples": ("sample", ["--steps", "99999999"], ["at most 100,000"]),
-    "window": ("evaluate", ["--length", "9"], ["model's window"]),
+    "length": ("evaluate", ["--length", "9"], ["model's window"]),
     "steps": ("diagnose", ["--steps", "0"], ["in (0, 1], got 0"]),
     "problem": ("exact", ["--problem", "nothing.json"], ["no file"]),
     "seeds": ("exact", ["--seeds", "x"], ["must be an integer, got 'x'"]),

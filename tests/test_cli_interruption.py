@@ -38,7 +38,8 @@ def send(number, step, count=1):
 def test_signal_leaves_a_checkpoint_and_the_command_that_goes_on(
     tmp_path, capsys, monkeypatch, number, code
 ):
-    monkeypatch.setattr(sys, "argv", ["hf-ddistill", "distill", "--output", "a folder"])
+    command = ["hf-ddistill", "distill", "--overwrite", "--output", "a folder"]
+    monkeypatch.setattr(sys, "argv", command)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     whole = run(tmp_path / "whole")
     whole.train()

@@ -106,6 +106,16 @@ def test_a_masked_lm_is_trained_on_by_the_bound(tmp_path, capsys):
     assert "must be one" in refused(capsys, "teacher", *options, "--mask-token-id", 1)
 
 
+def test_masked_lms_are_teachers_with_the_masks_of_their_tokenizers(tmp_path):
+    one = bert(tmp_path / "one", words())
+    other = bert(tmp_path / "other", words(), hidden_dropout_prob=0.0)
+    given = ["--data", text(tmp_path / "a.txt", 40), "--output", tmp_path / "out", *SHORT]
+    assert run("distill", "--teacher", one, other, *given, "--max-length", 8) == 0
+    made = config(tmp_path / "out")
+    assert made["model_type"] == "bert" and made["mask_token_id"] == 2
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").mask_token_id == 2
+
+
 def test_a_causal_model_is_no_start_of_a_teacher(tmp_path, capsys):
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16, "vocab_size": 23}
     GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(tmp_path / "lm")

@@ -187,7 +187,7 @@ def check_one(argv, box, capsys, monkeypatch):
     assert snapshot(box.made) == outside, about
     records = {path for path in box.ours if path.endswith(".hf_ddistill.json")}
     kept = {path: what for path, what in before.items() if what and path not in records}
-    if "--overwrite" in argv and code == 0:
+    if {"--overwrite", "--resume"} & set(argv) and code == 0:
         kept = {path: what for path, what in kept.items() if path not in box.ours}
     elif argv[0] in ("teacher", "distill", "quickstart"):
         # A training that fails leaves a checkpoint, if it came to one, and earlier work aside.

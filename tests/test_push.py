@@ -65,10 +65,10 @@ def test_only_what_a_model_is_made_of_is_taken_and_the_rest_is_named(folder):
     named = {path.partition("/")[0] if "/" in path else path for path in SECRETS} - {"scheduler"}
     told = {path.rstrip("/") for path in cargo.left_out}
     assert told == named | {"scheduler/secret.json"}
-    said = describe(cargo, "me/model", private=False)
+    said = describe(cargo, "student", "me/model", private=False)
     assert f"Pushing {len(cargo.files)} files" in said and "everybody can read it" in said
     assert all(path in said for path in cargo.files) and ".env" in said.split("Left out")[1]
-    assert "you alone see it" in describe(cargo, "me/model", private=True)
+    assert "you alone see it" in describe(cargo, "student", "me/model", private=True)
 
 
 def test_links_that_lead_out_of_the_folder_are_not_followed(folder, tmp_path):
@@ -127,7 +127,7 @@ def test_adapters_can_be_pushed_and_their_base_is_named(folder):
     (folder / "adapter_config.json").write_text(json.dumps(about))
     cargo = shipment(folder, "me/model")
     assert {"adapter_config.json", "adapter_model.safetensors"} <= set(cargo.files)
-    assert "/home/me/base" in describe(cargo, "me/model", private=False)
+    assert "/home/me/base" in describe(cargo, "student", "me/model", private=False)
 
 
 def test_components_of_a_pipeline_are_taken(folder):

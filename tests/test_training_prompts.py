@@ -102,3 +102,18 @@ def test_half_precision_teacher_without_the_mask_gives_it_no_probability(tmp_pat
     assert logits.shape[-1] == K and logits.isfinite().all()
     assert (logits.float().softmax(-1)[..., MASK] == 0).all()
     trainer.train()
+
+
+def test_samples_of_an_objective_on_data_start_with_the_first_token(tmp_path):
+    """Whole rows are no prompts where all of them is trained on; those with context have theirs."""
+    settings = {"teacher": blocks(1), "max_steps": 1, "eval_strategy": "no"}
+    plain = [{"input_ids": row["input_ids"]} for row in ROWS]
+    trainer = run(tmp_path / "a", {"type": "d2f", "block_size": 4}, plain, **settings)
+    trainer.eval_dataset = {"one": trainer.train_dataset, "other": trainer.train_dataset}
+    samples = trainer.sample(3)
+    assert samples.shape[1] <= 8
+    assert samples[:, 0].tolist() == [row["input_ids"][0] for row in ROWS[:3]]
+    trainer = run(tmp_path / "b", {"type": "d2f", "block_size": 4}, ROWS, **settings)
+    for row, sample in zip(ROWS, trainer.sample(3), strict=False):
+        given = row["labels"].count(-100)
+        assert sample[:given].tolist() == row["input_ids"][:given]

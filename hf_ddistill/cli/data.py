@@ -9,9 +9,13 @@ from typing import Any
 
 from datasets import Dataset, LargeList, List, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
+from pyarrow import compute
+from transformers import PreTrainedModel
 
 from hf_ddistill.cli.reachable import check_data_set
 from hf_ddistill.evaluation.digits_judge import load_digit_tokens
+from hf_ddistill.models import unwrapped
+from hf_ddistill.models.positions import window
 
 #: How the files of one kind are read, by the end of their names.
 KINDS = {".txt": "text", ".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
@@ -95,6 +99,40 @@ def without_labels(data: Any) -> Any:
     return data.remove_columns(labels) if labels else data
 
 
+def check_length(data: Any, model: PreTrainedModel, length: int | None) -> None:
+    """Raise if rows are longer than a model reads.
+
+    Args:
+        data: with `input_ids`, or with what becomes rows of `length` tokens; None for none.
+        model: that is to read them.
+        length: what was asked for, if anything was.
+    """
+    most = window(model)
+    if data is None or most is None:
+        return
+    name = f"{type(unwrapped(model)).__name__}, which reads at most {most}"
+    if length is not None and length > most:
+        raise ValueError(f"--max-length={length} is too long for {name}.")
+    found = longest(data)
+    if found is not None and found > most:
+        raise ValueError(f"The data have rows of {found} tokens, too long for {name}.")
+
+
+def longest(data: Any) -> int | None:
+    """Tokens in the longest row; of a stream in its first one, and None where there are none."""
+    if isinstance(data, Dataset):
+        if "input_ids" not in data.column_names:
+            return None
+        return compute.max(compute.list_value_length(data.data.column("input_ids"))).as_py()
+    first = next(iter(data))
+    return len(first["input_ids"]) if "input_ids" in first else None
+
+
+def highest(data: Dataset) -> int:
+    """The greatest token."""
+    return compute.max(compute.list_flatten(data.data.column("input_ids"))).as_py() or 0
+
+
 def _digits(name: str, split: str, streaming: bool, option: str) -> Dataset:
     levels = name.partition(":")[2] or "2"
     if not levels.isdecimal() or len(levels) > 2:
@@ -127,7 +165,10 @@ def _what_is_wrong(file: Path, error: Exception) -> str:
 
 
 def _checked(data: Any, name: str) -> Any:
-    """The data; raises if the columns that models read hold something else than they must."""
+    """The data; raises if there are none, or if the columns that models read hold something else
+    than they must."""
+    if next(iter(data), None) is None:
+        raise ValueError(f"The data set {name} is empty; at least one row is needed.")
     features = data.features or {}
     accepted = {"input_ids": "a list of integers", "text": "a string"}
     for column, meant in accepted.items():

@@ -9,7 +9,14 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.cli.common import positive
-from hf_ddistill.cli.data import add_data, add_eval_data, load_data, load_eval_data, without_labels
+from hf_ddistill.cli.data import (
+    add_data,
+    add_eval_data,
+    check_length,
+    load_data,
+    load_eval_data,
+    without_labels,
+)
 from hf_ddistill.cli.logged import logged
 from hf_ddistill.cli.members import member, name_or_json
 from hf_ddistill.cli.options import add_settings, settings
@@ -78,13 +85,12 @@ def run(args: argparse.Namespace) -> int:
     shown = model if teacher is None or causal else teacher
     shown = shown[0] if isinstance(shown, list) else shown
     tokenizer = _tokenizer(args, args.student if causal else args.teacher[0])
-    for network in [model, *(teacher if isinstance(teacher, list) else [teacher])]:
-        if network is not None and not is_causal(network):
-            name_mask(network, tokenizer, args.mask_token_id)
     diffusion = as_denoiser(shown).diffusion
     data, held_out = load_data(args), load_eval_data(args)
     if not getattr(unwrapped(shown).config, "num_classes", 0):
         data, held_out = without_labels(data), without_labels(held_out)
+    for rows in (data, held_out):
+        check_length(rows, shown, args.max_length)
     if tokenizer is None and "input_ids" not in next(iter(data)):
         raise ValueError(f"Text needs --tokenizer: {args.teacher[0]} holds none.")
     own = settings(args, DiscreteDiffusionConfig) | settings(args, DiscreteDistillationConfig)
@@ -144,7 +150,7 @@ def _networks(
                 f"{first} is a causal language model: make its student with hf-ddistill "
                 "convert, and give that as --student."
             )
-        return load_model(args.student, dtype=trained), _causal(args, kept), lora
+        return _opened(args, args.student, trained), _causal(args, kept), lora
     # Adapters beside several teachers need a base of their own: the first is one of the averaged.
     source = args.student or (first if lora and others else None)
     if source is None and args.teacher_dtype is not None:
@@ -152,13 +158,20 @@ def _networks(
             "--teacher-dtype is of a teacher beside --student; without one the student is made of "
             "the teacher, whose weights have --dtype."
         )
-    teachers = [load_model(name, dtype=kept) for name in args.teacher]
-    student = load_model(source, dtype=trained) if source else None
+    teachers = [_opened(args, name, kept) for name in args.teacher]
+    student = _opened(args, source, trained) if source else None
     if others:
         return student, teachers, lora
     if lora is not None and student is None:
         return teachers[0], None, lora
     return student, teachers[0], lora
+
+
+def _opened(args: argparse.Namespace, name: str, dtype: torch.dtype | str) -> PreTrainedModel:
+    """A model that says which token is its mask, with its own tokenizer's word if need be."""
+    model = load_model(name, dtype=dtype)
+    name_mask(model, _tokenizer(args, name), args.mask_token_id)
+    return model
 
 
 def _causal(args: argparse.Namespace, dtype: torch.dtype | str) -> PreTrainedModel:

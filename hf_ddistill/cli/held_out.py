@@ -7,7 +7,7 @@ import tempfile
 
 from transformers import PrinterCallback
 
-from hf_ddistill.cli.data import load, without_labels
+from hf_ddistill.cli.data import check_length, load, without_labels
 from hf_ddistill.cli.new_network import bound_of
 from hf_ddistill.models import unwrapped
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
@@ -24,6 +24,7 @@ def held_out_bound(pipe: DiscreteDiffusionPipeline, args: argparse.Namespace) ->
     data = load(args.data, args.split)
     if not getattr(model.config, "num_classes", 0):
         data = without_labels(data)
+    check_length(data, model, args.max_length)
     with tempfile.TemporaryDirectory() as folder:
         trainer = DiscreteDiffusionTrainer(
             model,

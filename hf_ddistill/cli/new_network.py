@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ddistill.cli.data import highest, longest
 from hf_ddistill.cli.members import build_diffusion, noise_tokens
 from hf_ddistill.cli.tokens import give_mask, vocabulary
 from hf_ddistill.cli.values import DTYPES
@@ -20,6 +21,8 @@ from hf_ddistill.models import (
 
 #: Tokens in a row of text where nobody says.
 LENGTH = 256
+#: A vocabulary that is not asked for is no larger: a greater number in the data is hardly a token.
+MOST_TOKENS = 2**22
 
 
 def new_network(
@@ -93,18 +96,17 @@ def _sizes(
     size = args.vocab_size
     if size is None and tokenizer is not None:
         size = vocabulary(tokenizer)
-    length = len(first["input_ids"])
-    if not args.streaming:
-        length = max(len(row["input_ids"]) for row in data)
-    elif size is None:
+    if size is None and args.streaming:
         raise ValueError("A stream of tokens needs --vocab-size, noise included, or --tokenizer.")
     if size is None:
-        highest = max(max(row["input_ids"], default=0) for row in data)
-        given = args.mask_token_id
-        size = (
-            highest + 1 + noise_tokens(args.process) if given is None else max(highest, given) + 1
-        )
-    return size, args.max_length or length, classes
+        most, given = highest(data), args.mask_token_id
+        if most >= MOST_TOKENS:
+            raise ValueError(
+                f"The data hold token {most:,}; a vocabulary of that size is to be asked for, with "
+                "--vocab-size."
+            )
+        size = most + 1 + noise_tokens(args.process) if given is None else max(most, given) + 1
+    return size, args.max_length or longest(data), classes
 
 
 def _classes(args: argparse.Namespace, data: Any, first: dict[str, Any]) -> int:
@@ -115,4 +117,8 @@ def _classes(args: argparse.Namespace, data: Any, first: dict[str, Any]) -> int:
         raise ValueError("--class-conditional needs a column 'label' in the data.")
     if args.streaming:
         raise ValueError("--class-conditional counts the labels, which a stream cannot do.")
-    return max(int(row[label]) for row in data) + 1
+    labels = [row[label] for row in data]
+    wrong = next((each for each in labels if not isinstance(each, int) or each < 0), None)
+    if wrong is not None:
+        raise ValueError(f"--class-conditional: a label is a class, 0, 1, ...; got {wrong!r}.")
+    return max(labels) + 1

@@ -54,7 +54,8 @@ def train(
 
 def command_that_goes_on(option: str | None) -> str:
     """This command, with the option that it needs, to be pasted into a shell."""
-    # What was to be overwritten is out of the way: what is there now is this run's own.
-    given = [word for word in sys.argv[1:] if word != "--overwrite" or option is None]
-    more = [option] if option and option not in given else []
-    return shlex.join(["hf-ddistill", *given, *more])
+    if option is None:
+        return shlex.join(["hf-ddistill", *sys.argv[1:]])
+    # What was there before is replaced by now: what is there is the run itself.
+    given = [each for each in sys.argv[1:] if each not in (option, "--overwrite")]
+    return shlex.join(["hf-ddistill", *given, option])

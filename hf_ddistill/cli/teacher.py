@@ -8,7 +8,14 @@ from transformers import set_seed
 
 from hf_ddistill.cli.common import positive
 from hf_ddistill.cli.console import is_terminal
-from hf_ddistill.cli.data import add_data, add_eval_data, load_data, load_eval_data, without_labels
+from hf_ddistill.cli.data import (
+    add_data,
+    add_eval_data,
+    check_length,
+    load_data,
+    load_eval_data,
+    without_labels,
+)
 from hf_ddistill.cli.logged import logged
 from hf_ddistill.cli.new_network import bound_of, new_network
 from hf_ddistill.cli.options import add_optimisation, add_settings, optimisation, settings
@@ -143,6 +150,8 @@ def run(args: argparse.Namespace) -> int:
         objective = bound_of(network)
     if not getattr(unwrapped(network).config, "num_classes", 0):
         data, held_out = without_labels(data), without_labels(held_out)
+    for rows in (data, held_out):
+        check_length(rows, network, args.max_length)
     trainer = DiscreteDiffusionTrainer(
         network,
         DiscreteDiffusionConfig(

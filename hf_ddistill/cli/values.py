@@ -48,7 +48,9 @@ def number(
         open_ends: holds "(" where `least` itself is refused, and ")" where `most` is.
     """
     left, right = "(" if "(" in open_ends else "[", ")" if ")" in open_ends else "]"
-    if most == math.inf:
+    if least == -math.inf and most == math.inf:
+        meant = "finite"
+    elif most == math.inf:
         meant = f"above {least:g}" if left == "(" else f"at least {least:g}"
     else:
         meant = f"in {left}{least:g}, {most:g}{right}"

@@ -78,6 +78,14 @@ class AutoDiffusionModel(AutoModelForMaskedLM):
         """See `open_model`."""
         config = kwargs.pop("config", None)
         more = {} if config is None else {"config": config}
+        revision = kwargs.get("revision")
+        if revision is not None and not os.path.isdir(pretrained_model_name_or_path):
+            # Of adapters a pipeline looks at their base first, and hands on the revision of that,
+            # which is none of theirs.
+            name, of_hub = pretrained_model_name_or_path, {"token": kwargs.get("token")}
+            here = _adapters_at(name, revision=revision, **of_hub)
+            if not here and _adapters_at(name, **of_hub):
+                kwargs.pop("revision")
         try:
             model = open_model(pretrained_model_name_or_path, **more, **kwargs)
             model.saved_scheduler = scheduler_beside(pretrained_model_name_or_path, **kwargs)
@@ -86,6 +94,14 @@ class AutoDiffusionModel(AutoModelForMaskedLM):
             # After a ValueError, `transformers.pipeline` goes on to the class that the folder
             # names, which draws missing weights at random.
             raise LookupError(str(error)) from error
+
+
+def _adapters_at(name: str, **of_hub: Any) -> bool:
+    """Whether a repository holds adapters; none at a revision that it does not have."""
+    try:
+        return find_adapter_config_file(name, **of_hub) is not None
+    except OSError:
+        return False
 
 
 __all__ = ["BASE_CONFIG", "MODEL_FILES", "AutoDiffusionModel", "open_model", "scheduler_beside"]

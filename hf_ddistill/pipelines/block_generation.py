@@ -106,7 +106,7 @@ def decoded(
     prompts = [given[row % len(given)] for row in range(rows)]
     width = max(len(ids) for ids in prompts)
     inner = unwrapped(pipe.model)
-    pad = inner.padding_token(settings.get("pad_token_id"))
+    settings["pad_token_id"] = pad = _pad_token(pipe, settings.get("pad_token_id"))
     input_ids = torch.full((rows, width), pad, dtype=torch.int64)
     real = torch.zeros_like(input_ids, dtype=torch.bool)
     for row, ids in enumerate(prompts):
@@ -131,6 +131,15 @@ def decoded(
     return DiscreteDiffusionPipelineOutput(
         out.sequences, texts, None, int(out.calls.max()), out.calls, out.tokens_per_call
     )
+
+
+def _pad_token(pipe: DiffusionPipeline, asked: int | None) -> int:
+    """What stands before a short prompt and behind an end: the model does not look at it, a reader
+    does."""
+    model = unwrapped(pipe.model)
+    owners = (model.generation_config, model.config, pipe.tokenizer)
+    named = [asked, *(getattr(owner, "pad_token_id", None) for owner in owners)]
+    return model.padding_token(next((token for token in named if token is not None), None))
 
 
 def _on_call(

@@ -54,16 +54,19 @@ class SavedBase:
                 "a PeftModel with one adapter of that name."
             )
         base = unwrapped(model)
-        name, revision = base.config.name_or_path, getattr(base.config, "_commit_hash", None)
+        name = base.config.name_or_path
         if not name:
             _base_state(model)
             return cls()
-        is_folder = Path(name).is_dir()
+        files, is_folder = _files(name), Path(name).is_dir()
         quantized = getattr(base, "hf_quantizer", None) is not None
-        if not quantized and not _same_weights(_files(name, revision), _base_state(model)):
+        if not quantized and not _same_weights(files, _base_state(model)):
             return cls()
-        # An absolute path is found from anywhere; a revision is of the Hub.
-        return cls(str(Path(name).resolve())) if is_folder else cls(name, revision)
+        if is_folder:
+            # An absolute path is found from anywhere.
+            return cls(str(Path(name).resolve()))
+        # Downloads lie in a folder that is called as their commit.
+        return cls(name, files[0].parent.name if files else None)
 
     def save(
         self, folder: str | Path, model: nn.Module, state: Mapping[str, Tensor] | None
@@ -120,15 +123,15 @@ def _base_state(model: PeftModel, state: Mapping[str, Tensor] | None = None) -> 
     return {name: found[name] for name in names}
 
 
-def _files(name: str, revision: str | None) -> list[Path]:
+def _files(name: str) -> list[Path]:
     """The files with the weights of a folder, or of a repository as it was downloaded."""
     folder = Path(name)
     if folder.is_dir():
         return sorted(folder.glob("model*.safetensors"))
-    whole = try_to_load_from_cache(name, _WEIGHTS, revision=revision)
+    whole = try_to_load_from_cache(name, _WEIGHTS)
     if isinstance(whole, str):
         return [Path(whole)]
-    index = try_to_load_from_cache(name, _INDEX, revision=revision)
+    index = try_to_load_from_cache(name, _INDEX)
     if not isinstance(index, str):
         return []
     parts = set(json.loads(Path(index).read_text())["weight_map"].values())

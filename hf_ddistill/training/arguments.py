@@ -110,7 +110,7 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
     rollout_steps_per_block: int | None = field(default=None, metadata={"help": "Planned calls."})
     rollout_block_size: int | None = field(default=None, metadata={"help": "Decoded at a time."})
     rollout_temperature: float = field(default=1.0, metadata={"help": "Of their draws."})
-    collapse_share: float = field(default=0.5, metadata={"help": "Least share of entropy that is left."})
+    collapse_share: float = field(default=0.5, metadata={"help": "Least share of entropy left."})
 
     def __post_init__(self) -> None:
         if self.student_steps < 1:

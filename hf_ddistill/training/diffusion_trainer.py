@@ -84,7 +84,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
         if model is None:
             raise ValueError("There is nothing to train: give model= or model_init=.")
-        self.objective = self._objective = Objective.from_config(objective)
+        self.objective = Objective.from_config(objective)
         check_peers(self._objective, self.available_peers, args, type(self).__name__)
         self._process, self._tokenizer = (
             (diffusion, parameterization),

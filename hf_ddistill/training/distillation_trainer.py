@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peft import PeftModel, get_peft_model
@@ -268,7 +267,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         if not isinstance(unwrapped(model), BlockDiffusionLM):
             return super().sample(count, num_steps)
         data = self.train_dataset if self.eval_dataset is None else self.eval_dataset
-        inputs = self._prepare_inputs(self.data_collator(list(islice(data, count))))
+        inputs = self._prepare_inputs(self.data_collator(self.rollouts.first(data, count)))
+        inputs = self.rollouts.starts(inputs, self.objective)
         noise = keyed_generator(self.args.seed, "samples", device=self.args.device)
         # As long as rollouts become.
         last = self.args.rollout_ramp_steps

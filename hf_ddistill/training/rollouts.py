@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -178,6 +179,19 @@ class Rollouts:
         inputs = {key: kept[key] for key in ("input_ids", "attention_mask") if key in kept}
         trajectory = Trajectory(kept["rounds"], int(kept["block_size"]), kept["log_prob"])
         return Decoded(inputs, trajectory, kept.get("reward"))
+
+    @staticmethod
+    def first(data: Any, count: int) -> list[Mapping[str, Any]]:  # noqa: ANN401
+        """The first rows of a data set, or of the first of several."""
+        return list(islice(next(iter(data.values())) if isinstance(data, Mapping) else data, count))
+
+    def starts(self, inputs: Mapping[str, Tensor], objective: Objective) -> Mapping[str, Tensor]:
+        """A batch as prompts of samples: data without context, all of which are trained on, give
+        their first tokens, such as that of the beginning."""
+        data = objective.rollouts is None and "labels" not in inputs
+        if not data or self.args.prompt_length is not None:
+            return inputs
+        return {name: inputs[name][:, :1] for name in {"input_ids", "attention_mask"} & {*inputs}}
 
     def _prompts(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         ids, real, most = inputs["input_ids"], real_of(inputs), self.args.prompt_length

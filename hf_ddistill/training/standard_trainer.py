@@ -22,6 +22,7 @@ from transformers.trainer_utils import (
 from hf_ddistill.models import unwrapped
 from hf_ddistill.models.adapters import bring_base
 from hf_ddistill.models.opening import open_model
+from hf_ddistill.objectives import Objective
 from hf_ddistill.training.arguments import DiscreteDiffusionConfig
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.model_card import write_card
@@ -159,12 +160,23 @@ class StandardTrainer(Trainer):
 
     def hyperparameter_search(self, *args: Any, **kwargs: Any) -> BestRun | list[BestRun]:
         """See `Trainer.hyperparameter_search`."""
-        objective = self.objective
         try:
             return super().hyperparameter_search(*args, **kwargs)
         finally:
-            # In a search `Trainer` keeps the figure of a trial under this name.
-            self.objective = objective
+            self.hp_search_backend = None
+
+    @property
+    def objective(self) -> Objective | float | None:
+        """What is minimised. In a search `Trainer` keeps the figure of a trial under this name."""
+        searches = getattr(self, "hp_search_backend", None) is not None
+        return self._figure if searches else self._objective
+
+    @objective.setter
+    def objective(self, value: Objective | float | None) -> None:
+        if isinstance(value, Objective):
+            self._objective = value
+        else:
+            self._figure = value
 
 
 def first_model(
