@@ -230,15 +230,3 @@ def test_another_model_does_not_decode_by_blocks():
     pipe = DiscreteDiffusionPipeline.from_model(DDiTForDiscreteDiffusion(config))
     with pytest.raises(ValueError, match="max_new_tokens: not for DDiTForDiscreteDiffusion"):
         pipe(length=4, max_new_tokens=3)
-
-
-def test_a_short_prompt_is_padded_with_the_pad_token_and_not_with_token_0(folder, tokenizer):
-    pipe = DiscreteDiffusionPipeline.from_pretrained(folder)
-    pad = pipe.model.config.pad_token_id
-    pad = tokenizer.pad_token_id if pad is None else pad
-    pipe.model.generation_config.pad_token_id = 7 if pad in (None, 0) else pad
-    expected = pipe.model.generation_config.pad_token_id
-    found = pipe(["a", "a b a"], max_new_tokens=2).sequences
-    short = len(tokenizer("a")["input_ids"])
-    width = found.shape[1] - 2
-    assert short < width and found[0, : width - short].tolist() == [expected] * (width - short)
