@@ -50,6 +50,7 @@ def test_the_parameters_are_those_of_the_model(family, tied):
     assert TextShape.from_config(config).parameters == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:The model that was given has weights of bfloat16")
 @pytest.mark.parametrize(
     ("change", "rule"),
     [

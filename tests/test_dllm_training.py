@@ -105,6 +105,7 @@ def test_untrained_adapter_with_its_teacher_s_view_meets_no_loss(divergence, tmp
     assert abs(found[L]) < 1e-6 < found[4]
 
 
+@pytest.mark.filterwarnings("ignore:The student collapses")  # one token is all that is rewarded
 def test_reward_rises(tmp_path):
     trainer = trainer_of(
         OutcomeReward(8, kl=0.0),

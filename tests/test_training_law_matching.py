@@ -49,6 +49,7 @@ def test_adapters_over_their_own_base_are_trained_and_nothing_else_of_the_studen
     names = {path.name for path in tmp_path.iterdir() if path.is_file()}
     # The base has no name, so that it is saved with them.
     assert names == {"adapter_config.json", "adapter_model.safetensors", "README.md"} | {
+        "run.json",
         "base_config.json",
         "config.json",
         "model.safetensors",
