@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from cli_runs import SHORT, SMALL, ddit, refused, words
@@ -190,3 +191,11 @@ def test_json_has_a_row_in_a_line_and_not_a_token():
     assert json.loads(written) == payload
     assert len(written.splitlines()) == 8
     assert json.loads(as_json({})) == {}
+
+
+def test_json_of_a_figure_that_there_is_not_can_be_read_by_all():
+    written = as_json({"rows": [{"ppl": float("nan"), "n": [1.0, float("inf")]}], "all": -math.inf})
+    assert json.loads(written, parse_constant=pytest.fail) == {
+        "rows": [{"ppl": None, "n": [1.0, None]}],
+        "all": None,
+    }

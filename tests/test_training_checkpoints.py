@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -271,3 +272,21 @@ def test_finished_run_keeps_its_card_and_weights_when_resumed(tmp_path):
     again.save_model()
     assert (tmp_path / "README.md").read_bytes() == card
     assert (tmp_path / "model.safetensors").read_bytes() == saved
+
+
+@pytest.mark.parametrize("share", [0.5, 1.5], ids=["weights", "optimizer"])
+def test_a_full_disk_in_a_checkpoint_is_told_and_the_one_before_stays(tmp_path, share):
+    first = run(tmp_path, end_at(1))
+    first.train()
+    size = (tmp_path / "checkpoint-1" / "model.safetensors").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), hard))
+    try:
+        with pytest.raises(OSError, match="checkpoint-2 could not be written"):
+            run(tmp_path).train(resume_from_checkpoint=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.warns(UserWarning, match="Passed over .*checkpoint-2"):
+        again = run(tmp_path)
+        again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,21 @@ def as_json(payload: Mapping[str, Any]) -> str:
     """JSON for people and `diff`: an entry a line, of a list of rows a row a line."""
     entries = []
     for key, value in payload.items():
-        text = json.dumps(value)
+        value = _strict(value)
+        text = json.dumps(value, allow_nan=False)
         if isinstance(value, Sequence) and any(isinstance(item, Mapping) for item in value):
             text = "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
         entries.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _strict(value: Any) -> Any:
+    """The value with null for what JSON has no number for: a figure that there is not."""
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:

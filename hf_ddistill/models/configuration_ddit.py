@@ -13,6 +13,8 @@ from transformers.configuration_utils import PreTrainedConfig
 _POSITION_EMBEDDINGS = ("rotary", "learned", "rotary_learned")
 #: Processes whose mask is the last token unless they name another.
 _MASKED_LAST = ("absorbing", "hybrid")
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "cond_dim")
+_SIZES += ("intermediate_size", "max_position_embeddings")
 # Arguments that `PreTrainedConfig.__post_init__` takes besides the dataclass fields.
 _BASE_ARGUMENTS = frozenset(
     {
@@ -116,6 +118,9 @@ class DDiTConfig(PreTrainedConfig):
                 f"unknown argument(s) {', '.join(unknown)}: DDiTConfig accepts the arguments in "
                 "its docstring and those of PreTrainedConfig, generation parameters excepted"
             )
+        for name in _SIZES:
+            if (size := getattr(self, name)) is not None and size < 1:
+                raise ValueError(f"{name}={size} must be at least 1")
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         if self.initializer_range is None:

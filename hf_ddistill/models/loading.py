@@ -236,6 +236,10 @@ def _in_one_sentence(name: str | os.PathLike) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise ValueError(f"No model {str(name)!r}: {_first_line(error)}") from error
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ZeroDivisionError) as error:  # sizes of a config.json, such as 0 heads
+        raise ValueError(f"No model can be made of {name}: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

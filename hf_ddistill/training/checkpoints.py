@@ -6,11 +6,15 @@ and the CRC-32 of each file. Nothing but what a marker names is ever removed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 MARKER_NAME = "whole.json"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
@@ -33,6 +37,18 @@ def begin(checkpoint: Path) -> dict[Path, int]:
     """Call a checkpoint unfinished that is to be written; gives what is there, for `finish`."""
     (checkpoint / MARKER_NAME).unlink(missing_ok=True)
     return {file: file.stat().st_mtime_ns for file in _files(checkpoint)}
+
+
+@contextlib.contextmanager
+def told(folder: Path) -> Iterator[None]:
+    """Within it, what torch and safetensors raise for a full disk is an `OSError` in a sentence."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        if isinstance(error, SafetensorError) or "inline_container" in str(error):
+            said = str(error).strip().splitlines()[0]
+            raise OSError(f"The checkpoint {folder} could not be written: {said}") from error
+        raise
 
 
 def finish(checkpoint: Path, before: dict[Path, int], resumable: bool) -> None:

@@ -188,7 +188,8 @@ class ResumableTrainer(Trainer):
         if self.args.should_save:
             before = checkpoints.begin(folder)
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+        with checkpoints.told(folder):
+            super()._save_checkpoint(model, trial)
         if self.args.should_save:
             run.write(folder)
         self.accelerator.wait_for_everyone()
