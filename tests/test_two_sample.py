@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from hf_ddistill.evaluation import load_digit_tokens, split_digits, two_sample_auc
+from hf_ddistill.evaluation import (
+    DigitsJudge,
+    digit_figures,
+    load_digit_tokens,
+    real_figures,
+    split_digits,
+    two_sample_auc,
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +39,10 @@ def test_rows_that_cannot_be_compared_are_refused(digits):
         two_sample_auc(digits[:100, :60], digits[:100])
     with pytest.raises(ValueError, match="at least 10 rows"):
         two_sample_auc(digits[:5], digits[:100])
+
+
+def test_real_digits_are_measured_by_the_same_figures_as_samples(digits):
+    split, judge = split_digits(*load_digit_tokens(2)), DigitsJudge.fit(2)
+    real, drawn = real_figures(judge, split, 200), digit_figures(judge, digits[:200], digits)
+    assert real.keys() == drawn.keys() and "auc" in real
+    assert "auc" not in digit_figures(judge, digits[:9], digits)

@@ -28,10 +28,10 @@ from hf_ddistill.evaluation import (
     DigitsJudge,
     GenerativePerplexity,
     corpus_entropy,
-    judge_real,
-    judge_samples,
+    digit_figures,
     load_digit_tokens,
     nfe_frontier,
+    real_figures,
     split_digits,
     token_entropy,
     unique_fraction,
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     pipe.set_progress_bar_config(disable=True)
     of_blocks = isinstance(unwrapped(pipe.model), BlockDiffusionLM)
     _check(args, of_blocks)
-    judge, real = _judge(args.judge, pipe, device)
+    judge, real = _judge(args.judge, pipe, device, args.samples)
     bound = {} if args.data is None else {"nelbo": held_out_bound(pipe, args)}
     rows = [{"model": "real", "nfe": 0, **real}] if real else []
     if of_blocks:
@@ -155,10 +155,10 @@ def draw(
 
 
 def _judge(
-    name: str, pipe: DiscreteDiffusionPipeline, device: torch.device
+    name: str, pipe: DiscreteDiffusionPipeline, device: torch.device, samples: int
 ) -> tuple[Callable[..., Mapping[str, float]], Mapping[str, float]]:
-    """The judge, of tokens and where they count, and its figures of real data where it knows
-    some."""
+    """The judge, of tokens and where they count, and its figures of so many real data where it
+    knows some."""
     if name == "none":
         return _diversity, {}
     if name == "digits":
@@ -166,10 +166,9 @@ def _judge(
             raise ValueError("--judge digits judges images of 8 x 8, which this model has not.")
         noise = pipe.scheduler.diffusion.process.noise_tokens
         levels = pipe.scheduler.diffusion.vocab_size - len(noise)
-        real = split_digits(*load_digit_tokens(levels)).train_tokens
-        judge = DigitsJudge.fit(levels)
-        generator = torch.Generator().manual_seed(0)
-        return partial(_digits, judge, real), judge_real(judge, real, generator=generator)
+        split, judge = split_digits(*load_digit_tokens(levels)), DigitsJudge.fit(levels)
+        sampled = partial(digit_figures, judge, real=split.train_tokens)
+        return sampled, real_figures(judge, split, samples)
     if pipe.tokenizer is None:
         raise ValueError("A causal LM judges text, but this model has no tokenizer.")
     if not is_causal_name(name):
@@ -177,10 +176,6 @@ def _judge(
     model = load_checkpoint(AutoModelForCausalLM, name, dtype=torch.float32).to(device)
     metric = GenerativePerplexity(model=model, tokenizer=load_tokenizer(name))
     return partial(_text, metric, pipe), {}
-
-
-def _digits(judge: DigitsJudge, real: Tensor, tokens: Tensor) -> dict[str, float]:
-    return judge_samples(judge, tokens, real)
 
 
 def _diversity(tokens: Tensor, where: Tensor | None = None) -> dict[str, float]:

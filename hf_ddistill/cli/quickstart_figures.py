@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -14,11 +13,10 @@ from hf_ddistill.cli.evaluate import draw
 from hf_ddistill.evaluation import (
     DigitsJudge,
     DigitSplit,
-    judge_real,
-    judge_samples,
+    digit_figures,
     match_entropy,
     pairwise_distance,
-    two_sample_auc,
+    real_figures,
 )
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 
@@ -44,17 +42,7 @@ class Measure:
         self.judge, self.real = judge, split.train_tokens
         self.samples, self.draws, self.seed = samples, draws, seed
         self.drawn: dict[tuple[str, int], Tensor] = {}
-        truth = judge_real(
-            judge,
-            self.real,
-            generator=torch.Generator().manual_seed(0),
-            labels=split.train_labels,
-            samples=samples,
-        )
-        order = torch.randperm(len(self.real), generator=torch.Generator().manual_seed(0))
-        self.shuffled = self.real[order]
-        auc = two_sample_auc(*self.shuffled.chunk(2))
-        truth |= {"auc": auc, "pairwise": pairwise_distance(self.real)}
+        truth = real_figures(judge, split, samples)
         self.rows: list[dict[str, Any]] = [{"model": "real", "nfe": 0, **truth}]
 
     def model(self, name: str, network: PreTrainedModel, nfes: Sequence[int], **more: Any) -> None:
@@ -66,17 +54,12 @@ class Measure:
                 seed = self.seed + 1 + number
                 tokens = draw(pipe, nfe, self.samples, seed=seed, batch_size=250)
                 self.drawn.setdefault((name, nfe), tokens)
-                found.append(self._figures(tokens))
+                found.append(digit_figures(self.judge, tokens, self.real))
             means = {key: mean(each[key] for each in found) for key in found[0]}
             spreads = {}
             if self.draws > 1:
                 spreads = {f"{key}_spread": stdev(each[key] for each in found) for key in means}
             self.rows.append({"model": name, "nfe": nfe, **means, **spreads, **more})
-
-    def _figures(self, tokens: Tensor) -> dict[str, float]:
-        verdict = judge_samples(self.judge, tokens, self.real)
-        auc = two_sample_auc(tokens, self.shuffled)
-        return {**verdict, "auc": auc, "pairwise": pairwise_distance(tokens)}
 
     def matched(self, teacher: PreTrainedModel, name: str, nfe: int) -> dict[str, Any]:
         """The teacher at a student's calls, at the temperature that gives it the same diversity."""
@@ -100,7 +83,7 @@ class Measure:
         except ValueError as error:
             # The student may be more, or less, diverse than any temperature makes its teacher.
             return {**row, "temperature": None, "why": str(error)}
-        figures = self._figures(sample(found.temperature))
+        figures = digit_figures(self.judge, sample(found.temperature), self.real)
         return {**row, "temperature": found.temperature, **figures}
 
 

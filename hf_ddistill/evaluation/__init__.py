@@ -4,6 +4,7 @@ Each metric is a plain function on tensors (float64) and, where users of `evalua
 `evaluate.Metric` beside it in the same file.
 """
 
+from hf_ddistill.evaluation.digits_figures import digit_figures, real_figures
 from hf_ddistill.evaluation.digits_judge import (
     DigitsJudge,
     DigitSplit,
@@ -40,6 +41,7 @@ __all__ = [
     "TokenDiversity",
     "class_entropy",
     "corpus_entropy",
+    "digit_figures",
     "frechet_distance",
     "generative_perplexity",
     "judge_real",
@@ -50,6 +52,7 @@ __all__ = [
     "nfe_frontier",
     "pad_tokens",
     "pairwise_distance",
+    "real_figures",
     "split_digits",
     "token_entropy",
     "token_nll",
