@@ -38,6 +38,8 @@ EVERY = {
     "pseudo_trajectory": [{"window": (3, 5), "certainty": 1.0}],
     "t3d": [{"tokens_a_step": 2}, {"order": "random", "mask_ratios": (0.5,)}],
 }
+#: Of block_law_matching, whose student has no noise input here.
+pytestmark = pytest.mark.filterwarnings("ignore:A student of one call")
 CASES = [(name, settings) for name, every in EVERY.items() for settings in every]
 
 
@@ -46,7 +48,6 @@ def test_every_objective_has_a_case():
     assert {objective.id for objective in ours} == set(EVERY)
 
 
-@pytest.mark.filterwarnings("ignore:A student of one call")  # of block_law_matching
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=lambda case: str(case))
 def test_a_row_adds_the_same_whatever_is_beside_and_behind_it(name, settings, tmp_path):
     """Alone, in a batch in any order, in micro batches, and with more padding: every loss."""
@@ -109,7 +110,6 @@ def test_eval_loss_hangs_on_no_batch_and_no_order(name, tmp_path):
     assert found[0] == pytest.approx(sum(losses) / whole["units"], rel=2e-4)
 
 
-@pytest.mark.filterwarnings("ignore:A student of one call")  # of block_law_matching
 @pytest.mark.parametrize("name", EVERY)
 def test_context_is_never_noised_and_in_no_loss(name, tmp_path):
     """Every call of every network has the context's own tokens; no answer there is asked for."""
