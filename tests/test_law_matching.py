@@ -220,6 +220,7 @@ def test_padding_is_never_asked_for_and_counts_for_no_time(masking):
 # ---------------------------------------------------------------------------- what it reaches
 
 
+@pytest.mark.slow
 def test_one_call_beats_the_exact_teacher_s_total_variation_five_times():
     law = exact_law("digits")
     standard = ExactProblem(law.law, law.sequences, MASKS)
