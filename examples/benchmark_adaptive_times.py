@@ -19,9 +19,10 @@ from torch.nn.functional import one_hot
 from tqdm import tqdm
 
 from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.objectives import ECD
-from hf_ddistill.parameterizations import Conditional, Denoiser
+from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.processes import Absorbing, Uniform
 from hf_ddistill.schedules import LogLinear
 from hf_ddistill.shapes import LOG_ZERO

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer, as_denoiser
 from hf_ddistill.convert import to_block_diffusion
-from hf_ddistill.evaluation.exact_problems import PROBLEMS
+from hf_ddistill.laboratory.problems import PROBLEMS
 
 BOS, MASK = 2, 3
 

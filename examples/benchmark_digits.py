@@ -24,6 +24,7 @@ from hf_ddistill.cli.quickstart import RECIPES, shipped_teacher
 from hf_ddistill.cli.quickstart_figures import Measure
 from hf_ddistill.cli.quickstart_teacher import TeacherSetup, train_teacher
 from hf_ddistill.cli.resuming import train
+from hf_ddistill.denoisers import Ensemble
 from hf_ddistill.evaluation import (
     DigitsJudge,
     frechet_distance,
@@ -31,7 +32,6 @@ from hf_ddistill.evaluation import (
     split_digits,
 )
 from hf_ddistill.models import as_denoiser
-from hf_ddistill.teachers import Ensemble
 
 
 def teacher_of(args: argparse.Namespace, split, seed: int = 0):  # noqa: ANN001, ANN201

@@ -20,8 +20,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from hf_ddistill.couplings import TrainingStep, Trajectory, random_masks
-from hf_ddistill.evaluation.exact_block_training import Method, train_block_student
-from hf_ddistill.evaluation.exact_blocks import (
+from hf_ddistill.laboratory import all_sequences, entropy, kl_divergence, total_variation
+from hf_ddistill.laboratory.blocks.bench import (
     DIFFUSION,
     LENGTH,
     LEVELS,
@@ -31,13 +31,13 @@ from hf_ddistill.evaluation.exact_blocks import (
     patches,
     student_of,
 )
-from hf_ddistill.exact import all_sequences, entropy, kl_divergence, total_variation
-from hf_ddistill.exact.block_law import BlockDecoder, block_law
-from hf_ddistill.exact.block_tables import block_table, prefix, table_bias
-from hf_ddistill.exact.on_policy import on_policy_table, re_scored
+from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, block_law
+from hf_ddistill.laboratory.blocks.fit import Method, train_block_student
+from hf_ddistill.laboratory.blocks.on_policy import on_policy_table, re_scored
+from hf_ddistill.laboratory.blocks.tables import block_table, prefix, table_bias
 from hf_ddistill.linalg import categorical
 from hf_ddistill.objectives import BD3LM, OPDLM, CausalLawMatching
-from hf_ddistill.objectives.posterior_targets import posterior_targets
+from hf_ddistill.objectives.blocks.posterior_targets import posterior_targets
 from hf_ddistill.training.auxiliary import Alternation
 from hf_ddistill.unmasking import Static, Threshold, Unmasking
 

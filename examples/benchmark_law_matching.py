@@ -17,10 +17,10 @@ from pathlib import Path
 from learned_schedule import LearnedSchedule, learned_rows
 
 from hf_ddistill import Absorbing, Diffusion, Hybrid, LogLinear, Objective, Polynomial, Uniform
-from hf_ddistill.evaluation.exact_problems import exact_law
-from hf_ddistill.evaluation.exact_scoreboard import Bench
-from hf_ddistill.evaluation.exact_training import BenchSettings, fit_start
-from hf_ddistill.exact import ExactProblem
+from hf_ddistill.laboratory import ExactProblem
+from hf_ddistill.laboratory.fit import BenchSettings, fit_start
+from hf_ddistill.laboratory.problems import exact_law
+from hf_ddistill.laboratory.scoreboard import Bench
 
 ROLLOUT = {"horizon": "rollout"}
 POLICY = {"gradient": "policy", "masking": "inverse", **ROLLOUT}

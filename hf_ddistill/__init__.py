@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from hf_ddistill.denoisers import Denoiser
+
 # Eager: diffusers resolves the components that a model_index.json names in sys.modules only.
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion, as_denoiser
 from hf_ddistill.objectives import Objective
-from hf_ddistill.parameterizations import Denoiser, Prediction
+from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.processes import (
     Absorbing,

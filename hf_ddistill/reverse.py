@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion, times
 from hf_ddistill.linalg import categorical
-from hf_ddistill.parameterizations import Denoiser, Prediction
+from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.shapes import Generators, Probs, Tokens
 
 StepRule: TypeAlias = Callable[[Prediction, Diffusion, Tokens, Any, Any], Probs]

@@ -38,9 +38,10 @@ CHECKED = (
     "processes",
     "diffusion",
     "parameterizations",
+    "denoisers",
     "reverse",
     "couplings",
-    "exact",
+    "laboratory",
     "divergences",
     "objectives",
 )

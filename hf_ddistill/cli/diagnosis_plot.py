@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hf_ddistill.evaluation.conditioning import Row
+from hf_ddistill.diagnosis.conditioning import Row
 from hf_ddistill.outputs import writing_file
 
 #: Where a zero is drawn on a logarithmic axis.

@@ -14,10 +14,10 @@ from hf_ddistill.cli.console import is_terminal
 from hf_ddistill.cli.exact_plot import save_scoreboard
 from hf_ddistill.cli.members import build_diffusion, member, noise_tokens
 from hf_ddistill.cli.values import CALLS, RATE, SEED, png_file, setting, whole
-from hf_ddistill.evaluation.exact_problems import PROBLEMS, exact_law
-from hf_ddistill.evaluation.exact_scoreboard import DRAWS, Bench, Row
-from hf_ddistill.evaluation.exact_training import BenchSettings, check_objective, fit_start
-from hf_ddistill.exact import ExactProblem
+from hf_ddistill.laboratory import ExactProblem
+from hf_ddistill.laboratory.fit import BenchSettings, check_objective, fit_start
+from hf_ddistill.laboratory.problems import PROBLEMS, exact_law
+from hf_ddistill.laboratory.scoreboard import DRAWS, Bench, Row
 from hf_ddistill.objectives import Objective
 
 HELP = "exact terminal laws on small problems: the scoreboard of objectives"

@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from hf_ddistill.evaluation.exact_scoreboard import Row
+from hf_ddistill.laboratory.scoreboard import Row
 from hf_ddistill.outputs import writing_file
 
 #: A distance below this is drawn at it: the axes are logarithmic.

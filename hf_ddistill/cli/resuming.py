@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from hf_ddistill.training import DiscreteDiffusionTrainer
-from hf_ddistill.training.interruption import Interruption
+from hf_ddistill.training.callbacks.interruption import Interruption
 
 
 def train(

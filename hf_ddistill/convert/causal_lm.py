@@ -14,8 +14,8 @@ from hf_ddistill.models import (
     BlockDiffusionGenerationConfig,
     BlockDiffusionLM,
 )
-from hf_ddistill.models.configuration_generation import settings_of
-from hf_ddistill.models.generation_settings import SHAPING, refusal
+from hf_ddistill.models.block_diffusion.configuration_generation import settings_of
+from hf_ddistill.models.block_diffusion.generation_settings import SHAPING, refusal
 
 MASK_TOKEN = "<|mask|>"
 

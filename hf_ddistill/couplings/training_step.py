@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings.trajectories import Trajectory
+from hf_ddistill.denoisers import Autoregressive, Denoiser, Ensemble, Guided
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import RowStreams, categorical, uniform_noise
-from hf_ddistill.parameterizations import Denoiser, Prediction
+from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.shapes import Generators, PerToken, Scalar, Times, Tokens, Where
-from hf_ddistill.teachers import Autoregressive, Ensemble, Guided
 
 
 @dataclass(frozen=True)

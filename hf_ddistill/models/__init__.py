@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
+from hf_ddistill.decoding.processing import ProxySteering
 from hf_ddistill.models.as_denoiser import (
     as_denoiser,
     denoiser_of,
     diffusion_entry,
     unwrapped,
 )
-from hf_ddistill.models.block_processing import ProxySteering
-from hf_ddistill.models.causal_teacher import as_causal_teacher, check_same_tokens
-from hf_ddistill.models.configuration_block_diffusion import BlockDiffusionConfig
-from hf_ddistill.models.configuration_ddit import DDiTConfig
-from hf_ddistill.models.generation_block_diffusion import (
+from hf_ddistill.models.block_diffusion.configuration_block_diffusion import BlockDiffusionConfig
+from hf_ddistill.models.block_diffusion.generation_block_diffusion import (
     BlockDiffusionGenerationConfig,
     BlockDiffusionGenerationOutput,
+)
+from hf_ddistill.models.block_diffusion.modeling_block_diffusion import BlockDiffusionLM
+from hf_ddistill.models.causal_teacher import as_causal_teacher, check_same_tokens
+from hf_ddistill.models.ddit.configuration_ddit import DDiTConfig
+from hf_ddistill.models.ddit.modeling_ddit import (
+    DDiTForDiscreteDiffusion,
+    DDiTModel,
+    DDiTPreTrainedModel,
 )
 from hf_ddistill.models.loading import (
     check_finite,
@@ -24,12 +30,6 @@ from hf_ddistill.models.loading import (
     load_checkpoint,
     load_config,
     load_masked_lm,
-)
-from hf_ddistill.models.modeling_block_diffusion import BlockDiffusionLM
-from hf_ddistill.models.modeling_ddit import (
-    DDiTForDiscreteDiffusion,
-    DDiTModel,
-    DDiTPreTrainedModel,
 )
 from hf_ddistill.models.positions import window
 from hf_ddistill.models.same_mask import check_same_mask

@@ -17,10 +17,11 @@ from torch import Tensor
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models.loading import check_finite
 from hf_ddistill.models.same_mask import check_same_mask
-from hf_ddistill.parameterizations import Denoiser, Parameterization
+from hf_ddistill.parameterizations import Parameterization
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
 

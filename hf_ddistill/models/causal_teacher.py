@@ -6,8 +6,8 @@ import copy
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_ddistill.models.configuration_block_diffusion import BlockDiffusionConfig
-from hf_ddistill.models.modeling_block_diffusion import BlockDiffusionLM
+from hf_ddistill.models.block_diffusion.configuration_block_diffusion import BlockDiffusionConfig
+from hf_ddistill.models.block_diffusion.modeling_block_diffusion import BlockDiffusionLM
 
 
 def as_causal_teacher(lm: PreTrainedModel, student: BlockDiffusionConfig) -> BlockDiffusionLM:

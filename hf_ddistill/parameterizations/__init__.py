@@ -2,7 +2,6 @@
 way to read an output."""
 
 from hf_ddistill.parameterizations.conditional import Conditional
-from hf_ddistill.parameterizations.denoiser import Denoiser
 from hf_ddistill.parameterizations.given_others import GivenOthers
 from hf_ddistill.parameterizations.parameterization import (
     Parameterization,
@@ -16,7 +15,6 @@ from hf_ddistill.parameterizations.subs import Subs
 
 __all__ = [
     "Conditional",
-    "Denoiser",
     "GivenOthers",
     "Parameterization",
     "Prediction",

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
-from hf_ddistill.models.generation_settings import setting_names
+from hf_ddistill.models.block_diffusion.generation_settings import setting_names
 from hf_ddistill.pipelines.inputs import num_rows
 from hf_ddistill.pipelines.network import evaluating
 from hf_ddistill.pipelines.pipeline_output import DiscreteDiffusionPipelineOutput

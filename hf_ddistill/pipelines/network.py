@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser, unwrapped
-from hf_ddistill.parameterizations import Denoiser
 
 
 @dataclass

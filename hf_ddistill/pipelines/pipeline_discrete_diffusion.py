@@ -11,8 +11,8 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from hf_ddistill.denoisers import Denoiser, Guided
 from hf_ddistill.models import check_finite, unwrapped
-from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
 from hf_ddistill.pipelines.inputs import (
     Canvas,
@@ -30,7 +30,6 @@ from hf_ddistill.pipelines.saved_pipeline import SavedPipeline
 from hf_ddistill.pipelines.texts import end_tokens, texts_of
 from hf_ddistill.schedulers import DiscreteSchedulerBase
 from hf_ddistill.shapes import Generators, Tokens
-from hf_ddistill.teachers import Guided
 
 
 class DiscreteDiffusionPipeline(SavedPipeline):

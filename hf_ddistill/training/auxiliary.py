@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import unwrapped
-from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.finite import check_gradient
 from hf_ddistill.training.losses import Parts

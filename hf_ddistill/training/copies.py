@@ -10,9 +10,8 @@ from accelerate import Accelerator
 from peft import PeftModel
 from torch import nn
 
+from hf_ddistill.denoisers import Denoiser, Ensemble, Guided
 from hf_ddistill.models import DDiTForDiscreteDiffusion, unwrapped
-from hf_ddistill.parameterizations import Denoiser
-from hf_ddistill.teachers import Ensemble, Guided
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.keyed_noise import keyed_generator
 

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 from transformers.trainer_utils import HubStrategy
 
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser, unwrapped, window
 from hf_ddistill.objectives import Objective
-from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.adapters import SavedBase, described
 from hf_ddistill.training.arguments import DiscreteDiffusionConfig
 from hf_ddistill.training.batch_trainer import BatchTrainer
+from hf_ddistill.training.callbacks.ema import AveragedModel, WeightAverage
 from hf_ddistill.training.clean_tokens import CleanCollator
 from hf_ddistill.training.data import TokenCollator, prepared
-from hf_ddistill.training.ema import AveragedModel, WeightAverage
 from hf_ddistill.training.held_out import EVALUATION
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts, total

@@ -12,13 +12,14 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, set_seed
 
 from hf_ddistill.couplings import TrainingStep, histogram_entropy
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import RowStreams
 from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, unwrapped
 from hf_ddistill.objectives import Objective
-from hf_ddistill.parameterizations import Denoiser
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.auxiliary import Alternation, Auxiliary
-from hf_ddistill.training.collapse import CollapseWatch
+from hf_ddistill.training.callbacks.collapse import CollapseWatch
+from hf_ddistill.training.callbacks.rounds import Rounds, check_rounds
 from hf_ddistill.training.copies import auxiliary_of, student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.held_out import EVALUATION, step_noise
@@ -27,7 +28,6 @@ from hf_ddistill.training.model_card import CardFacts
 from hf_ddistill.training.predictions import decoded_rows
 from hf_ddistill.training.refusals import check_auxiliary, warn_of_independent_tokens
 from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts, check_groups
-from hf_ddistill.training.rounds import Rounds, check_rounds
 from hf_ddistill.training.sharding import check_whole
 from hf_ddistill.training.standard_trainer import first_model
 from hf_ddistill.training.teacher_models import agreed, placed, teacher_model, teacher_name

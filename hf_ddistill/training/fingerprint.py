@@ -15,8 +15,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
+from hf_ddistill.denoisers import Ensemble, Guided
 from hf_ddistill.models import unwrapped
-from hf_ddistill.teachers import Ensemble, Guided
 
 RUN_NAME = "run.json"
 

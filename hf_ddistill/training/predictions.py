@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hf_ddistill import reverse
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import categorical
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
-from hf_ddistill.parameterizations import Denoiser
 
 #: What `transformers` puts where there is nothing to be predicted.
 NOTHING = -100

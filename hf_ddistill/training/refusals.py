@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.objectives import Objective
-from hf_ddistill.parameterizations import Denoiser
 
 _TOKENS = "a row's own tokens are what is learnt"
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from hf_ddistill.couplings import Trajectory, calls_in_blocks
+from hf_ddistill.decoding.decoding import DecodingPlan, decode
 from hf_ddistill.models import BlockDiffusionGenerationConfig, BlockDiffusionLM, unwrapped
 from hf_ddistill.models.as_denoiser import base_model
-from hf_ddistill.models.block_decoding import DecodingPlan, decode
 from hf_ddistill.objectives import Objective
 from hf_ddistill.shapes import Generators
 from hf_ddistill.training.arguments import DiscreteDistillationConfig

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hf_ddistill import reverse
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import unwrapped
-from hf_ddistill.parameterizations import Denoiser
 
 
 def draw_samples(

@@ -15,6 +15,7 @@ from transformers import (
 )
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from hf_ddistill.denoisers import Denoiser, Ensemble, Guided
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import (
     BlockDiffusionLM,
@@ -28,8 +29,6 @@ from hf_ddistill.models import (
 )
 from hf_ddistill.models.causal_kind import is_causal, is_causal_config
 from hf_ddistill.models.opening import MODEL_FILES, open_model
-from hf_ddistill.parameterizations import Denoiser
-from hf_ddistill.teachers import Ensemble, Guided
 from hf_ddistill.training.model_card import is_repo_id
 from hf_ddistill.training.sharding import placed_teacher
 

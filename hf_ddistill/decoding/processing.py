@@ -1,0 +1,163 @@
+"""What changes the logits of a call before tokens are decided: transformers' processors, and other
+models that steer.
+
+B rows, C columns of a canvas, of which `start` to `stop` are asked for.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.decoding.logit_settings import Change, by_column
+from hf_ddistill.decoding.plan import DecodingPlan
+from hf_ddistill.decoding.reading import BlockReader
+from hf_ddistill.shapes import LOG_ZERO
+
+
+@dataclass(frozen=True)
+class ProxySteering:
+    """Logits steered by what tuning did to a smaller model:
+
+        logits + scale * (logits of the tuned small model - logits of the untuned one)
+
+    Given to `generate(logits_processor=)`. All three models read the same canvas, each with its
+    own keys and values kept, in the same blocks.
+
+    References:
+        Tuning Language Models by Proxy (2024), https://arxiv.org/abs/2401.08565
+
+    Args:
+        tuned: a `BlockDiffusionLM` with the steered model's tokens.
+        untuned: the same before it was tuned.
+        scale: 0 steers nothing.
+    """
+
+    tuned: Any
+    untuned: Any
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        sizes = [model.config.vocab_size for model in (self.tuned, self.untuned)]
+        masks = [model.config.mask_token_id for model in (self.tuned, self.untuned)]
+        if sizes[0] != sizes[1] or masks[0] != masks[1]:
+            raise ValueError(
+                "The tuned and the untuned model must share their tokens: they have vocab_size "
+                f"{sizes[0]} and {sizes[1]}, mask_token_id {masks[0]} and {masks[1]}."
+            )
+
+    def change(self, reader: BlockReader) -> Change:
+        """What is done to the logits of a reader.
+
+        Raises:
+            ValueError: if its model has other tokens.
+        """
+        theirs, ours = reader.model.config, self.tuned.config
+        for name in ("vocab_size", "mask_token_id"):
+            if getattr(theirs, name) != getattr(ours, name):
+                raise ValueError(
+                    f"The steered model has {name}={getattr(theirs, name)} and those that steer "
+                    f"it {getattr(ours, name)}: all three must share their tokens."
+                )
+        tuned, untuned = (
+            BlockReader(model.eval(), reader.real, reader.block_size, reader.cache)
+            for model in (self.tuned, self.untuned)
+        )
+
+        def steered(ids: Tensor, start: int, stop: int, logits: Tensor) -> Tensor:
+            return logits + self.scale * (tuned(ids, start, stop) - untuned(ids, start, stop))
+
+        return steered
+
+
+def changes(processors: Any, reader: BlockReader) -> list[Change]:  # noqa: ANN401 (one or many)
+    """The steps from a model's logits to those that tokens are drawn from.
+
+    Args:
+        processors: None, a processor, or a list of them (such as a `LogitsProcessorList`), each a
+            `ProxySteering` or a function of ids (rows, tokens) and scores (rows, K).
+        reader: of the model that is decoded.
+
+    Raises:
+        ValueError: for a processor that asks for more than ids and scores.
+    """
+    if processors is None:
+        return []
+    many = processors if isinstance(processors, Iterable) else [processors]
+    found = []
+    for processor in many:
+        if isinstance(processor, ProxySteering):
+            found.append(processor.change(reader))
+            continue
+        needed = [
+            name
+            for name, value in inspect.signature(processor).parameters.items()
+            if value.default is value.empty
+            and value.kind in (value.POSITIONAL_ONLY, value.POSITIONAL_OR_KEYWORD)
+        ]
+        if len(needed) != 2:
+            raise ValueError(
+                f"A logits processor is given ids and scores, and {type(processor).__name__} takes "
+                f"{', '.join(needed) or 'nothing'}."
+            )
+        found.append(partial(by_column, processor, reader.real))
+    return found
+
+
+@dataclass(frozen=True)
+class Processing:
+    """From the logits of a call to log p of the tokens that can be decided.
+
+    Args:
+        plan: of the decoding.
+        steps: from a model's logits on.
+        real: (B, C) bool, False at padding.
+        mask: the mask token, which is none of them.
+    """
+
+    plan: DecodingPlan
+    steps: Sequence[Change]
+    real: Tensor
+    mask: int
+
+    def __call__(self, ids: Tensor, open_: Tensor, start: int, logits: Tensor) -> Tensor:
+        """log p (B, n, K) without the mask token, nothing below `LOG_ZERO`.
+
+        Args:
+            ids: (B, C).
+            open_: (B, C) bool, True where a token is to be decided.
+            start: first of the n columns.
+            logits: (B, n, K), of the model.
+
+        Raises:
+            ValueError: for logits that are NaN or infinite where a token is to be decided, and
+                where no token is left.
+        """
+        stop = start + logits.shape[1]
+        asked = open_[:, start:stop]
+        if not self.plan.logits.remove_invalid and not bool(logits.isfinite()[asked].all()):
+            raise ValueError(
+                "The model gives logits that are NaN or infinite: its weights or its precision are "
+                "broken (remove_invalid_values=True decodes in spite of it)."
+            )
+        for step in self.steps:
+            logits = step(ids, start, stop, logits)
+        if self.plan.forbidden:
+            logits = self.plan.forbidden.change(ids, self.real, open_, logits, start)
+        index = torch.tensor([self.mask], device=logits.device)
+        logits = logits.index_fill(-1, index, LOG_ZERO)
+        if bool((logits.amax(-1)[asked] <= LOG_ZERO / 2).any()):
+            raise ValueError(
+                "No token is left for a position: settings that bar tokens (suppress_tokens, "
+                "bad_words_ids, no_repeat_ngram_size, ...) and processors bar all of them there."
+            )
+        return logits.log_softmax(-1).clamp_min(LOG_ZERO)
+
+
+__all__ = ["Processing", "ProxySteering", "changes"]

@@ -1,0 +1,8 @@
+"""Networks that predict x_0, and what is made of them: one file each."""
+
+from hf_ddistill.denoisers.causal import Autoregressive
+from hf_ddistill.denoisers.ensemble import Ensemble
+from hf_ddistill.denoisers.guided import Guided
+from hf_ddistill.denoisers.network import Denoiser
+
+__all__ = ["Autoregressive", "Denoiser", "Ensemble", "Guided"]

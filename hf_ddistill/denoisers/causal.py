@@ -1,0 +1,56 @@
+"""A causal language model where the others take a denoiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.denoisers.network import Denoiser
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.parameterizations import Conditional, Prediction
+from hf_ddistill.shapes import Generators, Tokens
+
+
+@dataclass(frozen=True)
+class Autoregressive:
+    """A causal language model's p(x^i | x^1 .. x^(i-1)), at clean tokens x, where the others take
+    a denoiser's p(x_0^i | x_t).
+
+    References: Su et al., Data-Efficient Autoregressive-to-Diffusion Language Models via
+    On-Policy Distillation, 2026, arXiv:2606.06712.
+
+    Args:
+        denoiser: its network, called with `causal=True`, gives at i the logits of token i from
+            the tokens before it, such as `BlockDiffusionLM`.
+    """
+
+    denoiser: Denoiser
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """That of the denoiser."""
+        return self.denoiser.diffusion
+
+    def fresh_noise(self, x: Tokens, generator: Generators = None) -> dict[str, Tensor]:
+        """None: a causal language model has no noise input."""
+        return {}
+
+    def at(self, x: Tokens, t: Tensor | float, where: Tensor, **condition: Any) -> Prediction:
+        """log p(x^i = k | x^1 .. x^(i-1)) at the N positions of `where`: (N, 1, K).
+
+        The mask token has no probability; `t` is not looked at.
+        """
+        # Clean tokens are no answer here: nothing is carried over.
+        bare = replace(self.denoiser, parameterization=Conditional())
+        return bare.at(x, t, where, **condition, causal=True)
+
+    def log_likelihood(self, x: Tokens, where: Tensor, **condition: Any) -> Tensor:
+        """log p(x^i | x^1 .. x^(i-1)) at the positions of `where`, 0 elsewhere: (B, L)."""
+        log_p = self.at(x, 0.0, where, **condition).log_conditional
+        chosen = log_p.gather(-1, x[where][:, None, None])[:, 0, 0]
+        return torch.zeros(x.shape, dtype=log_p.dtype, device=x.device).masked_scatter(
+            where, chosen
+        )

@@ -1,0 +1,80 @@
+"""Several denoisers as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.denoisers.network import Denoiser
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.shapes import LOG_ZERO, Generators, Tokens
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several denoisers as one: log p is the mean of theirs, normalised (a product of experts).
+
+    log p(x_0 | x_t) = 1 / M sum_m log p_m(x_0 | x_t) + const
+
+    M network calls for each prediction, which a student that is trained on it does not pay: what
+    each member has learnt amiss by itself is averaged out of the target. An auxiliary starts as the
+    first one.
+
+    References: Hinton, Training Products of Experts by Minimizing Contrastive Divergence, 2002,
+    doi:10.1162/089976602760128018.
+
+    Args:
+        denoisers: M of them, of one diffusion and without a noise input.
+
+    Raises:
+        ValueError: if there are none, they differ in their diffusion, or one takes noise.
+    """
+
+    denoisers: tuple[Denoiser, ...]
+
+    def __post_init__(self) -> None:
+        if not self.denoisers:
+            raise ValueError("An ensemble needs at least one denoiser, got none.")
+        for each in self.denoisers:
+            if each.diffusion != self.diffusion:
+                raise ValueError(
+                    f"Denoisers of one ensemble must share one diffusion, got "
+                    f"{self.diffusion.to_config()} and {each.diffusion.to_config()}."
+                )
+            if each.noise_dim:
+                raise ValueError(
+                    f"A member of an ensemble has noise_dim={each.noise_dim}; 0 is accepted: the "
+                    "mean of what two draws of the noise plan is no plan."
+                )
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The first."""
+        return self.denoisers[0]
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """That of all."""
+        return self.denoiser.diffusion
+
+    def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
+        """None: no member has a noise input."""
+        return {}
+
+    def __call__(self, x_t: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
+        return self._mean([each(x_t, t, **condition) for each in self.denoisers])
+
+    def at(self, x_t: Tokens, t: Tensor | float, where: Tensor, **condition: Any) -> Prediction:
+        """The mean at the positions of `where` alone: (N, 1, K)."""
+        return self._mean([each.at(x_t, t, where, **condition) for each in self.denoisers])
+
+    def _mean(self, predictions: list[Prediction]) -> Prediction:
+        logs = torch.stack([each.log_conditional for each in predictions])
+        # What is impossible for one is impossible.
+        impossible = (logs <= LOG_ZERO / 2).any(0)
+        mean = logs.mean(0).masked_fill(impossible, LOG_ZERO)
+        return Prediction(mean.log_softmax(-1))

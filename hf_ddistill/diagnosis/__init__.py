@@ -1,0 +1,1 @@
+"""ECD's questions about a model."""

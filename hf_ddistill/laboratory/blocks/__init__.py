@@ -1,0 +1,27 @@
+"""The exact laboratory of block diffusion: the law that a block decoder ends in, tables of true
+conditionals, and on-policy targets."""
+
+from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, BlockLaw, block_law, draw_blocks
+from hf_ddistill.laboratory.blocks.on_policy import of_prefix, on_policy_table, re_scored
+from hf_ddistill.laboratory.blocks.tables import (
+    BlockTable,
+    CausalTable,
+    block_table,
+    causal_law,
+    table_bias,
+)
+
+__all__ = [
+    "BlockDecoder",
+    "BlockLaw",
+    "BlockTable",
+    "CausalTable",
+    "block_law",
+    "block_table",
+    "causal_law",
+    "draw_blocks",
+    "of_prefix",
+    "on_policy_table",
+    "re_scored",
+    "table_bias",
+]

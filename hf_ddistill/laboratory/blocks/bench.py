@@ -1,0 +1,183 @@
+"""The block laboratory: a small causal language model whose law is known, converted to block
+diffusion and trained; each student's exact law against that of the model that it comes from.
+
+p the causal model's law of L tokens, (C^L,); b tokens in a block, n calls for each.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.laboratory import all_sequences, sequence_numbers
+from hf_ddistill.laboratory.blocks.tables import CausalTable, causal_law
+from hf_ddistill.parameterizations import Conditional, Subs
+from hf_ddistill.processes import Absorbing
+from hf_ddistill.schedules import LogLinear
+from hf_ddistill.training.auxiliary import Alternation
+
+#: Gray levels of a pixel, and pixels of a patch: 3^8 = 6,561 sequences.
+LEVELS, LENGTH = 3, 8
+#: The mask, and the token that every sequence starts behind.
+MASK, START = LEVELS, LEVELS + 1
+DIFFUSION = Diffusion(Absorbing(LEVELS + 1, MASK), LogLinear())
+
+
+def patches() -> Tensor:
+    """The law of 2 x 4 patches of scikit-learn's digits, row by row, in 3 levels of gray (0-3,
+    4-11, 12-16): (6561,), with 1e-6 on top of each share."""
+    pixels = torch.from_numpy(load_digits().images)
+    levels = (pixels > 3.5).long() + (pixels > 11.5)
+    found = levels.unfold(1, 2, 1).unfold(2, 4, 1).reshape(-1, LENGTH)
+    counts = sequence_numbers(found, LEVELS).bincount(minlength=LEVELS**LENGTH)
+    law = counts.double() / counts.sum() + 1e-6
+    return law / law.sum()
+
+
+@dataclass(frozen=True)
+class Network:
+    """A language model called on bare sequences: read as the causal model it is given the start
+    token before them.
+
+    Args:
+        model: a `BlockDiffusionLM`.
+    """
+
+    model: nn.Module
+
+    def __call__(
+        self,
+        x: Tensor,
+        t: Tensor,
+        *,
+        at: Tensor | None = None,
+        clean_ids: Tensor | None = None,
+        block_size: int | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Logits (B, n, K), or (N, K), of the tokens that the diffusion knows."""
+        where = torch.ones_like(x, dtype=torch.bool) if at is None else at
+        if causal:
+            x = torch.cat([torch.full((len(x), 1), START), x], 1)
+            given = torch.cat([torch.zeros_like(where[:, :1]), where], 1)
+            logits = self.model(input_ids=x, at=given, causal=True).logits
+        else:
+            logits = self.model(
+                input_ids=x, clean_ids=clean_ids, at=where, block_size=block_size
+            ).logits
+        logits = logits[..., : DIFFUSION.vocab_size]
+        return logits if at is not None else logits.view(*where.shape, -1)
+
+
+@dataclass(frozen=True)
+class LabSettings:
+    """What all students are trained with.
+
+    Args:
+        width: of the language model, which has two layers of four heads.
+        lm_steps: of the language model's own training, 512 sequences each.
+        steps: of each student's.
+        rows: of a batch.
+        learning_rate: at the start; a cosine takes it down to a hundredth.
+        reuse: updates on each rollout.
+        ema: decay of the running mean, which is what is measured.
+        auxiliary_learning_rate: of the auxiliary, where there is one.
+        alternation: which of the steps update the student, where there is an auxiliary.
+    """
+
+    width: int = 32
+    lm_steps: int = 1500
+    steps: int = 600
+    rows: int = 128
+    learning_rate: float = 2e-3
+    reuse: int = 1
+    ema: float = 0.98
+    auxiliary_learning_rate: float = 3e-3
+    alternation: Alternation = Alternation()
+
+
+@dataclass(frozen=True, eq=False)
+class BlockLab:
+    """A causal language model, its law, and the students made of it.
+
+    Args:
+        lm: behind `START`.
+        settings: of the students.
+    """
+
+    lm: LlamaForCausalLM
+    settings: LabSettings
+
+    @classmethod
+    def fitted(cls, settings: LabSettings, law: Tensor, seed: int = 0) -> BlockLab:
+        """With a language model trained on a law (6561,) by cross entropy."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            lm = LlamaForCausalLM(_config(settings.width))
+        generator = torch.Generator().manual_seed(seed)
+        every = all_sequences(torch.arange(LEVELS), LENGTH)
+        optimizer = torch.optim.Adam(lm.parameters(), 4e-3)
+        for number in range(settings.lm_steps):
+            set_rate(optimizer, 4e-3, number / settings.lm_steps)
+            x = every[torch.multinomial(law, 512, True, generator=generator)]
+            x = torch.cat([torch.full((len(x), 1), START), x], 1)
+            logits = lm(input_ids=x).logits[:, :-1]
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return cls(lm.eval(), settings)
+
+    @cached_property
+    def law(self) -> Tensor:
+        """p, exact: what students are held against."""
+        model, _ = to_block_diffusion(self.lm, block_size=1, mask_token_id=MASK)
+        denoiser = Denoiser(Network(model.eval()), DIFFUSION, Conditional())
+        return causal_law(denoiser, LENGTH)
+
+    @cached_property
+    def teacher(self) -> Denoiser:
+        """p's own conditionals, read from a table."""
+        return Denoiser(CausalTable(self.law, DIFFUSION), DIFFUSION, Conditional())
+
+    def start(self, block_size: int) -> nn.Module:
+        """The language model converted, not yet trained."""
+        model, _ = to_block_diffusion(self.lm, block_size=block_size, mask_token_id=MASK)
+        return model
+
+
+def student_of(model: nn.Module) -> Denoiser:
+    """A block-diffusion model as the laboratory's denoiser."""
+    return Denoiser(Network(model), DIFFUSION, Subs())
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
+    """A cosine from the full learning rate down to a hundredth of it, progress in [0, 1]."""
+    share = 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = rate * share
+
+
+def _config(width: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=START + 1,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=2 * LENGTH,
+        tie_word_embeddings=False,
+        bos_token_id=START,
+        eos_token_id=None,
+        pad_token_id=None,
+    )

@@ -1,0 +1,99 @@
+"""The networks of the exact laboratory: small ones to train, the exact teacher, and a counter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, one_hot
+
+from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.laboratory import ExactProblem, sequence_numbers
+from hf_ddistill.parameterizations import Conditional, Subs
+
+
+class ExactNetwork(nn.Module):
+    """Two hidden layers on one-hot tokens, the time, and noise where there is any.
+
+    Args:
+        vocab_size: K.
+        length: L.
+        width: of the hidden layers.
+        noise_dim: numbers of standard normal noise at each position; 0 for none.
+        noise_std: standard deviation of what the noise adds to each unit of the first layer at
+            first. Not 0: where the noise does nothing, no gradient tells what it could do.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        length: int,
+        width: int = 192,
+        noise_dim: int = 0,
+        noise_std: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.vocab_size, self.length, self.width = vocab_size, length, width
+        self.first = nn.Linear(length * vocab_size + 1, width)
+        self.middle = nn.Linear(width, width)
+        self.last = nn.Linear(width, length * vocab_size)
+        self.noise = None
+        if noise_dim:
+            self.noise = nn.Linear(length * noise_dim, width, bias=False)
+            nn.init.normal_(self.noise.weight, std=noise_std / (length * noise_dim) ** 0.5)
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, noise: Tensor | None = None, at: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, L, K), or (N, K) at the positions of `at` alone."""
+        tokens = one_hot(x_t, self.vocab_size).flatten(1).float()
+        hidden = self.first(torch.cat([tokens, t[:, None].float()], 1))
+        if self.noise is not None:
+            hidden = hidden + self.noise(noise.flatten(1))
+        hidden = gelu(self.middle(gelu(hidden)))
+        output = self.last(hidden).view(-1, self.length, self.vocab_size)
+        return output if at is None else output[at]
+
+    def with_noise(self, noise_dim: int, noise_std: float, seed: int) -> ExactNetwork:
+        """A copy, with a fresh noise input if `noise_dim` is above 0."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            copy = ExactNetwork(self.vocab_size, self.length, self.width, noise_dim, noise_std)
+        copy.load_state_dict(self.state_dict(), strict=False)
+        return copy
+
+
+@dataclass
+class Counted:
+    """A network that counts the sequences that it is shown."""
+
+    network: Callable[..., Tensor]
+    sequences: int = field(default=0, init=False)
+
+    def __call__(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        self.sequences += len(x_t)
+        return self.network(x_t, t, **condition)
+
+
+def network_denoiser(
+    network: Callable[..., Tensor], problem: ExactProblem, noise_dim: int = 0
+) -> Denoiser:
+    """A network read as its process allows, its calls counted."""
+    reading = Subs() if problem.diffusion.reveals else Conditional()
+    return Denoiser(Counted(network), problem.diffusion, reading, noise_dim)
+
+
+def exact_teacher(problem: ExactProblem) -> Denoiser:
+    """The exact teacher, its calls counted; a table where its conditionals do not depend on t."""
+    if not problem.diffusion.reveals:
+        return network_denoiser(problem.denoiser().network, problem)
+    table = problem.log_conditional(problem.states, 0.5)
+
+    def network(x_t: Tensor, t: Tensor, at: Tensor | None = None) -> Tensor:
+        log_p = table[sequence_numbers(x_t, problem.diffusion.vocab_size)]
+        return log_p if at is None else log_p[at]
+
+    return network_denoiser(network, problem)

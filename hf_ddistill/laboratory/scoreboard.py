@@ -1,0 +1,146 @@
+"""The scoreboard of the exact laboratory: teacher, limit, start and students of any objective, each
+with the exact distance of its terminal law from the data's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings import STEP_LAWS
+from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.laboratory import (
+    ExactProblem,
+    chi_square,
+    entropy,
+    kl_divergence,
+    terminal_law,
+    total_variation,
+)
+from hf_ddistill.laboratory.fit import BenchSettings, train_student
+from hf_ddistill.laboratory.kept_limits import cached_limit
+from hf_ddistill.laboratory.network import ExactNetwork, network_denoiser
+from hf_ddistill.objectives import Objective
+from hf_ddistill.reverse import step_grid
+
+Row: TypeAlias = dict[str, Any]
+#: Draws of the noise input at each step of a student's law: 2^19 leave 0.002 in total variation.
+DRAWS = 2**19
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A problem with its name, and what is measured on it.
+
+    Args:
+        name: of the problem, for the rows.
+        problem: law, process and schedule.
+        settings: of every training.
+        draws: of the noise input at each step of a student's law.
+    """
+
+    name: str
+    problem: ExactProblem
+    settings: BenchSettings = BenchSettings()
+    draws: int = DRAWS
+
+    def distances(self, law: Tensor) -> Row:
+        """How far a law is from the data's, and its entropy."""
+        data = self.problem.law
+        return {
+            "tv": float(total_variation(data, law)),
+            "kl": float(kl_divergence(data, law)),
+            "reverse_kl": float(kl_divergence(law, data)),
+            "chi_square": float(chi_square(data, law)),
+            "entropy": float(entropy(law)),
+        }
+
+    def row(self, method: str, nfe: int, seed: int | None, law: Tensor, **more: Any) -> Row:
+        """One row of the scoreboard."""
+        process = self.problem.diffusion.process.id
+        named = {"method": method, "problem": self.name, "process": process, "nfe": nfe}
+        return {**named, **self.distances(law), "seed": seed, **more}
+
+    @torch.no_grad()
+    def law(self, denoiser: Denoiser, nfe: int, sampler: str = "ancestral") -> tuple[Tensor, float]:
+        """The terminal law, and half the total variation between two estimates of it from half of
+        the draws each: about what its own distance from the true one adds. 0 without a noise
+        input, where the law is exact."""
+        run = (denoiser, self.problem, self.problem.length, step_grid(nfe), STEP_LAWS[sampler])
+        if not denoiser.noise_dim:
+            return terminal_law(*run), 0.0
+        one, other = (
+            terminal_law(*run, draws=self.draws // 2, generator=torch.Generator().manual_seed(seed))
+            for seed in (0, 1)
+        )
+        return (one + other) / 2, float(total_variation(one, other)) / 2
+
+    def teacher_rows(self, nfe: Iterable[int]) -> Iterator[Row]:
+        """The exact conditionals, by ancestral steps."""
+        for calls in nfe:
+            yield self.row("teacher", calls, None, self.law(self.problem.denoiser(), calls)[0])
+
+    def limit_rows(
+        self, nfe: Iterable[int], notify: Callable[[], object] | None = None
+    ) -> Iterator[Row]:
+        """The best factorised sampler without a noise input that was found: a bound by
+        optimisation, not a proof."""
+        for calls in nfe:
+            found = cached_limit(self.problem, calls, notify=notify)
+            yield self.row("limit", calls, 0, found.law)
+
+    def start_rows(self, start: ExactNetwork, nfe: Iterable[int]) -> Iterator[Row]:
+        """The network that all students start from."""
+        denoiser = network_denoiser(start, self.problem)
+        for calls in nfe:
+            yield self.row("start", calls, 0, self.law(denoiser, calls)[0])
+
+    def student_rows(
+        self,
+        objective: Objective,
+        start: ExactNetwork,
+        nfe: Sequence[int],
+        seed: int,
+        *,
+        one_student: bool = False,
+        notify: Callable[[float], object] | None = None,
+    ) -> Iterator[Row]:
+        """Train by an objective and measure: a student for each number of calls, or one for all.
+
+        Args:
+            objective: its settings; one with `any_steps` is told which of the two it is.
+            start: where all start.
+            nfe: numbers of network calls.
+            seed: of the training.
+            one_student: train one, for the largest number of calls, and measure it at all.
+            notify: is told the share of each training that is done.
+        """
+        if hasattr(objective, "any_steps"):
+            objective = dataclasses.replace(objective, any_steps=one_student)
+        sampler = getattr(objective, "sampler", "ancestral")
+        for measured in [nfe] if one_student else [[calls] for calls in nfe]:
+            trained = train_student(
+                self.problem,
+                objective,
+                max(measured),
+                start,
+                self.settings,
+                seed=seed,
+                notify=notify,
+            )
+            cost = {
+                "student_calls": round(trained.student_calls, 1),
+                "network_calls": round(trained.network_calls, 1),
+                "updates": trained.updates,
+                "seconds": round(trained.seconds, 1),
+                "sampler": sampler,
+                "noise_dim": trained.denoiser.noise_dim,
+                "one_student": one_student,
+            }
+            for calls in measured:
+                law, error = self.law(trained.denoiser, calls, sampler)
+                yield self.row(objective.id, calls, seed, law, tv_error=error, **cost)

@@ -1,0 +1,1 @@
+"""What block diffusion models are trained on: one method, one file."""

@@ -1,0 +1,146 @@
+"""CDLM: consistency of a block-causal student along the decoding of a teacher.
+
+y a state in the decoding of one block, y* the state where it is finished; later blocks are masks in
+both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings import Local, TrainingStep, random_masks, taken
+from hf_ddistill.divergences import ForwardKL
+from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.blocks.states import (
+    active_block,
+    all_noise,
+    check_hints,
+    decoded,
+    informed_teacher,
+    masked,
+    mean_of_blocks,
+)
+from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.shapes import Scalar, Where
+
+
+@dataclass(frozen=True)
+class CDLM(Objective):
+    """distil KL(p_T || q(. | y)) on the tokens that y* has and y has not, p_T being the teacher's
+    at the call that decided the token;
+    + consistency KL(stop-gradient q(. | y*) || q(. | y)) on those that both still mask;
+    + masked_lm (- log q(x_0 | x_t), weighted to the likelihood bound).
+
+    Each of the three is a mean over its own tokens: in each row their sum over the mean of their
+    number, and rows count by their decoded tokens. The consistency alone is at its least for a
+    student that does not look at its input, and collapses, as the paper reports; the first term
+    ties it to the teacher.
+
+    Args:
+        distil, consistency, masked_lm: weights; the paper's (LLaDA: masked_lm=0.1).
+        teacher_calls: calls between y and y* whose tokens are targets in one step, drawn at
+            random (the paper stores hidden states of all); the mean is the same for any number.
+        block_size: of the student, where it is not that of the decoding: of a teacher with full
+            attention that decodes all as one block.
+        full_teacher: the teacher has full attention, as in the paper; else the student's.
+        teacher_sees, teacher_limit: a teacher that is shown more, as in `D2F`.
+    """
+
+    distil: float = 1.0
+    consistency: float = 0.5
+    masked_lm: float = 0.01
+    teacher_calls: int = 1
+    block_size: int | None = None
+    full_teacher: bool = True
+    teacher_sees: float = 0.0
+    teacher_limit: float | None = None
+    id: ClassVar[str] = "cdlm"
+    peers: ClassVar[tuple[str, ...]] = ("teacher",)
+    rollouts: ClassVar[str | None] = "teacher"
+    citation: ClassVar[str] = (
+        "Kim et al., CDLM: Consistency Diffusion Language Models for Faster Sampling, 2025, "
+        "arXiv:2511.19269"
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("distil", "consistency", "masked_lm"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        if not self.distil + self.consistency + self.masked_lm:
+            raise ValueError("distil, consistency and masked_lm are all 0: nothing is trained.")
+        if self.teacher_calls < 1:
+            raise ValueError(f"teacher_calls must be at least 1, got {self.teacher_calls}.")
+        check_hints(self.teacher_sees, self.teacher_limit)
+
+    def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
+        trajectory = decoded(step, self.id, self.block_size)
+        step = replace(step, trajectory=trajectory)
+        size = trajectory.block_size
+        active, later = active_block(trajectory.drawn, size, step.generator)
+        number = trajectory.any_call(step.generator)
+        fresh = trajectory.at(number) & active
+        y = masked(step, fresh | later)
+        q = step.look(step.student, y, all_noise(y), fresh | later, block_size=size)
+        terms = {}
+        if self.distil:
+            terms["distil"] = self._distil(step, q, number, active, later)
+        if self.consistency:
+            terms["consistency"] = self._consistency(step, q, later)
+        if self.masked_lm:
+            terms["masked_lm"] = self._masked_lm(step)
+        step.record.update({name: term.detach() for name, term in terms.items()})
+        total = [getattr(self, name) * term for name, term in terms.items()]
+        return {"student": torch.stack(total).sum()}
+
+    def _distil(
+        self, step: TrainingStep, q: Local, number: Tensor, active: Where, later: Where
+    ) -> Scalar:
+        trajectory = step.trajectory
+        size = step.x_0.shape[1] if self.full_teacher else trajectory.block_size
+        left = trajectory.calls - number
+        total = torch.zeros(len(number), device=number.device)
+        for _ in range(self.teacher_calls):
+            noise = uniform_noise(number.shape, step.generator, number.device)
+            call = number + (noise * left).long().minimum((left - 1).clamp_min(0))
+            state = masked(step, (trajectory.at(call) & active) | later)
+            here = active & (trajectory.rounds == trajectory.spread(call))
+            hints = (self.teacher_sees, self.teacher_limit)
+            p = informed_teacher(step, state, here, *hints, block_size=size)
+            distance = ForwardKL()(taken(p, p.where), taken(q, p.where))
+            # One call stands for all that are left of its block.
+            weight = trajectory.spread(left)[p.where].to(distance)
+            total = total + p.per_token((weight * distance)[:, None]).sum(1)
+        # Before a call that is as likely as others, r + 1 of n calls find a token of call r masked.
+        shares = (trajectory.rounds + 1) / trajectory.spread(trajectory.calls).clamp_min(1)
+        expected = self.teacher_calls * (1 - self.teacher_sees) * mean_of_blocks(step, shares)
+        return step.row_mean(total / expected.clamp_min(1e-9))
+
+    def _consistency(self, step: TrainingStep, q: Local, later: Where) -> Scalar:
+        done = masked(step, later)
+        with torch.no_grad():
+            size = step.trajectory.block_size
+            ahead = step.look(step.student, done, all_noise(done), later, block_size=size)
+        distance = ForwardKL()(taken(ahead, later), taken(q, later))
+        blocks = step.trajectory.drawn.unflatten(1, (-1, step.trajectory.block_size)).sum(-1)
+        behind = step.trajectory.spread(blocks.sum(1, keepdim=True) - blocks.cumsum(1))
+        # What is behind a block counts once for it, whatever its own number of tokens.
+        own = step.trajectory.spread(blocks).clamp_min(1)
+        expected = mean_of_blocks(step, behind / own)
+        return step.row_mean(ahead.per_token(distance[:, None]).sum(1) / expected.clamp_min(1e-9))
+
+    def _masked_lm(self, step: TrainingStep) -> Scalar:
+        trajectory = step.trajectory
+        size = trajectory.block_size
+        where = random_masks(step.x_0, trajectory.drawn, size, step.generator)
+        x_t = masked(step, where)
+        local = step.look(
+            step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0, block_size=size
+        )
+        log_q = taken(local, where).gather(-1, step.x_0[where][:, None])[:, 0]
+        counts = [w.unflatten(1, (-1, size)).sum(-1) for w in (trajectory.drawn, where)]
+        weight = trajectory.spread(counts[0] / counts[1].clamp_min(1))[where]
+        return -step.token_mean(weight.to(log_q) * log_q)

@@ -1,0 +1,123 @@
+"""OPDLM: a causal language model becomes a block-diffusion one on its own rollouts (Su et al.,
+2026, arXiv:2606.06712).
+
+The student decodes x_0 behind a prompt; at a state x_t of that decoding its prediction is trained
+on what the causal model says of the same token, given the tokens of x_0 before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings import TrainingStep, random_masks
+from hf_ddistill.denoisers import Autoregressive
+from hf_ddistill.divergences import Divergence, ForwardKL
+from hf_ddistill.objectives.blocks.posterior_targets import posterior_targets
+from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.shapes import LOG_ZERO, Scalar, Where
+
+STATES = ("trajectory", "random")
+TARGETS = ("prefix", "posterior")
+
+
+@dataclass(frozen=True)
+class OPDLM(Objective):
+    """E sum_b sum_(i masked in x_t^b) D(p_LM(. | x_0^(<i)), p_student^i(. | x_0^(<b), x_t^b)).
+
+    A sequence counts as the mean over its masked tokens. The paper's target looks at the tokens of
+    x_0 to the left, some of which the student does not see, and at none to the right, some of which
+    it does: within a block its mean is not the posterior of the student's state. The target
+    "posterior" mends that, from the same causal model (`posterior_targets`).
+
+    Args:
+        states: "trajectory" (the paper's: states that the decoding passed through) or "random"
+            (OPDLM_off: random masks on the same x_0).
+        per_block: a state for each block by itself (the released code) or one call number share
+            for all of a row's blocks (Algorithm 1).
+        divergence: D; the paper's is the forward KL.
+        top_k: match the teacher's k likeliest tokens only, neither side normalised over them (16
+            for the paper's larger models); None for all.
+        teacher_temperature: of the causal model.
+        target: "prefix" (the paper's) or "posterior".
+        candidates: tokens at each mask that a posterior re-scores with the rest of the block.
+        completions: of the block, drawn and weighted for a posterior; None for x_0 alone.
+    """
+
+    states: str = "trajectory"
+    per_block: bool = True
+    divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ForwardKL)
+    top_k: int | None = None
+    teacher_temperature: float = 1.0
+    target: str = "prefix"
+    candidates: int = 4
+    completions: int | None = None
+    id: ClassVar[str] = "opdlm"
+    peers: ClassVar[tuple[str, ...]] = ("teacher",)
+    rollouts: ClassVar[str | None] = "student"
+    unit: ClassVar[str] = "row"
+    citation: ClassVar[str] = (
+        "Su et al., Data-Efficient Autoregressive-to-Diffusion Language Models via On-Policy "
+        "Distillation, 2026, arXiv:2606.06712"
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "divergence", Divergence.from_config(self.divergence))
+        for name, known in (("states", STATES), ("target", TARGETS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"Unknown {name} {getattr(self, name)!r}; there are: {', '.join(known)}."
+                )
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}.")
+        if not self.teacher_temperature > 0:
+            raise ValueError(
+                f"teacher_temperature must be above 0, got {self.teacher_temperature}."
+            )
+
+    def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
+        where = self._masks(step)
+        x_t = masked(step, where)
+        student = step.look(step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0)
+        log_q = student.prediction.log_conditional
+        tokens = student.per_token(self._distance(self._target(step, where, log_q), log_q))
+        counts = where.sum(1)
+        losses = tokens.sum(1) / counts.clamp_min(1)
+        rows = (step.lengths > 0).sum().clamp_min(1)
+        step.record["masked"] = counts.double().mean()
+        step.record["calls_per_block"] = _mean_calls(step)
+        return {"student": losses.sum() / rows}
+
+    def _masks(self, step: TrainingStep) -> Where:
+        path = decoded(step, self.id)
+        if self.states == "random":
+            return random_masks(step.x_0, path.drawn, path.block_size, step.generator)
+        return path.at(path.any_call(step.generator, self.per_block))
+
+    def _target(self, step: TrainingStep, where: Where, log_q: Tensor) -> Tensor:
+        """log p (N, 1, K) that the student is trained on at the masks."""
+        if self.target == "posterior":
+            return posterior_targets(step, where, log_q.detach(), self.candidates, self.completions)
+        teacher = Autoregressive(step.peers["teacher"])
+        with torch.no_grad():
+            local = step.look(teacher, step.x_0, all_noise(step.x_0), where)
+        return local.prediction.log_conditional
+
+    def _distance(self, log_p: Tensor, log_q: Tensor) -> Tensor:
+        if self.teacher_temperature != 1:
+            possible = log_p > LOG_ZERO / 2
+            log_p = (log_p / self.teacher_temperature).where(possible, log_p).log_softmax(-1)
+        if self.top_k is not None:
+            log_p, index = log_p.topk(min(self.top_k, log_p.shape[-1]), -1)
+            log_q = log_q.gather(-1, index)
+        return self.divergence(log_p, log_q)
+
+
+def _mean_calls(step: TrainingStep) -> Tensor:
+    calls = step.trajectory.calls
+    return calls.double().sum() / (calls > 0).sum().clamp_min(1)

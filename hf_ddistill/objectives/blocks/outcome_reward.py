@@ -1,0 +1,190 @@
+"""Policy gradient on whole decodings for the reward of what comes out, relative to others of the
+same prompt.
+
+tau a decoding: at call r the tokens S_r were decided at the state x_r. R its reward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings import Local, TrainingStep, taken
+from hf_ddistill.divergences import ReverseKL
+from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.shapes import Scalar, Where
+from hf_ddistill.unmasking import PlackettLuce, Unmasking, set_log_probability
+
+
+@dataclass(frozen=True)
+class OutcomeReward(Objective):
+    """-(A / L) log pi(tau) + kl KL(p_S || p_T) at the states of tau, L the mean number of decoded
+    tokens of the rows, where
+
+        log pi(tau) = sum_r [log P(S_r | x_r) + sum_(i in S_r) log p_S(x_0^i | x_r)]
+        A = (R - mean R of its group) / (std R of its group)
+
+    It is the gradient of E R (of each group times (G - 1) / G) without `divide_by_std`, if tokens
+    were drawn from p_S itself and positions by a rule that does not look at drawn tokens: "static"
+    with score "random", "left_to_right", "margin" or "entropy", or "plackett_luce". Rules that keep
+    the drawn tokens that are likeliest, such as "threshold", draw from another law than p_S, and
+    the gradient is then that of a neighbour, as in most of the literature. P(S_r) is left out where
+    the order is not trained (it is a constant, or not differentiable). Without `clip` there is no
+    importance ratio: a rollout is to be used once (`rollout_updates=1`). With it A log p_S of a
+    token is min(r A, clamp(r, 1 - clip, 1 + clip) A), r = p_S / (p that drew it): the same gradient
+    at the first use, and none for what has moved that far already (PPO, per token as in GRPO).
+
+    References: Shao et al., DeepSeekMath, 2024, arXiv:2402.03300 (groups); Liu et al.,
+    Understanding R1-Zero-Like Training, 2025, arXiv:2503.20783 (without the standard deviation);
+    Schulman et al., Proximal Policy Optimization, 2017, arXiv:1707.06347, eq. 7 (clip).
+
+    Args:
+        group_size: G consecutive rows have one prompt.
+        divide_by_std: see A; it gives easy and hard prompts more weight.
+        kl: weight of the divergence from the teacher, in nats per token.
+        order: the rule "plackett_luce" that the rollouts were decoded with: trains the order of
+            unmasking, too (DCoLT); None leaves it.
+        calls: calls of each block that a step looks at, drawn at random, each standing for all
+            (the gradient's expectation is the same); None for all of them.
+        temperature: that the tokens were drawn at.
+        clip: epsilon, for rollouts that are used more than once; None for no ratio.
+    """
+
+    group_size: int = 8
+    divide_by_std: bool = True
+    kl: float = 0.04
+    order: Unmasking | Mapping[str, Any] | str | None = None
+    calls: int | None = None
+    temperature: float = 1.0
+    clip: float | None = None
+    id: ClassVar[str] = "outcome_reward"
+    peers: ClassVar[tuple[str, ...]] = ("teacher",)
+    rollouts: ClassVar[str | None] = "student"
+    citation: ClassVar[str] = (
+        "Huang et al., Reinforcing the Diffusion Chain of Lateral Thought with Diffusion Language "
+        "Models, 2025, arXiv:2505.10446"
+    )
+
+    def __post_init__(self) -> None:
+        if self.group_size < 2:
+            raise ValueError(
+                f"group_size must be at least 2, got {self.group_size}: a reward is judged against "
+                "those of other samples of the same prompt."
+            )
+        if not self.kl >= 0 or not self.temperature > 0:
+            raise ValueError(
+                "kl must be at least 0 and temperature above 0, got "
+                f"{self.kl} and {self.temperature}."
+            )
+        if self.calls is not None and self.calls < 1:
+            raise ValueError(f"calls must be at least 1 (or None for all), got {self.calls}.")
+        if self.clip is not None and not 0 < self.clip < 1:
+            raise ValueError(f"clip must lie in (0, 1) (or be None), got {self.clip}.")
+        if self.clip is not None and self.order is not None:
+            raise ValueError(
+                "clip is of the tokens' probabilities; a trained order has no such ratio: leave "
+                "one of clip and order out."
+            )
+        if self.order is not None:
+            object.__setattr__(self, "order", Unmasking.from_config(self.order))
+            if not isinstance(self.order, PlackettLuce):
+                raise ValueError(
+                    f"The order of {self.order.id!r} has no known law to train; use "
+                    "'plackett_luce', in the rollouts, too."
+                )
+
+    @property
+    def prompt_rows(self) -> int:
+        return self.group_size
+
+    def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
+        trajectory = decoded(step, self.id)
+        advantages = self._advantages(step)
+        score = torch.zeros((), dtype=torch.float64, device=step.x_0.device)
+        distance = torch.zeros_like(score)
+        most = int(trajectory.calls.amax()) if self.calls is None else self.calls
+        for number in range(most):
+            call = torch.full_like(trajectory.calls, number)
+            weight = torch.ones_like(call, dtype=torch.float64)
+            if self.calls is not None:
+                call = trajectory.any_call(step.generator)
+                weight = trajectory.calls.double() / self.calls
+            gained, kl = self._call(step, call, trajectory.spread(weight), advantages)
+            score = score + gained
+            distance = distance + kl
+        step.record["kl"] = step.token_mean(distance.detach())
+        return {"student": step.token_mean(self.kl * distance - score)}
+
+    def _advantages(self, step: TrainingStep) -> Tensor:
+        """A of each row, (B,)."""
+        reward, size = step.reward, self.group_size
+        if reward is None:
+            raise ValueError(
+                f"Objective {self.id!r} needs the reward of each row, and the step has none; give "
+                "the trainer a reward function."
+            )
+        if len(reward) % size:
+            raise ValueError(
+                f"Groups of group_size={size} rows do not divide a batch of {len(reward)}."
+            )
+        groups = reward.double().unflatten(0, (-1, size))
+        step.record["reward"] = groups.mean()
+        spread = groups.std(1, correction=0, keepdim=True)
+        step.record["informative"] = (spread > 0).double().mean()
+        centred = groups - groups.mean(1, keepdim=True)
+        if self.divide_by_std:
+            centred = centred / (spread + 1e-4)
+        return centred.flatten()
+
+    def _call(
+        self, step: TrainingStep, call: Tensor, weight: Tensor, advantages: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What one call of each block adds to sum A log pi, and to the sum of the divergences."""
+        trajectory = step.trajectory
+        open_ = trajectory.at(call)
+        here = trajectory.drawn & (trajectory.rounds == trajectory.spread(call))
+        x_t, asked = masked(step, open_), here if self.order is None else open_
+        more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
+        local = step.look(step.student, x_t, all_noise(x_t), asked, **more)
+        log_p = taken(local, here).double()
+        drawn = (log_p / self.temperature).log_softmax(-1)
+        drawn = drawn.gather(-1, step.x_0[here][:, None])[:, 0]
+        total = (self._gained(step, drawn, here, advantages) * weight[here]).sum()
+        if self.order is not None:
+            blocks = self._order(step, local, here) * weight[:, :: trajectory.block_size]
+            total = total + (advantages * blocks.sum(1)).sum()
+        if not self.kl:
+            return total, torch.zeros((), dtype=torch.float64, device=total.device)
+        with torch.no_grad():
+            teacher = step.look(step.peers["teacher"], x_t, all_noise(x_t), here, **more)
+        distance = ReverseKL()(taken(teacher, here).double(), log_p)
+        return total, (distance * weight[here]).sum()
+
+    def _gained(self, step: TrainingStep, log_p: Tensor, here: Where, advantages: Tensor) -> Tensor:
+        """A log p_S of each token at `here`, or what stands for it with `clip`."""
+        each = advantages[:, None].expand(here.shape)[here]
+        if self.clip is None:
+            return each * log_p
+        before = step.trajectory.log_prob
+        if before is None:
+            raise ValueError(
+                "clip compares with the probabilities that the tokens were drawn with, and the "
+                "trajectory has none; train through a trainer that decodes, or set "
+                "Trajectory.log_prob."
+            )
+        ratio = (log_p - before[here]).exp()
+        near = ratio.clamp(1 - self.clip, 1 + self.clip)
+        step.record["clipped"] = (ratio != near).double().mean().detach()
+        return torch.minimum(ratio * each, near * each)
+
+    def _order(self, step: TrainingStep, local: Local, here: Where) -> Tensor:
+        """log P(S_r | x_r) of each block, (B, L / b)."""
+        scores = local.per_token(self.order.scores(local.prediction.log_conditional))
+        blocks = (-1, step.trajectory.block_size)
+        parts = [tensor.unflatten(1, blocks) for tensor in (scores, here, local.where)]
+        return set_log_probability(*parts)

@@ -1,0 +1,137 @@
+"""T3D: few-step decoding from a model's own full-step decoding, by telling the two apart.
+
+y the teacher's tokens by full-step decoding, y' its likeliest tokens in one step from the same
+state, l(.) the mean log-probability of the masked tokens of a row, ref the frozen teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from hf_ddistill.couplings import Local, TrainingStep, taken
+from hf_ddistill.linalg import categorical, uniform_noise
+from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked, ranks_in_blocks
+from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.shapes import Scalar, Tokens, Where
+
+ORDERS = ("first", "last", "random")
+
+
+@dataclass(frozen=True)
+class T3D(Objective):
+    """Direct discriminative optimization: the ratio of student and reference is a classifier of
+
+        - log sigma(beta (l(y) - l_ref(y))) - alpha log(1 - sigma(beta (l(y') - l_ref(y'))))
+        + path CE(y along the order of decoding)
+
+    real and few-step tokens. For the last, the mean over the steps of a decoding of `tokens_a_step`
+    tokens each of the cross entropy of all tokens that are decided by then: what is decided early
+    counts more. All from one call with clean blocks before each noisy one.
+
+    The paper makes the student the new reference twice (`rounds` of the trainer). Its code also
+    puts random tokens in place of a tenth of the masks, which is not done here.
+
+    Args:
+        beta, alpha, path: the paper's 0.1, 0.5, 0.2.
+        mask_ratios: of a block's tokens, one drawn for each row with probability
+            proportional to ratio^ratio_exponent.
+        order: which tokens are masked: those that were decided "first" (the released code), those
+            decided "last" (the states that decoding goes through), or "random" ones.
+        tokens_a_step: of the path.
+    """
+
+    beta: float = 0.1
+    alpha: float = 0.5
+    path: float = 0.2
+    mask_ratios: Sequence[float] = (1.0, 0.75, 0.5, 0.25)
+    ratio_exponent: float = 8.0
+    order: str = "first"
+    tokens_a_step: int = 4
+    id: ClassVar[str] = "t3d"
+    peers: ClassVar[tuple[str, ...]] = ("teacher",)
+    rollouts: ClassVar[str | None] = "teacher"
+    unit: ClassVar[str] = "row"
+    citation: ClassVar[str] = (
+        "Zhang et al., T3D: Few-Step Diffusion Language Models via Trajectory Self-Distillation "
+        "with Direct Discriminative Optimization, 2026, arXiv:2602.12262"
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask_ratios", tuple(self.mask_ratios))
+        if not self.mask_ratios or not all(0 < ratio <= 1 for ratio in self.mask_ratios):
+            raise ValueError(f"mask_ratios must lie in (0, 1], got {self.mask_ratios}.")
+        if self.order not in ORDERS:
+            raise ValueError(f"Unknown order {self.order!r}; there are: {', '.join(ORDERS)}.")
+        if not self.beta > 0 or not min(self.alpha, self.path) >= 0:
+            raise ValueError(
+                "beta must be above 0, alpha and path at least 0, got "
+                f"{self.beta}, {self.alpha} and {self.path}."
+            )
+        if self.tokens_a_step < 1:
+            raise ValueError(f"tokens_a_step must be at least 1, got {self.tokens_a_step}.")
+
+    def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
+        trajectory = decoded(step, self.id)
+        rank = ranks_in_blocks(trajectory.rounds, trajectory.block_size)
+        where = self._masks(step, rank)
+        x_t = masked(step, where)
+        more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
+        student = step.look(step.student, x_t, all_noise(x_t), where, **more)
+        with torch.no_grad():
+            reference = step.look(step.peers["teacher"], x_t, all_noise(x_t), where, **more)
+        fake = step.x_0.masked_scatter(where, taken(reference, where).argmax(-1))
+        gaps = {}
+        for name, y in (("real", step.x_0), ("fake", fake)):
+            log_q, log_ref = (_of_tokens(local, y) for local in (student, reference))
+            gap = student.per_token((log_q - log_ref)[:, None]).sum(1)
+            gaps[name] = gap / where.sum(1).clamp_min(1)
+            step.record[f"gap_{name}"] = gaps[name].detach().mean()
+        # log(1 - sigma(x)) = log sigma(-x)
+        told_apart = logsigmoid(self.beta * gaps["real"])
+        told_apart = told_apart + self.alpha * logsigmoid(-self.beta * gaps["fake"])
+        losses = -told_apart
+        step.record["same"] = (fake == step.x_0)[where].double().sum() / where.sum().clamp_min(1)
+        if self.path:
+            losses = losses + self.path * self._path(student, step.x_0, rank)
+        trained = step.lengths > 0
+        return {"student": (losses * trained).sum() / trained.sum().clamp_min(1)}
+
+    def _masks(self, step: TrainingStep, rank: Tensor) -> Where:
+        trajectory = step.trajectory
+        size = trajectory.block_size
+        ratios = torch.tensor(self.mask_ratios, dtype=torch.float64, device=rank.device)
+        weights = (ratios**self.ratio_exponent)[None].expand(len(rank), -1)
+        ratio = ratios[categorical(weights / weights.sum(1, keepdim=True), step.generator)]
+        if self.order == "random":
+            noise = uniform_noise(rank.shape, step.generator, rank.device)
+            rank = ranks_in_blocks(noise.masked_fill(~trajectory.drawn, -1.0), size)
+        tokens = trajectory.drawn.unflatten(1, (-1, size)).sum(-1)
+        count = (tokens * ratio[:, None]).floor().long()
+        if self.order == "last":
+            return trajectory.drawn & (rank >= trajectory.spread(tokens - count))
+        return trajectory.drawn & (rank < trajectory.spread(count))
+
+    def _path(self, student: Local, x_0: Tokens, rank: Tensor) -> Tensor:
+        """The last term of each row, (B,)."""
+        losses = student.per_token(-_of_tokens(student, x_0)[:, None])
+        rank = rank.masked_fill(~student.where, -1)
+        # A row of the last rank r takes this many steps before the one that decides all.
+        last = rank.amax(1)
+        steps = last // self.tokens_a_step
+        total = losses.sum(1) / student.where.sum(1).clamp_min(1)
+        for number in range(1, int(steps.max()) + 1):
+            early = student.where & (rank < number * self.tokens_a_step)
+            mean = (losses * early).sum(1) / early.sum(1).clamp_min(1)
+            total = total + mean * (number <= steps)
+        return total / (steps.clamp_min(0) + 1)
+
+
+def _of_tokens(local: Local, y: Tokens) -> Tensor:
+    """log-probability of the tokens of y at the positions of `local`, (N,)."""
+    return taken(local, local.where).gather(-1, y[local.where][:, None])[:, 0]

@@ -1,0 +1,1 @@
+"""What the trainers call between their steps."""

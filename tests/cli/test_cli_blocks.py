@@ -1,0 +1,82 @@
+"""The commands on a causal language model: convert, distil, sample."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from block_runs import counting_lm, counts
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from hf_ddistill.cli import main
+from hf_ddistill.models import BlockDiffusionLM
+
+
+@pytest.fixture(scope="module")
+def converted(lm, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("blocks") / "converted"
+    assert main(["convert", str(lm), "--output", str(folder), "--block-size", "4"]) == 0
+    return folder
+
+
+def distil(lm, converted, folder, *more):
+    data = folder.parent / "counts.jsonl"
+    data.write_text("".join(json.dumps({"input_ids": r}) + "\n" for r in counts(64, 3).tolist()))
+    options = ["--data", data, "--output", folder, "--objective", "opdlm", "--steps", 3]
+    options += ["--batch-size", 8, "--rollout-tokens", 8, "--prompt-length", 3, *more]
+    return main(["distill", "--teacher", str(lm), *map(str, options)])
+
+
+def test_mask_token_takes_the_free_row(converted):
+    model = AutoModelForMaskedLM.from_pretrained(converted)
+    tokenizer = AutoTokenizer.from_pretrained(converted)
+    assert isinstance(model, BlockDiffusionLM)
+    assert model.config.block_size == 4
+    assert tokenizer.mask_token_id == model.config.mask_token_id == 11
+    assert model.config.vocab_size == 12
+
+
+def test_a_causal_teacher_distils_into_its_converted_student(lm, converted, tmp_path, capsys):
+    assert distil(lm, converted, tmp_path / "student", "--student", converted) == 0
+    assert "A student of blocks of 4 is in" in capsys.readouterr().out
+    options = ["--max-new-tokens", "6", "--count", "2", "--unmasking", "static", "--json"]
+    rows = tmp_path / "rows.json"
+    assert (
+        main(["sample", str(tmp_path / "student"), "--prompt", "<s> 1 2", *options, str(rows)]) == 0
+    )
+    written = json.loads(rows.read_text())
+    assert len(written["rows"]) == 2
+    assert all(row["text"].startswith("1 2") for row in written["rows"])
+    # Blocks are decoded whole: 3 tokens of the prompt and 9 more are three of them.
+    assert written["nfe"] == 9
+
+
+def test_a_causal_teacher_without_a_student_is_told(lm, converted, tmp_path, capsys):
+    assert distil(lm, converted, tmp_path / "student") == 2
+    assert "make its student with hf-ddistill convert" in capsys.readouterr().err
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_causal_teacher_among_several_is_told(lm, converted, tmp_path, capsys):
+    options = ["--output", str(tmp_path / "x"), "--data", "digits", "--student", str(converted)]
+    assert main(["distill", "--teacher", str(converted), str(lm), *options]) == 2
+    said = capsys.readouterr().err
+    assert f"{lm} is a causal language model, which can be given alone" in said
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_is_no_causal_model_is_not_converted(converted, tmp_path, capsys):
+    assert main(["convert", str(converted), "--output", str(tmp_path / "out")]) == 2
+    assert "is no causal language model" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_vocabulary_is_kept_if_asked(tmp_path, lm, capsys):
+    tokenizer = AutoTokenizer.from_pretrained(lm)
+    tokenizer.add_tokens(["eight"])
+    counting_lm().save_pretrained(tmp_path / "full")
+    tokenizer.save_pretrained(tmp_path / "full")
+    options = ["--output", str(tmp_path / "out"), "--keep-vocabulary"]
+    assert main(["convert", str(tmp_path / "full"), *options]) == 2
+    assert "The vocabulary is full: 12 tokens in 12" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

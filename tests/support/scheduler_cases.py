@@ -1,0 +1,40 @@
+"""Schedulers that tests share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hf_ddistill import reverse
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.schedulers import (
+    AnalyticScheduler,
+    AncestralScheduler,
+    CTMCEulerScheduler,
+    JumpScheduler,
+    TauLeapingScheduler,
+)
+from hf_ddistill.schedules import LogLinear
+
+RULES = {
+    AncestralScheduler: reverse.ancestral,
+    AnalyticScheduler: reverse.analytic,
+    CTMCEulerScheduler: reverse.euler,
+    JumpScheduler: reverse.jump,
+    TauLeapingScheduler: reverse.tau_leaping,
+}
+
+
+SCHEDULERS = list(RULES)
+
+
+schedulers = pytest.mark.parametrize("scheduler_class", SCHEDULERS, ids=lambda c: c.__name__)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def made(scheduler_class, process, schedule=None, **settings):
+    diffusion = Diffusion(process, schedule or LogLinear())
+    return scheduler_class(**diffusion.to_config(), **settings)
