@@ -19,7 +19,7 @@ from torch.nn.functional import one_hot
 from tqdm import tqdm
 
 from hf_ddistill.couplings import TrainingStep
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.objectives import ECD
 from hf_ddistill.parameterizations import Conditional
@@ -51,7 +51,7 @@ def exact(diffusion):
         log_p = conditional.log().clamp_min(LOG_ZERO)
         return log_p if at is None else log_p[at]
 
-    return Denoiser(network, diffusion, Conditional())
+    return NetworkDenoiser(network, diffusion, Conditional())
 
 
 def perceptron(size, hidden=64):
@@ -69,7 +69,7 @@ def student(layers, diffusion):
         output = layers(torch.cat([tokens, t[:, None].float()], 1)).view(*x_t.shape, -1)
         return output if at is None else output[at]
 
-    return Denoiser(network, diffusion, Conditional())
+    return NetworkDenoiser(network, diffusion, Conditional())
 
 
 @torch.no_grad()

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_ddistill import Absorbing, Denoiser, Diffusion, Uniform
+from hf_ddistill import Absorbing, Diffusion, Uniform
 from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.objectives import ECD
 from hf_ddistill.parameterizations import Conditional, Subs
 
@@ -62,7 +63,7 @@ def measure(process, settings, repeats=3):
         return lambda x_t, t, at: logits[: int(at.sum())]
 
     student, teacher = (
-        Denoiser(table(t), diffusion, Subs() if diffusion.reveals else Conditional())
+        NetworkDenoiser(table(t), diffusion, Subs() if diffusion.reveals else Conditional())
         for t in tables
     )
     x_0 = torch.randint(0, k - 1, (1, TOKENS), generator=generator)

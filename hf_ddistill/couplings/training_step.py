@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings.trajectories import Trajectory
-from hf_ddistill.denoisers import Autoregressive, Denoiser, Ensemble, Guided
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import RowStreams, categorical, uniform_noise
 from hf_ddistill.parameterizations import Prediction
@@ -48,7 +48,7 @@ class TrainingStep:
     x_0: Tokens
     diffusion: Diffusion
     student: Denoiser
-    peers: Mapping[str, Denoiser | Guided | Ensemble | Autoregressive] = field(default_factory=dict)
+    peers: Mapping[str, Denoiser] = field(default_factory=dict)
     progress: float = 0.0
     generator: Generators = None
     student_steps: int = 1
@@ -105,7 +105,7 @@ class TrainingStep:
 
     def look(
         self,
-        denoiser: Denoiser | Guided | Ensemble | Autoregressive,
+        denoiser: Denoiser,
         x: Tokens,
         t: Times,
         where: Where | None = None,

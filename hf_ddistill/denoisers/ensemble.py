@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_ddistill.denoisers.network import Denoiser
+from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.shapes import LOG_ZERO, Generators, Tokens
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Denoiser):
     """Several denoisers as one: log p is the mean of theirs, normalised (a product of experts).
 
     log p(x_0 | x_t) = 1 / M sum_m log p_m(x_0 | x_t) + const

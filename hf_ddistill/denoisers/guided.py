@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_ddistill.denoisers.network import Denoiser
+from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.shapes import LOG_ZERO, Generators, Tokens
 
 
 @dataclass(frozen=True)
-class Guided:
+class Guided(Denoiser):
     """Classifier-free guidance: log p is proportional to (1 + w) log p(x_0 | x_t, c) - w log p(x_0
     | x_t).
 

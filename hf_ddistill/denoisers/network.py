@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.diffusion import Diffusion, times
 from hf_ddistill.linalg import normal_noise
 from hf_ddistill.parameterizations.parameterization import Parameterization
@@ -18,7 +19,7 @@ from hf_ddistill.shapes import Generators, Tokens
 
 
 @dataclass(frozen=True)
-class Denoiser:
+class NetworkDenoiser(Denoiser):
     """A network with the diffusion that it was trained for: (x_t, t, **condition) -> Prediction.
 
     Args:

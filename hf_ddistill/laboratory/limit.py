@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
 from hf_ddistill.laboratory.distances import kl_divergence
 from hf_ddistill.laboratory.problem import ExactProblem
 from hf_ddistill.laboratory.space import clean_tokens, sequence_numbers
@@ -105,7 +105,7 @@ class StepTables:
     def denoiser(self) -> Denoiser:
         """These tables as a denoiser."""
         reading = Subs() if self.problem.diffusion.reveals else Conditional()
-        return Denoiser(self, self.problem.diffusion, reading)
+        return NetworkDenoiser(self, self.problem.diffusion, reading)
 
     def __call__(self, x_t: Tokens, t: Tensor, at: Tensor | None = None) -> Tensor:
         vocab_size, first = self.problem.diffusion.vocab_size, _first(self.problem)

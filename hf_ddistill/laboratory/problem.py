@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion, times
 from hf_ddistill.laboratory.distances import entropy
 from hf_ddistill.laboratory.space import (
@@ -186,7 +186,7 @@ class ExactProblem:
             log_p = self.log_conditional(x_t, t)
             return log_p if at is None else log_p[at]
 
-        return Denoiser(network, self.diffusion, Conditional())
+        return NetworkDenoiser(network, self.diffusion, Conditional())
 
 
 def _numbers(sequences: Tensor, diffusion: Diffusion) -> Tensor:

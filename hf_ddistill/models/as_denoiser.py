@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models.loading import check_finite
 from hf_ddistill.models.same_mask import check_same_mask
@@ -133,7 +133,7 @@ def as_denoiser(
     inputs |= getattr(inner, "more_inputs", frozenset())
     network = ModelNetwork(model, inputs, adapters)
     noise_dim = getattr(inner.config, "noise_dim", 0)
-    return Denoiser(network, diffusion, parameterization, noise_dim)
+    return NetworkDenoiser(network, diffusion, parameterization, noise_dim)
 
 
 def denoiser_of(given: Any, diffusion: Diffusion | None, tokenizer: Any | None = None) -> Any:

@@ -65,7 +65,7 @@ def trainable_copy(model: nn.Module) -> nn.Module:
     return copied
 
 
-def auxiliary_of(teacher: Denoiser | Guided | Ensemble, accelerator: Accelerator) -> Denoiser:
+def auxiliary_of(teacher: Denoiser, accelerator: Accelerator) -> Denoiser:
     """The teacher (without its guidance; the first of several) around a trainable copy, in train
     mode, where the process computes."""
     denoiser = _one_denoiser(teacher)

@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from hf_ddistill.denoisers import Denoiser, Ensemble, Guided
+from hf_ddistill.denoisers import Denoiser, Ensemble, Guided, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import (
     BlockDiffusionLM,
@@ -71,7 +71,7 @@ def teacher_model(
 def _member(teacher: object) -> Denoiser:
     if isinstance(teacher, PreTrainedModel) and not is_causal(teacher):
         return as_denoiser(teacher.eval().requires_grad_(False))
-    if isinstance(teacher, Denoiser):
+    if isinstance(teacher, NetworkDenoiser):
         return teacher
     raise ValueError(
         f"Several teachers are averaged as denoisers, and {type(teacher).__name__} is none; give "
@@ -99,7 +99,7 @@ def placed(teacher: object, accelerator: Accelerator, trained: nn.Module) -> obj
     return replace(teacher, network=replace(teacher.network, model=model))
 
 
-def teacher_name(teacher: Denoiser | Guided | Ensemble) -> str:
+def teacher_name(teacher: Denoiser) -> str:
     """What its model is called, for the card; the names of several with a plus between them."""
     if isinstance(teacher, Ensemble):
         return " + ".join(teacher_name(each) for each in teacher.denoisers)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from exact_bayes import ExactBayes
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import (
     Conditional,
@@ -198,7 +198,7 @@ def network_of_tokens(x_t, t, at=None, offset=None):
 
 @each_parameterization
 def test_prediction_at_some_positions_is_the_one_among_all(parameterization):
-    denoiser = Denoiser(network_of_tokens, Diffusion(Absorbing(K)), parameterization)
+    denoiser = NetworkDenoiser(network_of_tokens, Diffusion(Absorbing(K)), parameterization)
     x_t = torch.tensor([[5, 5, 1, 5], [2, 5, 5, 0], [5, 3, 5, 5]])
     t, offset = torch.tensor([0.2, 0.5, 0.9]), torch.randn(K)
     where = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1]], dtype=torch.bool)
@@ -210,13 +210,13 @@ def test_prediction_at_some_positions_is_the_one_among_all(parameterization):
 
 def test_denoiser_takes_one_time_for_all_rows_and_half_precision_logits():
     diffusion, x_t = Diffusion(Absorbing(K)), torch.full((2, 3), K - 1)
-    denoiser = Denoiser(lambda x, t: network_of_tokens(x, t).bfloat16(), diffusion)
+    denoiser = NetworkDenoiser(lambda x, t: network_of_tokens(x, t).bfloat16(), diffusion)
     one, each = denoiser(x_t, 0.3), denoiser(x_t, torch.full((2,), 0.3, dtype=torch.float64))
     assert one.log_conditional.dtype == torch.float32
     assert torch.equal(one.log_conditional, each.log_conditional)
 
 
 def test_network_over_another_vocabulary_is_refused():
-    denoiser = Denoiser(network_of_tokens, Diffusion(Absorbing(K + 1)))
+    denoiser = NetworkDenoiser(network_of_tokens, Diffusion(Absorbing(K + 1)))
     with pytest.raises(ValueError, match=r"gives \(2, 3, 6\), .* vocab_size=7: \(2, 3, 7\)"):
         denoiser(torch.full((2, 3), K), 0.5)

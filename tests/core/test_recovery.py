@@ -10,7 +10,7 @@ import torch
 from core_cases import PROCESSES, knots
 from largest_tensor import LargestTensor
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import categorical
 from hf_ddistill.parameterizations import Prediction, Score, recover
@@ -122,7 +122,9 @@ def test_the_gradient_through_recovery_is_the_one_without_the_check():
 
 def test_a_network_of_ratios_is_refused_where_they_say_nothing():
     """Not sampled from: under Ordinal the ratios of any law are those of the limit law at t = 1."""
-    denoiser = Denoiser(lambda x, t: torch.zeros(*x.shape, 8), Diffusion(Ordinal(8)), Score())
+    denoiser = NetworkDenoiser(
+        lambda x, t: torch.zeros(*x.shape, 8), Diffusion(Ordinal(8)), Score()
+    )
     x = torch.zeros(1, 2, dtype=torch.int64)
     with pytest.raises(ValueError, match="`hf-ddistill diagnose` shows up to which t it can"):
         denoiser(x, 1.0)

@@ -5,7 +5,7 @@ import torch
 from small_laws import FLIPS, MASKS, L, problem
 from training_runs import differing, distilling, matching, tiny, weights
 
-from hf_ddistill.denoisers import Denoiser, Ensemble
+from hf_ddistill.denoisers import Ensemble, NetworkDenoiser
 from hf_ddistill.laboratory import ExactProblem, terminal_law, total_variation
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.parameterizations import Conditional
@@ -43,7 +43,9 @@ def test_law_of_the_mean_is_nearer_to_the_truth_than_any_member(diffusion):
     truth = problem(diffusion, 0)
 
     def away(denoiser):
-        asked = Denoiser(lambda x, t: denoiser(x, t).log_conditional, diffusion, Conditional())
+        asked = NetworkDenoiser(
+            lambda x, t: denoiser(x, t).log_conditional, diffusion, Conditional()
+        )
         law = terminal_law(asked, diffusion, L, step_grid(64))
         return float(total_variation(law, truth.law))
 

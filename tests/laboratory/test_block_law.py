@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import kl_divergence, total_variation
 from hf_ddistill.laboratory.blocks.bench import BlockLab, LabSettings, patches, student_of
@@ -126,7 +126,7 @@ def test_law_is_differentiable():
 
 def test_causal_table_is_its_law():
     network = CausalTable(law(), MASKS)
-    denoiser = Denoiser(network, MASKS, Conditional())
+    denoiser = NetworkDenoiser(network, MASKS, Conditional())
     assert float(total_variation(causal_law(denoiser, L), law())) < 1e-12
     x = CLEAN[torch.tensor([[0, 1, 2, 0]])]
     clean = CLEAN[torch.tensor([[2, 2, 1, 1]])]
@@ -190,7 +190,9 @@ def test_decoder_that_has_no_law_is_refused(settings, named):
 
 
 def test_process_without_masks_is_refused():
-    denoiser = Denoiser(lambda x, t, **_: x, Diffusion(Uniform(3), LogLinear()), Conditional())
+    denoiser = NetworkDenoiser(
+        lambda x, t, **_: x, Diffusion(Uniform(3), LogLinear()), Conditional()
+    )
     with pytest.raises(ValueError, match="has none"):
         BlockDecoder(denoiser, 4, 2)
 
@@ -208,4 +210,4 @@ def test_network_that_breaks_is_named():
         return torch.full((*x.shape, 4), float("nan"))[at]
 
     with pytest.raises(ValueError, match="NaN"):
-        block_law(BlockDecoder(Denoiser(network, MASKS, Subs()), L, 2))
+        block_law(BlockDecoder(NetworkDenoiser(network, MASKS, Subs()), L, 2))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from exact_bayes import ExactBayes
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import (
     MAX_STATES,
@@ -154,7 +154,7 @@ def test_products_of_small_kernel_entries_do_not_underflow():
 def test_terminal_law_is_that_of_enumeration(cls, rule):
     problem, reference = both(cls, length=2)
     output = network(4, 2)
-    denoiser = Denoiser(lambda x, t: output(x, t).double(), problem.diffusion, Conditional())
+    denoiser = NetworkDenoiser(lambda x, t: output(x, t).double(), problem.diffusion, Conditional())
     expected = reference.terminal_law(denoiser, 3, rule)[reference.index(problem.sequences)]
     law = terminal_law(denoiser, problem, 2, step_grid(3), rule)
     assert law == pytest.approx(expected, abs=1e-10)
@@ -165,7 +165,7 @@ def test_terminal_law_is_that_of_enumeration(cls, rule):
 @pytest.mark.parametrize("rule", [ancestral, euler])
 def test_samples_of_a_random_network_follow_its_terminal_law(process, rule):
     diffusion, draws, steps = Diffusion(process), 20_000, 3
-    denoiser = Denoiser(network(3, 4), diffusion, Conditional())
+    denoiser = NetworkDenoiser(network(3, 4), diffusion, Conditional())
     law = terminal_law(denoiser, diffusion, 4, step_grid(steps), rule)
     x_0 = sample(denoiser, (draws, 4), steps, rule, generator=torch.Generator().manual_seed(7))
     clean = clean_sequences(diffusion, 4)
@@ -200,14 +200,16 @@ def test_only_reached_states_are_shown_to_the_network():
         return output(x_t, t)
 
     diffusion = Diffusion(Absorbing(3))
-    terminal_law(Denoiser(counting, diffusion, Subs()), diffusion, 4, step_grid(3))
+    terminal_law(NetworkDenoiser(counting, diffusion, Subs()), diffusion, 4, step_grid(3))
     assert shown == [1, 81, 81]
 
 
 def test_terminal_law_has_the_gradient_of_its_distances():
     problem = under(digits(), Uniform(2))
     table = torch.zeros(6, 2, dtype=torch.float64, requires_grad=True)
-    student = Denoiser(lambda x, t: table.expand(len(x), 6, 2), problem.diffusion, Conditional())
+    student = NetworkDenoiser(
+        lambda x, t: table.expand(len(x), 6, 2), problem.diffusion, Conditional()
+    )
     law = terminal_law(student, problem, 6, step_grid(1))
     kl_divergence(problem.law, law).backward()
     assert table.grad == pytest.approx(0.5 - problem.marginals, abs=1e-8)
@@ -283,7 +285,7 @@ def test_what_has_no_answer_is_refused():
         terminal_law(denoiser, problem, 4, grid)
     with pytest.raises(ValueError, match="made for .*absorbing.* asked under .*uniform"):
         terminal_law(denoiser, Diffusion(Uniform(3)), 3, grid)
-    broken = Denoiser(lambda x, t: torch.full((*x.shape, 3), math.nan), problem.diffusion)
+    broken = NetworkDenoiser(lambda x, t: torch.full((*x.shape, 3), math.nan), problem.diffusion)
     with pytest.raises(ValueError, match=r"from t = 1 at x_t = \[2, 2, 2\] is no distribution"):
         terminal_law(broken, problem, 3, grid)
     with pytest.raises(ValueError, match=r"one shape, got \(2,\) and \(3,\)"):

@@ -7,7 +7,7 @@ import torch
 from causal_laws import MASKS, L, causal, law
 
 from hf_ddistill.couplings import TrainingStep, Trajectory
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.laboratory import kl_divergence
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, block_law, draw_blocks
 from hf_ddistill.laboratory.blocks.tables import BlockTable, block_table
@@ -172,7 +172,7 @@ def test_auxiliary_learns_the_student_s_law_and_takes_no_gradient_from_its_loss(
     decoder = BlockDecoder(table(1).denoiser(), L, 1)
     step = step_of(decoder, 64)
     network = FreeCausal()
-    peers = {**step.peers, "auxiliary": Denoiser(network, MASKS, Conditional())}
+    peers = {**step.peers, "auxiliary": NetworkDenoiser(network, MASKS, Conditional())}
     losses = CausalLawMatching()(replace(step, peers=peers))
     losses["student"].backward()
     assert network.logits.grad is None

@@ -7,7 +7,7 @@ import torch
 from enumeration import oracle, tabular, training_step
 from exact_bayes import ExactBayes
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.objectives import NELBO
 from hf_ddistill.objectives.nelbo import nelbo_density
@@ -80,7 +80,7 @@ def test_bound_of_a_wrong_denoiser_is_larger(cls):
     def hot(x_t, t):
         return oracle(problem).network(x_t, t) / 2
 
-    hot = Denoiser(hot, problem.diffusion, Conditional())
+    hot = NetworkDenoiser(hot, problem.diffusion, Conditional())
     assert bound(problem, hot) > entropy + 0.01
 
 
@@ -106,7 +106,7 @@ def test_only_class_labels_are_dropped():
         return student.network(x_t, t, at)
 
     student = tabular(problem)
-    denoiser = Denoiser(network, problem.diffusion, student.parameterization)
+    denoiser = NetworkDenoiser(network, problem.diffusion, student.parameterization)
     labels, noise = torch.full((2000,), 7), torch.randn(2000, 3)
     for share in (0.0, 0.25, 1.0):
         step = training_step(

@@ -21,7 +21,7 @@ from enumeration import (
 from exact_bayes import ExactBayes, total_variation
 
 from hf_ddistill import reverse
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.divergences import Divergence
 from hf_ddistill.objectives import ECD, NELBO, Objective
@@ -64,7 +64,7 @@ def test_padding_changes_no_loss_and_meets_no_gradient(cls, objective):
             output = torch.where(attend[..., None], student.network(x_t, t), garbage)
             return output if at is None else output[at]
 
-        return Denoiser(network, problem.diffusion, student.parameterization)
+        return NetworkDenoiser(network, problem.diffusion, student.parameterization)
 
     losses = [
         objective(training_step(problem, with_padding(garbage), attend=attend))["student"]
@@ -164,7 +164,7 @@ def test_ecd_stays_on_the_teacher_s_curve(process, steps, teacher_tv, fixed_tv):
             number = ((1 - t) * steps).round().long()
             return torch.stack(tables)[number, problem.index(x_t)].log().clamp_min(LOG_ZERO)
 
-        denoiser = Denoiser(network, problem.diffusion, oracle(problem).parameterization)
+        denoiser = NetworkDenoiser(network, problem.diffusion, oracle(problem).parameterization)
         return total_variation(problem.terminal_law(denoiser, steps), problem.data)
 
     assert tv() == pytest.approx(teacher_tv, abs=5e-5)

@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.couplings import TrainingStep, Trajectory
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import kl_divergence, total_variation
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, block_law
@@ -94,7 +94,7 @@ def state_of(shown, block_size=4):
     seen = (x_0[:, shown != 3] == shown[shown != 3]).all(1)
     p = law()[seen]
     x_0 = x_0[seen]
-    teacher = Denoiser(CausalTable(law(), MASKS), MASKS, Conditional())
+    teacher = NetworkDenoiser(CausalTable(law(), MASKS), MASKS, Conditional())
     step = TrainingStep(
         x_0,
         MASKS,

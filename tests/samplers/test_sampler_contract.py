@@ -10,7 +10,7 @@ import torch
 from core_cases import PROCESSES, SCHEDULES, random_rate
 
 from hf_ddistill import reverse
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.parameterizations import Conditional, Prediction
@@ -91,7 +91,7 @@ def test_the_registry_has_no_schedule_that_is_not_tried():
 @pytest.mark.parametrize("rule", [reverse.euler, reverse.tau_leaping], ids=lambda r: r.__name__)
 def test_a_step_at_an_infinite_rate_is_refused_and_not_nan(rule):
     diffusion = Diffusion(Uniform(4), Polynomial(0.5))
-    denoiser = Denoiser(peaked(4), diffusion, Conditional())
+    denoiser = NetworkDenoiser(peaked(4), diffusion, Conditional())
     with pytest.raises(ValueError, match="'(euler|tau_leaping)' steps take the rate of the noise"):
         reverse.sample(denoiser, (1, 2), 2, rule)
     x = torch.zeros(1, 2, dtype=torch.int64)
@@ -107,7 +107,7 @@ def test_the_analytic_step_is_the_inverse_kernel_applied_to_the_score(name):
     cannot be, and the step is still a law."""
     diffusion, t = Diffusion(PROCESSES[name]), 0.06
     x_t = torch.arange(diffusion.vocab_size)[None]
-    denoiser = Denoiser(
+    denoiser = NetworkDenoiser(
         lambda x, t: peaked(diffusion.vocab_size)(x, t) / 30, diffusion, Conditional()
     )
     reached = diffusion.kernel(0.0, t).columns(x_t).clamp_min(0)
@@ -131,7 +131,7 @@ def test_the_analytic_step_is_the_inverse_kernel_applied_to_the_score(name):
 def test_a_row_alone_is_that_row_in_any_batch(name, rule):
     """Prior, noise, steps and whole sampling, with a noise input: its generator alone matters."""
     diffusion = Diffusion(PROCESSES[name])
-    denoiser = Denoiser(peaked(diffusion.vocab_size), diffusion, Conditional(), noise_dim=2)
+    denoiser = NetworkDenoiser(peaked(diffusion.vocab_size), diffusion, Conditional(), noise_dim=2)
 
     def draws(seeds):
         shape, given = (len(seeds), 3), seeded(*seeds)
@@ -172,7 +172,7 @@ def test_every_rule_gives_a_law_under_a_kernel_of_cancelling_modes():
     for process in (PROCESSES["ordinal, 16 levels"], General(random_rate(2, 9))):
         diffusion = Diffusion(process, Geometric())
         x_t = torch.arange(process.vocab_size)[None]
-        denoiser = Denoiser(peaked(process.vocab_size), diffusion, Conditional())
+        denoiser = NetworkDenoiser(peaked(process.vocab_size), diffusion, Conditional())
         for s in (1e-3, 0.2, 0.5):
             for rule in RULES:
                 step = rule(denoiser(x_t, 0.6), diffusion, x_t, s, 0.6)

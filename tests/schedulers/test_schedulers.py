@@ -13,7 +13,7 @@ import torch
 from scheduler_cases import RULES, made, schedulers, seeded
 
 from hf_ddistill import reverse
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Conditional, Subs
 from hf_ddistill.processes import Absorbing, Hybrid, Ordinal, Uniform
@@ -86,7 +86,7 @@ def test_with_an_oracle_the_law_tends_to_the_data_and_no_mask_is_left(scheduler_
 def test_a_scheduler_is_its_rule_of_the_core(scheduler_class, process, steps):
     scheduler = made(scheduler_class, process)
     parameterization = Subs() if process.id == "absorbing" else Conditional()
-    denoiser = Denoiser(oracle(scheduler.diffusion), scheduler.diffusion, parameterization)
+    denoiser = NetworkDenoiser(oracle(scheduler.diffusion), scheduler.diffusion, parameterization)
     expected = reverse.sample(
         denoiser, (200, 2), steps, RULES[scheduler_class], generator=seeded(3)
     )

@@ -10,7 +10,7 @@ import torch
 from enumeration import digits
 
 from hf_ddistill.couplings import TrainingStep, Trajectory
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import categorical
 from hf_ddistill.parameterizations import Subs
@@ -45,7 +45,7 @@ class Views(torch.nn.Module):
         return out if at is None else out[at]
 
     def denoiser(self):
-        return Denoiser(self, MASKS, Subs())
+        return NetworkDenoiser(self, MASKS, Subs())
 
 
 def exact_views(block_size):

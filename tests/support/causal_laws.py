@@ -2,7 +2,7 @@
 
 import torch
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory.blocks.tables import CausalTable
 from hf_ddistill.parameterizations import Conditional
@@ -21,4 +21,4 @@ def law(seed):
 
 
 def causal(p):
-    return Denoiser(CausalTable(p, MASKS), MASKS, Conditional())
+    return NetworkDenoiser(CausalTable(p, MASKS), MASKS, Conditional())

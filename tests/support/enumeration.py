@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import one_hot
 
 from hf_ddistill.couplings import Coupling, TimeSampler, TrainingStep
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.shapes import LOG_ZERO
 
@@ -36,7 +36,7 @@ def oracle(problem):
         log_p = (joint / joint.sum(-1, keepdim=True)).log().clamp_min(LOG_ZERO)
         return log_p if at is None else log_p[at]
 
-    return Denoiser(network, problem.diffusion, Conditional())
+    return NetworkDenoiser(network, problem.diffusion, Conditional())
 
 
 class Table(torch.nn.Module):
@@ -57,7 +57,7 @@ class Table(torch.nn.Module):
 
 def tabular(problem, log_p=None):
     """A denoiser that is a table: random, or of the given log-probabilities (K ** L, L, K)."""
-    return Denoiser(Table(problem, log_p), problem.diffusion, Conditional())
+    return NetworkDenoiser(Table(problem, log_p), problem.diffusion, Conditional())
 
 
 def training_step(problem, student, rows=64, seed=0, **rest):

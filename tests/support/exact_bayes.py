@@ -13,7 +13,7 @@ from functools import cached_property
 
 import torch
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.reverse import ancestral, step_grid
@@ -126,7 +126,7 @@ class ExactBayes:
             return parameterization.from_log_conditional(log_p, self.diffusion, x_t, t)
 
         parameterization = parameterization or Conditional()
-        return Denoiser(network, self.diffusion, parameterization)
+        return NetworkDenoiser(network, self.diffusion, parameterization)
 
     def terminal_law(self, denoiser, num_steps, rule=ancestral):
         """The exact law over all states of what `reverse.sample` draws."""

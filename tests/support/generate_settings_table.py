@@ -1,4 +1,4 @@
-"""docs/generate_settings.md, from the code: `python tests/support/generate_settings_table.py` renews it."""
+"""docs/generate_settings.md, from the code; run as a program, it renews the page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ of the causal model that are acted on, and warns of the others.
 
 What a row decodes depends neither on its batch nor on the padding, with a generator for each row.
 
-`python tests/support/generate_settings_table.py` makes this page, and a test compares it with the code.
+`python tests/support/generate_settings_table.py` makes this page; a test compares it with the
+code.
 
 """
 MORE = """

@@ -4,7 +4,7 @@ import torch
 from enumeration import Table
 
 from hf_ddistill.couplings import TrainingStep
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import ExactProblem, clean_sequences, sequence_numbers
 from hf_ddistill.parameterizations import Conditional, Subs
@@ -43,4 +43,4 @@ class Index:
 def table(diffusion, seed=3):
     torch.manual_seed(seed)
     reading = Subs() if diffusion.reveals else Conditional()
-    return Denoiser(Table(Index(diffusion)), diffusion, reading)
+    return NetworkDenoiser(Table(Index(diffusion)), diffusion, reading)

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from training_runs import MASK, differing, distilling, matching, rows, tiny, weights
 from transformers import AutoModelForMaskedLM
 
-from hf_ddistill.denoisers import Denoiser, Guided
+from hf_ddistill.denoisers import Guided, NetworkDenoiser
 from hf_ddistill.models import as_denoiser
 
 ADAPTERS = LoraConfig(r=2, target_modules=["qkv", "up"])
@@ -115,7 +115,7 @@ def test_auxiliary_of_a_guided_teacher_is_its_denoiser(tmp_path):
     guided = Guided(teacher, 1.0)
     trainer = run(tmp_path, guided, rows(64, labels=True), model=tiny(num_classes=10))
     auxiliary = trainer.auxiliary.denoiser
-    assert isinstance(auxiliary, Denoiser)
+    assert isinstance(auxiliary, NetworkDenoiser)
     assert not differing(weights(auxiliary.network.model), weights(teacher.network.model))
     trainer.train()
     assert differing(weights(auxiliary.network.model), weights(teacher.network.model))

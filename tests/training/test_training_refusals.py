@@ -9,7 +9,7 @@ from peft import LoraConfig
 from training_runs import distilling, matching, probe, rows, teaching, tiny
 from transformers import BertConfig, BertForMaskedLM
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.processes import Absorbing, Uniform
@@ -31,7 +31,7 @@ def sgd():
 
 
 def unknown():
-    return Denoiser(lambda x_t, t: torch.zeros(*x_t.shape, 3), Diffusion(Absorbing(3)))
+    return NetworkDenoiser(lambda x_t, t: torch.zeros(*x_t.shape, 3), Diffusion(Absorbing(3)))
 
 
 def bert():

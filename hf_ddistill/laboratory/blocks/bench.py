@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill.convert import to_block_diffusion
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import all_sequences, sequence_numbers
 from hf_ddistill.laboratory.blocks.tables import CausalTable, causal_law
@@ -141,13 +141,13 @@ class BlockLab:
     def law(self) -> Tensor:
         """p, exact: what students are held against."""
         model, _ = to_block_diffusion(self.lm, block_size=1, mask_token_id=MASK)
-        denoiser = Denoiser(Network(model.eval()), DIFFUSION, Conditional())
+        denoiser = NetworkDenoiser(Network(model.eval()), DIFFUSION, Conditional())
         return causal_law(denoiser, LENGTH)
 
     @cached_property
     def teacher(self) -> Denoiser:
         """p's own conditionals, read from a table."""
-        return Denoiser(CausalTable(self.law, DIFFUSION), DIFFUSION, Conditional())
+        return NetworkDenoiser(CausalTable(self.law, DIFFUSION), DIFFUSION, Conditional())
 
     def start(self, block_size: int) -> nn.Module:
         """The language model converted, not yet trained."""
@@ -157,7 +157,7 @@ class BlockLab:
 
 def student_of(model: nn.Module) -> Denoiser:
     """A block-diffusion model as the laboratory's denoiser."""
-    return Denoiser(Network(model), DIFFUSION, Subs())
+    return NetworkDenoiser(Network(model), DIFFUSION, Subs())
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_ddistill.couplings import TrainingStep, Trajectory
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.laboratory import all_sequences
 from hf_ddistill.laboratory.blocks.bench import (
     DIFFUSION,
@@ -97,7 +97,7 @@ class _Run:
         networks = {"student": self.model}
         if method.auxiliary:
             networks["auxiliary"] = lab.start(self.block_size)
-            peer = Denoiser(Network(networks["auxiliary"]), DIFFUSION, Conditional())
+            peer = NetworkDenoiser(Network(networks["auxiliary"]), DIFFUSION, Conditional())
             self.peers["auxiliary"] = peer
         self.rates = {
             "student": settings.learning_rate,

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory.space import all_sequences, clean_tokens, sequence_numbers
 from hf_ddistill.parameterizations import Conditional, Subs
@@ -96,7 +96,7 @@ class BlockTable(nn.Module):
 
     def denoiser(self) -> Denoiser:
         """The table as a denoiser."""
-        return Denoiser(self, self.diffusion, Subs())
+        return NetworkDenoiser(self, self.diffusion, Subs())
 
     def forward(
         self,
@@ -138,7 +138,7 @@ def causal_law(denoiser: Denoiser, length: int) -> Tensor:
     """
     tokens = clean_tokens(denoiser.diffusion)
     x = all_sequences(tokens, length).reshape(-1, length)
-    bare = Denoiser(denoiser.network, denoiser.diffusion, Conditional())
+    bare = NetworkDenoiser(denoiser.network, denoiser.diffusion, Conditional())
     with torch.no_grad():
         log_p = torch.cat([bare(some, 0.0, causal=True).log_conditional for some in x.split(4096)])
     log_p = log_p.double()[..., tokens].log_softmax(-1)
