@@ -25,8 +25,7 @@ MASK = len(symbols)  # a row of the embeddings that no token uses
 
 
 def passages(source: torch.Tensor, count: int, length: int) -> torch.Tensor:
-    start = torch.randint(0, len(source) - length, (count, 1))
-    return source[start + torch.arange(length)]
+    return source[torch.randint(len(source) - length, (count, 1)) + torch.arange(length)]
 
 
 shape = dict(hidden_size=96, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4)
@@ -52,8 +51,8 @@ def compare(name: str) -> None:
         generator = torch.Generator().manual_seed(0)
         x = student.generate(prompts, max_new_tokens=64, generator=generator, **how)
         nll = token_nll(lm, x, torch.ones_like(x))[:, 31:].mean()
-        entropy = token_entropy(x[:, 32:])
-        print(f"{name}: {4 // calls} tokens per call, nll {nll:.2f}, entropy {entropy:.2f}")
+        told = f"nll {nll:.2f}, entropy {token_entropy(x[:, 32:]):.2f}"
+        print(f"{name}: {4 // calls} tokens per call, {told}")
     print(repr("".join(symbols[i] for i in x[0, 32:])))
 
 
