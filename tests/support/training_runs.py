@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from transformers import TrainerCallback
 
-from hf_ddistill.evaluation.digits_judge import load_digit_tokens, split_digits
+from hf_ddistill.evaluation.digits_data import load_digit_tokens, split_digits
 from hf_ddistill.linalg import categorical
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
 from hf_ddistill.objectives import Objective
