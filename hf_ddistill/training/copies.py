@@ -1,4 +1,4 @@
-"""Trainable copies of a teacher: the student where there is no other, and the auxiliary."""
+"""Trainable copies of a teacher: the student where there is no other, and auxiliaries."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def trainable_copy(model: nn.Module) -> nn.Module:
     return copied
 
 
-def auxiliary_of(teacher: Denoiser, accelerator: Accelerator) -> Denoiser:
-    """The teacher (without its guidance; the first of several) around a trainable copy, in train
-    mode, where the process computes."""
-    denoiser = _one_denoiser(teacher)
-    model = accelerator.prepare_model(_copy_of(denoiser, "The auxiliary").train())
+def denoiser_copy(source: Denoiser, what: str, accelerator: Accelerator) -> Denoiser:
+    """A denoiser (without its guidance; the first of several) around a trainable copy of its
+    network, in train mode, where the process computes; `what` it is, for errors."""
+    denoiser = _one_denoiser(source)
+    model = accelerator.prepare_model(_copy_of(denoiser, what).train())
     return replace(denoiser, network=replace(denoiser.network, model=model, adapters=True))
 
 
