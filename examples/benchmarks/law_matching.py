@@ -1,6 +1,6 @@
 """Experiments on law matching where truth is known: what each of its choices is worth.
 
-    python examples/benchmark_law_matching.py --calls 3000 --seeds 0 1 \
+    python examples/benchmarks/law_matching.py --calls 3000 --seeds 0 1 \
         --output examples/results/law_matching.json
 
 Every row is a student of the standard problem (`hf-ddistill exact --problem digits`), all of the
