@@ -56,7 +56,7 @@ def _from_factory(need: Trained, name: str, student: Denoiser, seed: int) -> nn.
     with torch.random.fork_rng(devices=[]):
         seed_of_name = keyed_generator(seed, "factory", name).initial_seed()
         torch.default_generator.manual_seed(seed_of_name)
-        network = need.factory(unwrapped(student.network.model), student.diffusion)
+        network = need.factory(unwrapped(student.networks()[0]), student.diffusion)
     if not isinstance(network, nn.Module):
         raise ValueError(
             f"The factory of {name!r} must make an nn.Module, got {type(network).__name__}."
@@ -182,4 +182,4 @@ def _learning_rate(args: DiscreteDistillationConfig) -> float:
 
 def _module(network: Denoiser | nn.Module) -> nn.Module:
     """The network that is called, perhaps wrapped."""
-    return network if isinstance(network, nn.Module) else network.network.model
+    return network if isinstance(network, nn.Module) else network.networks()[0]
