@@ -176,7 +176,7 @@ def warn_of_half_precision(model: nn.Module) -> None:
 
 def warn_of_independent_tokens(student: Denoiser) -> None:
     """Warn of a student of one call that starts from masks and has nothing else to draw from."""
-    if student.diffusion.reveals and not student.noise_dim:
+    if student.diffusion.reveals and student.latent is None:
         warnings.warn(
             "A student of one call that starts from masks and has no noise input draws its tokens "
             "independently of each other, whatever it is trained for: give it a noise input "

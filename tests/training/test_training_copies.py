@@ -36,7 +36,7 @@ def test_student_is_the_teacher_with_a_new_input_of_the_set_spread(tmp_path):
         and trainer.auxiliaries.models["auxiliary"].model.noise_proj is None
     )
     assert all(p.requires_grad for p in trainer.model.parameters())
-    assert trainer.denoiser().noise_dim == 16 and trainer.teacher.noise_dim == 0
+    assert trainer.denoiser().latent.dim == 16 and trainer.teacher.latent is None
 
 
 def test_new_input_depends_on_the_seed_of_the_run_and_on_nothing_else(tmp_path):
@@ -78,7 +78,7 @@ def test_saved_student_keeps_its_input(tmp_path):
     denoiser = as_denoiser(loaded)
     x_t = torch.full((2, 64), MASK)
     one, other = (denoiser(x_t, 1.0, **denoiser.fresh_noise(x_t)).log_conditional for _ in range(2))
-    assert denoiser.noise_dim == 4 and not torch.equal(one, other)
+    assert denoiser.latent.dim == 4 and not torch.equal(one, other)
     # A student that was made so is trained on as it is, with the width set or not.
     for settings in ({}, {"noise_dim": 4}):
         again = run(tmp_path / "again", tiny(), rows(16), model=loaded, **settings)
