@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +18,6 @@ from hf_ddistill.evaluation.molecules import (
     internal_diversity,
 )
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "benchmark_molecules.py"
 DRUGS = (
     "CC(=O)Oc1ccccc1C(=O)O",
     "CN1C=NC2=C1C(=O)N(C(=O)N2C)C",
@@ -133,12 +130,3 @@ def test_samples_without_a_molecule_have_figures_all_the_same(fcd):
     found = MoleculeJudge.of(DRUGS, DRUGS)(["C1CC", "((", ""])
     assert found["valid"] == found["fcd_groups"] == 0
     assert [found[name] for name in ("unique", "novel", "fcd", "diversity")] == [None] * 4
-
-
-@pytest.mark.slow
-def test_the_benchmark_runs_without_any_file(fcd, tmp_path):
-    """About 20 s of one core: teacher, both students and their figures on the example's strings."""
-    command = [sys.executable, str(EXAMPLE), "--fast", "--output", str(tmp_path)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=550)
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    assert (tmp_path / "molecules.json").exists()

@@ -130,5 +130,5 @@ def test_wrong_settings_are_told(settings, message):
 def test_a_missing_auxiliary_is_told():
     step = step_of(Mixture(1), 4)
     step = TrainingStep(**{**vars(step), "peers": {"teacher": step.peers["teacher"]}})
-    with pytest.raises(ValueError, match="needs the trainable peer 'auxiliary'"):
+    with pytest.raises(ValueError, match="lacks auxiliary"):
         BlockLawMatching()(step)

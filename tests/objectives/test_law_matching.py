@@ -1,6 +1,5 @@
 """Law matching on spaces that can be enumerated: its reward, its gradients, what it reaches."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -20,9 +19,8 @@ from hf_ddistill.laboratory import (
 from hf_ddistill.laboratory.fit import BenchSettings, fit_start, train_student
 from hf_ddistill.laboratory.problems import exact_law
 from hf_ddistill.objectives import LawMatching
-from hf_ddistill.parameterizations import Conditional, Subs
+from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.reverse import step_grid
-
 
 # ---------------------------------------------------------------------------- the gradients
 

@@ -6,10 +6,7 @@ import math
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-from hf_ddistill.evaluation.completions import (
+from completions import (
     Cloze,
     CompletionJudge,
     copy_cloze,
@@ -18,6 +15,8 @@ from hf_ddistill.evaluation.completions import (
     ngrams,
     word_cloze,
 )
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz ."
 

@@ -1,4 +1,4 @@
-"""Corpus, language model and students of `benchmark_ar_to_diffusion.py`."""
+"""Corpus, language model and students of `ar_to_diffusion.py`."""
 
 import copy
 import math

@@ -1,6 +1,6 @@
 """What a sampling step and an ECD step cost: tokens per second, time outside the networks, bytes.
 
-    python examples/benchmark_step.py [--quick] [--json FILE]
+    python examples/benchmarks/step.py [--quick] [--json FILE]
 
 Six layers, 256 wide, L = 128, B = 16, K = 28 and 512 (the base), then each of K, L and B varied.
 Times are medians of repetitions inside one run; only their ratios carry to another machine. The
@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 import torch
-from benchmark_vocabulary import PeakBytes
 from torch.utils._python_dispatch import TorchDispatchMode
+from vocabulary import PeakBytes
 
 from hf_ddistill import (
     Absorbing,

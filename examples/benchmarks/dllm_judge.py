@@ -1,13 +1,13 @@
-"""What the students of `benchmark_dllm.py` are judged by."""
+"""What the students of `dllm.py` are judged by."""
 
 import importlib
 import inspect
 
 import torch
+from completions import distinct, known_words
 
 from hf_ddistill import as_denoiser
 from hf_ddistill.evaluation import token_entropy
-from hf_ddistill.evaluation.completions import distinct, known_words
 
 LENGTH, PROMPT = 64, 32
 MODULES = ("argparse", "logging", "unittest.mock", "subprocess", "datetime", "decimal", "email")

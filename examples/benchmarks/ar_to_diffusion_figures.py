@@ -1,4 +1,4 @@
-"""What `benchmark_ar_to_diffusion.py` measures, and its plot."""
+"""What `ar_to_diffusion.py` measures, and its plot."""
 
 import json
 import time
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
-
-from hf_ddistill.evaluation.completions import (
+from completions import (
     CompletionJudge,
     known_words,
     word_cloze,

@@ -1,4 +1,4 @@
-"""The trainings of `benchmark_ar_to_diffusion.py`: objectives, data, starts, settings."""
+"""The trainings of `ar_to_diffusion.py`: objectives, data, starts, settings."""
 
 LAW_MATCHING = {"type": "causal_law_matching"}
 #: What else a run needs: law matching and rewards are unbiased on rollouts of the student as it is

@@ -1,7 +1,7 @@
-"""What a step of on-policy conversion costs: the formulas of `hf_ddistill.evaluation.
-conversion_cost` against real steps, and what they say of larger runs.
+"""What a step of on-policy conversion costs: the formulas of `conversion_step.py`
+against real steps, and what they say of larger runs.
 
-    python examples/benchmark_conversion_cost.py [--only NAME] [--json FILE]
+    python examples/benchmarks/conversion_cost.py [--only NAME] [--json FILE]
 
 Operations are counted by torch's `FlopCounterMode` with eager attention (it does not know the fused
 kernel of the CPU); bytes are those of live storages beside weights and gradients, with sdpa. No
@@ -15,16 +15,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from benchmark_vocabulary import PeakBytes
+from conversion_step import ConversionStep
 from peft import LoraConfig
+from text_shape import TextShape
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from vocabulary import PeakBytes
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.convert import to_block_diffusion
-from hf_ddistill.evaluation.conversion_cost import ConversionStep
-from hf_ddistill.evaluation.text_shape import TextShape
 from hf_ddistill.models import unwrapped
 
 FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}

@@ -1,6 +1,6 @@
 """One law-matching student of the digits teacher, trained longer, against the teacher at 1 to 64.
 
-    python examples/benchmark_digits.py --steps 1500 --samples 5000 --output digits_benchmark
+    python examples/benchmarks/digits.py --steps 1500 --samples 5000 --output digits_benchmark
 
 Everything as in `hf-ddistill quickstart`, but more steps and samples, and two more figures: the
 Fréchet distance within each class, averaged, which a blur of the classes cannot flatter, and that

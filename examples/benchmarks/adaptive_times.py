@@ -2,7 +2,7 @@
 
 `kl` is KL(exact conditional, student's) per token over all states, averaged over t, after the same
 number of network calls; `variance` the trace of the gradient's covariance before, times adapted.
-Run: python examples/benchmark_adaptive_times.py --seeds 5 --steps 300 --json times.json
+Run: python examples/benchmarks/adaptive_times.py --seeds 5 --steps 300 --json times.json
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a student learns from a teacher that is shown more, exactly: patches of digits.
 
-    python examples/benchmark_hints.py --json examples/results/hints.json
+    python examples/benchmarks/hints.py --json examples/results/hints.json
 
 The law is that of 2 x 3 patches of scikit-learn's digits 0 to 4 (`pixel > 7`); the teacher knows
 all its conditionals. At a state with half of its pixels masked it is shown each other masked pixel

@@ -1,6 +1,6 @@
 """What a step of law matching costs against one of ECD, on the digits teacher.
 
-    python examples/benchmark_law_matching_cost.py --json examples/results/law_matching_cost.json
+    python examples/benchmarks/law_matching_cost.py --json examples/results/law_matching_cost.json
 
 Both objectives in turn (A B A B), forward and backward of all networks, batches of 64; the ratio is
 of medians inside one run. Calls are counted in sequences shown to each network, per sequence of

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from hf_ddistill.evaluation.text_shape import TextShape
+from text_shape import TextShape
 
 #: Bytes for each of the N V numbers of the loss where it needs most: log p of the teacher and of
 #: the student, and three temporaries of the forward KL, float32.

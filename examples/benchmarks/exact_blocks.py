@@ -1,6 +1,6 @@
 """From an autoregressive law to block diffusion where both laws are known.
 
-    python examples/benchmark_exact_blocks.py --output examples/results/exact_blocks.json
+    python examples/benchmarks/exact_blocks.py --output examples/results/exact_blocks.json
 
 A small Llama is trained on 2 x 4 patches of digits (6,561 sequences); its law p is computed whole.
 Sections: `bias` (targets of a per-token loss against the posterior), `tables` (students that are
@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from on_policy import on_policy_table, re_scored
 from transformers import LlamaForCausalLM
 
 from hf_ddistill.couplings import TrainingStep, Trajectory, random_masks
@@ -33,7 +34,6 @@ from hf_ddistill.laboratory.blocks.bench import (
 )
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, block_law
 from hf_ddistill.laboratory.blocks.fit import Method, train_block_student
-from hf_ddistill.laboratory.blocks.on_policy import on_policy_table, re_scored
 from hf_ddistill.laboratory.blocks.tables import block_table, prefix, table_bias
 from hf_ddistill.linalg import categorical
 from hf_ddistill.objectives import BD3LM, OPDLM, CausalLawMatching

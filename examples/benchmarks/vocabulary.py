@@ -1,6 +1,6 @@
 """The cost of ECD outside the networks as the vocabulary grows: bytes and time to K = 152k.
 
-    python examples/benchmark_vocabulary.py [--json FILE]
+    python examples/benchmarks/vocabulary.py [--json FILE]
 
 The networks are replaced by tables of logits (64 masked tokens each), so what is measured is the
 coupling, both conditionals, the divergence and its backward pass. Peak bytes are those of live

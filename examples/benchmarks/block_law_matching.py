@@ -1,6 +1,6 @@
 """Six tokens in one call, with a noise input: how near block law matching comes to a causal model.
 
-python examples/benchmark_block_law_matching.py [--steps 1200] [--rows 192] [--noise-dim 4]
+python examples/benchmarks/block_law_matching.py [--steps 1200] [--rows 192] [--noise-dim 4]
 
 The law is that of the standard exact problem (2 x 3 patches of digits, 64 sequences); a small Llama
 learns it to a total variation of .001 and is the teacher, its conversion the student. One block of

