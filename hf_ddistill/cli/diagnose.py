@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     )
     rows = list(diagnose(diffusion, shown, args.steps, generator))
     if args.start_steps:
-        rows += start_rows(unwrapped(denoiser.network.model), args)
+        rows += start_rows(unwrapped(denoiser.networks()[0]), args)
     print(f"{subject}, {diffusion.schedule.id}; '-': more than float64 can tell")
     print_sections(rows)
     write_json(args.json, {"rows": rows})
@@ -179,11 +179,11 @@ def _positions(args: argparse.Namespace, diffusion: Diffusion) -> int:
 
 def _clean(denoiser: Denoiser, args: argparse.Namespace, generator: torch.Generator) -> Tensor:
     """x_0 (B, L): the data's first rows, or the model's own samples."""
-    config = unwrapped(denoiser.network.model).config
+    config = unwrapped(denoiser.networks()[0]).config
     shape = getattr(config, "token_shape", None)
     most = getattr(config, "max_position_embeddings", LENGTH)
     length = args.length or (math.prod(shape) if shape else min(LENGTH, most))
-    device = denoiser.network.model.device
+    device = denoiser.networks()[0].device
     if args.data is None:
         size = (args.sequences, length)
         return sample(denoiser, size, SAMPLE_STEPS, generator=generator, device=device)

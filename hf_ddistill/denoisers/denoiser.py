@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
@@ -15,7 +17,9 @@ from hf_ddistill.shapes import Generators, Tokens
 class Denoiser(ABC):
     """(x_t, t, **condition) -> Prediction of x_0: a network, or what is made of several.
 
-    Samplers, couplings and objectives take any of them.
+    Samplers, couplings and objectives take any of them, and a trainer places, freezes and copies
+    what it says by itself: nobody asks which kind it is. One that is made of others is a
+    `Composite`.
     """
 
     diffusion: Diffusion
@@ -27,6 +31,28 @@ class Denoiser(ABC):
     @abstractmethod
     def at(self, x_t: Tokens, t: Tensor | float, where: Tensor, **condition: Any) -> Prediction:
         """The prediction at the N positions of `where` alone, as N rows of length 1: (N, 1, K)."""
+
+    @abstractmethod
+    def networks(self) -> tuple[Module, ...]:
+        """What it calls: what a trainer places, freezes, shards and looks at for a fingerprint."""
+
+    @abstractmethod
+    def with_networks(self, networks: Sequence[Module]) -> Denoiser:
+        """The same denoiser of other networks, as many as `networks()` gives and in that order."""
+
+    @abstractmethod
+    def trainable_copy(self) -> Denoiser:
+        """A copy in float32 whose every weight can be trained, of one network alone: what a student
+        or an auxiliary starts as.
+
+        Raises:
+            ValueError: if there is no model to be copied.
+        """
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What it is made of, in one line; two that predict alike have the same."""
 
     def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
         """The condition `noise` of one call at x_t; empty without a noise input."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.diffusion import Diffusion, times
@@ -23,7 +25,8 @@ class NetworkDenoiser(Denoiser):
     """A network with the diffusion that it was trained for: (x_t, t, **condition) -> Prediction.
 
     Args:
-        network: (x_t (B, L), t (B,), **condition) -> (B, L, K).
+        network: (x_t (B, L), t (B,), **condition) -> (B, L, K): a module, or what calls one: this
+            is then its `model`, and `trainable_copy()` gives the same around a copy of it.
         diffusion: process and schedule.
         parameterization: how the output is read.
         noise_dim: width of the standard normal noise that the network takes at each position as
@@ -73,6 +76,42 @@ class NetworkDenoiser(Denoiser):
             return {}
         noise = normal_noise((*x_t.shape, self.noise_dim), generator, x_t.device).float()
         return {"noise": noise * self.diffusion.undetermined(x_t)[..., None]}
+
+    @property
+    def _module(self) -> Module | None:
+        known = (self.network, getattr(self.network, "model", None))
+        return next((each for each in known if isinstance(each, Module)), None)
+
+    def networks(self) -> tuple[Module, ...]:
+        """The one; none where the network is a function."""
+        return () if self._module is None else (self._module,)
+
+    def with_networks(self, networks: Sequence[Module]) -> NetworkDenoiser:
+        """The same around another module."""
+        if self._module is None:
+            return self
+        (module,) = networks
+        if self._module is self.network:
+            return replace(self, network=module)
+        return replace(self, network=replace(self.network, model=module))
+
+    def trainable_copy(self) -> NetworkDenoiser:
+        """The same around a copy of its module."""
+        if self._module is None:
+            raise ValueError(
+                "Only a model can be copied, or a denoiser of one (as_denoiser); got "
+                f"{self.description}."
+            )
+        if self._module is self.network:
+            copied = copy.deepcopy(self.network).requires_grad_(True).float()
+            return replace(self, network=copied)
+        return replace(self, network=self.network.trainable_copy())
+
+    @property
+    def description(self) -> str:
+        """The kind of its network."""
+        kind = type(self.network)
+        return getattr(self.network, "description", kind.__name__)
 
     def _read(self, output: Tensor, x_t: Tokens, t: Tensor) -> Prediction:
         output = output if output.dtype == torch.float64 else output.float()

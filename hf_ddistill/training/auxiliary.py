@@ -59,7 +59,7 @@ class Auxiliary(TrainerCallback):
     @property
     def model(self) -> nn.Module:
         """The network itself."""
-        return unwrapped(self.denoiser.network.model)
+        return unwrapped(self.denoiser.networks()[0])
 
     @staticmethod
     def learning_rate(args: DiscreteDistillationConfig) -> float:

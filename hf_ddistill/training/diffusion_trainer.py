@@ -141,7 +141,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
     def denoiser(self, model: nn.Module | None = None) -> Denoiser:
         """The model in training (or `model`, perhaps wrapped) as a denoiser."""
         model = self.model if model is None else model
-        return replace(self._denoiser, network=replace(self._denoiser.network, model=model))
+        return self._denoiser.with_networks([model])
 
     def peers(self) -> dict[str, Denoiser]:
         """The networks that the objective asked for."""

@@ -190,7 +190,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             self.watch.see(record.record)
         if self.auxiliary is None:
             return record
-        self.auxiliary.denoiser.network.model.train(model.training)
+        self.auxiliary.denoiser.networks()[0].train(model.training)
         if not model.training:
             return record
         return replace(record, train=self.alternation.trained(self.state.global_step))
