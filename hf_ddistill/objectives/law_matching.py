@@ -106,11 +106,6 @@ class LawMatching(Objective):
             )
 
     def for_student(self, student: Denoiser) -> LawMatching:
-        """These settings, with what is left to the student filled in.
-
-        Raises:
-            ValueError: if that contradicts what is set.
-        """
         plans = plans_in_one_call(student)
         gradient = self.gradient or ("pathwise" if plans else "policy")
         horizon = self.horizon or ("call" if plans else "rollout")
