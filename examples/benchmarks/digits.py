@@ -113,7 +113,7 @@ def within_classes(features, real, labels: torch.Tensor) -> float:  # noqa: ANN0
 def fresh(judge: DigitsJudge, samples: int, split, halvings: int = 40) -> dict:  # noqa: ANN001
     """What `samples` new digits of the training digits' own law would have: the mean distances of
     halves with even classes, less by the bias of their size, which goes with 1 / N + 1 / M."""
-    real, labels = judge.features(split.train_tokens), split.train_labels
+    real, labels = judge.classifier.features(split.train_tokens), split.train_labels
     generator, total = torch.Generator().manual_seed(0), torch.zeros(2)
     for _ in range(halvings):
         order = torch.randperm(len(real), generator=generator)
@@ -125,7 +125,7 @@ def fresh(judge: DigitsJudge, samples: int, split, halvings: int = 40) -> dict: 
         total += torch.tensor([frechet_distance(real[a], real[b]), sum(inside) / 10])
     fewer = (1 / samples + 1 / len(real)) / (2 / (len(real) / 2))
     fd, within = (total / halvings * fewer).tolist()
-    held_out = frechet_distance(real, judge.features(split.held_out_tokens))
+    held_out = frechet_distance(real, judge.classifier.features(split.held_out_tokens))
     return {"fd": fd, "fd_within_classes": within, "fd_held_out": held_out}
 
 
@@ -152,9 +152,9 @@ def main() -> None:
     args = parser.parse_args()
     folder, settings = Path(args.output), json.loads(args.objective)
     split = split_digits(*load_digit_tokens(args.levels))
-    judge = DigitsJudge.fit(args.levels)
+    judge = DigitsJudge(args.levels)
     student = student_in(folder / "student", settings, args, split)
-    measure = Measure(judge, split, args.samples, 1, args.seed)
+    measure = Measure(judge, args.samples, 1, args.seed)
     models = {
         "law_matching": (student, args.nfe),
         "teacher": (teacher_of(args, split), args.teacher_nfe),
@@ -165,9 +165,10 @@ def main() -> None:
     for name, (model, nfes) in models.items():
         if nfes:
             measure.model(name, model, nfes)
-    real, unseen = (judge.features(x) for x in (split.train_tokens, split.held_out_tokens))
+    features_of = judge.classifier.features
+    real, unseen = features_of(split.train_tokens), features_of(split.held_out_tokens)
     for row in measure.rows[1:]:
-        features = judge.features(measure.drawn[row["model"], row["nfe"]])
+        features = features_of(measure.drawn[row["model"], row["nfe"]])
         row["fd_within_classes"] = within_classes(features, real, split.train_labels)
         row["fd_held_out"] = frechet_distance(features, unseen)
     measure.rows.append({"model": "fresh", "nfe": 0, **fresh(judge, args.samples, split)})

@@ -38,7 +38,7 @@ from hf_ddistill.laboratory.blocks.tables import block_table, prefix, table_bias
 from hf_ddistill.linalg import categorical
 from hf_ddistill.objectives import BD3LM, OPDLM, CausalLawMatching
 from hf_ddistill.objectives.blocks.posterior_targets import posterior_targets
-from hf_ddistill.training.auxiliary import Alternation
+from hf_ddistill.training.alternation import Alternation
 from hf_ddistill.unmasking import Static, Threshold, Unmasking
 
 BLOCKS = (1, 2, 4, 8)

@@ -32,7 +32,7 @@ from hf_ddistill import (
 )
 from hf_ddistill.cli.evaluate import draw
 from hf_ddistill.cli.resuming import train
-from hf_ddistill.evaluation.molecules import MoleculeJudge
+from hf_ddistill.evaluation import MoleculeJudge
 from hf_ddistill.schedulers import AncestralScheduler, JumpScheduler
 
 PAD, MASK = "_", "?"  # no characters of SMILES
@@ -262,7 +262,7 @@ def main():
     data = Dataset.from_dict(
         {"input_ids": [[index[c] for c in line.ljust(args.length, PAD)] for line in train]}
     )
-    judge = MoleculeJudge.of(train, held_out, args.fcd_molecules)
+    judge = MoleculeJudge(tuple(train), tuple(held_out), args.fcd_molecules)
     figures = Figures(args, judge)
     real = train[: args.samples]
     figures.add(lambda: real, model="real", nfe=0, seed=args.seed, samples=len(real))

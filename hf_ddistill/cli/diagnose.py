@@ -25,7 +25,7 @@ from hf_ddistill.cli.data import load_data
 from hf_ddistill.cli.diagnosis_plot import save_diagnosis
 from hf_ddistill.cli.diagnosis_training import start_rows
 from hf_ddistill.cli.members import build_diffusion
-from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
+from hf_ddistill.cli.tokens import add_mask, name_mask
 from hf_ddistill.cli.values import number, png_file, setting, whole
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diagnosis.conditioning import (
@@ -40,6 +40,7 @@ from hf_ddistill.diagnosis.conditioning import (
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.reverse import sample
 
 HELP = "where conditionals can be recovered from ratios, and where Euler steps break"

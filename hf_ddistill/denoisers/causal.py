@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_ddistill.denoisers.composite import Ask, Composite
 from hf_ddistill.denoisers.network import NetworkDenoiser
 from hf_ddistill.parameterizations import Conditional, Prediction
-from hf_ddistill.shapes import Generators, Tokens
+from hf_ddistill.shapes import Tokens
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ class Autoregressive(Composite):
         bare = replace(self.denoiser, parameterization=Conditional())
         return ask(bare, {**condition, "causal": True})
 
-    def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
+    @property
+    def latent(self) -> None:
         """None: a causal language model has no noise input."""
-        return {}
+        return None
 
     def log_likelihood(self, x: Tokens, where: Tensor, **condition: Any) -> Tensor:
         """log p(x^i | x^1 .. x^(i-1)) at the positions of `where`, 0 elsewhere: (B, L)."""

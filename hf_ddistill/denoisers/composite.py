@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from hf_ddistill.denoisers.denoiser import Denoiser
+from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.shapes import Generators, Tokens
+from hf_ddistill.shapes import Tokens
 
 #: (denoiser, its condition) -> its prediction, at all positions or at those that were asked for.
 Ask: TypeAlias = Callable[[Denoiser, Mapping[str, Any]], Prediction]
@@ -22,7 +23,7 @@ Ask: TypeAlias = Callable[[Denoiser, Mapping[str, Any]], Prediction]
 class Composite(Denoiser):
     """A denoiser made of others, which are fields of its frozen dataclass, alone or in tuples.
 
-    A new kind is one dataclass with `combine`. Its diffusion and its noise are those of the first
+    A new kind is one dataclass with `combine`. Its diffusion and its latent are those of the first
     denoiser among its fields, and a copy starts as that one; a kind that wants it otherwise says
     so.
     """
@@ -57,6 +58,11 @@ class Composite(Denoiser):
         """That of the first part."""
         return self.parts[0].diffusion
 
+    @property
+    def latent(self) -> Latent | None:
+        """That of the first part; all parts get the same noise."""
+        return self.parts[0].latent
+
     def networks(self) -> tuple[Module, ...]:
         """Those of all parts."""
         return tuple(network for part in self.parts for network in part.networks())
@@ -89,7 +95,3 @@ class Composite(Denoiser):
 
         each = (f"{field.name}={told(getattr(self, field.name))}" for field in fields(self))
         return f"{type(self).__name__}({', '.join(each)})"
-
-    def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
-        """That of the first part; all parts get the same."""
-        return self.parts[0].fresh_noise(x_t, generator)

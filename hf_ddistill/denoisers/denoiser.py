@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
+from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.shapes import Generators, Tokens
@@ -20,9 +21,14 @@ class Denoiser(ABC):
     Samplers, couplings and objectives take any of them, and a trainer places, freezes and copies
     what it says by itself: nobody asks which kind it is. One that is made of others is a
     `Composite`.
+
+    Attributes:
+        diffusion: that it predicts for.
+        latent: the noise that it takes with each call, if it takes any.
     """
 
     diffusion: Diffusion
+    latent: Latent | None = None
 
     @abstractmethod
     def __call__(self, x_t: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
@@ -55,5 +61,7 @@ class Denoiser(ABC):
         """What it is made of, in one line; two that predict alike have the same."""
 
     def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
-        """The condition `noise` of one call at x_t; empty without a noise input."""
-        return {}
+        """The condition `noise` of one call at x_t, see `Latent.draw`; empty without a latent."""
+        if self.latent is None:
+            return {}
+        return {"noise": self.latent.draw(x_t, self.diffusion, generator)}

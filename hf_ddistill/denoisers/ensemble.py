@@ -45,9 +45,9 @@ class Ensemble(Composite):
                     f"Denoisers of one ensemble must share one diffusion, got "
                     f"{self.diffusion.to_config()} and {each.diffusion.to_config()}."
                 )
-            if each.noise_dim:
+            if each.latent is not None:
                 raise ValueError(
-                    f"A member of an ensemble has noise_dim={each.noise_dim}; 0 is accepted: the "
+                    f"A member of an ensemble has noise_dim={each.latent.dim}; 0 is accepted: the "
                     "mean of what two draws of the noise plan is no plan."
                 )
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import Module
 
 from hf_ddistill.denoisers.denoiser import Denoiser
+from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion, times
-from hf_ddistill.linalg import normal_noise
 from hf_ddistill.parameterizations.parameterization import Parameterization
 from hf_ddistill.parameterizations.prediction import Prediction
 from hf_ddistill.parameterizations.subs import Subs
-from hf_ddistill.shapes import Generators, Tokens
+from hf_ddistill.shapes import Tokens
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,13 @@ class NetworkDenoiser(Denoiser):
             is then its `model`, and `trainable_copy()` gives the same around a copy of it.
         diffusion: process and schedule.
         parameterization: how the output is read.
-        noise_dim: width of the standard normal noise that the network takes at each position as
-            the condition `noise`; 0 for none.
+        latent: the noise that the network takes as the condition `noise`; None for none.
     """
 
     network: Callable[..., Tensor]
     diffusion: Diffusion
     parameterization: Parameterization = Subs()
-    noise_dim: int = 0
+    latent: Latent | None = None
 
     def __call__(self, x_t: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
         t = times(t).to(x_t.device).expand(x_t.shape[0])
@@ -65,17 +64,6 @@ class NetworkDenoiser(Denoiser):
             number = (asked.flatten().cumsum(0) - 1).view_as(where)
             output = self.network(x_t, t, at=asked, **condition)[number[rows, source]]
         return self._read(output[:, None], x_t[where][:, None], t[rows])
-
-    def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
-        """The condition `noise` (B, L, noise_dim) of one call at x_t, empty without a noise input.
-
-        It is 0 where x_0 is already certain: noise plans what is still to be drawn. With a list of
-        generators, one for each row, a row's noise does not depend on its batch.
-        """
-        if not self.noise_dim:
-            return {}
-        noise = normal_noise((*x_t.shape, self.noise_dim), generator, x_t.device).float()
-        return {"noise": noise * self.diffusion.undetermined(x_t)[..., None]}
 
     @property
     def _module(self) -> Module | None:

@@ -71,7 +71,7 @@ class Bench:
         the draws each: about what its own distance from the true one adds. 0 without a noise
         input, where the law is exact."""
         run = (denoiser, self.problem, self.problem.length, step_grid(nfe), STEP_LAWS[sampler])
-        if not denoiser.noise_dim:
+        if denoiser.latent is None:
             return terminal_law(*run), 0.0
         one, other = (
             terminal_law(*run, draws=self.draws // 2, generator=torch.Generator().manual_seed(seed))
@@ -139,7 +139,7 @@ class Bench:
                 "updates": trained.updates,
                 "seconds": round(trained.seconds, 1),
                 "sampler": sampler,
-                "noise_dim": trained.denoiser.noise_dim,
+                "noise_dim": getattr(trained.denoiser.latent, "dim", 0),
                 "one_student": one_student,
             }
             for calls in measured:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
-from hf_ddistill.denoisers import NetworkDenoiser
+from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models.loading import check_finite
 from hf_ddistill.models.same_mask import check_same_mask
@@ -147,8 +147,14 @@ def as_denoiser(
     inputs = frozenset(inspect.signature(inner.forward).parameters) - {"self", "kwargs", "labels"}
     inputs |= getattr(inner, "more_inputs", frozenset())
     network = ModelNetwork(model, inputs, adapters)
-    noise_dim = getattr(inner.config, "noise_dim", 0)
-    return NetworkDenoiser(network, diffusion, parameterization, noise_dim)
+    return NetworkDenoiser(network, diffusion, parameterization, _latent(inner.config))
+
+
+def _latent(config: PreTrainedConfig) -> Latent | None:
+    """The noise input that a configuration tells of: `noise_dim` numbers, per position unless its
+    `noise_per` says "sequence"."""
+    dim = getattr(config, "noise_dim", 0)
+    return Latent(dim, getattr(config, "noise_per", "position")) if dim else None
 
 
 def denoiser_of(given: Any, diffusion: Diffusion | None, tokenizer: Any | None = None) -> Any:

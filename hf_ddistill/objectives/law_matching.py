@@ -28,6 +28,7 @@ from hf_ddistill.couplings import (
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.log_ratio import LogRatio, log_ratio
+from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.views import View, random_view
 from hf_ddistill.shapes import LOG_ZERO, Scalar, Tokens, Where
@@ -77,7 +78,7 @@ class LawMatching(Objective):
     maskings: int = 1
     divergence: str = "reverse_kl"
     id: ClassVar[str] = "law_matching"
-    peers: ClassVar[tuple[str, ...]] = ("teacher", "auxiliary")
+    networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
     def __post_init__(self) -> None:
@@ -210,7 +211,7 @@ def plans_in_one_call(student: Denoiser) -> bool:
     """Whether a call of the student has randomness that all of its tokens can share: a noise input,
     or a start that is not the same for all samples."""
     starts = len(student.diffusion.process.limit().nonzero())
-    return bool(student.noise_dim) or starts > 1
+    return student.latent is not None or starts > 1
 
 
 def finite_rows(step: TrainingStep, ratios: list[LogRatio]) -> Tensor:

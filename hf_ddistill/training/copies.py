@@ -1,4 +1,4 @@
-"""Trainable copies of a teacher: the student where there is no other, and the auxiliary."""
+"""Trainable copies of a teacher: the student where there is no other, and auxiliaries."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def student_of(
     return model
 
 
-def auxiliary_of(teacher: Denoiser, accelerator: Accelerator) -> Denoiser:
-    """The trainable copy that the teacher starts one as, in train mode, where the process
-    computes."""
-    auxiliary = _copy_of(teacher, "The auxiliary")
-    (model,) = auxiliary.networks()
-    return auxiliary.with_networks([accelerator.prepare_model(model.train())])
+def denoiser_copy(source: Denoiser, what: str, accelerator: Accelerator) -> Denoiser:
+    """The trainable copy that a denoiser starts one as, in train mode, where the process computes;
+    `what` it is, for errors."""
+    copied = _copy_of(source, what)
+    (model,) = copied.networks()
+    return copied.with_networks([accelerator.prepare_model(model.train())])
 
 
 def _student_from(teacher: object) -> nn.Module:

@@ -7,7 +7,7 @@ import torch
 from small_laws import BOTH, FLIPS, MASKS, L, problem, step_of, table
 
 from hf_ddistill.couplings import STEP_LAWS, call_numbers, roll_out
-from hf_ddistill.denoisers import NetworkDenoiser
+from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.laboratory import (
     ExactProblem,
     clean_sequences,
@@ -40,15 +40,15 @@ def test_policy_gradient_is_that_of_the_divergence_of_the_terminal_laws():
 @pytest.mark.parametrize(
     ("diffusion", "noise", "found"),
     [
-        (MASKS, 0, ("policy", "rollout")),
-        (MASKS, 1, ("pathwise", "call")),
-        (BOTH, 0, ("policy", "rollout")),
-        (FLIPS, 0, ("pathwise", "call")),
+        (MASKS, None, ("policy", "rollout")),
+        (MASKS, Latent(1), ("pathwise", "call")),
+        (BOTH, None, ("policy", "rollout")),
+        (FLIPS, None, ("pathwise", "call")),
     ],
     ids=["masks", "masks and noise", "both", "flips"],
 )
 def test_gradient_and_horizon_follow_from_the_student_and_may_be_set(diffusion, noise, found):
-    student = replace(table(diffusion), noise_dim=noise)
+    student = replace(table(diffusion), latent=noise)
     derived = LawMatching().for_student(student)
     assert (derived.gradient, derived.horizon) == found
     own = LawMatching(gradient="pathwise", horizon="rollout")

@@ -22,7 +22,7 @@ def test_new_kind_of_teacher_is_frozen_asked_copied_and_named(tmp_path):
     trainer = distilling(tmp_path, teacher, **settings)
     # Both the student and the auxiliary start as the one that the new kind names.
     assert not differing(weights(trainer.model), before[1])
-    assert not differing(weights(trainer.auxiliary.model), before[1])
+    assert not differing(weights(trainer.auxiliaries.models["auxiliary"]), before[1])
     dtypes = [[], [], []]
     for seen, network in zip(dtypes, trainer.teacher.networks(), strict=True):
         assert not network.training and not any(p.requires_grad for p in network.parameters())
@@ -32,7 +32,7 @@ def test_new_kind_of_teacher_is_frozen_asked_copied_and_named(tmp_path):
     after = [weights(network) for network in teacher.networks()]
     assert not any(differing(*pair) for pair in zip(before, after, strict=True))
     assert differing(weights(trainer.model), before[1])
-    assert differing(weights(trainer.auxiliary.model), before[1])
+    assert differing(weights(trainer.auxiliaries.models["auxiliary"]), before[1])
     trainer.save_model()
     named = "distilled from `a teacher in memory + somebody/tuned + a teacher in memory`"
     assert named in (tmp_path / "README.md").read_text()

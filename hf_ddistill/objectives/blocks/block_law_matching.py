@@ -22,6 +22,7 @@ from torch import Tensor
 from hf_ddistill.couplings import Local, TrainingStep, record_variety
 from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
 from hf_ddistill.objectives.log_ratio import LogRatio, check_possible, log_ratio
+from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.shapes import LOG_ZERO, Scalar
@@ -45,7 +46,7 @@ class BlockLawMatching(Objective):
 
     draws: int = 2
     id: ClassVar[str] = "block_law_matching"
-    peers: ClassVar[tuple[str, ...]] = ("teacher", "auxiliary")
+    networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     one_call: ClassVar[bool] = True
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
