@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 
 import pytest
@@ -13,6 +14,7 @@ from pages import PAGES, ROOT, blocks, commands, links, name
 from snippet_folders import lay_out, shorten_trainings
 
 from hf_ddistill.cli.main import COMMANDS, build_parser
+from hf_ddistill.objectives import Objective
 
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 MARK = re.compile(r"not run: \w.*")
@@ -97,6 +99,14 @@ def test_a_command_is_refused_by_the_parser(page, capsys):
         except SystemExit as end:
             if end.code:
                 pytest.fail(f"{' '.join(words)}: {capsys.readouterr().err}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_command_gives_an_objective_a_setting_that_it_does_not_have(page):
+    for words in commands(page):
+        for word in words:
+            if word.startswith('{"type": '):
+                Objective.from_config(json.loads(word))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
