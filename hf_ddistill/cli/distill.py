@@ -24,11 +24,13 @@ from hf_ddistill.cli.recipe import recipe
 from hf_ddistill.cli.resuming import train
 from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
 from hf_ddistill.cli.teacher import add_training, training_options
-from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
+from hf_ddistill.cli.tokens import add_mask, name_mask
 from hf_ddistill.cli.values import DTYPES, setting
-from hf_ddistill.hub import is_causal_name, load_model
+from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, check_same_tokens, unwrapped
 from hf_ddistill.models.loading import load_checkpoint
+from hf_ddistill.models.opening import is_causal_name
+from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.objectives import Objective
 from hf_ddistill.training import (
     DiscreteDiffusionConfig,
@@ -52,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     add_eval_data(parser)
     parser.add_argument(
-        "--objective", type=setting, default="ecd", help="an id (hf-ddistill list), or JSON"
+        "--objective",
+        type=setting,
+        default="law_matching",
+        help="an id (hf-ddistill list), or JSON",
     )
     parser.add_argument(
         "--tokenizer", help="folder or id, for text (default: the teacher's, if it has one)"

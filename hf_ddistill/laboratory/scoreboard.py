@@ -71,7 +71,7 @@ class Bench:
         the draws each: about what its own distance from the true one adds. 0 without a noise
         input, where the law is exact."""
         run = (denoiser, self.problem, self.problem.length, step_grid(nfe), STEP_LAWS[sampler])
-        if not denoiser.noise_dim:
+        if denoiser.latent is None:
             return terminal_law(*run), 0.0
         one, other = (
             terminal_law(*run, draws=self.draws // 2, generator=torch.Generator().manual_seed(seed))
@@ -112,15 +112,16 @@ class Bench:
         """Train by an objective and measure: a student for each number of calls, or one for all.
 
         Args:
-            objective: its settings; one with `any_steps` is told which of the two it is.
+            objective: its settings; one with `steps` is told which of the two it is.
             start: where all start.
             nfe: numbers of network calls.
             seed: of the training.
             one_student: train one, for the largest number of calls, and measure it at all.
             notify: is told the share of each training that is done.
         """
-        if hasattr(objective, "any_steps"):
-            objective = dataclasses.replace(objective, any_steps=one_student)
+        if hasattr(objective, "steps"):
+            trained = "each_number" if one_student else "only"
+            objective = dataclasses.replace(objective, steps=trained)
         sampler = getattr(objective, "sampler", "ancestral")
         for measured in [nfe] if one_student else [[calls] for calls in nfe]:
             trained = train_student(
@@ -138,7 +139,7 @@ class Bench:
                 "updates": trained.updates,
                 "seconds": round(trained.seconds, 1),
                 "sampler": sampler,
-                "noise_dim": trained.denoiser.noise_dim,
+                "noise_dim": getattr(trained.denoiser.latent, "dim", 0),
                 "one_student": one_student,
             }
             for calls in measured:

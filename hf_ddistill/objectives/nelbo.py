@@ -18,6 +18,7 @@ from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.couplings.times import EARLIEST, stratified
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.needs import Networks
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.shapes import PerToken, Scalar, Times, Tokens
@@ -63,7 +64,7 @@ class NELBO(Objective):
 
     label_dropout: float = 0.1
     id: ClassVar[str] = "nelbo"
-    peers: ClassVar[tuple[str, ...]] = ()
+    networks: ClassVar[Networks] = {}
     citation: ClassVar[str] = (
         "Campbell et al., A Continuous Time Framework for Discrete Denoising, 2022, "
         "arXiv:2205.14987"
@@ -84,7 +85,7 @@ class NELBO(Objective):
             prediction, step.diffusion, step.x_0[where][:, None], x_t[where][:, None], t[rows]
         )
         loss = step.token_mean(local)
-        log_p = prediction.log_conditional.gather(-1, step.x_0[where][:, None, None])
+        log_p = prediction.log_prob_of(step.x_0[where][:, None])
         # A mean that is 0 and not NaN where a small batch has no position open.
         step.record["cross_entropy"] = -log_p.detach().sum() / max(log_p.numel(), 1)
         return {"student": loss}

@@ -39,7 +39,7 @@ def predicted(
     Raises:
         ValueError: for a model that decodes blocks.
     """
-    if isinstance(unwrapped(denoiser.network.model), BlockDiffusionLM):
+    if isinstance(unwrapped(denoiser.networks()[0]), BlockDiffusionLM):
         raise ValueError(
             "A BlockDiffusionLM decodes its predictions, by the settings of rollouts, which only "
             "the DiscreteDistillationTrainer has; use generate(), or prediction_loss_only=True."

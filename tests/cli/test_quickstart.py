@@ -21,6 +21,7 @@ from hf_ddistill.cli.quickstart import (
 from hf_ddistill.cli.quickstart_figures import Measure
 from hf_ddistill.cli.quickstart_folder import begin
 from hf_ddistill.evaluation import (
+    DigitsClassifier,
     DigitsJudge,
     judge_real,
     judge_samples,
@@ -162,7 +163,7 @@ def test_the_teacher_beats_a_logistic_regression_on_masked_pixels(teacher, split
 
 @pytest.mark.slow
 def test_the_teacher_improves_with_network_calls_and_is_not_a_copyist(teacher, split):
-    judge, generator = DigitsJudge.fit(2), torch.Generator().manual_seed(1)
+    judge, generator = DigitsClassifier.fit(2), torch.Generator().manual_seed(1)
     figures = {}
     for nfe in (1, 4, 16):
         drawn = reverse.sample(teacher, (200, 64), nfe, generator=generator, **labels(200))
@@ -177,7 +178,7 @@ def test_the_teacher_improves_with_network_calls_and_is_not_a_copyist(teacher, s
 
 @pytest.mark.slow
 def test_the_teacher_at_64_calls_is_near_real_digits(teacher, split):
-    judge, generator = DigitsJudge.fit(2), torch.Generator().manual_seed(2)
+    judge, generator = DigitsClassifier.fit(2), torch.Generator().manual_seed(2)
     drawn = reverse.sample(teacher, (500, 64), 64, generator=generator, **labels(500))
     found = judge_samples(judge, drawn, split.train_tokens)
     real = judge_real(judge, split.train_tokens, generator=generator)
@@ -189,7 +190,7 @@ def test_the_teacher_at_64_calls_is_near_real_digits(teacher, split):
 @pytest.mark.slow
 def test_the_shipped_student_is_ahead_of_its_teacher_at_the_same_calls(split):
     """In every figure of the quickstart, nearer to real digits where that is what is better."""
-    measure = Measure(DigitsJudge.fit(2), split, samples=1000, draws=1, seed=5)
+    measure = Measure(DigitsJudge(2), samples=1000, draws=1, seed=5)
     measure.model("teacher", shipped_teacher(), (1, 2, 4))
     measure.model("student", shipped_student(), (1, 2, 4))
     rows = {(row["model"], row["nfe"]): row for row in measure.rows}

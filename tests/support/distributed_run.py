@@ -25,7 +25,7 @@ from transformers import AutoModelForMaskedLM
 
 ADAPTERS = LoraConfig(r=2, target_modules=["qkv", "up"], lora_dropout=0.1)
 ECD = {"type": "ecd", "times": {"type": "adaptive_times"}, "weighting": "adaptive"}
-LAWS = {"type": "law_matching", "gradient": "mixture", "horizon": "rollout", "maskings": 2}
+LAWS = {"type": "law_matching", "gradient": "policy", "horizon": "rollout", "maskings": 2}
 SETTINGS = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 0.02}
 
 
@@ -130,7 +130,7 @@ def check_auxiliary(folder, teacher, objective):
         seen.append(gathered(weights(whole.model) | trained(whole)))
 
     def trained(trainer):
-        named = weights(trainer.auxiliary.model).items()
+        named = weights(trainer.auxiliaries.models["auxiliary"]).items()
         return {f"auxiliary.{n}": v for n, v in named}
 
     whole = distil_beside_an_auxiliary(folder / "whole", teacher, objective)
@@ -150,7 +150,7 @@ def check_auxiliary(folder, teacher, objective):
     assert not differing(weights(resumed.model) | trained(resumed), seen[-1][0])
     # Copies of a teacher that another trainer has prepared are wrapped all the same.
     again = distil_beside_an_auxiliary(folder / "again", teacher, objective)
-    assert hasattr(again.auxiliary.denoiser.network.model, "module")
+    assert hasattr(again.auxiliaries.networks["auxiliary"].network.model, "module")
 
 
 def main(folder):
