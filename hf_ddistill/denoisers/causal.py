@@ -43,7 +43,7 @@ class Autoregressive(Composite):
 
     def log_likelihood(self, x: Tokens, where: Tensor, **condition: Any) -> Tensor:
         """log p(x^i | x^1 .. x^(i-1)) at the positions of `where`, 0 elsewhere: (B, L)."""
-        log_p = self.at(x, 0.0, where, **condition).log_conditional
+        log_p = self.at(x, None, where, **condition).log_conditional
         chosen = log_p.gather(-1, x[where][:, None, None])[:, 0, 0]
         return torch.zeros(x.shape, dtype=log_p.dtype, device=x.device).masked_scatter(
             where, chosen

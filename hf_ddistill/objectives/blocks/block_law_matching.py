@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep, record_variety
 from hf_ddistill.denoisers import Autoregressive
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Scalar, Tokens
@@ -68,9 +68,7 @@ class BlockLawMatching(Objective):
         x_t = masked(step, where)
         learns = "student" in step.train
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            student = step.look(
-                step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0, block_size=size
-            )
+            student = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
         log_pi = student.prediction.log_conditional[:, 0].double()
         seen = [self._draw(step, student, log_pi, size) for _ in range(self.draws)]
         step.record["reward"] = torch.stack([d.ratios.sum() for d in seen]).mean() / where.sum()
@@ -133,5 +131,5 @@ def _causal(step: TrainingStep, peer: str, x: Tokens, student: Local, size: int)
     """log p(. | clean blocks before, tokens of x before in the block), (N, K)."""
     given = {"clean_ids": step.x_0, "block_size": size}
     teacher = Autoregressive(step.peers[peer])
-    local = step.look(teacher, x, all_noise(x), student.where, **given)
+    local = step.look(teacher, x, None, student.where, **given)
     return local.prediction.log_conditional[:, 0]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep, Trajectory, taken
 from hf_ddistill.denoisers import Autoregressive
-from hf_ddistill.objectives.blocks.states import all_noise, masked
+from hf_ddistill.objectives.blocks.states import masked
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Scalar, Where
@@ -145,8 +145,7 @@ class CausalLawMatching(Objective):
             x_t = masked(step, trajectory.at(at))
             asked = where & (trajectory.rounds == trajectory.spread(at))
             size = trajectory.block_size
-            t = all_noise(x_t)
-            here = step.look(step.student, x_t, t, asked, clean_ids=step.x_0, block_size=size)
+            here = step.look(step.student, x_t, None, asked, clean_ids=step.x_0, block_size=size)
             log_p = taken(here, asked).double()
             weight = trajectory.spread(weight)[asked]
             chosen = log_p.gather(-1, step.x_0[asked][:, None])[:, 0]
@@ -216,7 +215,7 @@ def _latest(trajectory: Trajectory) -> Tensor:
 
 def _causal(step: TrainingStep, peer: str, where: Where) -> Local:
     """log p(x^j | x^{<j}) by a peer, read as a causal language model."""
-    return step.look(Autoregressive(step.peers[peer]), step.x_0, all_noise(step.x_0), where)
+    return step.look(Autoregressive(step.peers[peer]), step.x_0, None, where)
 
 
 def _drawn(step: TrainingStep, local: Local) -> Tensor:
