@@ -186,7 +186,7 @@ def train_llama(
     mean, peers = mean_of(student), {"teacher": lab.teacher}
     if method.loss.auxiliaries:
         network = Network(lab.start(size).requires_grad_(True))
-        peers["auxiliary"] = NetworkDenoiser(network, DIFFUSION, Conditional())
+        peers["auxiliary"] = NetworkDenoiser(network, DIFFUSION, Conditional(), reads_time=None)
     decoder = BlockDecoder(student, LENGTH, size, calls=calls)
     kept = []
 

@@ -74,7 +74,7 @@ class Counted:
     model: Callable[..., Tensor]
     sequences: int = field(default=0, init=False)
 
-    def __call__(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor | None, **condition: Any) -> Tensor:
         self.sequences += len(x_t)
         return self.model(x_t, t, **condition)
 

@@ -44,7 +44,7 @@ class BlockNetwork(nn.Module):
     def forward(
         self,
         x: Tokens,
-        t: Tensor,
+        t: Tensor | None = None,
         *,
         at: Where | None = None,
         clean_ids: Tokens | None = None,
@@ -94,16 +94,18 @@ class ExactBlocks(nn.Module):
         self.causal = CausalTable(law, diffusion)
         self.blocks = block_table(law, block_size, diffusion).requires_grad_(False)
 
-    def forward(self, x: Tokens, t: Tensor, *, causal: bool = False, **given: Any) -> Tensor:
+    def forward(
+        self, x: Tokens, t: Tensor | None = None, *, causal: bool = False, **given: Any
+    ) -> Tensor:
         """Logits (B, n, K), or (N, K) at `at`."""
         return self.causal(x, t, **given) if causal else self.blocks(x, t, **given)
 
 
 def block_student(network: nn.Module, diffusion: Diffusion) -> Denoiser:
     """A network of blocks as a student, its calls counted."""
-    return NetworkDenoiser(Counted(network), diffusion, Subs())
+    return NetworkDenoiser(Counted(network), diffusion, Subs(), reads_time=None)
 
 
 def block_teacher(network: nn.Module, diffusion: Diffusion) -> Denoiser:
     """A network that is asked in either reading, its calls counted."""
-    return NetworkDenoiser(Counted(network), diffusion, Conditional())
+    return NetworkDenoiser(Counted(network), diffusion, Conditional(), reads_time=None)
