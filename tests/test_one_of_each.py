@@ -88,7 +88,7 @@ def test_trainer_refuses_a_new_denoiser_as_teacher_or_a_new_coupling(mine, tmp_p
 
 
 def test_trainer_does_not_train_the_network_of_a_new_objective(mine, tmp_path):
-    trainer = distilling(tmp_path, objective="adversarial", learning_rate=1e-2)
+    trainer = distilling(tmp_path, objective="adversarial", learning_rate=1e-2, logging_steps=1)
     judge = trainer.auxiliaries.models["discriminator"]
     assert isinstance(judge, mine.objective.Discriminator)
     student, discriminator = weights(trainer.model), weights(judge)

@@ -98,7 +98,14 @@ def recognise(name: str) -> type[Converter]:
     Raises:
         ValueError: if none does, or several do.
     """
-    found = [kind for kind in Converter.registry.values() if kind.recognises(name)]
+    found, refused = [], []
+    for kind in Converter.registry.values():
+        try:
+            found += [kind] if kind.recognises(name) else []
+        except ValueError as error:  # no model for this kind may be one for another
+            refused.append(error)
+    if refused and not found:
+        raise refused[0]
     if not found:
         known = ", no ".join(f"{kind.reads} ({key})" for key, kind in Converter.registry.items())
         raise ValueError(f"{name} is no {known}, which alone can be converted.")
