@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import STEP_LAWS
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.laboratory import (
     ExactProblem,
@@ -25,7 +24,7 @@ from hf_ddistill.laboratory.fit import BenchSettings, train_student
 from hf_ddistill.laboratory.kept_limits import cached_limit
 from hf_ddistill.laboratory.network import ExactNetwork, network_denoiser
 from hf_ddistill.objectives import Objective
-from hf_ddistill.reverse import step_grid
+from hf_ddistill.samplers import Sampler
 
 Row: TypeAlias = dict[str, Any]
 #: Draws of the noise input at each step of a student's law: 2^19 leave 0.002 in total variation.
@@ -66,11 +65,15 @@ class Bench:
         return {**named, **self.distances(law), "seed": seed, **more}
 
     @torch.no_grad()
-    def law(self, denoiser: Denoiser, nfe: int, sampler: str = "ancestral") -> tuple[Tensor, float]:
+    def law(
+        self, denoiser: Denoiser, nfe: int, sampler: Sampler | str = "ancestral"
+    ) -> tuple[Tensor, float]:
         """The terminal law, and half the total variation between two estimates of it from half of
         the draws each: about what its own distance from the true one adds. 0 without a noise
         input, where the law is exact."""
-        run = (denoiser, self.problem, self.problem.length, step_grid(nfe), STEP_LAWS[sampler])
+        sampler = Sampler.from_config(sampler)
+        grid = sampler.grid(nfe, self.problem.diffusion)
+        run = (denoiser, self.problem, self.problem.length, grid, sampler)
         if not denoiser.noise_dim:
             return terminal_law(*run), 0.0
         one, other = (
@@ -121,7 +124,6 @@ class Bench:
         """
         if hasattr(objective, "any_steps"):
             objective = dataclasses.replace(objective, any_steps=one_student)
-        sampler = getattr(objective, "sampler", "ancestral")
         for measured in [nfe] if one_student else [[calls] for calls in nfe]:
             trained = train_student(
                 self.problem,
@@ -137,10 +139,10 @@ class Bench:
                 "network_calls": round(trained.network_calls, 1),
                 "updates": trained.updates,
                 "seconds": round(trained.seconds, 1),
-                "sampler": sampler,
+                "sampler": objective.sampler.id,
                 "noise_dim": trained.denoiser.noise_dim,
                 "one_student": one_student,
             }
             for calls in measured:
-                law, error = self.law(trained.denoiser, calls, sampler)
+                law, error = self.law(trained.denoiser, calls, objective.sampler)
                 yield self.row(objective.id, calls, seed, law, tv_error=error, **cost)

@@ -9,6 +9,7 @@ from hf_ddistill.models.as_denoiser import (
     as_denoiser,
     denoiser_of,
     diffusion_entry,
+    sampler_of,
     unwrapped,
 )
 from hf_ddistill.models.block_diffusion.configuration_block_diffusion import BlockDiffusionConfig
@@ -61,6 +62,7 @@ __all__ = [
     "load_checkpoint",
     "load_config",
     "load_masked_lm",
+    "sampler_of",
     "unwrapped",
     "window",
 ]

@@ -1,7 +1,8 @@
 """From a model with logits to a `Denoiser`: the one seam between transformers and the core.
 
 What a model was trained for stands in `config.discrete_diffusion`:
-`{"process": {...}, "schedule": {...}, "parameterization": "..."}`; `save_pretrained` keeps it.
+`{"process": {...}, "schedule": {...}, "parameterization": "...", "sampler": {...}}`;
+`save_pretrained` keeps it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from hf_ddistill.models.loading import check_finite
 from hf_ddistill.models.same_mask import check_same_mask
 from hf_ddistill.parameterizations import Parameterization
 from hf_ddistill.processes import Absorbing
+from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedules import LogLinear
 
 
@@ -156,6 +158,16 @@ def diffusion_entry(config: PreTrainedConfig) -> dict[str, Any]:
             f"{{...}}}}, got {entry!r}."
         )
     return dict(entry)
+
+
+def sampler_of(model: PreTrainedModel) -> Sampler:
+    """The sampler that a model was trained for, as its configuration says it; else ancestral steps.
+
+    Raises:
+        ValueError: if the configuration cannot be read.
+    """
+    inner = unwrapped(model)
+    return _read(Sampler, diffusion_entry(inner.config).get("sampler", "ancestral"), inner)
 
 
 def _read(family: type, config: Any, model: PreTrainedModel) -> Any:

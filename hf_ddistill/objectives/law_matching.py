@@ -11,14 +11,14 @@ difference of two continuous-time bounds: its gradient is the same, since A mini
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import (
-    STEP_LAWS,
     Asked,
     Local,
     Rollout,
@@ -33,6 +33,7 @@ from hf_ddistill.couplings import (
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.nelbo import nelbo_density
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.samplers import Ancestral, Sampler
 from hf_ddistill.shapes import LOG_ZERO, Scalar, Tokens, Where
 
 GRADIENTS = ("pathwise", "policy", "mixture")
@@ -68,15 +69,13 @@ class LawMatching(Objective):
         gradient: "pathwise", "policy" or "mixture".
         horizon: "call": each row stops at a random call of its rollout, which must put out the
             teacher's law by itself; "rollout": only the last call must, and the earlier ones are
-            trained for its sake. Students with a noise input, or a process that starts from noise,
-            can do the former; masked ones cannot.
+            trained for its sake. Students with a noise input, or a noisy start, can do the former.
         credit: of a policy gradient: "rollout": each call answers for all of R; "call": for what
             was gained by it and by later calls, which is all that it can influence.
-        sampler: law of the steps between calls: "ancestral", "jump", ...; that of the scheduler.
+        sampler: of the steps between calls: "ancestral", "jump" or any other with a rule.
         any_steps: one student for 1, 2, 4, ... calls up to `student_steps`; else for these alone.
         each_call: with `any_steps`, rows train every call alike, not every number of calls, of
-            which the first call gets most. Better for many calls at the end of a long training,
-            and worse in a short one (`examples/results/law_matching.md`).
+            which the first call gets most: better at the end of a long training, not in a short.
         maskings: states z of each x_0.
         masking: how many positions are masked in z, see `couplings.views`.
         divergence: of pathwise gradients: "reverse_kl", "forward_kl" (p_T / p_A - 1 in the place of
@@ -89,7 +88,7 @@ class LawMatching(Objective):
     gradient: str = "pathwise"
     horizon: str = "call"
     credit: str = "rollout"
-    sampler: str = "ancestral"
+    sampler: Sampler | Mapping[str, Any] | str = Ancestral()
     any_steps: bool = True
     each_call: bool = False
     maskings: int = 1
@@ -103,11 +102,11 @@ class LawMatching(Objective):
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sampler", Sampler.from_config(self.sampler))
         for name, known in (
             ("gradient", GRADIENTS),
             ("horizon", HORIZONS),
             ("credit", CREDITS),
-            ("sampler", tuple(STEP_LAWS)),
             ("masking", MASKINGS),
             ("divergence", DIVERGENCES),
         ):
@@ -126,16 +125,17 @@ class LawMatching(Objective):
                 "it would need the exponential of a noisy reward."
             )
         whole = self.gradient == "policy" and self.horizon == "rollout"
-        if self.credit == "call" and (not whole or self.sampler == "jump"):
+        if self.credit == "call" and (not whole or not self.sampler.keeps_certain):
             raise ValueError(
                 "credit='call' divides the reward of a policy gradient among the calls that decide "
                 "the tokens for good: give gradient='policy', horizon='rollout' and no sampler "
-                f"'jump'; got {self.gradient!r}, {self.horizon!r}, {self.sampler!r}."
+                f"'jump'; got {self.gradient!r}, {self.horizon!r}, {self.sampler.id!r}."
             )
-        if self.gradient != "policy" and self.horizon == "rollout" and self.sampler == "jump":
+        alone = self.gradient == "policy" or self.horizon == "call"
+        if not alone and not self.sampler.keeps_certain:
             raise ValueError(
-                "A jump may noise again any token of an earlier call, so that no pathwise gradient "
-                "reaches it; with horizon='rollout' give gradient='policy'."
+                "A jump may noise tokens of earlier calls again: no pathwise gradient reaches "
+                "them; with horizon='rollout' give gradient='policy'."
             )
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.samplers import Ancestral, Sampler
 from hf_ddistill.shapes import Scalar
 
 
@@ -18,13 +19,15 @@ class Objective(Configurable, ABC):
     decodes the x_0 of a step, with its `trajectory`: "student" or "teacher"; None for data.
     `one_call`: whether it trains a student that draws all that it draws in one call. `unit` is what
     its losses are a mean of, so that those of several batches make up one: "token" (of
-    `TrainingStep.trained`) or "row" (that has any). It never sees a Trainer.
+    `TrainingStep.trained`) or "row" (that has any). `sampler` is what the student is to be sampled
+    with: its configuration, and so every pipeline, has it from here. It never sees a Trainer.
     """
 
     peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = None
     one_call: ClassVar[bool] = False
     unit: ClassVar[str] = "token"
+    sampler: ClassVar[Sampler] = Ancestral()
 
     @property
     def prompt_rows(self) -> int:

@@ -145,7 +145,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         args = self.args
         block_size = getattr(self._objective, "block_size", None)
         self.rollouts = Rollouts(args, self._rewarded_by, block_size)
-        unwrapped(self.model).config.discrete_diffusion["num_inference_steps"] = args.student_steps
+        entry, sampler = unwrapped(self.model).config.discrete_diffusion, self._objective.sampler
+        entry |= {"num_inference_steps": args.student_steps, "sampler": sampler.to_config()}
         if self.auxiliary is not None:
             self.remove_callback(self.auxiliary)
         if "auxiliary" in self._objective.peers:
