@@ -15,11 +15,11 @@ from hf_ddistill import (
     DiscreteDistillationTrainer,
 )
 from hf_ddistill.cli.quickstart import shipped_teacher
-from hf_ddistill.evaluation import DigitsJudge, judge_samples, load_digit_tokens, split_digits
+from hf_ddistill.evaluation import DigitsJudge, load_digit_tokens, split_digits
 
 split = split_digits(*load_digit_tokens(levels=2))
 data = {"input_ids": split.train_tokens.tolist(), "class_labels": split.train_labels.tolist()}
-judge = DigitsJudge.fit(levels=2)
+judge = DigitsJudge(levels=2)
 teacher = shipped_teacher()
 with tempfile.TemporaryDirectory() as folder:
     trainer = DiscreteDistillationTrainer(
@@ -47,5 +47,5 @@ for name, model in (("teacher", teacher), ("ecd", student)):
     pipe.set_progress_bar_config(disable=True)
     labels = torch.arange(200) % 10
     samples = pipe(class_labels=labels, num_inference_steps=4, output_type="tokens").sequences
-    figures = judge_samples(judge, samples, split.train_tokens)
+    figures = judge(samples)
     print(name, {key: round(value, 3) for key, value in figures.items()})

@@ -7,11 +7,9 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.peft_utils import find_adapter_config_file
 
-from hf_ddistill.models import check_name, load_config
-from hf_ddistill.models.causal_kind import is_causal_config
-from hf_ddistill.models.opening import MODEL_FILES, open_model
+from hf_ddistill.models import check_name
+from hf_ddistill.models.opening import open_model
 from hf_ddistill.outputs import check_folder, writing
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.sharing import push as push
@@ -21,19 +19,6 @@ from hf_ddistill.training.model_card import CardFacts, write_card
 def load_model(name: str, **kwargs: Any) -> PreTrainedModel:
     """A model from a folder or the Hub, whole or refused: see `open_model`."""
     return open_model(name, **kwargs)
-
-
-def is_causal_name(name: str) -> bool:
-    """Whether a folder or Hub id is that of a causal language model of transformers; adapters are
-    opened as what they were trained as here, which is none.
-
-    Raises:
-        ValueError: if there is no model, or one of which nothing says what it is.
-    """
-    check_name(name, files=MODEL_FILES)
-    if find_adapter_config_file(name) is not None:
-        return False
-    return is_causal_config(load_config(name), name)
 
 
 def load_pipeline(name: str) -> DiscreteDiffusionPipeline:

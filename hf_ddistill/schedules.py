@@ -208,7 +208,7 @@ class PiecewiseLinear(Schedule):
 
     Under Absorbing and n steps of equal times, the differences are the shares of tokens that each
     step reveals. With a tensor of values all is differentiable in them, so that they can be learned
-    (`examples/benchmark_law_matching.py`).
+    (`examples/benchmarks/law_matching.py`).
 
     Args:
         alphas: n + 1 falling values, from at most 1 down to what is left of the data at t = 1,

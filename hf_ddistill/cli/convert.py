@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_ddistill.cli.common import positive
 from hf_ddistill.cli.values import DTYPES
 from hf_ddistill.convert import conversion_card, to_block_diffusion
-from hf_ddistill.hub import is_causal_name, save_folder
+from hf_ddistill.hub import save_folder
+from hf_ddistill.models.opening import is_causal_name
 from hf_ddistill.outputs import check_folder
 from hf_ddistill.training.model_card import is_repo_id
 

@@ -13,7 +13,7 @@ from pyarrow import compute
 from transformers import PreTrainedModel
 
 from hf_ddistill.cli.reachable import check_data_set
-from hf_ddistill.evaluation.digits_judge import load_digit_tokens
+from hf_ddistill.evaluation.digits_data import load_digit_tokens
 from hf_ddistill.models import unwrapped
 from hf_ddistill.models.positions import window
 

@@ -25,7 +25,7 @@ from hf_ddistill.cli.data import load_data
 from hf_ddistill.cli.diagnosis_plot import save_diagnosis
 from hf_ddistill.cli.diagnosis_training import start_rows
 from hf_ddistill.cli.members import build_diffusion
-from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
+from hf_ddistill.cli.tokens import add_mask, name_mask
 from hf_ddistill.cli.values import number, png_file, setting, whole
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diagnosis.conditioning import (
@@ -40,6 +40,7 @@ from hf_ddistill.diagnosis.conditioning import (
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.samplers import Ancestral, Canvas
 
 HELP = "where conditionals can be recovered from ratios, and where Euler steps break"
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     )
     rows = list(diagnose(diffusion, shown, args.steps, generator))
     if args.start_steps:
-        rows += start_rows(unwrapped(denoiser.network.model), args)
+        rows += start_rows(unwrapped(denoiser.networks()[0]), args)
     print(f"{subject}, {diffusion.schedule.id}; '-': more than float64 can tell")
     print_sections(rows)
     write_json(args.json, {"rows": rows})
@@ -179,11 +180,11 @@ def _positions(args: argparse.Namespace, diffusion: Diffusion) -> int:
 
 def _clean(denoiser: Denoiser, args: argparse.Namespace, generator: torch.Generator) -> Tensor:
     """x_0 (B, L): the data's first rows, or the model's own samples."""
-    config = unwrapped(denoiser.network.model).config
+    config = unwrapped(denoiser.networks()[0]).config
     shape = getattr(config, "token_shape", None)
     most = getattr(config, "max_position_embeddings", LENGTH)
     length = args.length or (math.prod(shape) if shape else min(LENGTH, most))
-    device = denoiser.network.model.device
+    device = denoiser.networks()[0].device
     if args.data is None:
         canvas = Canvas.empty((args.sequences, length), device)
         return Ancestral().sample(denoiser, canvas, SAMPLE_STEPS, generator)

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel, PrinterCallback
 
 from hf_ddistill.cli.data import load_data, without_labels
-from hf_ddistill.cli.tokens import load_tokenizer
 from hf_ddistill.diagnosis.conditioning import Row, warm_against_random
+from hf_ddistill.models.tokenizers import load_tokenizer
 from hf_ddistill.training import DiscreteDistillationConfig, DiscreteDistillationTrainer
 
 

@@ -24,11 +24,13 @@ from hf_ddistill.cli.recipe import recipe
 from hf_ddistill.cli.resuming import train
 from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
 from hf_ddistill.cli.teacher import add_training, training_options
-from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
+from hf_ddistill.cli.tokens import add_mask, name_mask
 from hf_ddistill.cli.values import DTYPES, setting
-from hf_ddistill.hub import is_causal_name, load_model
+from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, check_same_tokens, unwrapped
 from hf_ddistill.models.loading import load_checkpoint
+from hf_ddistill.models.opening import is_causal_name
+from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.objectives import Objective
 from hf_ddistill.training import (
     DiscreteDiffusionConfig,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from hf_ddistill.cli.common import (
     add_device,
@@ -18,27 +17,14 @@ from hf_ddistill.cli.common import (
     print_table,
     write_json,
 )
-from hf_ddistill.cli.data import WHAT
+from hf_ddistill.cli.data import WHAT, load
 from hf_ddistill.cli.evaluate_blocks import block_rows
 from hf_ddistill.cli.held_out import held_out_bound
+from hf_ddistill.cli.members import member
 from hf_ddistill.cli.sample import SCHEDULERS, add_decoding, open_pipeline
-from hf_ddistill.cli.tokens import load_tokenizer
-from hf_ddistill.cli.values import CALLS, TEMPERATURE
-from hf_ddistill.evaluation import (
-    DigitsJudge,
-    GenerativePerplexity,
-    corpus_entropy,
-    digit_figures,
-    load_digit_tokens,
-    nfe_frontier,
-    real_figures,
-    split_digits,
-    token_entropy,
-    unique_fraction,
-)
-from hf_ddistill.hub import is_causal_name
+from hf_ddistill.cli.values import CALLS, TEMPERATURE, setting
+from hf_ddistill.evaluation import DiversityJudge, Judge, Source, nfe_frontier
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
-from hf_ddistill.models.loading import load_checkpoint
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 
 HELP = "measure quality and diversity against the number of network calls"
@@ -59,10 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length", type=positive, help="tokens (default: the model's window)")
     parser.add_argument("--prompt", help="how text begins (default: as the model does)")
     parser.add_argument(
-        "--judge", default="none", help="none, digits, or a causal LM (folder or id)"
+        "--judge",
+        type=setting,
+        default="diversity",
+        help="an id (hf-ddistill list judges), JSON with settings, or a causal LM (folder or id)",
     )
     parser.add_argument(
-        "--data", help=f"held out, for the bound on its nll per token: {WHAT} (default: no bound)"
+        "--data",
+        help="held out, for the bound on its nll per token, and for a judge that compares with "
+        f"real data: {WHAT} (default: no bound)",
     )
     parser.add_argument("--split", default="train", help="of --data, such as test")
     parser.add_argument(
@@ -92,11 +83,13 @@ def run(args: argparse.Namespace) -> int:
     pipe.set_progress_bar_config(disable=True)
     of_blocks = isinstance(unwrapped(pipe.model), BlockDiffusionLM)
     _check(args, of_blocks)
-    judge, real = _judge(args.judge, pipe, device, args.samples)
+    judge = _judge(args.judge)
+    judge = judge.suited_to(_source(pipe, judge, args))
+    real, figures = judge.real(args.samples), partial(judged, judge, pipe)
     bound = {} if args.data is None else {"nelbo": held_out_bound(pipe, args)}
     rows = [{"model": "real", "nfe": 0, **real}] if real else []
     if of_blocks:
-        measured = list(block_rows(pipe, args, judge))
+        measured = list(block_rows(pipe, args, figures))
     else:
         sampler = partial(
             draw,
@@ -106,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
             length=args.length,
             prompt=args.prompt,
         )
-        measured = nfe_frontier(sampler, args.nfe or list(NFE), args.samples, judge)
+        measured = nfe_frontier(sampler, args.nfe or list(NFE), args.samples, figures)
     rows += [{"model": args.model, **row, **bound, "seed": args.seed} for row in measured]
     print_table(rows)
     write_json(args.json, {"rows": rows})
@@ -154,44 +147,51 @@ def draw(
     return torch.cat(parts)
 
 
-def _judge(
-    name: str, pipe: DiscreteDiffusionPipeline, device: torch.device, samples: int
-) -> tuple[Callable[..., Mapping[str, float]], Mapping[str, float]]:
-    """The judge, of tokens and where they count, and its figures of so many real data where it
-    knows some."""
-    if name == "none":
-        return _diversity, {}
-    if name == "digits":
-        if getattr(unwrapped(pipe.model).config, "token_shape", None) != [8, 8]:
-            raise ValueError("--judge digits judges images of 8 x 8, which this model has not.")
-        noise = pipe.scheduler.diffusion.process.noise_tokens
-        levels = pipe.scheduler.diffusion.vocab_size - len(noise)
-        split, judge = split_digits(*load_digit_tokens(levels)), DigitsJudge.fit(levels)
-        sampled = partial(digit_figures, judge, real=split.train_tokens)
-        return sampled, real_figures(judge, split, samples)
-    if pipe.tokenizer is None:
-        raise ValueError("A causal LM judges text, but this model has no tokenizer.")
-    if not is_causal_name(name):
-        raise ValueError(f"--judge takes none, digits or a causal LM, and {name} is none of them.")
-    model = load_checkpoint(AutoModelForCausalLM, name, dtype=torch.float32).to(device)
-    metric = GenerativePerplexity(model=model, tokenizer=load_tokenizer(name))
-    return partial(_text, metric, pipe), {}
+def _judge(text: str) -> Judge:
+    """The judge of an id, of JSON, or of a name that one of them claims."""
+    if text.startswith("{") or text in Judge.registry:
+        return member(Judge, "--judge", text)
+    for kind in Judge.registry.values():
+        if (found := kind.claimed(text)) is not None:
+            return found
+    known = ", ".join(sorted(Judge.registry))
+    raise ValueError(f"--judge takes {known}, or a causal LM, and {text} is none of them.")
 
 
-def _diversity(tokens: Tensor, where: Tensor | None = None) -> dict[str, float]:
-    return {
-        "entropy": token_entropy(tokens, where),
-        "corpus_entropy": corpus_entropy(tokens, where),
-        "unique": unique_fraction(tokens, where),
-    }
+def _source(pipe: DiscreteDiffusionPipeline, judge: Judge, args: argparse.Namespace) -> Source:
+    """What the judge may know of the model, and the data where it needs some."""
+    diffusion = pipe.scheduler.diffusion
+    shape = getattr(unwrapped(pipe.model).config, "token_shape", None)
+    real = None
+    if judge.needs_real and args.data is not None:
+        data = load(args.data, args.split)
+        if "input_ids" not in data.column_names:
+            raise ValueError(
+                f"--judge {judge.id} takes rows of input_ids, which {args.data} lacks."
+            )
+        real = torch.tensor(data["input_ids"][:])
+    return Source(
+        values=diffusion.vocab_size - len(diffusion.process.noise_tokens),
+        shape=None if shape is None else tuple(shape),
+        writes_text=pipe.tokenizer is not None,
+        real=real,
+        device=pipe.model.device,
+    )
 
 
-def _text(
-    metric: GenerativePerplexity,
-    pipe: DiscreteDiffusionPipeline,
-    tokens: Tensor,
-    where: Tensor | None = None,
-) -> dict[str, float]:
+def judged(
+    judge: Judge, pipe: DiscreteDiffusionPipeline, tokens: Tensor, where: Tensor | None = None
+) -> dict[str, Any]:
+    """A judge's figures of a pipeline's tokens, or of their texts, with the tokens' diversity.
+
+    Args:
+        judge: suited to the pipeline.
+        pipe: that drew them.
+        tokens: (N, M).
+        where: (N, M), where there are some; everywhere if None.
+    """
     rows = tokens if where is None else [row[own] for row, own in zip(tokens, where, strict=True)]
+    if judge.takes == "tokens":
+        return judge(rows)
     texts = pipe.tokenizer.batch_decode(rows, skip_special_tokens=True)
-    return {**_diversity(tokens, where), **metric.compute(predictions=texts)}
+    return {**DiversityJudge()(rows), **judge(texts)}

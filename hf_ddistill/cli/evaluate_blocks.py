@@ -16,18 +16,18 @@ from hf_ddistill.models import unwrapped
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.unmasking import Unmasking
 
-Judge = Callable[[Tensor, Tensor], Mapping[str, float]]
+Figures = Callable[[Tensor, Tensor], Mapping[str, Any]]
 
 
 def block_rows(
-    pipe: DiscreteDiffusionPipeline, args: argparse.Namespace, judge: Judge
+    pipe: DiscreteDiffusionPipeline, args: argparse.Namespace, figures: Figures
 ) -> Iterator[dict[str, Any]]:
     """A row for each way of decoding: calls per sample, tokens per call, and the judge's figures.
 
     Args:
         pipe: around a `BlockDiffusionLM`.
         args: of the command; `unmasking` and `steps_per_block` list the ways.
-        judge: of the new tokens (N, M) and where there are some (N, M).
+        figures: of the new tokens (N, M) and where there are some (N, M).
     """
     rules = args.unmasking or (["static"] if args.steps_per_block else [None])
     for rule in rules:
@@ -35,13 +35,13 @@ def block_rows(
             member(Unmasking, "--unmasking", rule)
     for rule in rules:
         for steps in args.steps_per_block or [None]:
-            yield _row(pipe, args, judge, rule, steps)
+            yield _row(pipe, args, figures, rule, steps)
 
 
 def _row(
     pipe: DiscreteDiffusionPipeline,
     args: argparse.Namespace,
-    judge: Judge,
+    figures: Figures,
     rule: str | None,
     steps: int | None,
 ) -> dict[str, Any]:
@@ -66,5 +66,5 @@ def _row(
         "tokens_per_call": float(drawn.sum() / calls.sum()),
         "unmasking": shown if isinstance(shown, str) else json.dumps(shown),
         **({} if steps is None else {"steps_per_block": steps}),
-        **judge(torch.cat(tokens), torch.cat(where)),
+        **figures(torch.cat(tokens), torch.cat(where)),
     }

@@ -7,6 +7,7 @@ import argparse
 from hf_ddistill.cli.common import add_json, write_json
 from hf_ddistill.couplings import Coupling, TimeSampler
 from hf_ddistill.divergences import Divergence
+from hf_ddistill.evaluation import Judge
 from hf_ddistill.objectives import Objective
 from hf_ddistill.parameterizations import Parameterization
 from hf_ddistill.processes import Process
@@ -24,6 +25,7 @@ FAMILIES = {
     "couplings": Coupling,
     "times": TimeSampler,
     "unmasking": Unmasking,
+    "judges": Judge,
 }
 
 
@@ -50,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
             source = citation(cls)
             rows.append({"family": family, "id": name, "summary": summary, "citation": source})
             print(f"  {name:22} {summary}\n  {'':22} [{source}]")
+            if hasattr(cls, "needs"):
+                rows[-1]["needs"] = cls.needs()
+                print(f"  {'':22} needs: {cls.needs()}")
     write_json(args.json, {"rows": rows})
     return 0
 

@@ -145,14 +145,14 @@ def quickstart(folder: Path, setup: Setup, overwrite: bool = False) -> None:
     started = time.monotonic()
     begin(folder, asdict(setup), overwrite)
     split = split_digits(*load_digit_tokens(LEVELS))
-    judge = DigitsJudge.fit(LEVELS)
-    print(f"Judge: {judge.accuracy:.1%} of held-out digits named right.")
+    judge = DigitsJudge(LEVELS)
+    print(f"Judge: {judge.classifier.accuracy:.1%} of held-out digits named right.")
     teacher = _teacher(folder, setup, split)
     students = {}
     for name in setup.objectives:
         print(f"Distilling by {name}.")
         students[name] = _student(folder, setup, name, teacher, split)
-    measure = Measure(judge, split, setup.samples, setup.draws, setup.seed)
+    measure = Measure(judge, setup.samples, setup.draws, setup.seed)
     measure.model("teacher", teacher, setup.teacher_nfes)
     for name, student in students.items():
         steps = setup.steps or RECIPES[name].steps
@@ -181,7 +181,11 @@ def quickstart(folder: Path, setup: Setup, overwrite: bool = False) -> None:
         save_samples(draft / "samples.png", panels, LEVELS)
         save_frontier(draft / "frontier.png", measure.rows)
         minutes = (time.monotonic() - started) / 60
-        about = {"setup": asdict(setup), "judge_accuracy": judge.accuracy, "minutes": minutes}
+        about = {
+            "setup": asdict(setup),
+            "judge_accuracy": judge.classifier.accuracy,
+            "minutes": minutes,
+        }
         written = {"rows": measure.rows, "teacher_at_equal_diversity": matched, **about}
         (draft / "metrics.json").write_text(json.dumps(written, indent=1) + "\n")
     print_table([_shown(row) for row in measure.rows])

@@ -10,14 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_ddistill.cli.evaluate import draw
-from hf_ddistill.evaluation import (
-    DigitsJudge,
-    DigitSplit,
-    digit_figures,
-    match_entropy,
-    pairwise_distance,
-    real_figures,
-)
+from hf_ddistill.evaluation import DigitsJudge, match_entropy, pairwise_distance
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 
 
@@ -30,19 +23,16 @@ class Measure:
 
     Args:
         judge: whose features and confidence count.
-        split: the digits; everything is compared with those that were trained on.
         samples: of each draw.
         draws: of each row.
         seed: of the draws.
     """
 
-    def __init__(
-        self, judge: DigitsJudge, split: DigitSplit, samples: int, draws: int, seed: int
-    ) -> None:
-        self.judge, self.real = judge, split.train_tokens
+    def __init__(self, judge: DigitsJudge, samples: int, draws: int, seed: int) -> None:
+        self.judge = judge
         self.samples, self.draws, self.seed = samples, draws, seed
         self.drawn: dict[tuple[str, int], Tensor] = {}
-        truth = real_figures(judge, split, samples)
+        truth = judge.real(samples)
         self.rows: list[dict[str, Any]] = [{"model": "real", "nfe": 0, **truth}]
 
     def model(self, name: str, network: PreTrainedModel, nfes: Sequence[int], **more: Any) -> None:
@@ -54,7 +44,7 @@ class Measure:
                 seed = self.seed + 1 + number
                 tokens = draw(pipe, nfe, self.samples, seed=seed, batch_size=250)
                 self.drawn.setdefault((name, nfe), tokens)
-                found.append(digit_figures(self.judge, tokens, self.real))
+                found.append(self.judge(tokens))
             means = {key: mean(each[key] for each in found) for key in found[0]}
             spreads = {}
             if self.draws > 1:
@@ -83,7 +73,7 @@ class Measure:
         except ValueError as error:
             # The student may be more, or less, diverse than any temperature makes its teacher.
             return {**row, "temperature": None, "why": str(error)}
-        figures = digit_figures(self.judge, sample(found.temperature), self.real)
+        figures = self.judge(sample(found.temperature))
         return {**row, "temperature": found.temperature, **figures}
 
 

@@ -18,11 +18,10 @@ def recipe(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> st
         "samples": _samples(trainer),
         "training": _training(trainer, args),
     }
-    if trainer.auxiliary is not None:
-        lines["auxiliary"] = (
-            f"a second copy of the teacher, trained beside the student ({trainer.objective.id} "
-            "needs it)"
-        )
+    for name in trainer.objective.auxiliaries:
+        source = trainer.objective.networks[name].copy_of
+        made = "a network of its own" if source is None else f"a second copy of the {source}"
+        lines[name] = f"{made}, trained beside the student ({trainer.objective.id} needs it)"
     return "\n".join(f"{name:>9}: {what}" for name, what in lines.items())
 
 

@@ -21,10 +21,11 @@ from hf_ddistill.cli.new_network import bound_of, new_network
 from hf_ddistill.cli.options import add_optimisation, add_settings, optimisation, settings
 from hf_ddistill.cli.resuming import train
 from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
-from hf_ddistill.cli.tokens import add_mask, has_tokenizer, load_tokenizer, name_mask
+from hf_ddistill.cli.tokens import add_mask, name_mask
 from hf_ddistill.cli.values import DTYPES, RATE, SEED, number, setting
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import unwrapped
+from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDiffusionTrainer
 
 HELP = "train a teacher from data by maximum likelihood"

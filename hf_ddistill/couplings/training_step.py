@@ -39,8 +39,8 @@ class TrainingStep:
         record: parts of the loss to log, entered by the objective, detached.
         trajectory: how x_0 came about, where it was decoded block by block for this step.
         reward: (B,), what the rollouts earned, where there is a reward.
-        train: the networks that are updated at this step; an objective leaves out the losses of
-            others, and what only these need.
+        train: the networks that are updated at this step, all if not given; an objective leaves
+            out the losses of others, and what only these need.
         held_out: whether this is an evaluation, whose value must be that of each row by itself: no
             baselines of other rows, no times or weights that follow the training.
     """
@@ -59,8 +59,12 @@ class TrainingStep:
     record: dict[str, Tensor] = field(default_factory=dict)
     trajectory: Trajectory | None = None
     reward: Tensor | None = None
-    train: frozenset[str] = frozenset({"student", "auxiliary"})
+    train: frozenset[str] | None = None
     held_out: bool = False
+
+    def __post_init__(self) -> None:
+        if self.train is None:
+            object.__setattr__(self, "train", frozenset({"student", *self.peers}))
 
     @property
     def trained(self) -> Where:

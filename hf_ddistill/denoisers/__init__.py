@@ -1,9 +1,19 @@
 """Networks that predict x_0, and what is made of them: one file each."""
 
 from hf_ddistill.denoisers.causal import Autoregressive
+from hf_ddistill.denoisers.composite import Composite
 from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.denoisers.ensemble import Ensemble
 from hf_ddistill.denoisers.guided import Guided
+from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.denoisers.network import NetworkDenoiser
 
-__all__ = ["Autoregressive", "Denoiser", "Ensemble", "Guided", "NetworkDenoiser"]
+__all__ = [
+    "Autoregressive",
+    "Composite",
+    "Denoiser",
+    "Ensemble",
+    "Guided",
+    "Latent",
+    "NetworkDenoiser",
+]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hf_ddistill.denoisers.denoiser import Denoiser
+from hf_ddistill.denoisers.composite import Ask, Composite
 from hf_ddistill.denoisers.network import NetworkDenoiser
-from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Conditional, Prediction
-from hf_ddistill.shapes import Generators, Tokens
+from hf_ddistill.shapes import Tokens
 
 
 @dataclass(frozen=True)
-class Autoregressive(Denoiser):
+class Autoregressive(Composite):
     """A causal language model's p(x^i | x^1 .. x^(i-1)), at clean tokens x, where the others take
     a denoiser's p(x_0^i | x_t).
 
@@ -30,30 +30,16 @@ class Autoregressive(Denoiser):
 
     denoiser: NetworkDenoiser
 
-    @property
-    def diffusion(self) -> Diffusion:
-        """That of the denoiser."""
-        return self.denoiser.diffusion
-
-    def fresh_noise(self, x: Tokens, generator: Generators = None) -> dict[str, Tensor]:
-        """None: a causal language model has no noise input."""
-        return {}
-
-    def __call__(self, x: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
-        """log p(x^i = k | x^1 .. x^(i-1)) at every position, (B, L, K)."""
-        return self._bare(x, t, **condition, causal=True)
-
-    def at(self, x: Tokens, t: Tensor | float, where: Tensor, **condition: Any) -> Prediction:
-        """log p(x^i = k | x^1 .. x^(i-1)) at the N positions of `where`: (N, 1, K).
-
-        The mask token has no probability; `t` is not looked at.
-        """
-        return self._bare.at(x, t, where, **condition, causal=True)
-
-    @property
-    def _bare(self) -> NetworkDenoiser:
+    def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
+        """log p(x^i = k | x^1 .. x^(i-1)); the mask token has no probability."""
         # Clean tokens are no answer here: nothing is carried over.
-        return replace(self.denoiser, parameterization=Conditional())
+        bare = replace(self.denoiser, parameterization=Conditional())
+        return ask(bare, {**condition, "causal": True})
+
+    @property
+    def latent(self) -> None:
+        """None: a causal language model has no noise input."""
+        return None
 
     def log_likelihood(self, x: Tokens, where: Tensor, **condition: Any) -> Tensor:
         """log p(x^i | x^1 .. x^(i-1)) at the positions of `where`, 0 elsewhere: (B, L)."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 
+from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.shapes import Generators, Tokens
@@ -15,10 +18,17 @@ from hf_ddistill.shapes import Generators, Tokens
 class Denoiser(ABC):
     """(x_t, t, **condition) -> Prediction of x_0: a network, or what is made of several.
 
-    Samplers, couplings and objectives take any of them.
+    Samplers, couplings and objectives take any of them, and a trainer places, freezes and copies
+    what it says by itself: nobody asks which kind it is. One that is made of others is a
+    `Composite`.
+
+    Attributes:
+        diffusion: that it predicts for.
+        latent: the noise that it takes with each call, if it takes any.
     """
 
     diffusion: Diffusion
+    latent: Latent | None = None
 
     @abstractmethod
     def __call__(self, x_t: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
@@ -28,6 +38,30 @@ class Denoiser(ABC):
     def at(self, x_t: Tokens, t: Tensor | float, where: Tensor, **condition: Any) -> Prediction:
         """The prediction at the N positions of `where` alone, as N rows of length 1: (N, 1, K)."""
 
+    @abstractmethod
+    def networks(self) -> tuple[Module, ...]:
+        """What it calls: what a trainer places, freezes, shards and looks at for a fingerprint."""
+
+    @abstractmethod
+    def with_networks(self, networks: Sequence[Module]) -> Denoiser:
+        """The same denoiser of other networks, as many as `networks()` gives and in that order."""
+
+    @abstractmethod
+    def trainable_copy(self) -> Denoiser:
+        """A copy in float32 whose every weight can be trained, of one network alone: what a student
+        or an auxiliary starts as.
+
+        Raises:
+            ValueError: if there is no model to be copied.
+        """
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What it is made of, in one line; two that predict alike have the same."""
+
     def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
-        """The condition `noise` of one call at x_t; empty without a noise input."""
-        return {}
+        """The condition `noise` of one call at x_t, see `Latent.draw`; empty without a latent."""
+        if self.latent is None:
+            return {}
+        return {"noise": self.latent.draw(x_t, self.diffusion, generator)}

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from hf_ddistill.denoisers.composite import Ask, Composite
 from hf_ddistill.denoisers.denoiser import Denoiser
-from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.shapes import LOG_ZERO, Generators, Tokens
+from hf_ddistill.shapes import LOG_ZERO
 
 
 @dataclass(frozen=True)
-class Ensemble(Denoiser):
+class Ensemble(Composite):
     """Several denoisers as one: log p is the mean of theirs, normalised (a product of experts).
 
     log p(x_0 | x_t) = 1 / M sum_m log p_m(x_0 | x_t) + const
@@ -45,32 +45,20 @@ class Ensemble(Denoiser):
                     f"Denoisers of one ensemble must share one diffusion, got "
                     f"{self.diffusion.to_config()} and {each.diffusion.to_config()}."
                 )
-            if each.noise_dim:
+            if each.latent is not None:
                 raise ValueError(
-                    f"A member of an ensemble has noise_dim={each.noise_dim}; 0 is accepted: the "
+                    f"A member of an ensemble has noise_dim={each.latent.dim}; 0 is accepted: the "
                     "mean of what two draws of the noise plan is no plan."
                 )
 
-    @property
-    def denoiser(self) -> Denoiser:
-        """The first."""
-        return self.denoisers[0]
+    def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
+        """The normalised mean of all."""
+        return self._mean([ask(each, condition) for each in self.denoisers])
 
     @property
-    def diffusion(self) -> Diffusion:
-        """That of all."""
-        return self.denoiser.diffusion
-
-    def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
-        """None: no member has a noise input."""
-        return {}
-
-    def __call__(self, x_t: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
-        return self._mean([each(x_t, t, **condition) for each in self.denoisers])
-
-    def at(self, x_t: Tokens, t: Tensor | float, where: Tensor, **condition: Any) -> Prediction:
-        """The mean at the positions of `where` alone: (N, 1, K)."""
-        return self._mean([each.at(x_t, t, where, **condition) for each in self.denoisers])
+    def description(self) -> str:
+        """All of them, with a plus between them."""
+        return " + ".join(each.description for each in self.denoisers)
 
     def _mean(self, predictions: list[Prediction]) -> Prediction:
         logs = torch.stack([each.log_conditional for each in predictions])

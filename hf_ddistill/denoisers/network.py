@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from hf_ddistill.denoisers.denoiser import Denoiser
+from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion, times
-from hf_ddistill.linalg import normal_noise
 from hf_ddistill.parameterizations.parameterization import Parameterization
 from hf_ddistill.parameterizations.prediction import Prediction
 from hf_ddistill.parameterizations.subs import Subs
-from hf_ddistill.shapes import Generators, Tokens
+from hf_ddistill.shapes import Tokens
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,17 @@ class NetworkDenoiser(Denoiser):
     """A network with the diffusion that it was trained for: (x_t, t, **condition) -> Prediction.
 
     Args:
-        network: (x_t (B, L), t (B,), **condition) -> (B, L, K).
+        network: (x_t (B, L), t (B,), **condition) -> (B, L, K): a module, or what calls one: this
+            is then its `model`, and `trainable_copy()` gives the same around a copy of it.
         diffusion: process and schedule.
         parameterization: how the output is read.
-        noise_dim: width of the standard normal noise that the network takes at each position as
-            the condition `noise`; 0 for none.
+        latent: the noise that the network takes as the condition `noise`; None for none.
     """
 
     network: Callable[..., Tensor]
     diffusion: Diffusion
     parameterization: Parameterization = Subs()
-    noise_dim: int = 0
+    latent: Latent | None = None
 
     def __call__(self, x_t: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
         t = times(t).to(x_t.device).expand(x_t.shape[0])
@@ -63,16 +65,41 @@ class NetworkDenoiser(Denoiser):
             output = self.network(x_t, t, at=asked, **condition)[number[rows, source]]
         return self._read(output[:, None], x_t[where][:, None], t[rows])
 
-    def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
-        """The condition `noise` (B, L, noise_dim) of one call at x_t, empty without a noise input.
+    @property
+    def _module(self) -> Module | None:
+        known = (self.network, getattr(self.network, "model", None))
+        return next((each for each in known if isinstance(each, Module)), None)
 
-        It is 0 where x_0 is already certain: noise plans what is still to be drawn. With a list of
-        generators, one for each row, a row's noise does not depend on its batch.
-        """
-        if not self.noise_dim:
-            return {}
-        noise = normal_noise((*x_t.shape, self.noise_dim), generator, x_t.device).float()
-        return {"noise": noise * self.diffusion.undetermined(x_t)[..., None]}
+    def networks(self) -> tuple[Module, ...]:
+        """The one; none where the network is a function."""
+        return () if self._module is None else (self._module,)
+
+    def with_networks(self, networks: Sequence[Module]) -> NetworkDenoiser:
+        """The same around another module."""
+        if self._module is None:
+            return self
+        (module,) = networks
+        if self._module is self.network:
+            return replace(self, network=module)
+        return replace(self, network=replace(self.network, model=module))
+
+    def trainable_copy(self) -> NetworkDenoiser:
+        """The same around a copy of its module."""
+        if self._module is None:
+            raise ValueError(
+                "Only a model can be copied, or a denoiser of one (as_denoiser); got "
+                f"{self.description}."
+            )
+        if self._module is self.network:
+            copied = copy.deepcopy(self.network).requires_grad_(True).float()
+            return replace(self, network=copied)
+        return replace(self, network=self.network.trainable_copy())
+
+    @property
+    def description(self) -> str:
+        """The kind of its network."""
+        kind = type(self.network)
+        return getattr(self.network, "description", kind.__name__)
 
     def _read(self, output: Tensor, x_t: Tokens, t: Tensor) -> Prediction:
         output = output if output.dtype == torch.float64 else output.float()

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from importlib import resources
 
 import torch
 from torch import Tensor
 
-from hf_ddistill.evaluation.diversity import corpus_entropy, pad_tokens, token_entropy
 from hf_ddistill.evaluation.frechet import frechet_distance
 
 CITATION = (
@@ -151,77 +149,6 @@ def bigram_entropy(smiles: Iterable[str]) -> float:
         raise ValueError("Got no sample of two characters; an entropy of pairs needs one pair.")
     number = torch.tensor(list(counts.values()), dtype=torch.float64)
     return float(torch.special.entr(number / number.sum()).sum())
-
-
-@dataclass(frozen=True)
-class MoleculeJudge:
-    """Figures of samples against the molecules of a training set and held-out ones.
-
-    valid = V / N,  unique = U / V,  novel = share of the U that are not in the training set
-
-    References:
-        Molecular Sets (MOSES): A Benchmarking Platform for Molecular Generation Models
-        (Polykovskiy et al., 2018), arXiv:1811.12823.
-
-    Args:
-        training: canonical forms; novelty is against these.
-        reference: (M, 512) `chemnet_features` of held-out molecules.
-        fcd_molecules: the size of the groups that the valid samples are cut into for the Fréchet
-            distance, which is the mean over groups: so all models are compared at one size,
-            whatever share of their samples is valid.
-    """
-
-    training: frozenset[str]
-    reference: Tensor
-    fcd_molecules: int = 1000
-
-    @classmethod
-    def of(
-        cls, training: Iterable[str], held_out: Sequence[str], fcd_molecules: int = 1000
-    ) -> MoleculeJudge:
-        """One for SMILES as they stand in a file.
-
-        Raises:
-            ValueError: if a held-out string is not a molecule, or `fcd_molecules` is under 2.
-            ModuleNotFoundError: without RDKit or `fcd`.
-        """
-        if fcd_molecules < 2:
-            raise ValueError(f"Got fcd_molecules={fcd_molecules}; a covariance needs at least 2.")
-        known = frozenset(text for text in canonical_smiles(training) if text is not None)
-        return cls(known, chemnet_features(held_out), fcd_molecules)
-
-    def __call__(self, smiles: Sequence[str]) -> dict[str, float | None]:
-        """`valid`, `unique`, `novel`, `diversity` and `fcd` (its groups counted in `fcd_groups`)
-        of the valid samples, and of all of them `length`, and `entropy`, `corpus_entropy`,
-        `bigram_entropy` in nats of the characters. None where too few are left to measure.
-
-        Raises:
-            ValueError: if there is no sample with two characters.
-        """
-        valid = [text for text in canonical_smiles(smiles) if text is not None]
-        distinct = set(valid)
-        groups = self._groups(valid)
-        tokens, mask = pad_tokens([[ord(c) for c in text] for text in smiles if text])
-        return {
-            "valid": len(valid) / len(smiles),
-            "unique": len(distinct) / len(valid) if valid else None,
-            "novel": len(distinct - self.training) / len(distinct) if valid else None,
-            "fcd": sum(groups) / len(groups) if groups else None,
-            "fcd_groups": len(groups),
-            "diversity": internal_diversity(valid) if len(valid) > 1 else None,
-            "length": sum(map(len, smiles)) / len(smiles),
-            "entropy": token_entropy(tokens, mask),
-            "corpus_entropy": corpus_entropy(tokens, mask),
-            "bigram_entropy": bigram_entropy(smiles),
-        }
-
-    def _groups(self, valid: Sequence[str]) -> list[float]:
-        """The Fréchet distance of each full group of valid samples."""
-        whole = len(valid) // self.fcd_molecules * self.fcd_molecules
-        if whole == 0:
-            return []
-        groups = chemnet_features(valid[:whole]).split(self.fcd_molecules)
-        return [frechet_distance(group, self.reference) for group in groups]
 
 
 def _check_valid(smiles: Sequence[str]) -> list[str]:

@@ -18,10 +18,10 @@ from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.laboratory import ExactProblem
 from hf_ddistill.laboratory.network import ExactNetwork, exact_teacher, network_denoiser
 from hf_ddistill.objectives import Objective
-from hf_ddistill.training.auxiliary import Alternation
+from hf_ddistill.training.alternation import Alternation
 
 #: What the bench can supply to an objective.
-PEERS = ("teacher", "ema", "auxiliary")
+NETWORKS = ("teacher", "ema", "auxiliary")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class BenchSettings:
 
     def noise_of(self, problem: ExactProblem, objective: Objective) -> int:
         """The width of the noise input of a student of this objective."""
-        if "auxiliary" not in objective.peers:
+        if not objective.auxiliaries:
             return 0
         if self.noise_dim is not None:
             return self.noise_dim
@@ -107,10 +107,10 @@ class Trained:
 
 def check_objective(objective: Objective) -> None:
     """Raise if the objective needs a network that the bench does not have."""
-    if missing := [peer for peer in objective.peers if peer not in PEERS]:
+    if missing := [name for name in objective.networks if name not in NETWORKS]:
         raise ValueError(
-            f"Objective {objective.id!r} needs the peer {missing[0]!r}; the laboratory has "
-            f"{', '.join(PEERS)}."
+            f"Objective {objective.id!r} needs the network {missing[0]!r}; the laboratory has "
+            f"{', '.join(NETWORKS)}."
         )
 
 
@@ -175,9 +175,9 @@ def train_student(
         "ema": network_denoiser(mean, problem, noise_dim),
         "auxiliary": network_denoiser(auxiliary, problem),
     }
-    peers = {name: peers[name] for name in objective.peers}
+    peers = {name: peers[name] for name in objective.networks}
     optimizers = {"student": _adam(network, settings.learning_rate)}
-    turns = None
+    turns = Alternation()
     if "auxiliary" in peers:
         optimizers["auxiliary"] = _adam(auxiliary, settings.auxiliary_learning_rate)
         turns = Alternation(settings.auxiliary_warmup, settings.auxiliary_updates)
@@ -193,7 +193,7 @@ def train_student(
             generator,
             student_steps,
             memory=memory,
-            train=frozenset({"student"}) if turns is None else turns.trained(number),
+            train=turns.trained(number, objective.auxiliaries),
         )
         _update(objective, step, optimizers)
         if "student" in step.train:

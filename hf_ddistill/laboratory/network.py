@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, one_hot
 
-from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
+from hf_ddistill.denoisers import Denoiser, Latent, NetworkDenoiser
 from hf_ddistill.laboratory import ExactProblem, sequence_numbers
 from hf_ddistill.parameterizations import Conditional, Subs
 
@@ -83,7 +83,8 @@ def network_denoiser(
 ) -> Denoiser:
     """A network read as its process allows, its calls counted."""
     reading = Subs() if problem.diffusion.reveals else Conditional()
-    return NetworkDenoiser(Counted(network), problem.diffusion, reading, noise_dim)
+    latent = Latent(noise_dim) if noise_dim else None
+    return NetworkDenoiser(Counted(network), problem.diffusion, reading, latent)
 
 
 def exact_teacher(problem: ExactProblem) -> Denoiser:

@@ -74,7 +74,7 @@ class Bench:
         sampler = Sampler.from_config(sampler)
         grid = sampler.grid(nfe, self.problem.diffusion)
         run = (denoiser, self.problem, self.problem.length, grid, sampler)
-        if not denoiser.noise_dim:
+        if denoiser.latent is None:
             return terminal_law(*run), 0.0
         one, other = (
             terminal_law(*run, draws=self.draws // 2, generator=torch.Generator().manual_seed(seed))
@@ -140,7 +140,7 @@ class Bench:
                 "updates": trained.updates,
                 "seconds": round(trained.seconds, 1),
                 "sampler": objective.sampler.id,
-                "noise_dim": trained.denoiser.noise_dim,
+                "noise_dim": getattr(trained.denoiser.latent, "dim", 0),
                 "one_student": one_student,
             }
             for calls in measured:

@@ -82,7 +82,7 @@ def terminal_law(
         clean = clean_sequences(diffusion, length)
     states = all_sequences(torch.arange(diffusion.vocab_size), length)
     law = diffusion.process.limit()[states].prod(-1)
-    noise = (draws if denoiser.noise_dim else 0, generator)
+    noise = (0 if denoiser.latent is None else draws, generator)
     sampler = Sampler.from_config(sampler)
     sampler.check(diffusion)
 

@@ -9,6 +9,7 @@ from hf_ddistill.models.as_denoiser import (
     as_denoiser,
     denoiser_of,
     diffusion_entry,
+    enter_sampler,
     sampler_of,
     unwrapped,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "check_same_tokens",
     "denoiser_of",
     "diffusion_entry",
+    "enter_sampler",
     "load_checkpoint",
     "load_config",
     "load_masked_lm",

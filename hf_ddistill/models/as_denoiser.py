@@ -8,9 +8,10 @@ What a model was trained for stands in `config.discrete_diffusion`:
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
-from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
+from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models.loading import check_finite
 from hf_ddistill.models.same_mask import check_same_mask
@@ -70,6 +71,20 @@ class ModelNetwork:
             raise ValueError(f"{type(self.model).__name__} gives logits that are NaN or infinite.")
         return logits[at] if at is not None and "at" not in self.inputs else logits
 
+    @property
+    def description(self) -> str:
+        """The class of the model."""
+        return type(unwrapped(self.model)).__name__
+
+    def trainable_copy(self) -> ModelNetwork:
+        """The same around a copy to train (see `trainable`), a whole model: adapters are
+        merged where they are used, and left out where it is the base that is called."""
+        # A copy first: both ways change the model that they are asked of.
+        model = copy.deepcopy(self.model)
+        if hasattr(model, "get_base_model"):
+            model = model.merge_and_unload() if self.adapters else model.unload()
+        return replace(self, model=trainable(model), adapters=True)
+
 
 @contextlib.contextmanager
 def base_model(model: torch.nn.Module):  # noqa: ANN201 (a context manager)
@@ -90,7 +105,7 @@ def as_denoiser(
     *,
     adapters: bool = True,
     tokenizer: Any | None = None,
-) -> Denoiser:
+) -> NetworkDenoiser:
     """A `Denoiser` around any model with logits; what is resolved is entered in the model's config.
 
     Args:
@@ -134,8 +149,14 @@ def as_denoiser(
     inputs = frozenset(inspect.signature(inner.forward).parameters) - {"self", "kwargs", "labels"}
     inputs |= getattr(inner, "more_inputs", frozenset())
     network = ModelNetwork(model, inputs, adapters)
-    noise_dim = getattr(inner.config, "noise_dim", 0)
-    return NetworkDenoiser(network, diffusion, parameterization, noise_dim)
+    return NetworkDenoiser(network, diffusion, parameterization, _latent(inner.config))
+
+
+def _latent(config: PreTrainedConfig) -> Latent | None:
+    """The noise input that a configuration tells of: `noise_dim` numbers, per position unless its
+    `noise_per` says "sequence"."""
+    dim = getattr(config, "noise_dim", 0)
+    return Latent(dim, getattr(config, "noise_per", "position")) if dim else None
 
 
 def denoiser_of(given: Any, diffusion: Diffusion | None, tokenizer: Any | None = None) -> Any:
@@ -143,6 +164,15 @@ def denoiser_of(given: Any, diffusion: Diffusion | None, tokenizer: Any | None =
     if isinstance(given, torch.nn.Module):
         return as_denoiser(given, diffusion, tokenizer=tokenizer)
     return given
+
+
+def trainable(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy, changed so that its every weight can be trained, whatever the model was used for: in
+    float32, since in half precision most weights do not move."""
+    model.requires_grad_(True).float()
+    # One that accelerate has prepared would not be wrapped for several processes again.
+    vars(model).pop("_is_accelerate_prepared", None)
+    return model
 
 
 def diffusion_entry(config: PreTrainedConfig) -> dict[str, Any]:
@@ -158,6 +188,13 @@ def diffusion_entry(config: PreTrainedConfig) -> dict[str, Any]:
             f"{{...}}}}, got {entry!r}."
         )
     return dict(entry)
+
+
+def enter_sampler(model: torch.nn.Module, sampler: Sampler, num_steps: int) -> None:
+    """Enter in a model's configuration how it is to be sampled, as every pipeline opens it."""
+    config = unwrapped(model).config
+    own = {"sampler": sampler.to_config(), "num_inference_steps": num_steps}
+    config.discrete_diffusion = {**diffusion_entry(config), **own}
 
 
 def sampler_of(model: PreTrainedModel) -> Sampler:

@@ -13,7 +13,8 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from hf_ddistill.models.loading import check_name, load_masked_lm
+from hf_ddistill.models.causal_kind import is_causal_config
+from hf_ddistill.models.loading import check_name, load_config, load_masked_lm
 
 #: Beside adapters: the configuration of their base in training, with its entry `discrete_diffusion`
 #: (the folder of a base on the Hub has neither the process nor the student's number of steps).
@@ -23,6 +24,19 @@ MODEL_FILES = ("config.json", "adapter_config.json")
 #: Where diffusers saves the scheduler of a pipeline.
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
 _OF_THE_HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+
+
+def is_causal_name(name: str) -> bool:
+    """Whether a folder or Hub id is that of a causal language model of transformers; adapters are
+    opened as what they were trained as here, which is none.
+
+    Raises:
+        ValueError: if there is no model, or one of which nothing says what it is.
+    """
+    check_name(name, files=MODEL_FILES)
+    if find_adapter_config_file(name) is not None:
+        return False
+    return is_causal_config(load_config(name), name)
 
 
 def open_model(name: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:

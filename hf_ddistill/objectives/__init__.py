@@ -12,6 +12,7 @@ from hf_ddistill.objectives.blocks.pseudo_trajectory import PseudoTrajectory
 from hf_ddistill.objectives.blocks.t3d import T3D
 from hf_ddistill.objectives.ecd import ECD
 from hf_ddistill.objectives.law_matching import LawMatching
+from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import NELBO
 from hf_ddistill.objectives.objective import Objective
 
@@ -24,10 +25,13 @@ __all__ = [
     "D2F",
     "DParallel",
     "ECD",
+    "Frozen",
     "LawMatching",
     "NELBO",
+    "Networks",
     "Objective",
     "OutcomeReward",
     "PseudoTrajectory",
     "T3D",
+    "Trained",
 ]

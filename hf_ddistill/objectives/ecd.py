@@ -57,7 +57,6 @@ class ECD(Objective):
     top_k: int | None = None
     vocab_chunk: int | None = None
     id: ClassVar[str] = "ecd"
-    peers: ClassVar[tuple[str, ...]] = ("teacher",)
     citation: ClassVar[str] = (
         "Gao, Sun, Distillation of Discrete Diffusion by Exact Conditional Distribution Matching, "
         "2025, arXiv:2512.12889"

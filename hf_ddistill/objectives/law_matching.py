@@ -31,14 +31,14 @@ from hf_ddistill.couplings import (
     views,
 )
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import nelbo_density
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.samplers import Ancestral, Sampler
 from hf_ddistill.shapes import LOG_ZERO, Scalar, Tokens, Where
 
 GRADIENTS = ("pathwise", "policy", "mixture")
-HORIZONS = ("call", "rollout")
-CREDITS = ("rollout", "call")
+HORIZONS, CREDITS = ("call", "rollout"), ("rollout", "call")
 MASKINGS = ("uniform", "inverse", "single")
 DIVERGENCES = ("reverse_kl", "forward_kl", "jeffreys")
 
@@ -98,7 +98,7 @@ class LawMatching(Objective):
     data_weight: float = 0.0
     balance: float = 0.5
     id: ClassVar[str] = "law_matching"
-    peers: ClassVar[tuple[str, ...]] = ("teacher", "auxiliary")
+    networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.couplings.times import EARLIEST, stratified
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.needs import Networks
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.shapes import PerToken, Scalar, Times, Tokens
@@ -63,7 +64,7 @@ class NELBO(Objective):
 
     label_dropout: float = 0.1
     id: ClassVar[str] = "nelbo"
-    peers: ClassVar[tuple[str, ...]] = ()
+    networks: ClassVar[Networks] = {}
     citation: ClassVar[str] = (
         "Campbell et al., A Continuous Time Framework for Discrete Denoising, 2022, "
         "arXiv:2205.14987"

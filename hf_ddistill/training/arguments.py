@@ -10,7 +10,7 @@ from transformers.trainer_utils import HubStrategy
 
 @dataclass
 class DiscreteDiffusionConfig(TrainingArguments):
-    """Settings for training a diffusion model (a teacher) by an objective without peers.
+    """Settings for training a diffusion model (a teacher) by an objective without a teacher.
 
     Args:
         ema_decay (`float`): of the running mean of the weights, which is what is evaluated and
@@ -71,11 +71,12 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
         noise_dim (`int`): above 0, and without a model, the student is a copy of the teacher with
             a noise input of this width; it must be the width of a model that is given.
         noise_std (`float`): standard deviation of what that input adds to each channel at first.
-        auxiliary_learning_rate (`float`, *optional*): of the auxiliary, for objectives that train
-            one; the student's if not given. It follows the student's schedule.
-        auxiliary_beta1 (`float`): of the auxiliary in an optimizer with betas; small, because what
-            it learns, the law of the student, moves.
-        auxiliary_warmup_steps (`int`): optimizer steps at the start that update it alone.
+        auxiliary_learning_rate (`float`, *optional*): of all networks that the objective trains
+            beside the student (an auxiliary denoiser, a discriminator), as the next three are; the
+            student's if not given. It follows the student's schedule.
+        auxiliary_beta1 (`float`): of theirs in an optimizer with betas; small, because what they
+            learn, the law of the student, moves.
+        auxiliary_warmup_steps (`int`): optimizer steps at the start that update them alone.
         auxiliary_updates (`int`): of so many optimizer steps the last one updates the student too.
         rollout_tokens (`int`): new tokens of a rollout, for objectives that train on sequences that
             student or teacher decode; in whole blocks.

@@ -27,7 +27,7 @@ class BatchTrainer(Trainer):
     the loss of an evaluation that over all held-out rows, each once.
 
     What a subclass has: `_objective`, `diffusion`, `memory`, `student_steps`, and the networks,
-    `denoiser(model)` and `peers()`.
+    `denoiser(model)` and `peers()`, of which a step updates `updated(held_out)`.
     """
 
     # `Trainer` shall not divide by the number of micro batches.
@@ -65,6 +65,7 @@ class BatchTrainer(Trainer):
             memory=self.memory,
             trajectory=path,
             reward=None if decoded is None else decoded.reward,
+            train=self.updated(held_out),
             held_out=held_out,
         )
 

@@ -1,17 +1,16 @@
-"""Trainable copies of a teacher: the student where there is no other, and the auxiliary."""
+"""Trainable copies of a teacher: the student where there is no other, and auxiliaries."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
-from peft import PeftModel
 from torch import nn
 
-from hf_ddistill.denoisers import Denoiser, Ensemble, Guided
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import DDiTForDiscreteDiffusion, unwrapped
+from hf_ddistill.models.as_denoiser import trainable
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.keyed_noise import keyed_generator
 
@@ -33,7 +32,7 @@ def student_of(
     """
     copied = model is None
     if copied:
-        model = _copy_of(teacher, "Without a model, the student")
+        model = _student_from(teacher)
     asked, own = args.noise_dim, getattr(unwrapped(model).config, "noise_dim", 0)
     if asked in (0, own):
         return model
@@ -56,49 +55,30 @@ def student_of(
     return model
 
 
-def trainable_copy(model: nn.Module) -> nn.Module:
-    """A copy in memory whose every weight can be trained, whatever the model was used for: in
-    float32, since in half precision most weights do not move."""
-    copied = copy.deepcopy(model).requires_grad_(True).float()
-    # One that accelerate has prepared would not be wrapped for several processes again.
-    vars(copied).pop("_is_accelerate_prepared", None)
-    return copied
+def denoiser_copy(source: Denoiser, what: str, accelerator: Accelerator) -> Denoiser:
+    """The trainable copy that a denoiser starts one as, in train mode, where the process computes;
+    `what` it is, for errors."""
+    copied = _copy_of(source, what)
+    (model,) = copied.networks()
+    return copied.with_networks([accelerator.prepare_model(model.train())])
 
 
-def auxiliary_of(teacher: Denoiser, accelerator: Accelerator) -> Denoiser:
-    """The teacher (without its guidance; the first of several) around a trainable copy, in train
-    mode, where the process computes."""
-    denoiser = _one_denoiser(teacher)
-    model = accelerator.prepare_model(_copy_of(denoiser, "The auxiliary").train())
-    return replace(denoiser, network=replace(denoiser.network, model=model, adapters=True))
-
-
-def _copy_of(teacher: object, what: str) -> nn.Module:
-    """A trainable copy of a model, or of the one that a denoiser calls.
-
-    Of a PEFT model in a denoiser it is a whole model with the same output: adapters are merged
-    where the denoiser uses them, and left out where it is the base.
-    """
+def _student_from(teacher: object) -> nn.Module:
+    """A trainable copy of a model, as it is, or the one that a denoiser starts a student as."""
     if isinstance(teacher, nn.Module):
-        return trainable_copy(teacher)
-    denoiser = _one_denoiser(teacher)
-    network = getattr(denoiser, "network", None)
-    model = getattr(network, "model", None)
-    if not isinstance(model, nn.Module):
+        return trainable(copy.deepcopy(teacher))
+    (model,) = _copy_of(teacher, "Without a model, the student").networks()
+    return model
+
+
+def _copy_of(teacher: object, what: str) -> Denoiser:
+    got = teacher.description if isinstance(teacher, Denoiser) else type(teacher).__name__
+    if not isinstance(teacher, Denoiser) or not teacher.networks():
         raise ValueError(
             f"{what} is a copy of the teacher, so the teacher must be a model, or a denoiser "
-            f"of one (as_denoiser); got {type(network or teacher).__name__}."
+            f"of one (as_denoiser); got {got}."
         )
-    if isinstance(model, PeftModel):
-        # A copy first: both ways change the model that they are asked of.
-        whole = copy.deepcopy(model)
-        model = whole.merge_and_unload() if network.adapters else whole.unload()
-    return trainable_copy(model)
-
-
-def _one_denoiser(teacher: object) -> object:
-    """The denoiser within a teacher that is made of some."""
-    return teacher.denoiser if isinstance(teacher, Guided | Ensemble) else teacher
+    return teacher.trainable_copy()
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from transformers.trainer_utils import HubStrategy
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser, unwrapped, window
-from hf_ddistill.objectives import Objective
+from hf_ddistill.objectives import Frozen, Objective
 from hf_ddistill.training.adapters import SavedBase, described
 from hf_ddistill.training.arguments import DiscreteDiffusionConfig
 from hf_ddistill.training.batch_trainer import BatchTrainer
@@ -26,7 +26,7 @@ from hf_ddistill.training.held_out import EVALUATION
 from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
-from hf_ddistill.training.refusals import check_peers, check_settings
+from hf_ddistill.training.refusals import check_networks, check_settings
 from hf_ddistill.training.resumable import ResumableTrainer
 from hf_ddistill.training.rollouts import whole_blocks
 from hf_ddistill.training.run_state import RunState
@@ -57,13 +57,13 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
             `predict` are the predictions that metrics are computed of).
 
     Raises:
-        ValueError: for an unknown objective, one that needs peers that this trainer does not have,
-            an empty data set, data that hold a mask or noise token, a model without a process, or
-            a setting that is not acted on.
+        ValueError: for an unknown objective, one that needs networks that this trainer does not
+            have, an empty data set, data that hold a mask or noise token, a model without a
+            process, or a setting that is not acted on.
     """
 
     args: DiscreteDiffusionConfig
-    available_peers: ClassVar[tuple[str, ...]] = ("ema",)
+    distils: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         if model is None:
             raise ValueError("There is nothing to train: give model= or model_init=.")
         self.objective = Objective.from_config(objective)
-        check_peers(self._objective, self.available_peers, args, type(self).__name__)
+        check_networks(self._objective, args, type(self).__name__, self.distils)
         self._process, self._tokenizer = (
             (diffusion, parameterization),
             kwargs.get("processing_class"),
@@ -141,13 +141,19 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
     def denoiser(self, model: nn.Module | None = None) -> Denoiser:
         """The model in training (or `model`, perhaps wrapped) as a denoiser."""
         model = self.model if model is None else model
-        return replace(self._denoiser, network=replace(self._denoiser.network, model=model))
+        return self._denoiser.with_networks([model])
 
     def peers(self) -> dict[str, Denoiser]:
-        """The networks that the objective asked for."""
-        if "ema" not in self._objective.peers:
-            return {}
-        return {"ema": self.denoiser(AveragedModel(self.average))}
+        """The networks beside the student that the objective needs, by name."""
+        return {
+            name: self.denoiser(AveragedModel(self.average))
+            for name, need in self._objective.networks.items()
+            if need == Frozen(mean=True)
+        }
+
+    def updated(self, held_out: bool) -> frozenset[str]:
+        """The networks that this step updates; on held-out data those whose losses are asked."""
+        return frozenset({"student"})
 
     @property
     def student_steps(self) -> int:
@@ -201,7 +207,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         """Log the parts of the loss, averaged since the last record, beside the loss."""
         if "loss" in logs and self.is_in_train:
             logs = {**logs, **self.parts.means()}
-            if "teacher" not in self.available_peers:
+            if not self.distils:
                 # The one network in training is no student, and its loss is the loss.
                 logs.pop("student_loss", None)
         super().log(logs, start_time)

@@ -14,21 +14,26 @@ from transformers import PreTrainedModel, set_seed
 from hf_ddistill.couplings import TrainingStep, histogram_entropy
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import RowStreams
-from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, unwrapped
+from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, enter_sampler, unwrapped
 from hf_ddistill.objectives import Objective
+from hf_ddistill.training.alternation import Alternation
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
-from hf_ddistill.training.auxiliary import Alternation, Auxiliary
+from hf_ddistill.training.auxiliaries import Auxiliaries, make_auxiliaries
 from hf_ddistill.training.callbacks.collapse import CollapseWatch
 from hf_ddistill.training.callbacks.rounds import Rounds, check_rounds
-from hf_ddistill.training.copies import auxiliary_of, student_of
+from hf_ddistill.training.copies import student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.held_out import EVALUATION, step_noise
 from hf_ddistill.training.keyed_noise import keyed_generator
+from hf_ddistill.training.losses import Parts
 from hf_ddistill.training.model_card import CardFacts
 from hf_ddistill.training.predictions import decoded_rows
-from hf_ddistill.training.refusals import check_auxiliary, warn_of_independent_tokens
+from hf_ddistill.training.refusals import (
+    check_auxiliaries,
+    check_decoder,
+    warn_of_independent_tokens,
+)
 from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts, check_groups
-from hf_ddistill.training.sharding import check_whole
 from hf_ddistill.training.standard_trainer import first_model
 from hf_ddistill.training.teacher_models import agreed, placed, teacher_model, teacher_name
 
@@ -54,17 +59,18 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             (B, L) to what each earns (B,), for objectives on rewards.
         **kwargs: as of `DiscreteDiffusionTrainer`.
 
-    An objective with the peer "auxiliary" gets a second copy of the teacher, which is trained with
-    the student: in the same optimizer, but with settings of its own (`auxiliary_*`), in every step,
-    clipped by itself, kept in checkpoints and left out of what is saved at the end and pushed.
+    The networks that an objective trains beside the student (`Objective.networks`: copies of the
+    teacher or the student, or what a factory makes) are in the same optimizer, but with settings of
+    their own (`auxiliary_*`, for all of them), trained in every step, each clipped by itself, kept
+    in checkpoints and left out of what is saved at the end and pushed.
 
     Raises:
         ValueError: if teacher and student differ in vocabulary or process, or there is no teacher;
-            if an auxiliary cannot be had.
+            if a network of the objective cannot be had.
     """
 
     args: DiscreteDistillationConfig
-    available_peers: ClassVar[tuple[str, ...]] = ("teacher", "ema", "auxiliary")
+    distils: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -103,21 +109,15 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             teacher.eval().requires_grad_(False) if isinstance(teacher, nn.Module) else None
         )
         self._given = kwargs.pop("diffusion", None)
-        self.auxiliary: Auxiliary | None = None
-        self.alternation = Alternation()
         self.watch = CollapseWatch(args.collapse_share)
+        self.auxiliaries = Auxiliaries({}, Alternation(), Parts())
         self._rewarded_by = reward_function
         # Rollouts of the micro batches of this step, by their keys.
         self._ready: dict[tuple[Any, ...], Decoded] = {}
         super().__init__(model, args, objective, **kwargs)
         self.model_init = model_init
         check_groups(self._objective, args.rollout_group)
-        alone = self.own_base or self.teacher_model is not None
-        if self._objective.rollouts == "teacher" and not alone:
-            raise ValueError(
-                f"Objective {self._objective.id!r} trains on what its teacher decodes, so that the "
-                f"teacher must be one model; got {type(self.teacher).__name__}."
-            )
+        check_decoder(self._objective, self.own_base or self.teacher_model is not None)
         blocks = isinstance(unwrapped(self.model), BlockDiffusionLM)
         if self._objective.one_call or (args.student_steps == 1 and not blocks):
             warn_of_independent_tokens(self._denoiser)
@@ -145,32 +145,39 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         args = self.args
         block_size = getattr(self._objective, "block_size", None)
         self.rollouts = Rollouts(args, self._rewarded_by, block_size)
-        entry, sampler = unwrapped(self.model).config.discrete_diffusion, self._objective.sampler
-        entry |= {"num_inference_steps": args.student_steps, "sampler": sampler.to_config()}
-        if self.auxiliary is not None:
-            self.remove_callback(self.auxiliary)
-        if "auxiliary" in self._objective.peers:
-            self._add_auxiliary()
+        enter_sampler(self.model, self._objective.sampler, args.student_steps)
+        self._make_auxiliaries()
         self.teacher = placed(self.teacher, self.accelerator, self.model)
         self.watch.start(args.collapse_share)
 
-    def _add_auxiliary(self) -> None:
-        """Make the auxiliary from the teacher as it stands, before it is wrapped."""
-        check_whole(self.accelerator, f"The auxiliary of {self._objective.id!r}")
-        check_auxiliary(self._objective.id, self.args, self.optimizer is not None)
-        denoiser = auxiliary_of(self.teacher, self.accelerator)
-        self.alternation = Alternation.of(self.args)
-        self.auxiliary = Auxiliary(denoiser, self.alternation, self.parts)
-        self.add_callback(self.auxiliary)
+    def _make_auxiliaries(self) -> None:
+        """Make what is trained beside the student, from a teacher that is not wrapped yet."""
+        args = self.args
+        if self.auxiliaries.networks:
+            self.remove_callback(self.auxiliaries)
+        if not self._objective.auxiliaries:
+            return
+        check_auxiliaries(self._objective.id, args, self.optimizer is not None)
+        sources = {"teacher": self.teacher, "student": self.denoiser()}
+        made = make_auxiliaries(self._objective, sources, self.accelerator, args.seed)
+        turns = Alternation(args.auxiliary_warmup_steps, args.auxiliary_updates)
+        self.auxiliaries = Auxiliaries(made, turns, self.parts)
+        self.add_callback(self.auxiliaries)
 
-    def peers(self) -> dict[str, Denoiser]:
-        """The teacher, and the mean of the student and the auxiliary where they are asked for."""
-        peers = {**super().peers(), "teacher": self.teacher}
-        return peers if self.auxiliary is None else {**peers, "auxiliary": self.auxiliary.denoiser}
+    def peers(self) -> dict[str, Denoiser | nn.Module]:
+        """The networks beside the student that the objective needs, by name."""
+        asked = {"teacher": self.teacher} if "teacher" in self._objective.networks else {}
+        return {**super().peers(), **asked, **self.auxiliaries.networks}
 
     def updates(self, steps: int) -> int:
         """How many of the first `steps` optimizer steps update the student."""
-        return self.alternation.student_updates(steps)
+        return self.auxiliaries.alternation.student_updates(steps)
+
+    def updated(self, held_out: bool) -> frozenset[str]:
+        """The networks that this step updates; on held-out data those whose losses are asked."""
+        if held_out:
+            return frozenset({"student", *self.auxiliaries.networks})
+        return self.auxiliaries.updated(self.state.global_step)
 
     def training_record(
         self,
@@ -189,12 +196,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             record.record["rollout_entropy"] = histogram_entropy(record.x_0, drawn, size)
         if model.training:
             self.watch.see(record.record)
-        if self.auxiliary is None:
-            return record
-        self.auxiliary.denoiser.network.model.train(model.training)
-        if not model.training:
-            return record
-        return replace(record, train=self.alternation.trained(self.state.global_step))
+        self.auxiliaries.train(model.training)
+        return record
 
     def lengths(self, micro: int, inputs: Mapping[str, Tensor]) -> Tensor:
         """(B,), the tokens of each row that losses are of; rollouts are decoded to know them."""
@@ -225,12 +228,11 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         return self.rollouts.kept(self.memory, step, int(key[-1]), draw, device)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
-        """One optimizer, with parameter groups for the student and then for the auxiliary."""
+        """One optimizer, with parameter groups for the student and then for the auxiliaries."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        if is_new and self.auxiliary is not None:
-            decayed = self.get_decay_parameter_names(self.auxiliary.model)
-            self.auxiliary.join(optimizer, self.args, decayed)
+        if is_new:
+            self.auxiliaries.join(optimizer, self.args, self.get_decay_parameter_names)
         return optimizer
 
     def round_at(self, step: int) -> int:
@@ -252,15 +254,14 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             # Shared (tied) tensors are written once each.
             weights = unwrapped(self.teacher_model).state_dict()
             tensors |= {f"teacher.{key}": value.clone() for key, value in weights.items()}
-        return tensors if self.auxiliary is None else tensors | self.auxiliary.kept()
+        return tensors | self.auxiliaries.kept()
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         super()._restore(tensors)
         weights = {k[8:]: v for k, v in tensors.items() if k.startswith("teacher.")}
         if weights:
             unwrapped(self.teacher_model).load_state_dict(weights)
-        if self.auxiliary is not None:
-            self.auxiliary.restore(tensors)
+        self.auxiliaries.restore(tensors)
 
     def sample(self, count: int, num_steps: int | None = None) -> Tensor:
         """Clean tokens (count, L) with keyed noise; of blocks behind the first prompts held out."""
@@ -295,6 +296,5 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             block_size=getattr(unwrapped(self.model).config, "block_size", None),
         )
         more = {} if self._objective.rollouts is None else self.rollouts.facts()
-        if self.auxiliary is not None:
-            more |= self.auxiliary.facts(self.args)
+        more |= self.auxiliaries.facts(self.args)
         return replace(facts, training={**facts.training, **more})

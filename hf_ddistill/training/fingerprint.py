@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from hf_ddistill.denoisers import Ensemble, Guided
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import unwrapped
 
 RUN_NAME = "run.json"
@@ -98,13 +98,15 @@ def settings_of(args: TrainingArguments) -> dict[str, Any]:
     return _flat({name: getattr(args, name) for name in names} | {"processes": args.world_size})
 
 
-def made_of(parts: Mapping[str, Any], model: nn.Module, teacher: object, data: object) -> dict:
+def made_of(
+    parts: Mapping[str, Any], model: nn.Module, teacher: Denoiser | None, data: object
+) -> dict:
     """What settings do not say, as the arguments of a `Fingerprint`.
 
     Args:
         parts: configurations, by name.
         model: that is trained, as it was given.
-        teacher: a `Denoiser`, `Guided`, `Ensemble`, or None.
+        teacher: if there is one.
         data: rows to train on, or None.
     """
     weights = list(model.named_parameters())
@@ -132,8 +134,8 @@ def made_of(parts: Mapping[str, Any], model: nn.Module, teacher: object, data: o
     if frozen:
         digests["the frozen weights"] = _of_weights(frozen)
     if teacher is not None:
-        settings["teacher"] = _described(teacher)
-        networks = [each for each in _networks(teacher) if unwrapped(each) is not unwrapped(model)]
+        settings["teacher"] = teacher.description
+        networks = [each for each in teacher.networks() if unwrapped(each) is not unwrapped(model)]
         named = [
             (f"{number}.{name}", value)
             for number, network in enumerate(networks)
@@ -141,29 +143,6 @@ def made_of(parts: Mapping[str, Any], model: nn.Module, teacher: object, data: o
         ]
         digests["the weights of the teacher"] = _of_weights(named)
     return {"settings": _flat(settings), "digests": digests}
-
-
-def _described(teacher: object) -> str:
-    if isinstance(teacher, Guided):
-        return f"{_described(teacher.denoiser)} guided by {teacher.scale}"
-    if isinstance(teacher, Ensemble):
-        return " + ".join(map(_described, teacher.denoisers))
-    network = getattr(teacher, "network", teacher)
-    model = getattr(network, "model", network)
-    return type(unwrapped(model) if isinstance(model, nn.Module) else model).__name__
-
-
-def _networks(teacher: object) -> Iterator[nn.Module]:
-    if isinstance(teacher, Guided):
-        yield from _networks(teacher.denoiser)
-    elif isinstance(teacher, Ensemble):
-        for each in teacher.denoisers:
-            yield from _networks(each)
-    else:
-        network = getattr(teacher, "network", teacher)
-        model = getattr(network, "model", network)
-        if isinstance(model, nn.Module):
-            yield model
 
 
 def _of_weights(named: Iterable[tuple[str, Tensor]]) -> str:

@@ -38,7 +38,7 @@ def predicted(
     Raises:
         ValueError: for a model that decodes blocks.
     """
-    if isinstance(unwrapped(denoiser.network.model), BlockDiffusionLM):
+    if isinstance(unwrapped(denoiser.networks()[0]), BlockDiffusionLM):
         raise ValueError(
             "A BlockDiffusionLM decodes its predictions, by the settings of rollouts, which only "
             "the DiscreteDistillationTrainer has; use generate(), or prediction_loss_only=True."
@@ -51,7 +51,7 @@ def predicted(
     held = ~real if inputs.get("labels") is None else ~real | (inputs["labels"] == NOTHING)
     if prompt_length:
         held[:, :prompt_length] = True
-    sampler = sampler_of(denoiser.network.model)
+    sampler = sampler_of(denoiser.networks()[0])
     x = sampler.sample(denoiser, Canvas(x_0, ~held), num_steps, generators, **condition)
     return x.masked_fill(~real, NOTHING), x_0.masked_fill(held, NOTHING)
 

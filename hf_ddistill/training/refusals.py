@@ -4,7 +4,7 @@ trainer is made (docs/trainer_settings.md says of every setting what becomes of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.objectives import Objective
+from hf_ddistill.objectives import Objective, Trained
+from hf_ddistill.objectives.needs import TAKEN
 
 _TOKENS = "a row's own tokens are what is learnt"
 
@@ -100,21 +101,51 @@ def check_settings(
         )
 
 
-def check_peers(
-    objective: Objective, available: Collection[str], args: TrainingArguments, trainer: str
+def check_networks(
+    objective: Objective, args: TrainingArguments, trainer: str, distils: bool
 ) -> None:
-    """Raise if an objective needs a network that a trainer (its name) does not have."""
-    if missing := set(objective.peers) - set(available):
+    """Raise if an objective needs a network that cannot be had.
+
+    Args:
+        objective: says which.
+        args: of the trainer.
+        trainer: its name.
+        distils: whether it has a teacher, and trains networks beside the student.
+    """
+    missing = []
+    for name, need in objective.networks.items():
+        if isinstance(need, Trained):
+            if name in TAKEN:
+                raise ValueError(
+                    f"Objective {objective.id!r} trains a network {name!r} beside the student; "
+                    f"give it another name than {', '.join(TAKEN)}."
+                )
+            missing += [] if distils else [name]
+        elif need.mean:
+            if not args.ema_decay:
+                raise ValueError(
+                    f"Objective {objective.id!r} needs {name!r}: set ema_decay above 0."
+                )
+        elif not distils or name != "teacher":
+            missing.append(name)
+    if missing:
         raise ValueError(
             f"Objective {objective.id!r} needs {', '.join(sorted(missing))}, which {trainer} does "
             "not have."
         )
-    if "ema" in objective.peers and not args.ema_decay:
-        raise ValueError(f"Objective {objective.id!r} needs 'ema': set ema_decay above 0.")
 
 
-def check_auxiliary(objective: str, args: Any, optimizer_is_given: bool) -> None:
-    """Raise if settings do not go with a second network in the optimizer of the first."""
+def check_decoder(objective: Objective, teacher_is_a_model: bool) -> None:
+    """Raise if the teacher is to decode, and is made of several models or none of ours."""
+    if objective.rollouts == "teacher" and not teacher_is_a_model:
+        raise ValueError(
+            f"Objective {objective.id!r} trains on what its teacher decodes, so that the teacher "
+            "must be one model, and no denoiser made of others."
+        )
+
+
+def check_auxiliaries(objective: str, args: Any, optimizer_is_given: bool) -> None:
+    """Raise if settings do not go with more networks in the optimizer of the student."""
     by_layer = "layerwise" in args.optim or "lomo" in args.optim
     refused = {
         "rounds > 1, whose teacher changes": args.rounds > 1,
@@ -145,7 +176,7 @@ def warn_of_half_precision(model: nn.Module) -> None:
 
 def warn_of_independent_tokens(student: Denoiser) -> None:
     """Warn of a student of one call that starts from masks and has nothing else to draw from."""
-    if student.diffusion.reveals and not student.noise_dim:
+    if student.diffusion.reveals and student.latent is None:
         warnings.warn(
             "A student of one call that starts from masks and has no noise input draws its tokens "
             "independently of each other, whatever it is trained for: give it a noise input "

@@ -34,7 +34,7 @@ def draw_samples(
         batch_size: rows in each call.
         generator: its device is that of the model.
     """
-    model = unwrapped(denoiser.network.model)
+    model = unwrapped(denoiser.networks()[0])
     count, length = shape
     classes, training = getattr(model.config, "num_classes", 0), model.training
     model.eval()

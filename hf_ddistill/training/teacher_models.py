@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -15,7 +14,7 @@ from transformers import (
 )
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from hf_ddistill.denoisers import Denoiser, Ensemble, Guided, NetworkDenoiser
+from hf_ddistill.denoisers import Denoiser, Ensemble
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import (
     BlockDiffusionLM,
@@ -31,6 +30,8 @@ from hf_ddistill.models.causal_kind import is_causal, is_causal_config
 from hf_ddistill.models.opening import MODEL_FILES, open_model
 from hf_ddistill.training.model_card import is_repo_id
 from hf_ddistill.training.sharding import placed_teacher
+
+_NAMELESS = "a teacher in memory"
 
 
 def teacher_model(
@@ -71,7 +72,7 @@ def teacher_model(
 def _member(teacher: object) -> Denoiser:
     if isinstance(teacher, PreTrainedModel) and not is_causal(teacher):
         return as_denoiser(teacher.eval().requires_grad_(False))
-    if isinstance(teacher, NetworkDenoiser):
+    if isinstance(teacher, Denoiser):
         return teacher
     raise ValueError(
         f"Several teachers are averaged as denoisers, and {type(teacher).__name__} is none; give "
@@ -79,36 +80,32 @@ def _member(teacher: object) -> Denoiser:
     )
 
 
-def placed(teacher: object, accelerator: Accelerator, trained: nn.Module) -> object:
-    """A denoiser with its model where the process computes; one that is made of some, with theirs.
+def placed(teacher: Denoiser, accelerator: Accelerator, trained: nn.Module) -> Denoiser:
+    """A denoiser with its networks frozen, in eval mode, where the process computes.
 
     Args:
-        teacher: a `Denoiser`, `Guided` or `Ensemble`.
+        teacher: any.
         accelerator: of the training.
         trained: the student, which is placed as such and left out here.
     """
-    if isinstance(teacher, Guided):
-        return replace(teacher, denoiser=placed(teacher.denoiser, accelerator, trained))
-    if isinstance(teacher, Ensemble):
-        members = (placed(each, accelerator, trained) for each in teacher.denoisers)
-        return replace(teacher, denoisers=tuple(members))
-    model = getattr(teacher.network, "model", None)
-    if not isinstance(model, nn.Module) or unwrapped(model) is unwrapped(trained):
-        return teacher
-    model = placed_teacher(model, accelerator)
-    return replace(teacher, network=replace(teacher.network, model=model))
+    ready: dict[nn.Module, nn.Module] = {}
+    for network in teacher.networks():
+        if unwrapped(network) is unwrapped(trained):
+            ready[network] = network
+        elif network not in ready:
+            ready[network] = placed_teacher(network.eval().requires_grad_(False), accelerator)
+    return teacher.with_networks([ready[network] for network in teacher.networks()])
 
 
 def teacher_name(teacher: Denoiser) -> str:
-    """What its model is called, for the card; the names of several with a plus between them."""
-    if isinstance(teacher, Ensemble):
-        return " + ".join(teacher_name(each) for each in teacher.denoisers)
-    denoiser = teacher.denoiser if isinstance(teacher, Guided) else teacher
-    model = getattr(denoiser.network, "model", None)
-    name = unwrapped(model).config.name_or_path if isinstance(model, nn.Module) else ""
-    # The path of a folder says nothing to others.
-    name = name if is_repo_id(name) else Path(name).name
-    return name or "a teacher in memory"
+    """What its networks are called, for the card, with a plus between the names of several."""
+    names = []
+    for network in teacher.networks():
+        name = getattr(getattr(unwrapped(network), "config", None), "name_or_path", "")
+        # The path of a folder says nothing to others.
+        name = name if is_repo_id(name) else Path(name).name
+        names.append(name or _NAMELESS)
+    return " + ".join(names) or _NAMELESS
 
 
 def agreed(model: nn.Module, teacher: Denoiser, given: Diffusion | None) -> Diffusion:

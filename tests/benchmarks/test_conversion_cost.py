@@ -3,7 +3,6 @@ against accelerate's own classes."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -18,20 +17,14 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
+from conversion_cost import check, larger, trained
+from conversion_step import ConversionStep
+from text_shape import TextShape
 from two_processes import in_two_processes
-
-from hf_ddistill.evaluation.conversion_cost import ConversionStep
-from hf_ddistill.evaluation.text_shape import TextShape
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "examples" / "accelerate" / "fsdp2_8gpu.yaml"
 SHAPE = TextShape(2, 32, 80, 4, 2, 8, 50, True)
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    return importlib.import_module("benchmark_conversion_cost")
 
 
 @pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3"])
@@ -64,9 +57,9 @@ def test_the_parameters_are_those_of_the_model(family, tied):
     ],
     ids=["full", "LoRA", "recomputed", "LoRA recomputed", "bfloat16", "Qwen3", "uneven calls"],
 )
-def test_operations_and_peak_bytes_are_those_that_are_counted(benchmark, change, rule):
+def test_operations_and_peak_bytes_are_those_that_are_counted(change, rule):
     plan = replace(ConversionStep(SHAPE, 2, 8, 16, number=4), **change)
-    row = benchmark.check("", plan, rule)
+    row = check("", plan, rule)
     errors = row["error_percent"]
     assert errors["weights"] == errors["teacher and student"] == errors["backward"] == 0
     assert abs(errors["rollout"]) < (1e-9 if row["calls"] == 4 and plan.prompt == 8 else 1)
@@ -76,9 +69,9 @@ def test_operations_and_peak_bytes_are_those_that_are_counted(benchmark, change,
         assert row["calls"] < 3.9
 
 
-def test_the_results_are_those_of_the_formulas(benchmark):
+def test_the_results_are_those_of_the_formulas():
     kept = json.loads((ROOT / "examples" / "results" / "conversion_cost.json").read_text())
-    assert kept["runs"] == json.loads(json.dumps(list(benchmark.larger())))
+    assert kept["runs"] == json.loads(json.dumps(list(larger())))
     for row in kept["rows"]:
         errors = row["error_percent"]
         assert max(abs(errors[k]) for k in errors if k != "peak bytes") < 2, row["step"]
@@ -94,9 +87,9 @@ def test_what_is_sharded_is_divided_among_the_processes():
     assert replace(plan, lora=4).memory(1)["teacher"] == 0
 
 
-def test_the_optimizer_holds_two_numbers_for_each_that_is_trained(benchmark):
+def test_the_optimizer_holds_two_numbers_for_each_that_is_trained():
     plan = ConversionStep(SHAPE, 1, 8, 16, lora=4, number=4)
-    trainer, network, shown = benchmark.trained(plan, "static", "sdpa")
+    trainer, network, shown = trained(plan, "static", "sdpa")
     trainer.compute_loss(network, shown).backward()
     optimizer = trainer.create_optimizer()
     optimizer.step()

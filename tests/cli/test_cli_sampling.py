@@ -144,6 +144,7 @@ def test_a_causal_judge_survives_long_and_empty_samples(length, bias, tmp_path):
 
 def test_what_is_no_causal_model_is_no_judge(tmp_path, capsys):
     folder = ddit(tmp_path / "m", mask_token_id=2)
-    assert "has no tokenizer" in refused(capsys, "evaluate", folder, "--judge", folder)
+    by_text = json.dumps({"type": "perplexity", "model": str(folder)})
+    assert "has no tokenizer" in refused(capsys, "evaluate", folder, "--judge", by_text)
     words(["[PAD]", "[UNK]", "[MASK]", "[EOS]"]).save_pretrained(folder)
     assert "is none of them" in refused(capsys, "evaluate", folder, "--judge", folder)

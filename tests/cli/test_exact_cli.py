@@ -115,6 +115,6 @@ def test_a_wrong_argument_is_one_sentence(arguments, words, capsys):
 
 
 def test_an_objective_without_its_network_is_refused_before_any_training(capsys, monkeypatch):
-    monkeypatch.setattr("hf_ddistill.laboratory.fit.PEERS", ("teacher",))
+    monkeypatch.setattr("hf_ddistill.laboratory.fit.NETWORKS", ("teacher",))
     said = refused(capsys, "--objective", "law_matching")
-    assert "needs the peer 'auxiliary'; the laboratory has teacher" in said
+    assert "needs the network 'auxiliary'; the laboratory has teacher" in said

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from transformers import TrainerCallback
 
-from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser, reverse
+from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser
 from hf_ddistill.cli import quickstart as module
 from hf_ddistill.cli.quickstart import (
     Setup,
@@ -21,6 +21,7 @@ from hf_ddistill.cli.quickstart import (
 from hf_ddistill.cli.quickstart_figures import Measure
 from hf_ddistill.cli.quickstart_folder import begin
 from hf_ddistill.evaluation import (
+    DigitsClassifier,
     DigitsJudge,
     judge_real,
     judge_samples,
@@ -28,6 +29,7 @@ from hf_ddistill.evaluation import (
     nearest_distance,
     split_digits,
 )
+from hf_ddistill.samplers import Ancestral, Canvas
 
 TINY = Setup(
     steps=4,
@@ -162,10 +164,10 @@ def test_the_teacher_beats_a_logistic_regression_on_masked_pixels(teacher, split
 
 @pytest.mark.slow
 def test_the_teacher_improves_with_network_calls_and_is_not_a_copyist(teacher, split):
-    judge, generator = DigitsJudge.fit(2), torch.Generator().manual_seed(1)
+    judge, generator = DigitsClassifier.fit(2), torch.Generator().manual_seed(1)
     figures = {}
     for nfe in (1, 4, 16):
-        drawn = reverse.sample(teacher, (200, 64), nfe, generator=generator, **labels(200))
+        drawn = Ancestral().sample(teacher, Canvas.empty((200, 64)), nfe, generator, **labels(200))
         figures[nfe] = judge_samples(judge, drawn, split.train_tokens)
     # A curve that is flat in the number of calls is that of a model of the marginals.
     assert figures[1]["fd"] > 1.5 * figures[4]["fd"]
@@ -177,8 +179,8 @@ def test_the_teacher_improves_with_network_calls_and_is_not_a_copyist(teacher, s
 
 @pytest.mark.slow
 def test_the_teacher_at_64_calls_is_near_real_digits(teacher, split):
-    judge, generator = DigitsJudge.fit(2), torch.Generator().manual_seed(2)
-    drawn = reverse.sample(teacher, (500, 64), 64, generator=generator, **labels(500))
+    judge, generator = DigitsClassifier.fit(2), torch.Generator().manual_seed(2)
+    drawn = Ancestral().sample(teacher, Canvas.empty((500, 64)), 64, generator, **labels(500))
     found = judge_samples(judge, drawn, split.train_tokens)
     real = judge_real(judge, split.train_tokens, generator=generator)
     assert found["fd"] <= 3 * real["fd"]
@@ -189,7 +191,7 @@ def test_the_teacher_at_64_calls_is_near_real_digits(teacher, split):
 @pytest.mark.slow
 def test_the_shipped_student_is_ahead_of_its_teacher_at_the_same_calls(split):
     """In every figure of the quickstart, nearer to real digits where that is what is better."""
-    measure = Measure(DigitsJudge.fit(2), split, samples=1000, draws=1, seed=5)
+    measure = Measure(DigitsJudge(2), samples=1000, draws=1, seed=5)
     measure.model("teacher", shipped_teacher(), (1, 2, 4))
     measure.model("student", shipped_student(), (1, 2, 4))
     rows = {(row["model"], row["nfe"]): row for row in measure.rows}

@@ -64,7 +64,7 @@ def test_student_starts_as_the_first_and_every_member_is_asked(tmp_path):
     start = weights(trainer.model)
     start.pop("model.noise_proj.weight")
     assert not differing(start, weights(models[0]))
-    assert not differing(weights(trainer.auxiliary.model), weights(models[0]))
+    assert not differing(weights(trainer.auxiliaries.models["auxiliary"]), weights(models[0]))
     calls, before = [], [weights(model) for model in models]
     for number, model in enumerate(models):
         model.register_forward_hook(lambda *_, number=number: calls.append(number))

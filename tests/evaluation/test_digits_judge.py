@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hf_ddistill.evaluation import (
-    DigitsJudge,
+    DigitsClassifier,
     frechet_distance,
     judge_real,
     judge_samples,
@@ -22,7 +22,7 @@ def random_generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-fit_once = functools.cache(DigitsJudge.fit)
+fit_once = functools.cache(DigitsClassifier.fit)
 
 
 @pytest.fixture(params=[2, 17])
@@ -74,23 +74,23 @@ def test_training_is_deterministic_and_leaves_global_state(binary_judge):
     torch.manual_seed(123)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     with torch.no_grad():  # a caller's no_grad must not stop the training
-        again = DigitsJudge.fit(2)
+        again = DigitsClassifier.fit(2)
     assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
     tokens = load_digit_tokens(2)[0]
     assert torch.equal(again.features(tokens), binary_judge.features(tokens))
-    assert not torch.equal(DigitsJudge.fit(2, seed=1).features(tokens), again.features(tokens))
+    assert not torch.equal(DigitsClassifier.fit(2, seed=1).features(tokens), again.features(tokens))
 
 
 def test_saved_judge_is_the_same_judge(judge, tmp_path):
     judge.save(tmp_path / "made" / "judge")
     before = torch.get_rng_state()
-    loaded = DigitsJudge.load(tmp_path / "made" / "judge")
+    loaded = DigitsClassifier.load(tmp_path / "made" / "judge")
     assert torch.equal(torch.get_rng_state(), before)
     tokens = load_digit_tokens(judge.levels)[0]
     assert torch.equal(loaded.probabilities(tokens), judge.probabilities(tokens))
     assert (loaded.levels, loaded.accuracy) == (judge.levels, judge.accuracy)
-    with pytest.raises(FileNotFoundError, match="DigitsJudge.fit"):
-        DigitsJudge.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="DigitsClassifier.fit"):
+        DigitsClassifier.load(tmp_path)
 
 
 def test_real_digits_are_near_real_digits_and_far_from_shuffled_pixels(judge):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_ddistill.evaluation import (
-    DigitsJudge,
+    DigitsClassifier,
     digit_figures,
     load_digit_tokens,
     real_figures,
@@ -42,7 +42,7 @@ def test_rows_that_cannot_be_compared_are_refused(digits):
 
 
 def test_real_digits_are_measured_by_the_same_figures_as_samples(digits):
-    split, judge = split_digits(*load_digit_tokens(2)), DigitsJudge.fit(2)
+    split, judge = split_digits(*load_digit_tokens(2)), DigitsClassifier.fit(2)
     real, drawn = real_figures(judge, split, 200), digit_figures(judge, digits[:200], digits)
     assert real.keys() == drawn.keys() and "auc" in real
     assert "auc" not in digit_figures(judge, digits[:9], digits)

@@ -208,9 +208,8 @@ def test_only_reached_states_are_shown_to_the_network():
 def test_terminal_law_has_the_gradient_of_its_distances():
     problem = under(digits(), Uniform(2))
     table = torch.zeros(6, 2, dtype=torch.float64, requires_grad=True)
-    student = NetworkDenoiser(
-        lambda x, t: table.expand(len(x), 6, 2), problem.diffusion, Conditional()
-    )
+    read = (problem.diffusion, Conditional())
+    student = NetworkDenoiser(lambda x, t: table.expand(len(x), 6, 2), *read)
     law = terminal_law(student, problem, 6, step_grid(1))
     kl_divergence(problem.law, law).backward()
     assert table.grad == pytest.approx(0.5 - problem.marginals, abs=1e-8)

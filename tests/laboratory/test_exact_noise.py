@@ -9,7 +9,7 @@ import pytest
 import torch
 from exact_bayes import ExactBayes
 
-from hf_ddistill.denoisers import NetworkDenoiser
+from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import ExactProblem, entropy, terminal_law, total_variation
 from hf_ddistill.parameterizations import Conditional, Subs
@@ -40,7 +40,7 @@ def coin_student(diffusion):
         return torch.einsum("blk,blkmv->bmv", seen, tables[side])
 
     reading = Subs() if diffusion.reveals else Conditional()
-    return NetworkDenoiser(network, diffusion, reading, noise_dim=2)
+    return NetworkDenoiser(network, diffusion, reading, latent=Latent(2))
 
 
 def enumerated(denoiser, reference, steps, sampler):
@@ -48,7 +48,7 @@ def enumerated(denoiser, reference, steps, sampler):
     sides = []
     for sign in (-1.0, 1.0):
         network = partial(_with_sign, denoiser.network, sign)
-        sides.append(replace(denoiser, network=network, noise_dim=0))
+        sides.append(replace(denoiser, network=network, latent=None))
     grid = torch.tensor(step_grid(steps)).double()
     law = reference.diffusion.process.limit()[reference.states].prod(-1)
     for i in range(steps):
@@ -113,7 +113,7 @@ def test_one_call_with_noise_can_hold_what_no_product_law_can():
         side = (noise[:, :1, 0] > 0).double()[..., None].expand(*x_t.shape, 1)
         return 40 * torch.cat([side, 1 - side, torch.zeros_like(side)], -1)
 
-    student = NetworkDenoiser(network, diffusion, Conditional(), noise_dim=1)
+    student = NetworkDenoiser(network, diffusion, Conditional(), latent=Latent(1))
     law = terminal_law(student, diffusion, LENGTH, [1.0, 0.0], generator=torch.Generator())
     assert entropy(law) == pytest.approx(torch.tensor(2.0).log().item(), abs=1e-3)
 

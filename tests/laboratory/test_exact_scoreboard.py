@@ -20,7 +20,7 @@ from hf_ddistill.laboratory.problems import (
     trigrams,
 )
 from hf_ddistill.laboratory.scoreboard import Bench
-from hf_ddistill.objectives import ECD, NELBO, LawMatching, Objective
+from hf_ddistill.objectives import ECD, NELBO, Frozen, LawMatching, Objective, Trained
 from hf_ddistill.processes import Absorbing, Ordinal, Uniform
 from hf_ddistill.samplers import step_grid
 from hf_ddistill.schedules import LogLinear
@@ -129,12 +129,12 @@ def test_one_student_is_trained_once_and_measured_at_every_number_of_calls():
 def test_an_objective_that_needs_another_network_is_refused():
     @dataclass(frozen=True)
     class _Critical(Objective):
-        peers = ("teacher", "critic")
+        networks = {"teacher": Frozen(), "critic": Trained(copy_of="teacher")}
 
         def __call__(self, step):
             raise AssertionError("it was called")
 
-    with pytest.raises(ValueError, match="needs the peer 'critic'; the laboratory has teacher"):
+    with pytest.raises(ValueError, match="needs the network 'critic'; the laboratory has teacher"):
         train_student(problem_of(Uniform(2)), _Critical(), 1, ExactNetwork(2, 6), TINY)
 
 

@@ -19,8 +19,9 @@ from transformers import AutoModelForMaskedLM, BertForMaskedLM
 from hf_ddistill import DiscreteDiffusionPipeline
 from hf_ddistill.cli import main
 from hf_ddistill.convert import to_block_diffusion
-from hf_ddistill.hub import is_causal_name, load_model, load_pipeline
+from hf_ddistill.hub import load_model, load_pipeline
 from hf_ddistill.models import BlockDiffusionLM, DDiTForDiscreteDiffusion
+from hf_ddistill.models.opening import is_causal_name
 from hf_ddistill.training import DiscreteDistillationTrainer
 
 BERT |= {"intermediate_size": 32, "max_position_embeddings": 8}

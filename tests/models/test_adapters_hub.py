@@ -18,7 +18,8 @@ from training_runs import rows, tiny
 from bert_folders import TOKENS, bert_folder, opened_bert, same_law, saved
 from transformers import AutoModelForMaskedLM
 from hf_ddistill import DiscreteDiffusionPipeline
-from hf_ddistill.hub import is_causal_name, load_model
+from hf_ddistill.hub import load_model
+from hf_ddistill.models.opening import is_causal_name
 
 folder = sys.argv[1]
 AutoModelForMaskedLM.from_pretrained(bert_folder(folder + "/bert")).push_to_hub("tester/bert")

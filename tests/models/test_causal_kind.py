@@ -21,8 +21,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED,
 )
 
-from hf_ddistill.hub import is_causal_name
 from hf_ddistill.models.causal_kind import is_causal, is_causal_config
+from hf_ddistill.models.opening import is_causal_name
 
 BOTH = sorted(CAUSAL.keys() & MASKED.keys())
 TINY = {"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -7,7 +7,7 @@ import torch
 from causal_laws import MASKS, L, causal, law
 
 from hf_ddistill.couplings import TrainingStep, Trajectory
-from hf_ddistill.denoisers import NetworkDenoiser
+from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.laboratory import all_sequences, kl_divergence, total_variation
 from hf_ddistill.objectives import BlockLawMatching
 from hf_ddistill.parameterizations import Subs
@@ -29,7 +29,8 @@ class Mixture(torch.nn.Module):
         return self.logits[which.long()][at]
 
     def denoiser(self):
-        return NetworkDenoiser(self, MASKS, Subs(), noise_dim=len(self.logits) - 1)
+        dim = len(self.logits) - 1
+        return NetworkDenoiser(self, MASKS, Subs(), latent=Latent(dim) if dim else None)
 
     def law(self):
         log_p = self.logits[..., :2].log_softmax(-1)

@@ -8,7 +8,7 @@ import torch
 from small_laws import BOTH, FLIPS, MASKS, L, problem, step_of, table
 
 from hf_ddistill.couplings import Asked, call_numbers, roll_out, views
-from hf_ddistill.denoisers import NetworkDenoiser
+from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.laboratory import (
     ExactProblem,
     clean_sequences,
@@ -133,7 +133,7 @@ class SignTable(torch.nn.Module):
 def test_pathwise_gradient_of_one_call_with_single_maskings_is_that_of_the_divergence():
     torch.manual_seed(0)
     network, teacher = SignTable(), problem(MASKS, 1)
-    student = NetworkDenoiser(network, MASKS, Subs(), noise_dim=1)
+    student = NetworkDenoiser(network, MASKS, Subs(), latent=Latent(1))
     log_p = network.logits[..., :2].log_softmax(-1)
     clean = teacher.sequences
     law = torch.stack([log_p[:, i, clean[:, i]] for i in range(L)]).sum(0).exp().mean(0)

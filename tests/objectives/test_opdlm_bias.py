@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from on_policy import on_policy_table, re_scored
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill.convert import to_block_diffusion
@@ -10,7 +11,6 @@ from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import kl_divergence, total_variation
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, block_law
-from hf_ddistill.laboratory.blocks.on_policy import on_policy_table, re_scored
 from hf_ddistill.laboratory.blocks.tables import CausalTable, block_table, prefix
 from hf_ddistill.laboratory.space import all_sequences
 from hf_ddistill.models import as_denoiser

@@ -9,7 +9,7 @@ import pytest
 import torch
 from core_cases import PROCESSES, SCHEDULES, random_rate
 
-from hf_ddistill.denoisers import NetworkDenoiser
+from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.parameterizations import Conditional, Prediction
@@ -131,7 +131,9 @@ def test_the_analytic_step_is_the_inverse_kernel_applied_to_the_score(name):
 def test_a_row_alone_is_that_row_in_any_batch(name, sampler):
     """Prior, noise, steps and whole sampling, with a noise input: its generator alone matters."""
     diffusion = Diffusion(PROCESSES[name])
-    denoiser = NetworkDenoiser(peaked(diffusion.vocab_size), diffusion, Conditional(), noise_dim=2)
+    denoiser = NetworkDenoiser(
+        peaked(diffusion.vocab_size), diffusion, Conditional(), latent=Latent(2)
+    )
 
     def draws(seeds):
         shape, given = (len(seeds), 3), seeded(*seeds)

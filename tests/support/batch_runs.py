@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill import DDiTConfig, DDiTForDiscreteDiffusion
 from hf_ddistill.convert import to_block_diffusion
-from hf_ddistill.objectives import Objective
+from hf_ddistill.objectives import Networks, Objective
 from hf_ddistill.training import (
     DiscreteDiffusionConfig,
     DiscreteDiffusionTrainer,
@@ -64,9 +64,9 @@ def trainer_of(folder, objective, **settings):
     settings = {"max_steps": 1, "ema_decay": 0.0, "per_device_eval_batch_size": 2} | settings
     data = {"train_dataset": ROWS, "eval_dataset": settings.pop("data", ROWS)}
     diffusion = settings.pop("diffusion", None)
-    if objective.id in ids or not objective.peers:
+    if objective.id in ids or not objective.networks:
         made = network(0) if objective.id in ids else blocks(0)
-        if not objective.peers:
+        if not objective.networks:
             args = DiscreteDiffusionConfig(str(folder), **QUIET | settings)
             return DiscreteDiffusionTrainer(made, args, objective, diffusion=diffusion, **data)
         peer = network(1)
@@ -78,10 +78,10 @@ def trainer_of(folder, objective, **settings):
     trainer = DiscreteDistillationTrainer(
         made, peer, objective, args, reward_function=reward, diffusion=diffusion, **data
     )
-    if trainer.auxiliary is not None:
+    if trainer.auxiliaries.networks:
         # It starts as the teacher, where there is no reward.
         with torch.no_grad():
-            for parameter in trainer.auxiliary.model.parameters():
+            for parameter in trainer.auxiliaries.models["auxiliary"].parameters():
                 parameter.add_(0.2 * torch.randn(parameter.shape))
     return trainer
 
@@ -136,7 +136,7 @@ def _all_masked():
 
     @dataclass(frozen=True)
     class _AllMasked(Objective):
-        peers: ClassVar[tuple[str, ...]] = ()
+        networks: ClassVar[Networks] = {}
         citation: ClassVar[str] = "None"
 
         def __call__(self, step):

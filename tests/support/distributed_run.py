@@ -130,7 +130,7 @@ def check_auxiliary(folder, teacher, objective):
         seen.append(gathered(weights(whole.model) | trained(whole)))
 
     def trained(trainer):
-        named = weights(trainer.auxiliary.model).items()
+        named = weights(trainer.auxiliaries.models["auxiliary"]).items()
         return {f"auxiliary.{n}": v for n, v in named}
 
     whole = distil_beside_an_auxiliary(folder / "whole", teacher, objective)
@@ -150,7 +150,7 @@ def check_auxiliary(folder, teacher, objective):
     assert not differing(weights(resumed.model) | trained(resumed), seen[-1][0])
     # Copies of a teacher that another trainer has prepared are wrapped all the same.
     again = distil_beside_an_auxiliary(folder / "again", teacher, objective)
-    assert hasattr(again.auxiliary.denoiser.network.model, "module")
+    assert hasattr(again.auxiliaries.networks["auxiliary"].network.model, "module")
 
 
 def main(folder):

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from transformers import TrainerCallback
 
-from hf_ddistill.evaluation.digits_judge import load_digit_tokens, split_digits
+from hf_ddistill.evaluation.digits_data import load_digit_tokens, split_digits
 from hf_ddistill.linalg import categorical
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
-from hf_ddistill.objectives import Objective
+from hf_ddistill.objectives import Frozen, Networks, Objective, Trained
 from hf_ddistill.training import (
     DiscreteDiffusionConfig,
     DiscreteDiffusionTrainer,
@@ -117,7 +117,7 @@ class _Probe(Objective):
     """A denoising loss at t = 1/2 that keeps (x_0, x_t, step) of every call."""
 
     seen: list = field(default_factory=list)
-    peers: ClassVar[tuple[str, ...]] = ()
+    networks: ClassVar[Networks] = {}
     citation: ClassVar[str] = "None"
 
     def __call__(self, step):
@@ -140,7 +140,7 @@ class _Matching(Objective):
     `seen`, which is no setting, keeps (step.train, losses, step) of every call.
     """
 
-    peers: ClassVar[tuple[str, ...]] = ("teacher", "auxiliary")
+    networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     citation: ClassVar[str] = "None"
 
     def __post_init__(self):

@@ -89,7 +89,6 @@ def test_masked_lm_at_a_small_rate_is_not_warned_of(tmp_path):
 class OneToken(Objective):
     """Teaches a student to decode one token, whatever it is trained on."""
 
-    peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = "student"
     citation: ClassVar[str] = "None"
 

@@ -141,11 +141,14 @@ def test_model_init_gives_each_run_a_model_a_mean_and_an_auxiliary_of_its_own(tm
     ended = []
     for _ in range(2):
         trainer.train()
-        parts = {"mean": trainer.average.mean, "auxiliary": weights(trainer.auxiliary.model)}
+        parts = {
+            "mean": trainer.average.mean,
+            "auxiliary": weights(trainer.auxiliaries.models["auxiliary"]),
+        }
         parts["student"] = weights(trainer.model)
         ended.append({f"{part}.{n}": w for part, m in parts.items() for n, w in m.items()})
         assert trainer.model is made[-1] is trainer.denoiser().network.model
-        assert trainer.auxiliary.model is not trainer.model
+        assert trainer.auxiliaries.models["auxiliary"] is not trainer.model
     assert len(made) == 3 and not differing(*ended)
     callbacks = [type(c).__name__ for c in trainer.callback_handler.callbacks]
     assert len(callbacks) == len(set(callbacks))

@@ -44,7 +44,11 @@ def histories(trainer):
             for name, p in trainer.model.named_parameters()
             for key, value in state.get(p, {}).items()
         }
-        parts = weights(trainer.model), weights(trainer.auxiliary.model), dict(trainer.average.mean)
+        parts = (
+            weights(trainer.model),
+            weights(trainer.auxiliaries.models["auxiliary"]),
+            dict(trainer.average.mean),
+        )
         return dict(zip(("student", "auxiliary", "mean"), parts, strict=True), moments=moments)
 
     kept = [now()]
@@ -185,7 +189,10 @@ def test_auxiliary_has_settings_of_its_own_and_the_schedule_of_the_student(tmp_p
     groups = trainer.optimizer.param_groups
     assert [group["betas"] for group in groups] == [(0.9, 0.9)] * 2 + [(0.25, 0.9)] * 2
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.1, 0.0]
-    for part, model in ((groups[:2], trainer.model), (groups[2:], trainer.auxiliary.model)):
+    for part, model in (
+        (groups[:2], trainer.model),
+        (groups[2:], trainer.auxiliaries.models["auxiliary"]),
+    ):
         held = [id(p) for group in part for p in group["params"]]
         assert sorted(held) == sorted(id(p) for p in model.parameters())
     factors = [0, 0.5, 1, 0.75, 0.5, 0.25]
@@ -199,7 +206,7 @@ def test_auxiliary_is_a_trainable_copy_and_the_teacher_does_not_change(tmp_path)
     teacher = tiny(dropout=0.2).requires_grad_(False)
     before = weights(teacher)
     trainer = run(tmp_path, teacher)
-    auxiliary = trainer.auxiliary.model
+    auxiliary = trainer.auxiliaries.models["auxiliary"]
     assert not differing(weights(auxiliary), before) and auxiliary is not teacher
     assert auxiliary.training and all(p.requires_grad for p in auxiliary.parameters())
     trainer.train()
@@ -212,10 +219,10 @@ def test_auxiliary_is_a_trainable_copy_and_the_teacher_does_not_change(tmp_path)
 def test_a_second_run_trains_on_with_the_same_optimizer(tmp_path):
     trainer = run(tmp_path)
     trainer.train()
-    once = weights(trainer.auxiliary.model)
+    once = weights(trainer.auxiliaries.models["auxiliary"])
     trainer.train()
     assert len(trainer.optimizer.param_groups) == 4
-    assert differing(weights(trainer.auxiliary.model), once)
+    assert differing(weights(trainer.auxiliaries.models["auxiliary"]), once)
 
 
 def test_auxiliary_is_in_checkpoints_and_in_nothing_that_is_shared(tmp_path):
@@ -223,7 +230,7 @@ def test_auxiliary_is_in_checkpoints_and_in_nothing_that_is_shared(tmp_path):
     trainer.train()
     kept = load_file(tmp_path / "checkpoint-2" / "run_state.safetensors")
     auxiliary = {k[10:]: v for k, v in kept.items() if k.startswith("auxiliary.")}
-    assert not differing(auxiliary, weights(trainer.auxiliary.model))
+    assert not differing(auxiliary, weights(trainer.auxiliaries.models["auxiliary"]))
     trainer.save_model(str(tmp_path / "final"))
     assert {path.name for path in (tmp_path / "final").iterdir()} == {
         *("config.json", "model.safetensors", "README.md")
@@ -246,10 +253,10 @@ def test_evaluation_has_both_losses_and_changes_no_bit_of_the_training(tmp_path)
             trainer.evaluate()
             assert [len(found) for _, found, _ in objective.seen] == [2] * 3
         trainer.train()
-        ended.append(weights(trainer.model) | weights(trainer.auxiliary.model))
+        ended.append(weights(trainer.model) | weights(trainer.auxiliaries.models["auxiliary"]))
         again = [trainer.evaluate()["eval_loss"] for _ in "12"]
         assert again[0] == again[1]
-        assert not trainer.auxiliary.model.training
+        assert not trainer.auxiliaries.models["auxiliary"].training
     assert not differing(*ended)
 
 
@@ -283,6 +290,8 @@ def test_entropy_that_is_high_enough_and_a_watch_that_is_off_warn_of_nothing(tmp
 def test_card_and_checkpoint_of_a_run_without_auxiliary_say_nothing_of_it(tmp_path):
     trainer = distilling(tmp_path, callbacks=[stop_after(1)])
     trainer.train()
-    assert trainer.auxiliary is None and "auxiliary" not in json.dumps(trainer.facts().training)
+    assert not trainer.auxiliaries.networks and "auxiliary" not in json.dumps(
+        trainer.facts().training
+    )
     kept = load_file(tmp_path / "checkpoint-1" / "run_state.safetensors")
     assert not any(name.startswith("auxiliary") for name in kept)

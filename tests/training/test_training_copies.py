@@ -31,9 +31,12 @@ def test_student_is_the_teacher_with_a_new_input_of_the_set_spread(tmp_path):
     assert projection.shape == (64, 16)
     assert float(projection.std()) == pytest.approx(0.5 / 4, rel=0.1)
     assert trainer.model.config.noise_dim == 16 and teacher.config.noise_dim == 0
-    assert teacher.model.noise_proj is None and trainer.auxiliary.model.model.noise_proj is None
+    assert (
+        teacher.model.noise_proj is None
+        and trainer.auxiliaries.models["auxiliary"].model.noise_proj is None
+    )
     assert all(p.requires_grad for p in trainer.model.parameters())
-    assert trainer.denoiser().noise_dim == 16 and trainer.teacher.noise_dim == 0
+    assert trainer.denoiser().latent.dim == 16 and trainer.teacher.latent is None
 
 
 def test_new_input_depends_on_the_seed_of_the_run_and_on_nothing_else(tmp_path):
@@ -75,7 +78,7 @@ def test_saved_student_keeps_its_input(tmp_path):
     denoiser = as_denoiser(loaded)
     x_t = torch.full((2, 64), MASK)
     one, other = (denoiser(x_t, 1.0, **denoiser.fresh_noise(x_t)).log_conditional for _ in range(2))
-    assert denoiser.noise_dim == 4 and not torch.equal(one, other)
+    assert denoiser.latent.dim == 4 and not torch.equal(one, other)
     # A student that was made so is trained on as it is, with the width set or not.
     for settings in ({}, {"noise_dim": 4}):
         again = run(tmp_path / "again", tiny(), rows(16), model=loaded, **settings)
@@ -95,10 +98,10 @@ def test_auxiliary_beside_adapters_is_a_whole_model_that_starts_as_the_teacher(t
         given = tiny(1)
     expected = as_denoiser(copy.deepcopy(base if given is None else given).eval())(x_t, t)
     trainer = run(tmp_path, given, model=base, peft_config=ADAPTERS, max_steps=4)
-    auxiliary = trainer.auxiliary.model
+    auxiliary = trainer.auxiliaries.models["auxiliary"]
     assert not any("lora" in name for name, _ in auxiliary.named_parameters())
     assert all(p.requires_grad for p in auxiliary.parameters())
-    start = trainer.auxiliary.denoiser(x_t, t).log_conditional
+    start = trainer.auxiliaries.networks["auxiliary"](x_t, t).log_conditional
     torch.testing.assert_close(start, expected.log_conditional, atol=1e-5, rtol=1e-5)
 
     before, student = weights(auxiliary), weights(trainer.model)
@@ -114,7 +117,7 @@ def test_auxiliary_of_a_guided_teacher_is_its_denoiser(tmp_path):
     teacher = as_denoiser(tiny(num_classes=10))
     guided = Guided(teacher, 1.0)
     trainer = run(tmp_path, guided, rows(64, labels=True), model=tiny(num_classes=10))
-    auxiliary = trainer.auxiliary.denoiser
+    auxiliary = trainer.auxiliaries.networks["auxiliary"]
     assert isinstance(auxiliary, NetworkDenoiser)
     assert not differing(weights(auxiliary.network.model), weights(teacher.network.model))
     trainer.train()
@@ -125,8 +128,10 @@ def test_bfloat16_autocast_reaches_the_auxiliary_of_a_teacher_that_was_used_befo
     teacher, dtypes = tiny(), []
     for _ in range(2):
         trainer = run(tmp_path, teacher, bf16=True)
-        head = trainer.auxiliary.model.lm_head
+        head = trainer.auxiliaries.models["auxiliary"].lm_head
         head.register_forward_hook(lambda _, inputs, out: dtypes.append(out.dtype))
         trainer.train()
-        assert all(p.dtype == torch.float32 for p in trainer.auxiliary.model.parameters())
+        assert all(
+            p.dtype == torch.float32 for p in trainer.auxiliaries.models["auxiliary"].parameters()
+        )
     assert set(dtypes) == {torch.bfloat16}

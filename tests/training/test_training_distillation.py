@@ -9,6 +9,7 @@ from training_runs import At, differing, distilling, probe, rows, teaching, tiny
 
 from hf_ddistill.denoisers import Guided
 from hf_ddistill.models import as_denoiser
+from hf_ddistill.objectives import Frozen
 
 DROPOUT = {"dropout": 0.3, "attention_dropout": 0.3}
 
@@ -135,7 +136,9 @@ def test_peer_ema_is_the_mean_and_leaves_the_graph_of_the_student_whole(tmp_path
             "student": (student.exp() * (student - mean)).sum(-1).mean() - student[..., 0].mean()
         }
 
-    changed = type("_Ema", (type(objective),), {"__call__": call, "peers": ("ema",)})()
+    changed = type(
+        "_Ema", (type(objective),), {"__call__": call, "networks": {"ema": Frozen(mean=True)}}
+    )()
     trainer = distilling(
         tmp_path, tiny(**DROPOUT), objective=changed, max_steps=3, learning_rate=0.05
     )

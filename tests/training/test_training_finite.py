@@ -41,11 +41,11 @@ def test_gradient_that_is_no_number_reaches_no_weights_in_the_last_step_either(
 
 def test_gradient_of_the_auxiliary_that_is_no_number_is_an_error(tmp_path):
     trainer = distilling(tmp_path, tiny(), rows(16), objective=matching(), collapse_share=0)
-    before = weights(trainer.auxiliary.model)
-    spoil_gradient(trainer, trainer.auxiliary.model.lm_head.weight, 0, math.nan)
+    before = weights(trainer.auxiliaries.models["auxiliary"])
+    spoil_gradient(trainer, trainer.auxiliaries.models["auxiliary"].lm_head.weight, 0, math.nan)
     with pytest.raises(ValueError, match="gradient of the auxiliary has the norm nan at step 0"):
         trainer.train()
-    assert not differing(weights(trainer.auxiliary.model), before)
+    assert not differing(weights(trainer.auxiliaries.models["auxiliary"]), before)
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):

@@ -28,22 +28,26 @@ def test_run_logs_its_reward_and_no_skipped_row(tmp_path):
 def test_student_with_a_new_noise_input_is_trained_by_every_gradient(tmp_path, gradient):
     objective = {"type": "law_matching", "gradient": gradient, "horizon": "rollout"}
     trainer = run(tmp_path, objective=objective, noise_dim=4, max_steps=3)
-    start, auxiliary = weights(trainer.model), weights(trainer.auxiliary.model)
+    start, auxiliary = weights(trainer.model), weights(trainer.auxiliaries.models["auxiliary"])
     trainer.train()
     assert "model.noise_proj.weight" in start
     assert set(differing(weights(trainer.model), start)) == set(start)
-    assert set(differing(weights(trainer.auxiliary.model), auxiliary)) == set(auxiliary)
+    assert set(differing(weights(trainer.auxiliaries.models["auxiliary"]), auxiliary)) == set(
+        auxiliary
+    )
 
 
 def test_adapters_over_their_own_base_are_trained_and_nothing_else_of_the_student(tmp_path):
     adapters = LoraConfig(r=2, target_modules=["qkv", "up"], lora_dropout=0.1)
     base = tiny()
     trainer = run(tmp_path, None, model=base, peft_config=adapters)
-    start, auxiliary = weights(trainer.model), weights(trainer.auxiliary.model)
+    start, auxiliary = weights(trainer.model), weights(trainer.auxiliaries.models["auxiliary"])
     trainer.train()
     moved = differing(weights(trainer.model), start)
     assert moved and all("lora" in name for name in moved)
-    assert set(differing(weights(trainer.auxiliary.model), auxiliary)) == set(auxiliary)
+    assert set(differing(weights(trainer.auxiliaries.models["auxiliary"]), auxiliary)) == set(
+        auxiliary
+    )
     assert trainer.teacher_model is None
     trainer.save_model()
     names = {path.name for path in tmp_path.iterdir() if path.is_file()}
@@ -62,7 +66,7 @@ def test_resumed_run_is_bit_equal(tmp_path, step):
     settings |= {"gradient_accumulation_steps": 2}
 
     def ended(trainer):
-        parts = {"student": trainer.model, "auxiliary": trainer.auxiliary.model}
+        parts = {"student": trainer.model, "auxiliary": trainer.auxiliaries.models["auxiliary"]}
         named = {f"{part}.{n}": w for part, m in parts.items() for n, w in weights(m).items()}
         return named | trainer.average.mean | {f"memory.{k}": v for k, v in trainer.memory.items()}
 
@@ -82,7 +86,7 @@ def test_labels_and_padding_reach_all_three_networks(tmp_path):
         row["input_ids"] = row["input_ids"][: 40 + i % 20]
     trainer = run(tmp_path, teacher, data)
     given = []
-    networks = trainer.model, trainer.auxiliary.model, teacher
+    networks = trainer.model, trainer.auxiliaries.models["auxiliary"], teacher
     for number, model in enumerate(networks):
         model.register_forward_pre_hook(
             lambda _, inputs, kwargs, number=number: given.append((number, kwargs)),

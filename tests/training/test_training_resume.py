@@ -111,7 +111,7 @@ def beside_an_auxiliary(folder, *callbacks):
 @pytest.mark.parametrize("step", [1, 3, 4, 5])
 def test_resumed_run_with_an_auxiliary_is_bit_equal(tmp_path, step):
     def all_of(trainer):
-        auxiliary = weights(trainer.auxiliary.model)
+        auxiliary = weights(trainer.auxiliaries.models["auxiliary"])
         return everything(trainer) | {f"auxiliary.{name}": v for name, v in auxiliary.items()}
 
     torch.manual_seed(0)
@@ -120,7 +120,10 @@ def test_resumed_run_with_an_auxiliary_is_bit_equal(tmp_path, step):
     torch.manual_seed(0)
     stopped = beside_an_auxiliary(tmp_path, stop_after(step))
     stopped.train()
-    assert differing(weights(stopped.auxiliary.model), weights(whole.auxiliary.model))
+    assert differing(
+        weights(stopped.auxiliaries.models["auxiliary"]),
+        weights(whole.auxiliaries.models["auxiliary"]),
+    )
 
     torch.manual_seed(step)
     resumed = beside_an_auxiliary(tmp_path)

@@ -1,8 +1,7 @@
-"""The exact laboratory of block diffusion: the law that a block decoder ends in, tables of true
-conditionals, and on-policy targets."""
+"""The exact laboratory of block diffusion: the law that a block decoder ends in and tables of
+true conditionals."""
 
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, BlockLaw, block_law, draw_blocks
-from hf_ddistill.laboratory.blocks.on_policy import of_prefix, on_policy_table, re_scored
 from hf_ddistill.laboratory.blocks.tables import (
     BlockTable,
     CausalTable,
@@ -20,8 +19,5 @@ __all__ = [
     "block_table",
     "causal_law",
     "draw_blocks",
-    "of_prefix",
-    "on_policy_table",
-    "re_scored",
     "table_bias",
 ]

@@ -23,7 +23,7 @@ from hf_ddistill.laboratory.blocks.tables import CausalTable, causal_law
 from hf_ddistill.parameterizations import Conditional, Subs
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
-from hf_ddistill.training.auxiliary import Alternation
+from hf_ddistill.training.alternation import Alternation
 
 #: Gray levels of a pixel, and pixels of a patch: 3^8 = 6,561 sequences.
 LEVELS, LENGTH = 3, 8

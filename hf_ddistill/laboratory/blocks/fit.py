@@ -115,7 +115,7 @@ class _Run:
         progress = number / self.settings.steps
         train = frozenset({"student"})
         if self.method.auxiliary:
-            train = self.settings.alternation.trained(number)
+            train = self.settings.alternation.trained(number, ("auxiliary",))
         step = TrainingStep(
             x_0,
             DIFFUSION,

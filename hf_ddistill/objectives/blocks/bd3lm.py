@@ -12,6 +12,7 @@ from torch import Tensor
 from hf_ddistill.couplings import TrainingStep, random_masks
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.needs import Networks
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import Scalar
 
@@ -36,7 +37,7 @@ class BD3LM(Objective):
     weighting: str = "likelihood"
     anneal: float = 0.0
     id: ClassVar[str] = "bd3lm"
-    peers: ClassVar[tuple[str, ...]] = ()
+    networks: ClassVar[Networks] = {}
     citation: ClassVar[str] = (
         "Arriola et al., Block Diffusion: Interpolating Between Autoregressive and Diffusion "
         "Language Models, 2025, arXiv:2503.09573"

@@ -22,6 +22,7 @@ from torch import Tensor
 from hf_ddistill.couplings import Local, TrainingStep, record_variety
 from hf_ddistill.denoisers import Autoregressive
 from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Scalar, Tokens
 
@@ -46,7 +47,7 @@ class BlockLawMatching(Objective):
     draws: int = 2
     entropy_bonus: float = 0.0
     id: ClassVar[str] = "block_law_matching"
-    peers: ClassVar[tuple[str, ...]] = ("teacher", "auxiliary")
+    networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     one_call: ClassVar[bool] = True
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from hf_ddistill.couplings import Local, TrainingStep, Trajectory, taken
 from hf_ddistill.denoisers import Autoregressive
 from hf_ddistill.objectives.blocks.states import all_noise, masked
+from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Scalar, Where
 
@@ -64,7 +65,7 @@ class CausalLawMatching(Objective):
     group: int | None = None
     entropy_bonus: float = 0.0
     id: ClassVar[str] = "causal_law_matching"
-    peers: ClassVar[tuple[str, ...]] = ("teacher", "auxiliary")
+    networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     rollouts: ClassVar[str | None] = "student"
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 

@@ -59,7 +59,6 @@ class CDLM(Objective):
     teacher_sees: float = 0.0
     teacher_limit: float | None = None
     id: ClassVar[str] = "cdlm"
-    peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = "teacher"
     citation: ClassVar[str] = (
         "Kim et al., CDLM: Consistency Diffusion Language Models for Faster Sampling, 2025, "

@@ -57,7 +57,6 @@ class D2F(Objective):
     teacher_sees: float = 0.0
     teacher_limit: float | None = None
     id: ClassVar[str] = "d2f"
-    peers: ClassVar[tuple[str, ...]] = ("teacher",)
     citation: ClassVar[str] = (
         "Wang et al., Diffusion LLMs Can Do Faster-Than-AR Inference via Discrete Diffusion "
         "Forcing, 2025, arXiv:2508.09192"

@@ -49,7 +49,6 @@ class DParallel(Objective):
     block_size: int | None = None
     every_block: bool = False
     id: ClassVar[str] = "dparallel"
-    peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = "teacher"
     citation: ClassVar[str] = (
         "Chen et al., dParallel: Learnable Parallel Decoding for dLLMs, 2025, arXiv:2509.26488"

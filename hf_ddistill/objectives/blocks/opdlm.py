@@ -58,7 +58,6 @@ class OPDLM(Objective):
     candidates: int = 4
     completions: int | None = None
     id: ClassVar[str] = "opdlm"
-    peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = "student"
     unit: ClassVar[str] = "row"
     citation: ClassVar[str] = (

@@ -63,7 +63,6 @@ class OutcomeReward(Objective):
     temperature: float = 1.0
     clip: float | None = None
     id: ClassVar[str] = "outcome_reward"
-    peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = "student"
     citation: ClassVar[str] = (
         "Huang et al., Reinforcing the Diffusion Chain of Lateral Thought with Diffusion Language "

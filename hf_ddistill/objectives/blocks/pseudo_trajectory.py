@@ -48,7 +48,6 @@ class PseudoTrajectory(Objective):
     certainty: float = 0.0
     temperature: float = 0.5
     id: ClassVar[str] = "pseudo_trajectory"
-    peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = "teacher"
     citation: ClassVar[str] = (
         "Qian et al., d3LLM: Ultra-Fast Diffusion LLM using Pseudo-Trajectory Distillation, 2026, "

@@ -54,7 +54,6 @@ class T3D(Objective):
     order: str = "first"
     tokens_a_step: int = 4
     id: ClassVar[str] = "t3d"
-    peers: ClassVar[tuple[str, ...]] = ("teacher",)
     rollouts: ClassVar[str | None] = "teacher"
     unit: ClassVar[str] = "row"
     citation: ClassVar[str] = (

@@ -1,0 +1,97 @@
+"""The base of denoisers that are made of others."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeAlias
+
+from torch import Tensor
+from torch.nn import Module
+
+from hf_ddistill.denoisers.denoiser import Denoiser
+from hf_ddistill.denoisers.latent import Latent
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.shapes import Tokens
+
+#: (denoiser, its condition) -> its prediction, at all positions or at those that were asked for.
+Ask: TypeAlias = Callable[[Denoiser, Mapping[str, Any]], Prediction]
+
+
+class Composite(Denoiser):
+    """A denoiser made of others, which are fields of its frozen dataclass, alone or in tuples.
+
+    A new kind is one dataclass with `combine`. Its diffusion and its latent are those of the first
+    denoiser among its fields, and a copy starts as that one; a kind that wants it otherwise says
+    so.
+    """
+
+    @abstractmethod
+    def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
+        """One prediction from those of its parts.
+
+        Args:
+            ask: `ask(part, condition)` is what a part predicts, (B, L, K) or (N, 1, K).
+            condition: that of the call.
+        """
+
+    def __call__(self, x_t: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
+        return self.combine(lambda part, given: part(x_t, t, **given), condition)
+
+    def at(self, x_t: Tokens, t: Tensor | float, where: Tensor, **condition: Any) -> Prediction:
+        """The prediction at the positions of `where` alone: (N, 1, K)."""
+        return self.combine(lambda part, given: part.at(x_t, t, where, **given), condition)
+
+    @property
+    def parts(self) -> tuple[Denoiser, ...]:
+        """The denoisers among its fields, in their order."""
+        found: list[Any] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            found += value if isinstance(value, tuple) else [value]
+        return tuple(each for each in found if isinstance(each, Denoiser))
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """That of the first part."""
+        return self.parts[0].diffusion
+
+    @property
+    def latent(self) -> Latent | None:
+        """That of the first part; all parts get the same noise."""
+        return self.parts[0].latent
+
+    def networks(self) -> tuple[Module, ...]:
+        """Those of all parts."""
+        return tuple(network for part in self.parts for network in part.networks())
+
+    def with_networks(self, networks: Sequence[Module]) -> Composite:
+        """Each part with its own."""
+        left = iter(networks)
+
+        def renewed(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(renewed, value))
+            if isinstance(value, Denoiser):
+                return value.with_networks([next(left) for _ in value.networks()])
+            return value
+
+        return replace(self, **{f.name: renewed(getattr(self, f.name)) for f in fields(self)})
+
+    def trainable_copy(self) -> Denoiser:
+        """That of the first part."""
+        return self.parts[0].trainable_copy()
+
+    @property
+    def description(self) -> str:
+        """Its kind, its parts and its settings."""
+
+        def told(value: Any) -> str:
+            if isinstance(value, tuple):
+                return f"({', '.join(map(told, value))})"
+            return value.description if isinstance(value, Denoiser) else repr(value)
+
+        each = (f"{field.name}={told(getattr(self, field.name))}" for field in fields(self))
+        return f"{type(self).__name__}({', '.join(each)})"

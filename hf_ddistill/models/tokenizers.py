@@ -1,0 +1,41 @@
+"""Tokenizers by their names: of a folder or a repository of the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from hf_ddistill.models.loading import check_name
+
+#: Any of these makes a folder one with a tokenizer.
+FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """A tokenizer from a folder or the Hub.
+
+    Raises:
+        ValueError: if there is none, or it cannot be read.
+    """
+    if Path(name).is_dir() and not has_tokenizer(name):
+        raise ValueError(f"The folder {name} holds no tokenizer.")
+    check_name(name, files=FILES)
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, KeyError, TypeError) as error:
+        raise ValueError(f"No tokenizer {name!r}: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        # What the library tokenizers raises for a broken file is a bare Exception.
+        if type(error) is not Exception:
+            raise
+        raise ValueError(f"The tokenizer of {name} cannot be read: {error}") from error
+
+
+def has_tokenizer(name: str) -> bool:
+    """Whether a folder or a repository of the Hub has a tokenizer."""
+    if Path(name).is_dir():
+        return any((Path(name) / file).is_file() for file in FILES)
+    found = cached_file(name, FILES[0], _raise_exceptions_for_missing_entries=False)
+    return found is not None

@@ -1,0 +1,185 @@
+"""The networks that are trained beside the student, by the names that the objective gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.models import unwrapped
+from hf_ddistill.objectives import Objective, Trained
+from hf_ddistill.training.alternation import Alternation
+from hf_ddistill.training.arguments import DiscreteDistillationConfig
+from hf_ddistill.training.copies import denoiser_copy
+from hf_ddistill.training.finite import check_gradient
+from hf_ddistill.training.keyed_noise import keyed_generator
+from hf_ddistill.training.losses import Parts
+from hf_ddistill.training.sharding import check_whole
+
+
+def make_auxiliaries(
+    objective: Objective, sources: Mapping[str, Denoiser], accelerator: Accelerator, seed: int
+) -> dict[str, Denoiser | nn.Module]:
+    """The trained networks of an objective, in train mode, where the process computes.
+
+    Args:
+        objective: says which.
+        sources: "teacher" and "student", of which copies are made; factories get the student's
+            network and its diffusion.
+        accelerator: of the training.
+        seed: of the weights that a factory draws.
+
+    Raises:
+        ValueError: for a source that cannot be copied, a factory that makes no network, or a
+            student that is sharded over the processes.
+    """
+    made: dict[str, Denoiser | nn.Module] = {}
+    for name in objective.auxiliaries:
+        check_whole(accelerator, f"The {name} of {objective.id!r}")
+        need = objective.networks[name]
+        if need.copy_of is not None:
+            made[name] = denoiser_copy(sources[need.copy_of], f"The {name}", accelerator)
+        else:
+            network = _from_factory(need, name, sources["student"], seed)
+            made[name] = accelerator.prepare_model(network.train())
+    return made
+
+
+def _from_factory(need: Trained, name: str, student: Denoiser, seed: int) -> nn.Module:
+    # A stream of its own: what else is drawn does not hang on it, nor it on the process.
+    with torch.random.fork_rng(devices=[]):
+        seed_of_name = keyed_generator(seed, "factory", name).initial_seed()
+        torch.default_generator.manual_seed(seed_of_name)
+        network = need.factory(unwrapped(student.networks()[0]), student.diffusion)
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            f"The factory of {name!r} must make an nn.Module, got {type(network).__name__}."
+        )
+    return network
+
+
+class Auxiliaries(TrainerCallback):
+    """Keeps the gradients of all networks in training apart: each is cleared and clipped by itself.
+
+    Args:
+        networks: those beside the student, by name: denoisers around trainable networks, or these
+            themselves; perhaps wrapped for data parallelism.
+        alternation: when the student is updated; they always are.
+        parts: where the norms of their gradients are entered for the log.
+    """
+
+    def __init__(
+        self, networks: Mapping[str, Denoiser | nn.Module], alternation: Alternation, parts: Parts
+    ) -> None:
+        self.networks, self.alternation, self.parts = dict(networks), alternation, parts
+
+    @property
+    def models(self) -> dict[str, nn.Module]:
+        """The networks themselves, without what is around them."""
+        return {name: unwrapped(_module(each)) for name, each in self.networks.items()}
+
+    def train(self, mode: bool) -> None:
+        """Put all of them into train or evaluation mode."""
+        for each in self.networks.values():
+            _module(each).train(mode)
+
+    def updated(self, step: int) -> frozenset[str]:
+        """The networks, the student among them, that an optimizer step (from 0) updates."""
+        return self.alternation.trained(step, self.networks)
+
+    def facts(self, args: DiscreteDistillationConfig) -> dict[str, Any]:
+        """Settings worth telling; none without any network."""
+        if not self.networks:
+            return {}
+        names = " and ".join(self.networks)
+        return {
+            f"learning rate of the {names}": _learning_rate(args),
+            f"optimizer steps of the {names} alone at the start": self.alternation.warmup,
+            f"updates of the {names} for each of the student": self.alternation.every,
+        }
+
+    def join(
+        self,
+        optimizer: Optimizer,
+        args: DiscreteDistillationConfig,
+        decayed: Callable[[nn.Module], list[str]],
+    ) -> None:
+        """Add their parameters to the student's optimizer, with settings of their own.
+
+        Args:
+            optimizer: without a schedule as yet; the one that it gets holds for all its groups.
+            args: settings.
+            decayed: names of a network's parameters that weight decay is for.
+        """
+        own: dict[str, Any] = {"lr": _learning_rate(args)}
+        if "betas" in optimizer.defaults:
+            own["betas"] = (args.auxiliary_beta1, args.adam_beta2)
+        for model in self.models.values():
+            names = set(decayed(model))
+            trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+            for decays in (True, False):
+                chosen = [p for name, p in trained if (name in names) == decays]
+                decay = args.weight_decay if decays else 0.0
+                optimizer.add_param_group({"params": chosen, "weight_decay": decay, **own})
+
+    def kept(self) -> dict[str, Tensor]:
+        """Their weights as a checkpoint keeps them."""
+        # Shared (tied) tensors are written once each.
+        return {
+            f"{name}.{key}": value.clone()
+            for name, model in self.models.items()
+            for key, value in model.state_dict().items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the weights from what `kept` gave."""
+        for name, model in self.models.items():
+            start = f"{name}."
+            weights = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+            model.load_state_dict(weights)
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Forget the last gradients; `Trainer` does so for the student alone."""
+        for model in self.models.values():
+            model.zero_grad()
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: object,
+    ) -> None:
+        """Clip the gradients; a student that is left out gets none, which optimizers pass over."""
+        limit = args.max_grad_norm if args.max_grad_norm > 0 else float("inf")
+        for name, network in self.models.items():
+            norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
+            if not args.fp16:
+                check_gradient(norm, name, state.global_step)
+            self.parts.add({f"{name}_grad_norm": norm})
+        if "student" not in self.updated(state.global_step):
+            model.zero_grad()
+
+
+def _learning_rate(args: DiscreteDistillationConfig) -> float:
+    """Their own, or else the student's, at the start of the schedule."""
+    own = args.auxiliary_learning_rate
+    return args.learning_rate if own is None else own
+
+
+def _module(network: Denoiser | nn.Module) -> nn.Module:
+    """The network that is called, perhaps wrapped."""
+    return network if isinstance(network, nn.Module) else network.networks()[0]
