@@ -2,9 +2,8 @@
 t."""
 
 from hf_ddistill.couplings.coupling import Coupling
-from hf_ddistill.couplings.credit import Asked, asked_for, credit
 from hf_ddistill.couplings.forward import ForwardPair
-from hf_ddistill.couplings.rollouts import Rollout, call_numbers, roll_out, taken, views
+from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
 from hf_ddistill.couplings.shared_noise import SharedNoise
 from hf_ddistill.couplings.step_back import step_back
 from hf_ddistill.couplings.student_step import StudentStep
@@ -19,8 +18,8 @@ from hf_ddistill.couplings.training_step import (
 from hf_ddistill.couplings.trajectories import Trajectory, calls_in_blocks, random_masks
 
 __all__ = [
+    "TRAINED_STEPS",
     "AdaptiveTimes",
-    "Asked",
     "Coupling",
     "ForwardPair",
     "GridTimes",
@@ -33,15 +32,11 @@ __all__ = [
     "TrainingStep",
     "Trajectory",
     "UniformTimes",
-    "asked_for",
     "call_numbers",
     "calls_in_blocks",
-    "credit",
     "histogram_entropy",
     "random_masks",
     "record_variety",
     "roll_out",
     "step_back",
-    "taken",
-    "views",
 ]

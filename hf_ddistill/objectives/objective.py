@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.samplers import Ancestral, Sampler
 from hf_ddistill.shapes import Scalar
@@ -39,6 +40,14 @@ class Objective(Configurable, ABC):
     def prompt_rows(self) -> int:
         """So many rows, one after another, must be rollouts behind one prompt."""
         return 1
+
+    def for_student(self, student: Denoiser) -> Objective:
+        """These settings, with what is left to the student filled in.
+
+        Raises:
+            ValueError: if that contradicts what is set.
+        """
+        return self
 
     @abstractmethod
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:

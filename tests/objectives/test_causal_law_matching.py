@@ -196,7 +196,6 @@ def test_waiting_student_gets_no_loss():
         ({"credit": "call"}, "token, rollout"),
         ({"calls": "two"}, "all, one"),
         ({"group": 1}, "at least 2"),
-        ({"entropy_bonus": -1.0}, "at least 0"),
     ],
 )
 def test_wrong_setting_is_told_what_there_is(settings, named):
