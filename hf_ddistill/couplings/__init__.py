@@ -4,7 +4,6 @@ t."""
 from hf_ddistill.couplings.coupling import Coupling
 from hf_ddistill.couplings.forward import ForwardPair
 from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
-from hf_ddistill.couplings.shared_noise import SharedNoise
 from hf_ddistill.couplings.step_back import step_back
 from hf_ddistill.couplings.student_step import StudentStep
 from hf_ddistill.couplings.teacher_steps import TeacherSteps
@@ -25,7 +24,6 @@ __all__ = [
     "GridTimes",
     "Local",
     "Rollout",
-    "SharedNoise",
     "StudentStep",
     "TeacherSteps",
     "TimeSampler",
