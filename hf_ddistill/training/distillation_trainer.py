@@ -14,9 +14,10 @@ from transformers import PreTrainedModel, set_seed
 from hf_ddistill.couplings import TrainingStep, histogram_entropy
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import RowStreams
+from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, enter_sampler, unwrapped
 from hf_ddistill.objectives import Objective
-from hf_ddistill.training.alternation import Alternation
+from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.auxiliaries import Auxiliaries, make_auxiliaries
 from hf_ddistill.training.callbacks.collapse import CollapseWatch
@@ -24,7 +25,6 @@ from hf_ddistill.training.callbacks.rounds import Rounds, check_rounds
 from hf_ddistill.training.copies import student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.held_out import EVALUATION, step_noise
-from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts
 from hf_ddistill.training.model_card import CardFacts
 from hf_ddistill.training.predictions import decoded_rows
