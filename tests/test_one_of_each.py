@@ -13,7 +13,7 @@ from block_models import block_model
 from pages import ROOT, blocks
 from training_runs import differing, distilling, rows, teaching, tiny, weights
 
-from hf_ddistill import DiscreteDiffusionPipeline, Diffusion, as_denoiser
+from hf_ddistill import Diffusion, DiscreteDiffusionPipeline, as_denoiser
 from hf_ddistill.cli.main import main
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.denoisers import Denoiser
