@@ -29,9 +29,12 @@ EVERY = {
     ],
     "bd3lm": [{}, {"weighting": "uniform"}],
     "block_law_matching": [{}],
-    "causal_law_matching": [{}, {"group": 2, "calls": "one"}],
+    "causal_law_matching": [{}, {"rollouts": {"group": 2}, "calls": "one"}],
     "opdlm": [{}, {"target": "posterior", "candidates": 2, "completions": 2}],
-    "outcome_reward": [{"group_size": 2}, {"group_size": 2, "calls": 1, "clip": 0.2}],
+    "outcome_reward": [
+        {"rollouts": {"group": 2}},
+        {"rollouts": {"group": 2}, "calls": 1, "clip": 0.2},
+    ],
     "d2f": [{"block_size": 4}, {"block_size": 2, "weighted": False, "teacher_sees": 0.3}],
     "cdlm": [{"full_teacher": False, "consistency": 1.0, "masked_lm": 1.0}],
     "dparallel": [{}, {"every_block": True}],
@@ -169,7 +172,7 @@ def test_rollouts_of_a_step_are_decoded_once_and_weighed_by_their_tokens(tmp_pat
         gradient_accumulation_steps=3,
     )
     drawn, shares = [], []
-    draw, shared = trainer.rollouts.draw, trainer.shared
+    draw, shared = trainer.decoder.draw, trainer.shared
 
     def counting(*args, **kwargs):
         drawn.append(draw(*args, **kwargs))
@@ -179,7 +182,7 @@ def test_rollouts_of_a_step_are_decoded_once_and_weighed_by_their_tokens(tmp_pat
         shares.append((record.trajectory.drawn.sum(), units))
         return shared(loss, record, units)
 
-    object.__setattr__(trainer.rollouts, "draw", counting)
+    object.__setattr__(trainer.decoder, "draw", counting)
     trainer.shared = seen
     trainer.train()
     assert len(drawn) == len(shares) == 3 and not trainer._ready
