@@ -23,7 +23,7 @@ from hf_ddistill.laboratory.problems import exact_law
 from hf_ddistill.laboratory.scoreboard import Bench
 
 ROLLOUT = {"horizon": "rollout"}
-POLICY = {"gradient": "policy", "masking": "inverse", **ROLLOUT}
+POLICY = {"gradient": "policy", **ROLLOUT}
 #: name: (process, calls, settings of the objective, settings of the bench)
 EXPERIMENTS = {
     "ecd": ("absorbing", (1, 2, 4), {"type": "ecd", "times": "grid_times"}, {}),
@@ -35,8 +35,8 @@ EXPERIMENTS = {
     "hybrid": ("hybrid", (1, 2), {}, {"noise_dim": 4}),
     "random initial tokens": ("random tokens", (1, 2), {}, {"noise_dim": 0}),
     "random initial tokens and noise": ("random tokens", (1, 2), {}, {"noise_dim": 4}),
-    "no noise, policy": ("absorbing", (2, 4), {"gradient": "policy", **ROLLOUT}, {"noise_dim": 0}),
-    "no noise, policy, inverse": (
+    "no noise": ("absorbing", (2, 4), {}, {"noise_dim": 0}),
+    "no noise, policy": (
         "absorbing",
         (2, 4),
         POLICY,
@@ -48,31 +48,19 @@ EXPERIMENTS = {
         {**POLICY, "maskings": 4},
         {"noise_dim": 0},
     ),
-    "no noise, policy, 4 maskings, credit by call": (
+    "no noise, pathwise": (
         "absorbing",
-        (2, 4),
-        {**POLICY, "maskings": 4, "credit": "call"},
+        (2,),
+        {"gradient": "pathwise", **ROLLOUT},
         {"noise_dim": 0},
     ),
-    "no noise, mixture": (
-        "absorbing",
-        (2, 4),
-        {"gradient": "mixture", "masking": "inverse", **ROLLOUT},
-        {"noise_dim": 0},
-    ),
-    "no noise, pathwise": ("absorbing", (2,), ROLLOUT, {"noise_dim": 0}),
-    "policy, uniform": ("uniform", (1, 2), {"gradient": "policy", **ROLLOUT}, {}),
+    "policy, uniform": ("uniform", (1, 2), POLICY, {}),
     "noise, policy": ("absorbing", (1,), {"gradient": "policy"}, {}),
-    "masking inverse": ("absorbing", (1, 2), {"masking": "inverse"}, {}),
-    "masking single": ("absorbing", (1, 2), {"masking": "single"}, {}),
     "4 maskings": ("absorbing", (1, 2), {"maskings": 4}, {}),
     "2 auxiliary updates": ("absorbing", (1, 2), {}, {"auxiliary_updates": 2}),
     "auxiliary warm-up of 300": ("absorbing", (1, 2), {}, {"auxiliary_warmup": 300}),
     "forward KL": ("absorbing", (1, 2), {"divergence": "forward_kl"}, {}),
     "Jeffreys": ("absorbing", (1, 2), {"divergence": "jeffreys"}, {}),
-    "entropy bonus .05": ("absorbing", (1, 2), {"entropy_bonus": 0.05}, {}),
-    "data weight .1": ("absorbing", (1, 2), {"data_weight": 0.1}, {}),
-    "balance 0": ("absorbing", (2, 4), {"balance": 0.0}, {}),
     "noise 1": ("absorbing", (1, 2), {}, {"noise_dim": 1}),
     "noise 16": ("absorbing", (1, 2), {}, {"noise_dim": 16}),
     "noise std .3": ("absorbing", (1, 2), {}, {"noise_std": 0.3}),

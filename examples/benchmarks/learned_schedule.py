@@ -30,7 +30,6 @@ class LearnedSchedule(LawMatching):
 
     gradient: str = "policy"
     horizon: str = "rollout"
-    masking: str = "inverse"
     learning_rate: float = 0.02
     first: float | None = None
     thetas: dict[int, tuple[Tensor, torch.optim.Optimizer]] = field(
@@ -64,7 +63,7 @@ class LearnedSchedule(LawMatching):
 
 def learned_rows(bench: Bench, objective: LearnedSchedule, start, nfe, seed):  # noqa: ANN001, ANN201
     """Rows of the scoreboard, each student under the schedule that it learned."""
-    objective = replace(objective, any_steps=False)
+    objective = replace(objective, steps="only")
     for calls in nfe:
         trained = train_student(bench.problem, objective, calls, start, bench.settings, seed=seed)
         schedule = PiecewiseLinear(objective.alphas(calls).tolist())

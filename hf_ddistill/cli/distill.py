@@ -53,7 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     add_eval_data(parser)
     parser.add_argument(
-        "--objective", type=setting, default="ecd", help="an id (hf-ddistill list), or JSON"
+        "--objective",
+        type=setting,
+        default="law_matching",
+        help="an id (hf-ddistill list), or JSON",
     )
     parser.add_argument(
         "--tokenizer", help="folder or id, for text (default: the teacher's, if it has one)"

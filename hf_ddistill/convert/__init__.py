@@ -1,6 +1,11 @@
-"""From other models to ours."""
+"""From other models to ours.
 
+A converter is a member of the family `Converter`: one file here and one line below.
+"""
+
+from hf_ddistill.convert.block_diffusion import to_block_diffusion
 from hf_ddistill.convert.card import conversion_card
-from hf_ddistill.convert.causal_lm import to_block_diffusion
+from hf_ddistill.convert.causal_lm import CausalLM
+from hf_ddistill.convert.converter import Converter, recognise
 
-__all__ = ["conversion_card", "to_block_diffusion"]
+__all__ = ["CausalLM", "Converter", "conversion_card", "recognise", "to_block_diffusion"]

@@ -1,7 +1,6 @@
 """How the states that an objective looks at are drawn: their times, and pairs (x_t, x_s) with s <
 t."""
 
-from hf_ddistill.couplings.credit import Asked, asked_for, credit
 from hf_ddistill.couplings.pairs import (
     STEP_LAWS,
     Coupling,
@@ -10,7 +9,7 @@ from hf_ddistill.couplings.pairs import (
     StudentStep,
     TeacherSteps,
 )
-from hf_ddistill.couplings.rollouts import Rollout, call_numbers, roll_out, taken, views
+from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
 from hf_ddistill.couplings.times import AdaptiveTimes, GridTimes, TimeSampler, UniformTimes
 from hf_ddistill.couplings.training_step import (
     Local,
@@ -22,8 +21,8 @@ from hf_ddistill.couplings.trajectories import Trajectory, calls_in_blocks, rand
 
 __all__ = [
     "STEP_LAWS",
+    "TRAINED_STEPS",
     "AdaptiveTimes",
-    "Asked",
     "Coupling",
     "ForwardPair",
     "GridTimes",
@@ -36,14 +35,10 @@ __all__ = [
     "TrainingStep",
     "Trajectory",
     "UniformTimes",
-    "asked_for",
     "call_numbers",
     "calls_in_blocks",
-    "credit",
     "histogram_entropy",
     "random_masks",
     "record_variety",
     "roll_out",
-    "taken",
-    "views",
 ]

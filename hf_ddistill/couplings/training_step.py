@@ -169,6 +169,14 @@ class Local:
         """The row of the batch that each position is in, (N,)."""
         return self.where.nonzero()[:, 0]
 
+    def log_prob_of(self, x: Tokens) -> Tensor:
+        """The log-probability (N, 1) of the tokens that x (B, L) has at the positions."""
+        return self.prediction.log_prob_of(x[self.where][:, None])
+
+    def log_conditional_at(self, where: Where) -> Tensor:
+        """The log-conditional (N', K) at the positions of `where`, a part of its own."""
+        return self.prediction.log_conditional[where[self.where], 0]
+
     def place(self, values: Tensor, into: Tensor) -> Tensor:
         """`into` (B, L) with `values` (N, 1) put in at the positions."""
         out = into.clone()

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hf_ddistill.denoisers.composite import Ask, Composite
@@ -43,8 +42,5 @@ class Autoregressive(Composite):
 
     def log_likelihood(self, x: Tokens, where: Tensor, **condition: Any) -> Tensor:
         """log p(x^i | x^1 .. x^(i-1)) at the positions of `where`, 0 elsewhere: (B, L)."""
-        log_p = self.at(x, 0.0, where, **condition).log_conditional
-        chosen = log_p.gather(-1, x[where][:, None, None])[:, 0, 0]
-        return torch.zeros(x.shape, dtype=log_p.dtype, device=x.device).masked_scatter(
-            where, chosen
-        )
+        log_p = self.at(x, 0.0, where, **condition).log_prob_of(x[where][:, None])[:, 0]
+        return log_p.new_zeros(x.shape).masked_scatter(where, log_p)

@@ -112,15 +112,16 @@ class Bench:
         """Train by an objective and measure: a student for each number of calls, or one for all.
 
         Args:
-            objective: its settings; one with `any_steps` is told which of the two it is.
+            objective: its settings; one with `steps` is told which of the two it is.
             start: where all start.
             nfe: numbers of network calls.
             seed: of the training.
             one_student: train one, for the largest number of calls, and measure it at all.
             notify: is told the share of each training that is done.
         """
-        if hasattr(objective, "any_steps"):
-            objective = dataclasses.replace(objective, any_steps=one_student)
+        if hasattr(objective, "steps"):
+            trained = "each_number" if one_student else "only"
+            objective = dataclasses.replace(objective, steps=trained)
         sampler = getattr(objective, "sampler", "ancestral")
         for measured in [nfe] if one_student else [[calls] for calls in nfe]:
             trained = train_student(

@@ -5,13 +5,12 @@ trained on the student's samples; z a state of x_0 (masks, or noise); d = log p_
 log p_A(. | z).
 
 The student descends KL(p_S || p_T) = -E_{x_0 ~ p_S} R(x_0), with R(x_0) = log p_T(x_0) -
-log p_S(x_0) estimated by random maskings (any-order chain rule), or where nothing is masked by the
-difference of two continuous-time bounds: its gradient is the same, since A minimises its own bound.
+log p_S(x_0) estimated at random views (`objectives.log_ratio`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -19,149 +18,123 @@ from torch import Tensor
 
 from hf_ddistill.couplings import (
     STEP_LAWS,
-    Asked,
+    TRAINED_STEPS,
     Local,
     Rollout,
     TrainingStep,
-    asked_for,
     call_numbers,
-    credit,
     roll_out,
-    taken,
-    views,
 )
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.log_ratio import LogRatio, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
-from hf_ddistill.objectives.nelbo import nelbo_density
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.views import View, random_view
 from hf_ddistill.shapes import LOG_ZERO, Scalar, Tokens, Where
 
-GRADIENTS = ("pathwise", "policy", "mixture")
-HORIZONS, CREDITS = ("call", "rollout"), ("rollout", "call")
-MASKINGS = ("uniform", "inverse", "single")
+GRADIENTS = ("pathwise", "policy")
+HORIZONS = ("call", "rollout")
 DIVERGENCES = ("reverse_kl", "forward_kl", "jeffreys")
-
-
-@dataclass(frozen=True)
-class View:
-    """One state of the rollouts' x_0: both denoisers there, d, and what a row of it counts."""
-
-    asked: Asked
-    teacher: Local
-    auxiliary: Local
-    difference: Tensor
-    weight: Tensor
-    z: Tokens
-    t: Tensor
+#: The weight (L / open)^BALANCE of a row with few open positions, at most 4^BALANCE: rows of late
+#: calls have few, and count little in a mean over tokens. At four calls .0512 with it and .0498
+#: without, at two .0340 and .0355 (examples/results/law_matching.md): not worth a setting.
+BALANCE = 0.5
 
 
 @dataclass(frozen=True)
 class LawMatching(Objective):
     """Roll the student out; train the auxiliary on what it drew; move the student along d.
 
-    pathwise: -sum_c p_S(c | x_t) d(c) at the call that decided a token. At the last call it is the
-    exact gradient with `masking="single"`; what a token does to later calls it cannot see.
-    policy: -(R - mean R of the others) log(probability of the rollout): unbiased for every call, at
-    the price of variance. mixture: pathwise at the last call, policy for those before it.
+    pathwise: -sum_c p_S(c | x_t) d(c) at the call that decided a token: what a token does to later
+    calls it cannot see. policy: -(R - mean R of the others) log(probability of the rollout):
+    unbiased for every call, at the price of variance.
+
+    A student with a noise input, or whose start differs from sample to sample, can put out the
+    teacher's law at each call by itself: it is trained so, pathwise. Masked ones without noise can
+    not, and their plan is in what earlier calls reveal: policy gradient through the whole rollout
+    (total variation at two calls .0308, pathwise .0648; examples/results/law_matching.md).
 
     Args:
-        gradient: "pathwise", "policy" or "mixture".
+        gradient: "pathwise" or "policy"; None for what the student can, as above.
         horizon: "call": each row stops at a random call of its rollout, which must put out the
             teacher's law by itself; "rollout": only the last call must, and the earlier ones are
-            trained for its sake. Students with a noise input, or a process that starts from noise,
-            can do the former; masked ones cannot.
-        credit: of a policy gradient: "rollout": each call answers for all of R; "call": for what
-            was gained by it and by later calls, which is all that it can influence.
+            trained for its sake; None for what the student can, as above.
         sampler: law of the steps between calls: "ancestral", "jump", ...; that of the scheduler.
-        any_steps: one student for 1, 2, 4, ... calls up to `student_steps`; else for these alone.
-        each_call: with `any_steps`, rows train every call alike, not every number of calls, of
-            which the first call gets most. Better for many calls at the end of a long training,
-            and worse in a short one (`examples/results/law_matching.md`).
-        maskings: states z of each x_0.
-        masking: how many positions are masked in z, see `couplings.views`.
+        steps: "each_number": one student for 1, 2, 4, ... calls up to `student_steps`, each number
+            as likely as the others; "each_call": the same, but each call is as likely as the
+            others, where of the numbers the first call gets most: better for many calls at the end
+            of a long training, and worse in a short one; "only": for `student_steps` calls alone.
+        maskings: views of each x_0; each costs a call of teacher and auxiliary, and takes away
+            variance.
         divergence: of pathwise gradients: "reverse_kl", "forward_kl" (p_T / p_A - 1 in the place of
             d: covers) or "jeffreys", the mean of both.
-        entropy_bonus: b; the student aims at p_T^(1 / (1 + b)), normalised.
-        data_weight: of the cross entropy on the batch's own x_0 at the times of the calls.
-        balance: weight (L / open)^balance of a row with few open positions, at most 4^balance.
     """
 
-    gradient: str = "pathwise"
-    horizon: str = "call"
-    credit: str = "rollout"
+    gradient: str | None = None
+    horizon: str | None = None
     sampler: str = "ancestral"
-    any_steps: bool = True
-    each_call: bool = False
+    steps: str = "each_number"
     maskings: int = 1
-    masking: str = "uniform"
     divergence: str = "reverse_kl"
-    entropy_bonus: float = 0.0
-    data_weight: float = 0.0
-    balance: float = 0.5
     id: ClassVar[str] = "law_matching"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
     def __post_init__(self) -> None:
         for name, known in (
-            ("gradient", GRADIENTS),
-            ("horizon", HORIZONS),
-            ("credit", CREDITS),
+            ("gradient", (None, *GRADIENTS)),
+            ("horizon", (None, *HORIZONS)),
             ("sampler", tuple(STEP_LAWS)),
-            ("masking", MASKINGS),
+            ("steps", TRAINED_STEPS),
             ("divergence", DIVERGENCES),
         ):
             if getattr(self, name) not in known:
-                raise ValueError(
-                    f"Unknown {name} {getattr(self, name)!r}; there are: {', '.join(known)}."
-                )
+                named = ", ".join("None" if one is None else one for one in known)
+                raise ValueError(f"Unknown {name} {getattr(self, name)!r}; there are: {named}.")
         if self.maskings < 1:
             raise ValueError(f"maskings must be at least 1, got {self.maskings}.")
-        for name in ("entropy_bonus", "data_weight", "balance"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
-        if self.gradient != "pathwise" and self.divergence != "reverse_kl":
+        if self.gradient == "policy" and self.divergence != "reverse_kl":
             raise ValueError(
-                f"divergence={self.divergence!r} needs gradient='pathwise': a policy gradient of "
-                "it would need the exponential of a noisy reward."
+                f"divergence={self.divergence!r} needs gradient='pathwise', and a student that has "
+                "a noise input or starts from noise: a policy gradient of it would need the "
+                "exponential of a noisy reward."
             )
-        whole = self.gradient == "policy" and self.horizon == "rollout"
-        if self.credit == "call" and (not whole or self.sampler == "jump"):
-            raise ValueError(
-                "credit='call' divides the reward of a policy gradient among the calls that decide "
-                "the tokens for good: give gradient='policy', horizon='rollout' and no sampler "
-                f"'jump'; got {self.gradient!r}, {self.horizon!r}, {self.sampler!r}."
-            )
-        if self.gradient != "policy" and self.horizon == "rollout" and self.sampler == "jump":
+        if self.gradient == "pathwise" and self.horizon == "rollout" and self.sampler == "jump":
             raise ValueError(
                 "A jump may noise again any token of an earlier call, so that no pathwise gradient "
                 "reaches it; with horizon='rollout' give gradient='policy'."
             )
 
+    def for_student(self, student: Denoiser) -> LawMatching:
+        plans = plans_in_one_call(student)
+        gradient = self.gradient or ("pathwise" if plans else "policy")
+        horizon = self.horizon or ("call" if plans else "rollout")
+        return replace(self, gradient=gradient, horizon=horizon)
+
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        if "auxiliary" not in step.peers:
-            raise ValueError(
-                "law_matching needs the trainable peer 'auxiliary', a copy of the teacher; got "
-                f"the peers {sorted(step.peers)}."
-            )
+        if None in (self.gradient, self.horizon):
+            return self.for_student(step.student)(step)
         learns = "student" in step.train
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             rollout = self._rollout(step)
-        part = self.horizon if self.credit == "rollout" else "each call"
-        asked = asked_for(step, rollout, part, self.maskings)
-        shown = [self._view(step, rollout.x_0, each) for each in asked]
-        self._record_teacher(step, asked[0])
-        good = self._check(step, rollout.x_0, shown)
+        within = rollout.last.where if self.horizon == "call" else step.trained
+        views = [self._view(step, rollout.x_0, within) for _ in range(self.maskings)]
+        ratios = [log_ratio(step, rollout.x_0, view.z, view.t, view.where) for view in views]
+        self._record_teacher(step, within)
+        good = finite_rows(step, ratios)
         losses = {}
         if learns:
+            shown = list(zip(views, ratios, strict=True))
             losses["student"] = self._student_loss(step, rollout, shown, good)
         if "auxiliary" in step.train:
-            losses["auxiliary"] = self._auxiliary_loss(step, rollout, shown)
+            parts = [cross_entropy(step, ratio.auxiliary, rollout.x_0) for ratio in ratios]
+            losses["auxiliary"] = torch.stack(parts).mean()
             step.record["entropy"] = losses["auxiliary"].detach()
         return losses
 
     def _rollout(self, step: TrainingStep) -> Rollout:
-        calls = call_numbers(step, self.any_steps, self.each_call)
+        calls = call_numbers(step, self.steps)
         stop = calls - 1
         if self.horizon == "call":
             share = uniform_noise(calls.shape, step.generator, calls.device)
@@ -169,132 +142,103 @@ class LawMatching(Objective):
         graph = self.horizon == "rollout" and bool((stop > 0).any())
         return roll_out(step, calls, stop, self.sampler, graph)
 
-    def _view(self, step: TrainingStep, x_0: Tokens, asked: Asked) -> View:
-        z, t, where, weight = views(step, x_0, self.masking, asked.within, asked.hidden)
-        with torch.no_grad():
-            teacher = step.look(step.peers["teacher"], z, t, where)
-        learns = "auxiliary" in step.train and self.credit == "rollout"
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            auxiliary = step.look(step.peers["auxiliary"], z, t, where)
-        log_p = teacher.prediction.log_conditional
-        log_a = auxiliary.prediction.log_conditional.detach()
-        difference = log_p - (1 + self.entropy_bonus) * log_a
-        return View(asked, teacher, auxiliary, difference, weight * asked.times, z, t)
-
-    def _check(self, step: TrainingStep, x_0: Tokens, shown: list[View]) -> Tensor:
-        """The rows (B, 1) whose log-ratios are finite everywhere; raises if too few are."""
-        good = torch.ones(x_0.shape[0], dtype=torch.bool, device=x_0.device)
-        for view in shown:
-            drawn = x_0[view.teacher.where][:, None, None]
-            ratio = view.difference.gather(-1, drawn)[:, 0, 0]
-            lost = ~ratio.isfinite() | (ratio.abs() > -LOG_ZERO / 2)
-            good[view.teacher.rows[lost]] = False
-        skipped = 1 - good.double().mean()
-        total = step.memory.setdefault("law_matching_rows", torch.zeros(2, dtype=torch.float64))
-        total += torch.tensor([len(good), float(skipped) * len(good)], dtype=torch.float64)
-        step.record["skipped"] = skipped
-        if float(total[1]) > max(0.01 * float(total[0]), 1.0):
-            raise ValueError(
-                f"The reward of {float(total[1] / total[0]):.1%} of the rollouts is not finite, "
-                "and 1 % is allowed: the teacher gives no probability to what the student draws; "
-                "smooth its law, or start the student from the teacher."
-            )
-        return good[:, None]
+    def _view(self, step: TrainingStep, x_0: Tokens, within: Where) -> View:
+        # A sum of d must spread little (.0308 at two calls, and .0396 with "uniform"); pathwise
+        # there is no sum, and views of few masks would be too many (.0340, "inverse" .0429).
+        return random_view(step, x_0, within, "inverse" if self.gradient == "policy" else "uniform")
 
     def _student_loss(
-        self, step: TrainingStep, rollout: Rollout, shown: list[View], good: Tensor
+        self,
+        step: TrainingStep,
+        rollout: Rollout,
+        shown: list[tuple[View, LogRatio]],
+        good: Tensor,
     ) -> Scalar:
-        loss = torch.zeros((), dtype=torch.float64, device=rollout.x_0.device)
-        rewards = [self._reward(step, rollout.x_0, view) for view in shown]
-        rewards = [torch.where(good[:, 0], reward, torch.zeros_like(reward)) for reward in rewards]
+        rewards = [ratio.of_tokens.sum(1) * view.weight for view, ratio in shown]
+        rewards = [torch.where(good, reward, torch.zeros_like(reward)) for reward in rewards]
         step.record["reward"] = torch.stack(rewards).mean()
-        if self.gradient != "pathwise":
-            whole = self.gradient == "policy"
-            log_probs = rollout.log_probs_with_last() if whole else rollout.log_probs
-            for view, reward in zip(shown, rewards, strict=True):
-                credited = credit(log_probs, view.asked, reward, good[:, 0], step.held_out)
-                loss = loss - step.token_mean(credited) / self.maskings
-        if self.gradient != "policy":
-            everyone = torch.arange(len(good), device=good.device)
-            decided = [(everyone, rollout.last, rollout.last.where)]
-            decided += list(rollout.earlier) if self.gradient == "pathwise" else []
-            for view in shown:
-                for rows, local, where in decided:
-                    value = self._pathwise(view, local, where & good[rows], rows)
-                    share = step.lengths[rows] / local.where.sum(1).clamp_min(1)
-                    weight = share.clamp_max(4.0) ** self.balance
-                    loss = loss - step.token_mean(value * weight) / self.maskings
-        if self.data_weight:
-            loss = loss + self.data_weight * self._on_data(step)
-        return loss
+        loss = torch.zeros((), dtype=torch.float64, device=rollout.x_0.device)
+        if self.gradient == "policy":
+            log_prob = rollout.log_probs_with_last().sum(1)
+            for reward in rewards:
+                gained = reward if step.held_out else less_the_others(reward, good)
+                loss = loss - step.token_mean(gained * good * log_prob)
+            return loss / self.maskings
+        everyone = torch.arange(len(good), device=good.device)
+        for view, ratio in shown:
+            for rows, local, where in (
+                (everyone, rollout.last, rollout.last.where),
+                *rollout.earlier,
+            ):
+                value = self._pathwise(view, ratio, local, where & good[rows, None], rows)
+                share = step.lengths[rows] / local.where.sum(1).clamp_min(1)
+                loss = loss - step.token_mean(value * share.clamp_max(4.0) ** BALANCE)
+        return loss / self.maskings
 
-    def _pathwise(self, view: View, local: Local, where: Where, rows: Tensor) -> Tensor:
+    def _pathwise(
+        self, view: View, ratio: LogRatio, local: Local, where: Where, rows: Tensor
+    ) -> Tensor:
         """sum_c p_S(c) h(d(c)) over the tokens decided at `where` and open in z, of each of some
         rows by its weight in the view."""
-        both = where & view.teacher.where[rows]
+        both = where & view.where[rows]
         # The same positions among all rows, to find d there.
-        every = torch.zeros_like(view.teacher.where)
+        every = torch.zeros_like(view.where)
         every[rows] = both
-        d = view.difference[every[view.teacher.where], 0]
+        d = ratio.difference[every[view.where]]
         if self.divergence == "forward_kl":
             d = torch.expm1(d.clamp_max(8.0))
         elif self.divergence == "jeffreys":
             d = (d + torch.expm1(d.clamp_max(8.0))) / 2
-        log_p = taken(local, both)
+        log_p = local.log_conditional_at(both)
         # A token that is impossible for the teacher, and for the student, says nothing.
         value = torch.where(log_p > LOG_ZERO / 2, log_p.exp() * d, torch.zeros_like(d)).sum(-1)
         sums = value.new_zeros(both.shape[0]).index_add(0, both.nonzero()[:, 0], value)
         return sums * view.weight.clamp_max(8.0)[rows]
 
-    def _reward(self, step: TrainingStep, x_0: Tokens, view: View) -> Tensor:
-        """R of each row, (B,)."""
-        where = view.teacher.where
-        drawn = x_0[where][:, None]
-        if step.diffusion.reveals:
-            terms = view.difference.gather(-1, drawn[..., None])[..., 0]
-        else:
-            about = (step.diffusion, drawn, view.z[where][:, None], view.t[view.teacher.rows])
-            with torch.no_grad():
-                auxiliary = nelbo_density(view.auxiliary.prediction, *about)
-                bound = nelbo_density(view.teacher.prediction, *about)
-            terms = (1 + self.entropy_bonus) * auxiliary - bound
-        return view.teacher.per_token(terms.double()).sum(1) * view.weight
-
-    def _auxiliary_loss(self, step: TrainingStep, rollout: Rollout, shown: list[View]) -> Scalar:
-        seen = [view.auxiliary for view in shown]
-        if self.credit == "call":
-            # Masks that follow the calls would tell it which tokens are of one call, and therefore
-            # independent of each other: that is not their law in p_S.
-            seen = []
-            for asked in asked_for(step, rollout, "rollout", self.maskings):
-                z, t, where, _ = views(step, rollout.x_0, self.masking, asked.within)
-                seen.append(step.look(step.peers["auxiliary"], z, t, where))
-        parts = [self._cross_entropy(step, each, rollout.x_0) for each in seen]
-        return torch.stack(parts).mean()
-
-    def _cross_entropy(self, step: TrainingStep, local: Local, x_0: Tokens) -> Scalar:
-        """Of a denoiser on x_0 at the view's open positions: each row's mean, by its tokens."""
-        log_p = local.prediction.log_conditional.gather(-1, x_0[local.where][:, None, None])
-        tokens = -local.per_token(log_p[..., 0])
-        return step.row_mean(tokens.sum(1) / local.where.sum(1).clamp_min(1))
-
-    def _record_teacher(self, step: TrainingStep, asked: Asked) -> None:
+    def _record_teacher(self, step: TrainingStep, within: Where) -> None:
         """The teacher's cross entropy on the data at such states, from the first 20 steps."""
         known = step.memory.setdefault("law_matching_teacher", torch.zeros(2, dtype=torch.float64))
         if known[1] < 20:
-            z, t, where, _ = views(step, step.x_0, self.masking, asked.within, asked.hidden)
+            view = self._view(step, step.x_0, within)
             with torch.no_grad():
-                seen = step.look(step.peers["teacher"], z, t, where)
-            mean = self._cross_entropy(step, seen, step.x_0)
+                seen = step.look(step.peers["teacher"], view.z, view.t, view.where)
+            mean = cross_entropy(step, seen, step.x_0)
             known += torch.tensor([float(mean), 1.0], dtype=torch.float64)
         step.record["teacher_entropy"] = known[0] / known[1]
 
-    def _on_data(self, step: TrainingStep) -> Scalar:
-        """The student's cross entropy on the batch, noised to the times of its calls."""
-        calls = call_numbers(step, self.any_steps)
-        share = uniform_noise(calls.shape, step.generator, calls.device)
-        t = 1 - (share * calls).long() / calls.double()
-        x_t = step.noised(t)
-        local = step.look(step.student, x_t, t)
-        log_p = local.prediction.log_conditional.gather(-1, step.x_0[local.where][:, None, None])
-        return -step.token_mean(log_p)
+
+def plans_in_one_call(student: Denoiser) -> bool:
+    """Whether a call of the student has randomness that all of its tokens can share: a noise input,
+    or a start that is not the same for all samples."""
+    starts = len(student.diffusion.process.limit().nonzero())
+    return student.latent is not None or starts > 1
+
+
+def finite_rows(step: TrainingStep, ratios: list[LogRatio]) -> Tensor:
+    """The rows (B,) whose log-ratios are finite everywhere; raises if too few are."""
+    good = ~torch.stack([ratio.impossible.any(1) for ratio in ratios]).any(0)
+    skipped = 1 - good.double().mean()
+    total = step.memory.setdefault("law_matching_rows", torch.zeros(2, dtype=torch.float64))
+    total += torch.tensor([len(good), float(skipped) * len(good)], dtype=torch.float64)
+    step.record["skipped"] = skipped
+    if float(total[1]) > max(0.01 * float(total[0]), 1.0):
+        raise ValueError(
+            f"The reward of {float(total[1] / total[0]):.1%} of the rollouts is not finite, "
+            "and 1 % is allowed: the teacher gives no probability to what the student draws; "
+            "smooth its law, or start the student from the teacher."
+        )
+    return good
+
+
+def less_the_others(rewards: Tensor, good: Tensor) -> Tensor:
+    """Each reward (B,) less the mean of that of the other rows of `good`: the mean gradient is the
+    same for any number of them."""
+    total, count = (rewards * good).sum(), good.to(rewards).sum()
+    others = (count - good.to(rewards)).clamp_min(1)
+    return rewards - (total - rewards * good) / others
+
+
+def cross_entropy(step: TrainingStep, local: Local, x_0: Tokens) -> Scalar:
+    """Of a denoiser on x_0 at the view's open positions: each row's mean, by its tokens."""
+    tokens = -local.per_token(local.log_prob_of(x_0))
+    return step.row_mean(tokens.sum(1) / local.where.sum(1).clamp_min(1))

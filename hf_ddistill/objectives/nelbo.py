@@ -85,7 +85,7 @@ class NELBO(Objective):
             prediction, step.diffusion, step.x_0[where][:, None], x_t[where][:, None], t[rows]
         )
         loss = step.token_mean(local)
-        log_p = prediction.log_conditional.gather(-1, step.x_0[where][:, None, None])
+        log_p = prediction.log_prob_of(step.x_0[where][:, None])
         # A mean that is 0 and not NaN where a small batch has no position open.
         step.record["cross_entropy"] = -log_p.detach().sum() / max(log_p.numel(), 1)
         return {"student": loss}

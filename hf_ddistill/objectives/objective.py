@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import Scalar
@@ -57,6 +58,14 @@ class Objective(Configurable, ABC):
     def auxiliaries(self) -> tuple[str, ...]:
         """The names of the networks that are trained beside the student."""
         return tuple(name for name, need in self.networks.items() if isinstance(need, Trained))
+
+    def for_student(self, student: Denoiser) -> Objective:
+        """These settings, with what is left to the student filled in.
+
+        Raises:
+            ValueError: if that contradicts what is set.
+        """
+        return self
 
     @abstractmethod
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:

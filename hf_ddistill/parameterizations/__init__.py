@@ -8,7 +8,7 @@ from hf_ddistill.parameterizations.parameterization import (
     carried_over,
     normalised,
 )
-from hf_ddistill.parameterizations.prediction import Prediction, recover
+from hf_ddistill.parameterizations.prediction import Prediction, log_prob_of, recover
 from hf_ddistill.parameterizations.score import Score
 from hf_ddistill.parameterizations.shifted import Shifted
 from hf_ddistill.parameterizations.subs import Subs
@@ -22,6 +22,7 @@ __all__ = [
     "Shifted",
     "Subs",
     "carried_over",
+    "log_prob_of",
     "normalised",
     "recover",
 ]

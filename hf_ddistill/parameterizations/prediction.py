@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion, times
 from hf_ddistill.linalg import Dense
-from hf_ddistill.shapes import LOG_ZERO, LogProbs, Probs, Tokens
+from hf_ddistill.shapes import LOG_ZERO, LogProbs, PerToken, Probs, Tokens
 
 #: The most that rounding may change a recovered conditional, in total variation.
 RECOVERABLE = 0.01
@@ -29,6 +29,10 @@ class Prediction:
     """
 
     log_conditional: LogProbs
+
+    def log_prob_of(self, x_0: Tokens) -> PerToken:
+        """log p(x_0 | x_t) of these tokens at each position, (B, L)."""
+        return log_prob_of(self.log_conditional, x_0)
 
     def score(self, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) -> Probs:
         """The concrete score p_t(y) / p_t(x_t) of every y at each position, (B, L, K)."""
@@ -76,6 +80,11 @@ class Prediction:
                 "to which t it can."
             )
         return cls((conditional / total).log().clamp_min(LOG_ZERO))
+
+
+def log_prob_of(log_p: Tensor, tokens: Tensor) -> Tensor:
+    """The log-probabilities (...) that laws (..., K) give to tokens (...)."""
+    return log_p.gather(-1, tokens[..., None])[..., 0]
 
 
 def recover(score: Probs, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) -> Probs:

@@ -92,6 +92,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         )
         self.average: WeightAverage | None = None
         self._adopted(model)
+        self.objective = self._objective.for_student(self._denoiser)
         config, tokenizer = unwrapped(model).config, self._tokenizer
         length = args.max_length or window(model)
         collator = kwargs.get("data_collator") or TokenCollator.suited_to(

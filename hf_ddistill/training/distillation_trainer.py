@@ -73,7 +73,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         self,
         model: PreTrainedModel | nn.Module | str | None = None,
         teacher: PreTrainedModel | Denoiser | str | Sequence[Any] | None = None,
-        objective: str | Mapping[str, Any] | Objective = "ecd",
+        objective: str | Mapping[str, Any] | Objective = "law_matching",
         args: DiscreteDistillationConfig | None = None,
         *,
         peft_config: PeftConfig | None = None,

@@ -79,7 +79,7 @@ def test_a_full_vocabulary_is_kept_if_asked(tmp_path, lm, capsys):
     tokenizer.add_tokens(["eight"])
     counting_lm().save_pretrained(tmp_path / "full")
     tokenizer.save_pretrained(tmp_path / "full")
-    options = ["--output", str(tmp_path / "out"), "--keep-vocabulary"]
+    options = ["--output", str(tmp_path / "out"), "--no-grow-vocabulary"]
     assert main(["convert", str(tmp_path / "full"), *options]) == 2
     assert "The vocabulary is full: 12 tokens in 12" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -168,7 +168,7 @@ def test_a_run_says_its_recipe_and_its_held_out_loss(tmp_path, capsys):
     assert run("distill", *given, "--auxiliary-beta1", 0.25, "--collapse-share", 0) == 0
     out = capsys.readouterr()
     lines = dict(line.strip().split(": ", 1) for line in out.out.splitlines()[:6])
-    assert lines["objective"].startswith('law_matching (--objective): gradient "')
+    assert lines["objective"].startswith('law_matching (--objective): gradient "pathwise"')
     assert lines["teacher"] == f"{folder}, frozen, in float32"
     assert lines["student"].startswith(f"a copy of {folder}, all weights (no --student")
     assert "with a noise input of 2 numbers per position" in lines["student"]

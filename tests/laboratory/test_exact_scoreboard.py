@@ -67,7 +67,7 @@ def test_law_matching_goes_where_no_masked_student_without_noise_can(fitted):
 
 def test_every_objective_gets_the_same_number_of_student_calls():
     problem, start = problem_of(Absorbing(3)), ExactNetwork(3, 6, 16)
-    policy = LawMatching(gradient="policy", horizon="rollout", any_steps=False)
+    policy = LawMatching(gradient="policy", horizon="rollout", steps="only")
     for objective in (NELBO(), ECD(), policy):
         trained = train_student(problem, objective, 4, start, TINY)
         assert 8 <= trained.student_calls < 8 + 4, objective.id

@@ -22,9 +22,9 @@ EVERY = {
         {"coupling": "forward", "times": "adaptive_times", "divergence": "reverse_kl"},
     ],
     "law_matching": [
-        {"data_weight": 1.0},
-        {"gradient": "policy", "horizon": "rollout", "credit": "call"},
-        {"gradient": "mixture", "horizon": "rollout", "masking": "inverse", "maskings": 2},
+        {"gradient": "pathwise", "horizon": "call"},
+        {},
+        {"gradient": "pathwise", "horizon": "rollout", "maskings": 2},
         {"sampler": "jump", "diffusion": FLIPS, "gradient": "policy", "horizon": "rollout"},
     ],
     "bd3lm": [{}, {"weighting": "uniform"}],
@@ -72,7 +72,7 @@ IN_TRAINING = [
     (name, settings)
     for name, settings in CASES
     if name != "causal_law_matching"
-    and settings.get("gradient", "pathwise") == "pathwise"
+    and (name != "law_matching" or settings.get("gradient") == "pathwise")
     and settings.get("weighting") != "adaptive"
 ]
 

@@ -195,7 +195,6 @@ def test_waiting_student_gets_no_loss():
     [
         ({"credit": "call"}, "token, rollout"),
         ({"calls": "two"}, "all, one"),
-        ({"entropy_bonus": -1.0}, "at least 0"),
     ],
 )
 def test_wrong_setting_is_told_what_there_is(settings, named):

@@ -24,7 +24,7 @@ def test_run_logs_its_reward_and_no_skipped_row(tmp_path):
     assert all(record["auxiliary_loss"] > 0 for record in logged)
 
 
-@pytest.mark.parametrize("gradient", ["pathwise", "policy", "mixture"])
+@pytest.mark.parametrize("gradient", ["pathwise", "policy"])
 def test_student_with_a_new_noise_input_is_trained_by_every_gradient(tmp_path, gradient):
     objective = {"type": "law_matching", "gradient": gradient, "horizon": "rollout"}
     trainer = run(tmp_path, objective=objective, noise_dim=4, max_steps=3)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory.space import all_sequences, clean_tokens, sequence_numbers
-from hf_ddistill.parameterizations import Conditional, Subs
+from hf_ddistill.parameterizations import Conditional, Subs, log_prob_of
 from hf_ddistill.shapes import LOG_ZERO, Tokens
 
 #: The open positions of a block, and what a target says of one of them: (P, d_1 .. d_b) with C at
@@ -143,7 +143,7 @@ def causal_law(denoiser: Denoiser, length: int) -> Tensor:
         log_p = torch.cat([bare(some, 0.0, causal=True).log_conditional for some in x.split(4096)])
     log_p = log_p.double()[..., tokens].log_softmax(-1)
     places = torch.searchsorted(tokens, x)
-    law = log_p.gather(-1, places[..., None]).sum((1, 2)).exp()
+    law = log_prob_of(log_p, places).sum(1).exp()
     return law / law.sum()
 
 

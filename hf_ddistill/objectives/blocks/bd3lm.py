@@ -60,8 +60,7 @@ class BD3LM(Objective):
         where = random_masks(step.x_0, path.drawn, path.block_size, step.generator, share)
         x_t = masked(step, where)
         local = step.look(step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0)
-        chosen = step.x_0[where][:, None, None]
-        log_p = local.prediction.log_conditional.gather(-1, chosen)[..., 0]
+        log_p = local.log_prob_of(step.x_0)
         step.record["cross_entropy"] = -log_p.detach().mean()
         losses = -local.per_token(log_p)
         if self.weighting == "likelihood":

@@ -19,12 +19,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import Local, TrainingStep, Trajectory, taken
-from hf_ddistill.denoisers import Autoregressive
+from hf_ddistill.couplings import TrainingStep, Trajectory
 from hf_ddistill.objectives.blocks.states import all_noise, masked
+from hf_ddistill.objectives.log_ratio import LogRatio, check_possible, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
+from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Scalar, Where
 from hf_ddistill.unmasking import Static
 
@@ -59,14 +60,12 @@ class CausalLawMatching(Objective):
             tokens.
         calls: recompute pi at "all" calls of the blocks, one network call for each, or at "one"
             random call of each block, whose terms count as often as the block has calls.
-        entropy_bonus: b; the student aims at p_T^(1 / (1 + b)), normalised.
     """
 
     rollouts: Rollouts | Mapping[str, Any] = Rollouts(unmasking=Static("entropy"))
     credit: str = "token"
     pathwise: bool = False
     calls: str = "all"
-    entropy_bonus: float = 0.0
     id: ClassVar[str] = "causal_law_matching"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
@@ -95,34 +94,21 @@ class CausalLawMatching(Objective):
                 "The law that is matched is that of the student at temperature 1: "
                 f"rollouts.temperature must be 1, got {self.rollouts.temperature}."
             )
-        if not self.entropy_bonus >= 0:
-            raise ValueError(f"entropy_bonus must be at least 0, got {self.entropy_bonus}.")
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = self._checked(step)
         where = trajectory.drawn
-        learns = "auxiliary" in step.train
-        with torch.no_grad():
-            teacher = _causal(step, "teacher", where)
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            auxiliary = _causal(step, "auxiliary", where)
-        step.record["entropy"] = -_drawn(step, auxiliary).detach().sum() / where.sum()
+        ratio = log_ratio(step, step.x_0, step.x_0, all_noise(step.x_0), where, causal=True)
+        entropy = -ratio.auxiliary.log_prob_of(step.x_0).sum() / where.sum()
+        step.record["entropy"] = entropy.detach()
         losses = {}
         if "student" in step.train:
-            log_p = teacher.prediction.log_conditional[:, 0]
-            log_a = auxiliary.prediction.log_conditional[:, 0].detach()
-            difference = (log_p - (1 + self.entropy_bonus) * log_a).double()
-            losses["student"] = self._student_loss(step, trajectory, difference)
-        if learns:
-            losses["auxiliary"] = -_drawn(step, auxiliary).sum() / where.sum()
+            losses["student"] = self._student_loss(step, trajectory, ratio)
+        if "auxiliary" in step.train:
+            losses["auxiliary"] = entropy
         return losses
 
     def _checked(self, step: TrainingStep) -> Trajectory:
-        if "auxiliary" not in step.peers:
-            raise ValueError(
-                "causal_law_matching needs the trainable peer 'auxiliary', a copy of the teacher; "
-                f"got the peers {sorted(step.peers)}."
-            )
         if step.trajectory is None:
             raise ValueError(
                 "causal_law_matching is trained on the student's own rollouts, and this step has "
@@ -136,26 +122,14 @@ class CausalLawMatching(Objective):
             )
         return step.trajectory
 
-    def _student_loss(
-        self, step: TrainingStep, trajectory: Trajectory, difference: Tensor
-    ) -> Scalar:
-        where = trajectory.drawn
-        of_drawn = difference.gather(-1, step.x_0[where][:, None])[:, 0]
-        ratios = torch.zeros(where.shape, dtype=torch.float64, device=where.device)
-        ratios = ratios.masked_scatter(where, of_drawn)
-        if not bool((ratios.abs() < -LOG_ZERO / 2).all()):
-            raise ValueError(
-                "The teacher gives no probability to a token that the student drew, so that its "
-                "log-ratio is not finite; let the student start from the teacher."
-            )
+    def _student_loss(self, step: TrainingStep, trajectory: Trajectory, ratio: LogRatio) -> Scalar:
+        check_possible(ratio)
+        where, ratios = trajectory.drawn, ratio.of_tokens
         step.record["reward"] = ratios.sum() / where.sum()
         own = alone(trajectory) if self.pathwise else torch.zeros_like(where)
         credits = self._credits(trajectory, ratios, own)
         centred = credits if step.held_out else self._centred(credits, where)
         advantages = torch.where(where, centred, torch.zeros_like(credits))
-        every = torch.zeros((*where.shape, difference.shape[-1]), dtype=torch.float64)
-        every = every.to(where.device)
-        every[where] = difference
         loss = torch.zeros((), dtype=torch.float64, device=where.device)
         for at, weight in self._looked_at(step, trajectory):
             x_t = masked(step, trajectory.at(at))
@@ -163,12 +137,12 @@ class CausalLawMatching(Objective):
             size = trajectory.block_size
             t = all_noise(x_t)
             here = step.look(step.student, x_t, t, asked, clean_ids=step.x_0, block_size=size)
-            log_p = taken(here, asked).double()
+            log_p = here.log_conditional_at(asked).double()
             weight = trajectory.spread(weight)[asked]
-            chosen = log_p.gather(-1, step.x_0[asked][:, None])[:, 0]
+            chosen = log_prob_of(log_p, step.x_0[asked])
             loss = loss - (weight * advantages[asked] * chosen).sum()
             by_mean = own[asked]
-            mean = (log_p.exp() * every[asked])[by_mean].masked_fill(
+            mean = (log_p.exp() * ratio.difference[asked[where]])[by_mean].masked_fill(
                 log_p[by_mean] < LOG_ZERO / 2, 0.0
             )
             loss = loss - (weight[by_mean] * mean.sum(-1)).sum()
@@ -228,14 +202,3 @@ def caused(trajectory: Trajectory, values: PerToken) -> PerToken:
 def _latest(trajectory: Trajectory) -> Tensor:
     """(B, L / b, b), the latest call that decided a token of the block up to each one."""
     return trajectory.rounds.unflatten(1, (-1, trajectory.block_size)).cummax(-1).values
-
-
-def _causal(step: TrainingStep, peer: str, where: Where) -> Local:
-    """log p(x^j | x^{<j}) by a peer, read as a causal language model."""
-    return step.look(Autoregressive(step.peers[peer]), step.x_0, all_noise(step.x_0), where)
-
-
-def _drawn(step: TrainingStep, local: Local) -> Tensor:
-    """log p (N,) of the tokens of x_0."""
-    chosen = step.x_0[local.where][:, None, None]
-    return local.prediction.log_conditional.gather(-1, chosen)[:, 0, 0]

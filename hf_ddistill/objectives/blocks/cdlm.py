@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import Local, TrainingStep, random_masks, taken
+from hf_ddistill.couplings import Local, TrainingStep, random_masks
 from hf_ddistill.divergences import ForwardKL
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.states import (
@@ -113,7 +113,7 @@ class CDLM(Objective):
             here = active & (trajectory.rounds == trajectory.spread(call))
             hints = (self.teacher_sees, self.teacher_limit)
             p = informed_teacher(step, state, here, *hints, block_size=size)
-            distance = ForwardKL()(taken(p, p.where), taken(q, p.where))
+            distance = ForwardKL()(p.log_conditional_at(p.where), q.log_conditional_at(p.where))
             # One call stands for all that are left of its block.
             weight = trajectory.spread(left)[p.where].to(distance)
             total = total + p.per_token((weight * distance)[:, None]).sum(1)
@@ -127,7 +127,7 @@ class CDLM(Objective):
         with torch.no_grad():
             size = step.trajectory.block_size
             ahead = step.look(step.student, done, all_noise(done), later, block_size=size)
-        distance = ForwardKL()(taken(ahead, later), taken(q, later))
+        distance = ForwardKL()(ahead.log_conditional_at(later), q.log_conditional_at(later))
         blocks = step.trajectory.drawn.unflatten(1, (-1, step.trajectory.block_size)).sum(-1)
         behind = step.trajectory.spread(blocks.sum(1, keepdim=True) - blocks.cumsum(1))
         # What is behind a block counts once for it, whatever its own number of tokens.
@@ -143,7 +143,7 @@ class CDLM(Objective):
         local = step.look(
             step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0, block_size=size
         )
-        log_q = taken(local, where).gather(-1, step.x_0[where][:, None])[:, 0]
+        log_q = local.log_prob_of(step.x_0)[:, 0]
         counts = [w.unflatten(1, (-1, size)).sum(-1) for w in (trajectory.drawn, where)]
         weight = trajectory.spread(counts[0] / counts[1].clamp_min(1))[where]
         return -step.token_mean(weight.to(log_q) * log_q)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import TrainingStep, taken
+from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.divergences import Divergence
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.states import (
@@ -86,7 +86,7 @@ class D2F(Objective):
         student = step.look(
             step.student, x_t, all_noise(x_t), teacher.where, block_size=self.block_size
         )
-        log_p, log_q = taken(teacher, teacher.where), taken(student, teacher.where)
+        log_p, log_q = (one.log_conditional_at(teacher.where) for one in (teacher, student))
         distance = self.divergence(log_p, log_q)
         step.record["divergence"] = distance.detach().sum() / max(distance.numel(), 1)
         if self.weighted:

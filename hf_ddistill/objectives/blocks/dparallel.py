@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import TrainingStep, taken
+from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.states import (
     active_block,
@@ -83,8 +83,8 @@ class DParallel(Objective):
         for where, share in ((first, self.mask_share), (active & ~first, 1 - self.mask_share)):
             x_t = masked(step, where | later)
             local = step.look(step.student, x_t, all_noise(x_t), where, **more)
-            log_p, tokens = taken(local, where), step.x_0[where]
-            said = local.per_token(log_p.gather(-1, tokens[:, None])).sum(1)
+            log_p, tokens = local.log_conditional_at(where), step.x_0[where]
+            said = local.per_token(local.log_prob_of(step.x_0)).sum(1)
             # One block stands for all of a row's.
             cross_entropy = -step.token_mean(said * blocks) / share
             entropy = step.row_mean(

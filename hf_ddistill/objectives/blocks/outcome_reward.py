@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import Local, TrainingStep, taken
+from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.divergences import ReverseKL
 from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
+from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.shapes import Scalar, Where
 from hf_ddistill.unmasking import PlackettLuce, Static, set_log_probability
 
@@ -150,9 +151,8 @@ class OutcomeReward(Objective):
         x_t, asked = masked(step, open_), here if self.order is None else open_
         more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
         local = step.look(step.student, x_t, all_noise(x_t), asked, **more)
-        log_p = taken(local, here).double()
-        drawn = (log_p / self.rollouts.temperature).log_softmax(-1)
-        drawn = drawn.gather(-1, step.x_0[here][:, None])[:, 0]
+        log_p = local.log_conditional_at(here).double()
+        drawn = log_prob_of((log_p / self.rollouts.temperature).log_softmax(-1), step.x_0[here])
         total = (self._gained(step, drawn, here, advantages) * weight[here]).sum()
         if self.order is not None:
             blocks = self._order(step, local, here) * weight[:, :: trajectory.block_size]
@@ -161,7 +161,7 @@ class OutcomeReward(Objective):
             return total, torch.zeros((), dtype=torch.float64, device=total.device)
         with torch.no_grad():
             teacher = step.look(step.peers["teacher"], x_t, all_noise(x_t), here, **more)
-        distance = ReverseKL()(taken(teacher, here).double(), log_p)
+        distance = ReverseKL()(teacher.log_conditional_at(here).double(), log_p)
         return total, (distance * weight[here]).sum()
 
     def _gained(self, step: TrainingStep, log_p: Tensor, here: Where, advantages: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.denoisers import Autoregressive
 from hf_ddistill.objectives.blocks.states import all_noise
+from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.shapes import Tokens, Where
 
 
@@ -74,7 +75,7 @@ def posterior_targets(
         x = step.x_0.masked_scatter(where, drawn)
         target, log_p = _given(step, where, scope, x, (q, candidates))
         log_q = torch.zeros(where.shape, dtype=q.dtype, device=q.device)
-        log_q = log_q.masked_scatter(where, q.gather(-1, drawn[:, None])[:, 0])
+        log_q = log_q.masked_scatter(where, log_prob_of(q, drawn))
         targets.append(target)
         weights.append(log_p - _others(log_q, scope, step.trajectory.block_size)[where])
     share = torch.stack(weights).log_softmax(0)
@@ -99,7 +100,7 @@ def _given(
     local = _scored(step, x, real)
     prior = local[where[real]]
     of_tokens = torch.zeros(where.shape, dtype=prior.dtype, device=prior.device)
-    chosen = local.gather(-1, x[real][:, None])[:, 0]
+    chosen = log_prob_of(local, x[real])
     of_tokens = of_tokens.masked_scatter(real, chosen).unflatten(1, (-1, size))
     before = (of_tokens.cumsum(-1) - of_tokens).flatten(1)[where]
     if not candidates:
@@ -131,7 +132,7 @@ def _rescored(
         tried = tried.masked_scatter(here.repeat(k, 1), index[part].mT.flatten())
         log_p = _scored(step.rows(rows.repeat(k)), tried, asked)
         each = torch.zeros(asked.shape, dtype=log_p.dtype, device=x.device)
-        each = each.masked_scatter(asked, log_p.gather(-1, tried[asked][:, None])[:, 0])
+        each = each.masked_scatter(asked, log_prob_of(log_p, tried[asked]))
         total = each.unflatten(1, (-1, size)).sum(-1).repeat_interleave(size, 1)
         scores[part] = total.unflatten(0, (k, -1))[:, here].mT
     return scores

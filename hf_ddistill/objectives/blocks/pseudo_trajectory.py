@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import TrainingStep, taken
+from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.dparallel import entropy_where_right
 from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
@@ -86,8 +86,8 @@ class PseudoTrajectory(Objective):
         where = window & (self._from_the_end(step, window) < count)
         y = masked(step, where | later)
         local = step.look(step.student, y, all_noise(y), where)
-        log_q, tokens = taken(local, where), step.x_0[where]
-        said = local.per_token(log_q.gather(-1, tokens[:, None])).sum(1)
+        log_q, tokens = local.log_conditional_at(where), step.x_0[where]
+        said = local.per_token(local.log_prob_of(step.x_0)).sum(1)
         loss = -step.row_mean(said / where.sum(1).clamp_min(1))
         step.record["cross_entropy"] = loss.detach()
         step.record["masked"] = where.sum() / window.sum().clamp_min(1)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from hf_ddistill.couplings import Local, TrainingStep, taken
+from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.linalg import categorical, uniform_noise
 from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked, ranks_in_blocks
 from hf_ddistill.objectives.objective import Objective
@@ -87,11 +87,10 @@ class T3D(Objective):
         student = step.look(step.student, x_t, all_noise(x_t), where, **more)
         with torch.no_grad():
             reference = step.look(step.peers["teacher"], x_t, all_noise(x_t), where, **more)
-        fake = step.x_0.masked_scatter(where, taken(reference, where).argmax(-1))
+        fake = step.x_0.masked_scatter(where, reference.log_conditional_at(where).argmax(-1))
         gaps = {}
         for name, y in (("real", step.x_0), ("fake", fake)):
-            log_q, log_ref = (_of_tokens(local, y) for local in (student, reference))
-            gap = student.per_token((log_q - log_ref)[:, None]).sum(1)
+            gap = student.per_token(student.log_prob_of(y) - reference.log_prob_of(y)).sum(1)
             gaps[name] = gap / where.sum(1).clamp_min(1)
             step.record[f"gap_{name}"] = gaps[name].detach().mean()
         # log(1 - sigma(x)) = log sigma(-x)
@@ -121,7 +120,7 @@ class T3D(Objective):
 
     def _path(self, student: Local, x_0: Tokens, rank: Tensor) -> Tensor:
         """The last term of each row, (B,)."""
-        losses = student.per_token(-_of_tokens(student, x_0)[:, None])
+        losses = student.per_token(-student.log_prob_of(x_0))
         rank = rank.masked_fill(~student.where, -1)
         # A row of the last rank r takes this many steps before the one that decides all.
         last = rank.amax(1)
@@ -132,8 +131,3 @@ class T3D(Objective):
             mean = (losses * early).sum(1) / early.sum(1).clamp_min(1)
             total = total + mean * (number <= steps)
         return total / (steps.clamp_min(0) + 1)
-
-
-def _of_tokens(local: Local, y: Tokens) -> Tensor:
-    """log-probability of the tokens of y at the positions of `local`, (N,)."""
-    return taken(local, local.where).gather(-1, y[local.where][:, None])[:, 0]

@@ -93,7 +93,6 @@ class CollapseWatch(TrainerCallback):
         warnings.warn(
             f"The student collapses: at step {state.global_step} {have} an entropy of {own:.4g} "
             f"nats per token, below {self.share:g} of the {reference:.4g} {where}; lower the "
-            "learning rate, or hold it with the objective's entropy_bonus, kl or data_weight, if "
-            "it has one of these.",
+            "learning rate, or raise the objective's maskings or kl, if it has one of these.",
             stacklevel=2,
         )

@@ -1,0 +1,107 @@
+"""Converters: a kind of model that others train, read from its folder as one of ours."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from huggingface_hub import ModelCard, ModelCardData
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_ddistill.configurable import Configurable
+
+
+class Converter(Configurable, ABC):
+    """Recognises a folder, reads it as one of our models, writes such a model back.
+
+    A member is a frozen dataclass in a file of its own; its fields are its settings, and the flags
+    of `hf-ddistill convert`, with the help that their metadata has.
+
+    Attributes:
+        reads: what it recognises, in words, without an article.
+        gives: what it makes of it.
+    """
+
+    reads: ClassVar[str]
+    gives: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, folder: str) -> bool:
+        """Whether a folder or Hub id is of this kind, by its configuration alone.
+
+        Raises:
+            ValueError: if there is no model.
+        """
+
+    @classmethod
+    def evidence(cls, folder: str) -> str:
+        """Why a folder that was recognised is of this kind, in a few words."""
+        return cls.reads
+
+    @abstractmethod
+    def read(self, folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+        """One of our models with the folder's weights, and its tokenizer if it has one.
+
+        Raises:
+            ValueError: if it cannot be read with these settings.
+        """
+
+    @abstractmethod
+    def write(self, model: PreTrainedModel, folder: str | Path) -> None:
+        """The weights of one of our models in the form of the source, for whoever reads that.
+
+        Raises:
+            ValueError: if the source has no place for what the model has.
+        """
+
+    @classmethod
+    @abstractmethod
+    def example(cls, folder: str | Path) -> None:
+        """Write a small model of the kind that it recognises."""
+
+    def card(
+        self,
+        name: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        *,
+        source: str,
+        base_model: str | None = None,
+    ) -> ModelCard:
+        """The card of what `read` returned.
+
+        Args:
+            name: of the new model.
+            model, tokenizer: the converted ones.
+            source: name of what was converted.
+            base_model: its id, where it is on the Hub.
+        """
+        data = ModelCardData(
+            library_name="hf_ddistill",
+            base_model=base_model,
+            tags=["discrete-diffusion", "converted"],
+            model_name=name,
+        )
+        text = f"# {name}\n\nA {self.gives} with the weights of `{source}`, a {self.reads}."
+        return ModelCard(f"---\n{data}\n---\n\n{text}\n")
+
+    def next_step(self, model: PreTrainedModel, source: str, output: str) -> str:
+        """What a user does with the new model; empty if it is ready."""
+        return ""
+
+
+def recognise(name: str) -> type[Converter]:
+    """The converter that recognises a folder or Hub id.
+
+    Raises:
+        ValueError: if none does, or several do.
+    """
+    found = [kind for kind in Converter.registry.values() if kind.recognises(name)]
+    if not found:
+        known = ", no ".join(f"{kind.reads} ({key})" for key, kind in Converter.registry.items())
+        raise ValueError(f"{name} is no {known}, which alone can be converted.")
+    if len(found) > 1:
+        raise ValueError(f"{name} is recognised by {', '.join(kind.id for kind in found)}.")
+    return found[0]

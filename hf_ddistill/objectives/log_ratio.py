@@ -1,0 +1,116 @@
+"""How much likelier the teacher holds what a student drew than the student does itself.
+
+p_T, p_S laws of x_0 under the teacher's and the student's sampler; A the auxiliary, a denoiser that
+is trained on the student's samples, and so stands for p_S:
+
+    d(c) = log p_T(c | z) - log p_A(c | z),    R(x_0) = log p_T(x_0) - log p_S(x_0)
+
+The sum of d(x_0^i) over the positions that a view hides, times its weight, has R(x_0) for its mean
+(any-order chain rule, `objectives.views`), if both denoisers are exact; read as causal models, the
+sum over all of a sequence is R itself. Where nothing is masked the difference of two bounds in
+continuous time stands for it: its gradient in p_S is that of R, since A minimises its own bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings import Local, TrainingStep
+from hf_ddistill.denoisers import Autoregressive
+from hf_ddistill.objectives.nelbo import nelbo_density
+from hf_ddistill.parameterizations import log_prob_of
+from hf_ddistill.shapes import LOG_ZERO, PerToken, Times, Tokens, Where
+
+
+@dataclass(frozen=True)
+class LogRatio:
+    """d at the N positions of one state that were asked for.
+
+    Args:
+        teacher: its prediction there, without gradients.
+        auxiliary: with gradients, where it is trained at this step.
+        difference: d (N, K) of every token, without gradients.
+        of_tokens: (B, L) float64, each token's part of R; 0 elsewhere.
+        impossible: (B, L), where d of the token that is there is not finite: the teacher (or the
+            auxiliary) gives it no probability.
+    """
+
+    teacher: Local
+    auxiliary: Local
+    difference: Tensor
+    of_tokens: PerToken
+    impossible: Where
+
+    @property
+    def where(self) -> Where:
+        """(B, L), the positions."""
+        return self.teacher.where
+
+
+def log_ratio(
+    step: TrainingStep,
+    x_0: Tokens,
+    z: Tokens,
+    t: Times,
+    where: Where,
+    *,
+    causal: bool = False,
+    **more: Any,
+) -> LogRatio:
+    """Ask the networks "teacher" and "auxiliary" of a step for x_0 at z.
+
+    Args:
+        step: with both, and whether the auxiliary is trained.
+        x_0: (B, L), what was drawn.
+        z: (B, L), the state; of a causal model the tokens that it reads.
+        t: (B,).
+        where: (B, L), the positions that are asked for.
+        causal: read both as language models from left to right.
+        **more: inputs of the calls.
+
+    Raises:
+        ValueError: if the step lacks one of the two.
+    """
+    if missing := {"teacher", "auxiliary"} - set(step.peers):
+        raise ValueError(
+            f"Law matching needs the networks 'teacher' and 'auxiliary', a trainable copy of the "
+            f"teacher; this step lacks {', '.join(sorted(missing))}."
+        )
+    teacher, auxiliary = (step.peers[name] for name in ("teacher", "auxiliary"))
+    if causal:
+        teacher, auxiliary = Autoregressive(teacher), Autoregressive(auxiliary)
+    with torch.no_grad():
+        of_teacher = step.look(teacher, z, t, where, **more)
+    with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):
+        of_auxiliary = step.look(auxiliary, z, t, where, **more)
+    seen = of_teacher.prediction.log_conditional, of_auxiliary.prediction.log_conditional.detach()
+    difference = (seen[0] - seen[1])[:, 0]
+    parts = log_prob_of(difference, x_0[where])
+    impossible = ~parts.isfinite() | (parts.abs() > -LOG_ZERO / 2)
+    if not causal and not step.diffusion.reveals:
+        state = (step.diffusion, x_0[where][:, None], z[where][:, None], t[of_teacher.rows])
+        with torch.no_grad():
+            bounds = (
+                nelbo_density(local.prediction, *state) for local in (of_auxiliary, of_teacher)
+            )
+            parts = torch.sub(*bounds)[:, 0]
+    return LogRatio(
+        of_teacher,
+        of_auxiliary,
+        difference,
+        of_teacher.per_token(parts.double()[:, None]),
+        torch.zeros_like(where).masked_scatter(where, impossible),
+    )
+
+
+def check_possible(ratio: LogRatio) -> None:
+    """Raise if a log-ratio is not finite, for objectives that leave out no row."""
+    if bool(ratio.impossible.any()):
+        raise ValueError(
+            "The teacher gives no probability to a token that the student drew, so that its "
+            "log-ratio is not finite; let the student start from the teacher."
+        )

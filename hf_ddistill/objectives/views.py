@@ -1,0 +1,75 @@
+"""States of a finished sequence at which denoisers are asked for what was hidden of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.couplings.times import EARLIEST
+from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.shapes import Times, Tokens, Where
+
+
+@dataclass(frozen=True)
+class View:
+    """One state of every row's x_0.
+
+    Args:
+        z: (B, L), tokens.
+        t: (B,), their times.
+        where: (B, L), the positions that are asked for there.
+        weight: (B,), what their sum counts.
+    """
+
+    z: Tokens
+    t: Times
+    where: Where
+    weight: Tensor
+
+
+def random_view(step: TrainingStep, x_0: Tokens, within: Where, law: str = "uniform") -> View:
+    """A random state z of x_0 at which a denoiser is asked for x_0.
+
+    For a process that reveals, n of a row's N positions in `within` are masked, at `where`, and
+    N / n * sum over `where` of log p(x_0^i | z) has for its expectation the log-probability of
+    these N tokens given the others, if p is exact (the chain rule in random order). For others z is
+    x_0 noised up to a uniform t.
+
+    References: Uria et al., A Deep and Tractable Density Estimator, 2014, arXiv:1310.1757.
+
+    Args:
+        step: gives process, schedule and randomness.
+        x_0: (B, L).
+        within: (B, L), the positions that are asked for.
+        law: of n: "uniform" in 1 .. N, or "inverse": proportional to 1 / n, with a constant weight,
+            which has the same expectation and spreads less.
+    """
+    if not step.diffusion.reveals:
+        t = (1 - uniform_noise((x_0.shape[0],), step.generator, x_0.device)).clamp_min(EARLIEST)
+        z = step.given(step.diffusion.corrupt(x_0, t, step.generator))
+        return View(z, t, step.open(z) & within, torch.ones_like(t))
+    counts = within.sum(1)
+    order = uniform_noise(x_0.shape, step.generator, x_0.device).masked_fill(~within, 2.0)
+    share = uniform_noise(counts.shape, step.generator, x_0.device)
+    masked, weight = _how_many(counts, law, share)
+    where = order.argsort(1).argsort(1) < masked[:, None]
+    z = x_0.masked_fill(where, step.diffusion.process.mask_token_id)
+    kept = 1 - masked.double() / step.lengths.clamp_min(1)
+    schedule = step.diffusion.schedule
+    t = torch.where(kept > 0, schedule.inverse(-kept.clamp_min(1e-12).log()), 1.0).clamp(0, 1)
+    return View(z, t, where, weight)
+
+
+def _how_many(counts: Tensor, law: str, share: Tensor) -> tuple[Tensor, Tensor]:
+    """The number n of masked positions in each row out of its N, and the weight of the row."""
+    if law == "uniform":
+        masked = ((share * counts).long() + 1).minimum(counts)
+        return masked, counts / masked.clamp_min(1).double()
+    numbers = torch.arange(1, int(counts.max()) + 1, device=counts.device)
+    harmonic = (1 / numbers.double()).cumsum(0)
+    total = harmonic[counts.clamp_min(1) - 1]
+    masked = torch.searchsorted(harmonic, share * total, right=True) + 1
+    return masked.minimum(counts), total

@@ -1,0 +1,79 @@
+"""The contract of every converter: it recognises its kind, reads it, and writes it back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from block_models import MASK, causal
+from transformers import AutoModelForCausalLM
+
+from hf_ddistill import DDiTConfig, DDiTForDiscreteDiffusion
+from hf_ddistill.cli.main import main
+from hf_ddistill.convert import CausalLM, Converter, recognise, to_block_diffusion
+
+
+@pytest.fixture(params=sorted(Converter.registry))
+def kind(request):
+    return Converter.named(request.param)
+
+
+def test_its_own_example_is_not_recognised(kind, tmp_path):
+    kind.example(tmp_path)
+    assert recognise(str(tmp_path)) is kind
+    assert kind.evidence(str(tmp_path)) and kind.reads and kind.gives
+
+
+def test_its_settings_are_no_json(kind):
+    config = json.loads(json.dumps(kind().to_config()))
+    assert Converter.from_config(config) == kind()
+
+
+def test_its_settings_have_no_help(kind):
+    for field in dataclasses.fields(kind):
+        assert field.metadata["help"].endswith("."), field.name
+
+
+def test_a_causal_model_is_another_one_when_it_is_written_back(tmp_path):
+    CausalLM.example(tmp_path / "lm")
+    converter = CausalLM(mask_token_id=11, shift_logits=True, block_size=2)
+    model, tokenizer = converter.read(str(tmp_path / "lm"))
+    assert tokenizer is None and model.config.block_size == 2 and model.config.shift_logits
+    converter.write(model, tmp_path / "back")
+    ids = torch.arange(10)[None]
+    theirs, ours = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / name)(input_ids=ids).logits
+        for name in ("lm", "back")
+    )
+    assert torch.equal(theirs, ours)
+
+
+def test_what_a_causal_model_has_no_place_for_is_dropped(tmp_path):
+    noisy, _ = to_block_diffusion(causal(), mask_token_id=MASK, noise_dim=2)
+    with pytest.raises(ValueError, match="takes no noise"):
+        CausalLM().write(noisy, tmp_path)
+    config = DDiTConfig(vocab_size=4, mask_token_id=3, hidden_size=8, num_hidden_layers=1)
+    with pytest.raises(ValueError, match="holds no causal language model"):
+        CausalLM().write(DDiTForDiscreteDiffusion(config), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"block_size": 0}, "block_size"), ({"noise_dim": -1}, "noise_dim"), ({"dtype": "x"}, "'x'")],
+)
+def test_a_wrong_setting_is_accepted(settings, said):
+    with pytest.raises(ValueError, match=said):
+        CausalLM(**settings)
+
+
+def test_the_command_does_not_say_what_it_recognised(tmp_path, capsys):
+    CausalLM.example(tmp_path / "lm")
+    argv = ["convert", str(tmp_path / "lm"), "--output", str(tmp_path / "out")]
+    assert main([*argv, "--mask-token-id", "11", "--noise-dim", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "is a causal language model: its configuration is of 'llama'" in said
+    assert "blocks of 4" in said and "--objective opdlm" in said
+    assert main(argv[:1] + [str(tmp_path / "out"), "--output", str(tmp_path / "again")]) == 2
+    assert "is no causal language model (causal_lm)" in capsys.readouterr().err
