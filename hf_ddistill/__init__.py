@@ -2,62 +2,73 @@
 
 A many-step discrete-diffusion teacher becomes a student that samples in a few network calls, with
 the verbs of transformers and diffusers. See the README for a first run.
+
+Importing this package imports no torch: a name is imported when it is used. The models are known
+to the Auto classes of transformers, and the pipelines to both libraries, as soon as those are.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.lazy import lazy_names
+from hf_ddistill.registration import register_when_asked
 
-# Eager: diffusers resolves the components that a model_index.json names in sys.modules only.
-from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion, as_denoiser
-from hf_ddistill.objectives import Objective
-from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.pipelines import DiscreteDiffusionPipeline
-from hf_ddistill.processes import (
-    Absorbing,
-    General,
-    Hybrid,
-    Kronecker,
-    LowRank,
-    Ordinal,
-    Process,
-    Uniform,
-)
-from hf_ddistill.schedulers import (
-    AnalyticScheduler,
-    AncestralScheduler,
-    CTMCEulerScheduler,
-    JumpScheduler,
-    TauLeapingScheduler,
-)
-from hf_ddistill.schedules import (
-    Cosine,
-    Geometric,
-    Linear,
-    LogLinear,
-    PiecewiseLinear,
-    Polynomial,
-    Schedule,
-)
+if TYPE_CHECKING:
+    from hf_ddistill.convert import to_block_diffusion
+    from hf_ddistill.denoisers import Denoiser
+    from hf_ddistill.diffusion import Diffusion
+    from hf_ddistill.models import (
+        BlockDiffusionConfig,
+        BlockDiffusionLM,
+        DDiTConfig,
+        DDiTForDiscreteDiffusion,
+        as_denoiser,
+    )
+    from hf_ddistill.objectives import Objective
+    from hf_ddistill.parameterizations import Prediction
+    from hf_ddistill.pipelines import DiscreteDiffusionPipeline
+    from hf_ddistill.processes import (
+        Absorbing,
+        General,
+        Hybrid,
+        Kronecker,
+        LowRank,
+        Ordinal,
+        Process,
+        Uniform,
+    )
+    from hf_ddistill.schedulers import (
+        AnalyticScheduler,
+        AncestralScheduler,
+        CTMCEulerScheduler,
+        JumpScheduler,
+        TauLeapingScheduler,
+    )
+    from hf_ddistill.schedules import (
+        Cosine,
+        Geometric,
+        Linear,
+        LogLinear,
+        PiecewiseLinear,
+        Polynomial,
+        Schedule,
+    )
+    from hf_ddistill.training import (
+        DiscreteDiffusionConfig,
+        DiscreteDiffusionTrainer,
+        DiscreteDistillationConfig,
+        DiscreteDistillationTrainer,
+    )
 
 __version__ = "0.1.0"
-
-# Lazy: trainers bring peft and datasets, which sampling does not need.
-_TRAINING = (
-    "DiscreteDiffusionConfig",
-    "DiscreteDiffusionTrainer",
-    "DiscreteDistillationConfig",
-    "DiscreteDistillationTrainer",
-)
 
 __all__ = [
     "Absorbing",
     "AnalyticScheduler",
     "AncestralScheduler",
+    "BlockDiffusionConfig",
+    "BlockDiffusionLM",
     "CTMCEulerScheduler",
     "Cosine",
     "DDiTConfig",
@@ -72,9 +83,9 @@ __all__ = [
     "General",
     "Geometric",
     "Hybrid",
+    "JumpScheduler",
     "Kronecker",
     "Linear",
-    "JumpScheduler",
     "LogLinear",
     "LowRank",
     "Objective",
@@ -87,10 +98,9 @@ __all__ = [
     "TauLeapingScheduler",
     "Uniform",
     "as_denoiser",
+    "to_block_diffusion",
 ]
 
+__getattr__, __dir__ = lazy_names(__name__, __file__)
 
-def __getattr__(name: str) -> Any:
-    if name in _TRAINING:
-        return getattr(importlib.import_module("hf_ddistill.training"), name)
-    raise AttributeError(f"module 'hf_ddistill' has no attribute {name!r}")
+register_when_asked()

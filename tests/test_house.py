@@ -18,7 +18,8 @@ from parsed_house import House, room_of
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (  # lowest first; rooms on one floor never import each other
-    {"shapes", "configurable"},
+    {"shapes", "configurable", "lazy", "after_import"},
+    {"registration"},
     {"linalg", "schedules", "divergences"},
     {"processes", "unmasking"},
     {"diffusion"},
@@ -36,7 +37,7 @@ FLOORS = (  # lowest first; rooms on one floor never import each other
     {""},
     {"cli"},
 )
-CORE = set().union(*FLOORS[:9])
+CORE = set().union(*FLOORS[:10])
 HUGGING_FACE = {"accelerate", "datasets", "diffusers", "evaluate", "huggingface_hub", "peft"}
 HUGGING_FACE |= {"safetensors", "tokenizers", "transformers", "trl"}
 OPTIONAL = {"psutil", "rdkit", "fcd"}  # extras: what alone may be imported in a function

@@ -29,7 +29,7 @@ from hf_ddistill.schedules import LogLinear
 
 @dataclass(frozen=True)
 class ModelNetwork:
-    """A model called as a network: (x_t, t, **condition) -> logits (B, L, K).
+    """A model called as a network: (x_t, time, **condition) -> logits (B, L, K).
 
     Args:
         model: has logits; may be wrapped (PEFT, data parallel).
@@ -43,7 +43,7 @@ class ModelNetwork:
     adapters: bool = True
 
     def __call__(
-        self, x_t: Tensor, t: Tensor, *, at: Tensor | None = None, **condition: Any
+        self, x_t: Tensor, time: Tensor | None, *, at: Tensor | None = None, **condition: Any
     ) -> Tensor:
         given = {key: value for key, value in condition.items() if value is not None}
         unknown = sorted(set(given) - self.inputs)
@@ -56,8 +56,8 @@ class ModelNetwork:
             # A negative label asks for the null class, which stands behind all others.
             null = unwrapped(self.model).config.num_classes
             given["class_labels"] = given["class_labels"].where(given["class_labels"] >= 0, null)
-        if "timesteps" in self.inputs:
-            given["timesteps"] = t.float()
+        if time is not None:
+            given["timesteps"] = time.float()
         if at is not None and "at" in self.inputs:
             given["at"] = at
         if self.adapters:
@@ -147,7 +147,10 @@ def as_denoiser(
     inputs = frozenset(inspect.signature(inner.forward).parameters) - {"self", "kwargs", "labels"}
     inputs |= getattr(inner, "more_inputs", frozenset())
     network = ModelNetwork(model, inputs, adapters)
-    return NetworkDenoiser(network, diffusion, parameterization, _latent(inner.config))
+    # A model with an input for the time reads t, unless its configuration says what it reads.
+    unsaid = "t" if "timesteps" in inputs else None
+    reads_time = getattr(inner.config, "reads_time", unsaid)
+    return NetworkDenoiser(network, diffusion, parameterization, _latent(inner.config), reads_time)
 
 
 def _latent(config: PreTrainedConfig) -> Latent | None:

@@ -38,7 +38,7 @@ HORIZONS = ("call", "rollout")
 DIVERGENCES = ("reverse_kl", "forward_kl", "jeffreys")
 #: The weight (L / open)^BALANCE of a row with few open positions, at most 4^BALANCE: rows of late
 #: calls have few, and count little in a mean over tokens. At four calls .0512 with it and .0498
-#: without, at two .0340 and .0355 (examples/results/law_matching.md): not worth a setting.
+#: without, at two .0340 and .0355 (docs/results/exact_problems.md): not worth a setting.
 BALANCE = 0.5
 
 
@@ -53,7 +53,7 @@ class LawMatching(Objective):
     A student with a noise input, or whose start differs from sample to sample, can put out the
     teacher's law at each call by itself: it is trained so, pathwise. Masked ones without noise can
     not, and their plan is in what earlier calls reveal: policy gradient through the whole rollout
-    (total variation at two calls .0308, pathwise .0648; examples/results/law_matching.md).
+    (total variation at two calls .0308, pathwise .0648; docs/results/exact_problems.md).
 
     Args:
         gradient: "pathwise" or "policy"; None for what the student can, as above.

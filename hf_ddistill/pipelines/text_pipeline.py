@@ -15,9 +15,9 @@ from hf_ddistill.models.opening import AutoDiffusionModel
 from hf_ddistill.pipelines.block_generation import AT_ONCE, generate_arguments
 from hf_ddistill.pipelines.files import scheduler_of
 from hf_ddistill.pipelines.pipeline_discrete_diffusion import DiscreteDiffusionPipeline
+from hf_ddistill.registration import TASK
 from hf_ddistill.schedulers import DiscreteSchedulerBase
 
-TASK = "discrete-diffusion"
 _OF_SCHEDULER = ("temperature", "top_k", "top_p")
 _OF_CALL = ("input_ids", "infill", "length", "num_inference_steps", "class_labels")
 _OF_CALL += ("guidance_scale", "generator", "output_type")
@@ -202,6 +202,7 @@ def _batches(prompts: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
+PIPELINE_REGISTRY.supported_tasks.pop(TASK, None)  # what stood in for it
 PIPELINE_REGISTRY.register_pipeline(
     TASK,
     pipeline_class=DiscreteDiffusionGenerationPipeline,

@@ -126,7 +126,7 @@ def test_law_is_differentiable():
 
 def test_causal_table_is_its_law():
     network = CausalTable(law(), MASKS)
-    denoiser = NetworkDenoiser(network, MASKS, Conditional())
+    denoiser = NetworkDenoiser(network, MASKS, Conditional(), reads_time=None)
     assert float(total_variation(causal_law(denoiser, L), law())) < 1e-12
     x = CLEAN[torch.tensor([[0, 1, 2, 0]])]
     clean = CLEAN[torch.tensor([[2, 2, 1, 1]])]
@@ -210,4 +210,4 @@ def test_network_that_breaks_is_named():
         return torch.full((*x.shape, 4), float("nan"))[at]
 
     with pytest.raises(ValueError, match="NaN"):
-        block_law(BlockDecoder(NetworkDenoiser(network, MASKS, Subs()), L, 2))
+        block_law(BlockDecoder(NetworkDenoiser(network, MASKS, Subs(), reads_time=None), L, 2))

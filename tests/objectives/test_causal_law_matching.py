@@ -172,7 +172,10 @@ def test_auxiliary_learns_the_student_s_law_and_takes_no_gradient_from_its_loss(
     decoder = BlockDecoder(table(1).denoiser(), L, 1)
     step = step_of(decoder, 64)
     network = FreeCausal()
-    peers = {**step.peers, "auxiliary": NetworkDenoiser(network, MASKS, Conditional())}
+    peers = {
+        **step.peers,
+        "auxiliary": NetworkDenoiser(network, MASKS, Conditional(), reads_time=None),
+    }
     losses = CausalLawMatching()(replace(step, peers=peers))
     losses["student"].backward()
     assert network.logits.grad is None

@@ -57,7 +57,7 @@ class Network:
     def __call__(
         self,
         x: Tensor,
-        t: Tensor,
+        t: Tensor | None,
         *,
         at: Tensor | None = None,
         clean_ids: Tensor | None = None,
@@ -141,13 +141,15 @@ class BlockLab:
     def law(self) -> Tensor:
         """p, exact: what students are held against."""
         model, _ = to_block_diffusion(self.lm, block_size=1, mask_token_id=MASK)
-        denoiser = NetworkDenoiser(Network(model.eval()), DIFFUSION, Conditional())
+        denoiser = NetworkDenoiser(Network(model.eval()), DIFFUSION, Conditional(), reads_time=None)
         return causal_law(denoiser, LENGTH)
 
     @cached_property
     def teacher(self) -> Denoiser:
         """p's own conditionals, read from a table."""
-        return NetworkDenoiser(CausalTable(self.law, DIFFUSION), DIFFUSION, Conditional())
+        return NetworkDenoiser(
+            CausalTable(self.law, DIFFUSION), DIFFUSION, Conditional(), reads_time=None
+        )
 
     def start(self, block_size: int) -> nn.Module:
         """The language model converted, not yet trained."""
@@ -157,7 +159,7 @@ class BlockLab:
 
 def student_of(model: nn.Module) -> Denoiser:
     """A block-diffusion model as the laboratory's denoiser."""
-    return NetworkDenoiser(Network(model), DIFFUSION, Subs())
+    return NetworkDenoiser(Network(model), DIFFUSION, Subs(), reads_time=None)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:

@@ -97,7 +97,9 @@ class _Run:
         networks = {"student": self.model}
         if method.auxiliary:
             networks["auxiliary"] = lab.start(self.block_size)
-            peer = NetworkDenoiser(Network(networks["auxiliary"]), DIFFUSION, Conditional())
+            peer = NetworkDenoiser(
+                Network(networks["auxiliary"]), DIFFUSION, Conditional(), reads_time=None
+            )
             self.peers["auxiliary"] = peer
         self.rates = {
             "student": settings.learning_rate,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep, random_masks
 from hf_ddistill.linalg import uniform_noise
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.needs import Networks
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import Scalar
@@ -59,7 +59,7 @@ class BD3LM(Objective):
             share = share * min(step.progress / self.anneal, 1.0)
         where = random_masks(step.x_0, path.drawn, path.block_size, step.generator, share)
         x_t = masked(step, where)
-        local = step.look(step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0)
+        local = step.look(step.student, x_t, None, where, clean_ids=step.x_0)
         log_p = local.log_prob_of(step.x_0)
         step.record["cross_entropy"] = -log_p.detach().mean()
         losses = -local.per_token(log_p)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep, Trajectory
-from hf_ddistill.objectives.blocks.states import all_noise, masked
+from hf_ddistill.objectives.blocks.states import masked
 from hf_ddistill.objectives.log_ratio import LogRatio, check_possible, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
@@ -98,7 +98,7 @@ class CausalLawMatching(Objective):
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = self._checked(step)
         where = trajectory.drawn
-        ratio = log_ratio(step, step.x_0, step.x_0, all_noise(step.x_0), where, causal=True)
+        ratio = log_ratio(step, step.x_0, step.x_0, None, where, causal=True)
         entropy = -ratio.auxiliary.log_prob_of(step.x_0).sum() / where.sum()
         step.record["entropy"] = entropy.detach()
         losses = {}
@@ -135,8 +135,7 @@ class CausalLawMatching(Objective):
             x_t = masked(step, trajectory.at(at))
             asked = where & (trajectory.rounds == trajectory.spread(at))
             size = trajectory.block_size
-            t = all_noise(x_t)
-            here = step.look(step.student, x_t, t, asked, clean_ids=step.x_0, block_size=size)
+            here = step.look(step.student, x_t, None, asked, clean_ids=step.x_0, block_size=size)
             log_p = here.log_conditional_at(asked).double()
             weight = trajectory.spread(weight)[asked]
             chosen = log_prob_of(log_p, step.x_0[asked])

@@ -18,7 +18,6 @@ from hf_ddistill.divergences import ForwardKL
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.states import (
     active_block,
-    all_noise,
     check_hints,
     decoded,
     informed_teacher,
@@ -87,7 +86,7 @@ class CDLM(Objective):
         number = trajectory.any_call(step.generator)
         fresh = trajectory.at(number) & active
         y = masked(step, fresh | later)
-        q = step.look(step.student, y, all_noise(y), fresh | later, block_size=size)
+        q = step.look(step.student, y, None, fresh | later, block_size=size)
         terms = {}
         if self.distil:
             terms["distil"] = self._distil(step, q, number, active, later)
@@ -126,7 +125,7 @@ class CDLM(Objective):
         done = masked(step, later)
         with torch.no_grad():
             size = step.trajectory.block_size
-            ahead = step.look(step.student, done, all_noise(done), later, block_size=size)
+            ahead = step.look(step.student, done, None, later, block_size=size)
         distance = ForwardKL()(ahead.log_conditional_at(later), q.log_conditional_at(later))
         blocks = step.trajectory.drawn.unflatten(1, (-1, step.trajectory.block_size)).sum(-1)
         behind = step.trajectory.spread(blocks.sum(1, keepdim=True) - blocks.cumsum(1))
@@ -140,9 +139,7 @@ class CDLM(Objective):
         size = trajectory.block_size
         where = random_masks(step.x_0, trajectory.drawn, size, step.generator)
         x_t = masked(step, where)
-        local = step.look(
-            step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0, block_size=size
-        )
+        local = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
         log_q = local.log_prob_of(step.x_0)[:, 0]
         counts = [w.unflatten(1, (-1, size)).sum(-1) for w in (trajectory.drawn, where)]
         weight = trajectory.spread(counts[0] / counts[1].clamp_min(1))[where]

@@ -13,7 +13,6 @@ from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.states import (
     active_block,
-    all_noise,
     busy_blocks,
     divided,
     masked,
@@ -82,7 +81,7 @@ class DParallel(Objective):
         parts = []
         for where, share in ((first, self.mask_share), (active & ~first, 1 - self.mask_share)):
             x_t = masked(step, where | later)
-            local = step.look(step.student, x_t, all_noise(x_t), where, **more)
+            local = step.look(step.student, x_t, None, where, **more)
             log_p, tokens = local.log_conditional_at(where), step.x_0[where]
             said = local.per_token(local.log_prob_of(step.x_0)).sum(1)
             # One block stands for all of a row's.

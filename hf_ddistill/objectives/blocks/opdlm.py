@@ -18,7 +18,7 @@ from hf_ddistill.couplings import TrainingStep, random_masks
 from hf_ddistill.denoisers import Autoregressive
 from hf_ddistill.divergences import Divergence, ForwardKL
 from hf_ddistill.objectives.blocks.posterior_targets import posterior_targets
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import LOG_ZERO, Scalar, Where
@@ -85,7 +85,7 @@ class OPDLM(Objective):
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         where = self._masks(step)
         x_t = masked(step, where)
-        student = step.look(step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0)
+        student = step.look(step.student, x_t, None, where, clean_ids=step.x_0)
         log_q = student.prediction.log_conditional
         tokens = student.per_token(self._distance(self._target(step, where, log_q), log_q))
         counts = where.sum(1)
@@ -107,7 +107,7 @@ class OPDLM(Objective):
             return posterior_targets(step, where, log_q.detach(), self.candidates, self.completions)
         teacher = Autoregressive(step.peers["teacher"])
         with torch.no_grad():
-            local = step.look(teacher, step.x_0, all_noise(step.x_0), where)
+            local = step.look(teacher, step.x_0, None, where)
         return local.prediction.log_conditional
 
     def _distance(self, log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.divergences import ReverseKL
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.parameterizations import log_prob_of
@@ -150,7 +150,7 @@ class OutcomeReward(Objective):
         here = trajectory.drawn & (trajectory.rounds == trajectory.spread(call))
         x_t, asked = masked(step, open_), here if self.order is None else open_
         more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
-        local = step.look(step.student, x_t, all_noise(x_t), asked, **more)
+        local = step.look(step.student, x_t, None, asked, **more)
         log_p = local.log_conditional_at(here).double()
         drawn = log_prob_of((log_p / self.rollouts.temperature).log_softmax(-1), step.x_0[here])
         total = (self._gained(step, drawn, here, advantages) * weight[here]).sum()
@@ -160,7 +160,7 @@ class OutcomeReward(Objective):
         if not self.kl:
             return total, torch.zeros((), dtype=torch.float64, device=total.device)
         with torch.no_grad():
-            teacher = step.look(step.peers["teacher"], x_t, all_noise(x_t), here, **more)
+            teacher = step.look(step.peers["teacher"], x_t, None, here, **more)
         distance = ReverseKL()(teacher.log_conditional_at(here).double(), log_p)
         return total, (distance * weight[here]).sum()
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.dparallel import entropy_where_right
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import Scalar, Where
@@ -85,7 +85,7 @@ class PseudoTrajectory(Objective):
         count = torch.as_tensor(window.sum(1, keepdim=True) * ratio).ceil().clamp_min(1)
         where = window & (self._from_the_end(step, window) < count)
         y = masked(step, where | later)
-        local = step.look(step.student, y, all_noise(y), where)
+        local = step.look(step.student, y, None, where)
         log_q, tokens = local.log_conditional_at(where), step.x_0[where]
         said = local.per_token(local.log_prob_of(step.x_0)).sum(1)
         loss = -step.row_mean(said / where.sum(1).clamp_min(1))

@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.linalg import categorical, uniform_noise
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked, ranks_in_blocks
+from hf_ddistill.objectives.blocks.states import decoded, masked, ranks_in_blocks
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import Scalar, Tokens, Where
@@ -84,9 +84,9 @@ class T3D(Objective):
         where = self._masks(step, rank)
         x_t = masked(step, where)
         more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
-        student = step.look(step.student, x_t, all_noise(x_t), where, **more)
+        student = step.look(step.student, x_t, None, where, **more)
         with torch.no_grad():
-            reference = step.look(step.peers["teacher"], x_t, all_noise(x_t), where, **more)
+            reference = step.look(step.peers["teacher"], x_t, None, where, **more)
         fake = step.x_0.masked_scatter(where, reference.log_conditional_at(where).argmax(-1))
         gaps = {}
         for name, y in (("real", step.x_0), ("fake", fake)):
