@@ -157,7 +157,6 @@ def redrawn(lab, x, where, generator):
 
 METHODS = {
     "plain fine-tuning": Method(BD3LM(), rollouts=False),
-    "mask annealing": Method(BD3LM(anneal=0.5), rollouts=False),
     "opdlm": Method(OPDLM(), settings={"reuse": 4}),
     "opdlm, posterior target": Method(
         OPDLM(target="posterior", candidates=LEVELS), settings={"reuse": 4}

@@ -5,7 +5,6 @@ from hf_ddistill.couplings.pairs import (
     STEP_LAWS,
     Coupling,
     ForwardPair,
-    SharedNoise,
     StudentStep,
     TeacherSteps,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "GridTimes",
     "Local",
     "Rollout",
-    "SharedNoise",
     "StudentStep",
     "TeacherSteps",
     "TimeSampler",

@@ -68,7 +68,7 @@ class LawMatching(Objective):
         maskings: views of each x_0; each costs a call of teacher and auxiliary, and takes away
             variance.
         divergence: of pathwise gradients: "reverse_kl", "forward_kl" (p_T / p_A - 1 in the place of
-            d: covers) or "jeffreys", the mean of both.
+            d: covers) or "jeffreys", the sum of both.
     """
 
     gradient: str | None = None
@@ -188,7 +188,7 @@ class LawMatching(Objective):
         if self.divergence == "forward_kl":
             d = torch.expm1(d.clamp_max(8.0))
         elif self.divergence == "jeffreys":
-            d = (d + torch.expm1(d.clamp_max(8.0))) / 2
+            d = d + torch.expm1(d.clamp_max(8.0))
         log_p = local.log_conditional_at(both)
         # A token that is impossible for the teacher, and for the student, says nothing.
         value = torch.where(log_p > LOG_ZERO / 2, log_p.exp() * d, torch.zeros_like(d)).sum(-1)

@@ -21,11 +21,9 @@ from hf_ddistill.couplings import (
     Coupling,
     ForwardPair,
     GridTimes,
-    SharedNoise,
     StudentStep,
     TeacherSteps,
     TimeSampler,
-    TrainingStep,
     UniformTimes,
 )
 from hf_ddistill.couplings.pairs import STEP_LAWS
@@ -91,29 +89,6 @@ def test_teacher_steps_are_the_composition_of_the_teacher_s_substeps(cls):
     joint = first @ transition(problem, second)
     student = tabular(problem)
     assert excess(drawn(TeacherSteps(2), problem, student), joint) < 5
-
-
-def test_shared_noise_is_the_forward_law_for_masks():
-    problem = small(Absorbing)
-    counts = drawn(SharedNoise(), problem, tabular(problem))
-    assert excess(counts, forward_joint(problem, S, T)) < 5
-
-
-@pytest.mark.parametrize("cls", [Uniform, Hybrid], ids=lambda cls: cls.id)
-def test_shared_noise_keeps_both_marginals_and_is_not_markov(cls):
-    problem = small(cls)
-    counts = drawn(SharedNoise(), problem, tabular(problem))
-    assert excess(counts.sum(1), problem.marginal(T)) < 5
-    assert excess(counts.sum(0), problem.marginal(S)) < 5
-    assert excess(counts, forward_joint(problem, S, T)) > 10
-
-
-def test_shared_noise_needs_a_generator():
-    problem = small(Uniform)
-    student = tabular(problem)
-    step = TrainingStep(problem.clean, problem.diffusion, student)
-    with pytest.raises(ValueError, match="explicit generator"):
-        SharedNoise().draw(step, *_At(S, T).draw(step)[:2])
 
 
 @pytest.mark.parametrize("name", Coupling.registry)

@@ -201,11 +201,11 @@ def test_value_by_draws_is_the_value_by_enumeration(cls, coupling):
 
 @both
 @pytest.mark.parametrize("divergence", Divergence.registry)
-def test_chunks_and_all_of_the_top_k_are_the_whole(cls, divergence):
+def test_all_of_the_top_k_are_the_whole(cls, divergence):
     problem = small(cls)
     student = tabular(problem)
     results = []
-    for option in ({}, {"vocab_chunk": 3}, {"vocab_chunk": 99}, {"top_k": K}):
+    for option in ({}, {"top_k": K}):
         ecd = ECD(divergence=divergence, coupling="forward", **option)
         loss = ecd(training_step(problem, student))["student"]
         results.append((loss.detach(), gradient(loss, student)))
@@ -276,7 +276,6 @@ def test_settings_survive_json():
         ({"weighting": "none"}, "likelihood"),
         ({"coupling": {"type": "student", "law": "exact"}}, "tau_leaping"),
         ({"coupling": {"type": "teacher", "substeps": 0}}, "at least 1"),
-        ({"top_k": 3, "vocab_chunk": 3}, "exclude"),
         ({"times": {"type": "adaptive_times", "explore": 0.0}}, "explore"),
     ],
 )
