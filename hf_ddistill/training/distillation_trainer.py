@@ -15,7 +15,7 @@ from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, unwrapped
 from hf_ddistill.objectives import Objective
-from hf_ddistill.training.alternation import Alternation
+from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.auxiliaries import Auxiliaries, make_auxiliaries
 from hf_ddistill.training.callbacks.collapse import CollapseWatch

@@ -10,10 +10,10 @@ from transformers import Trainer
 
 from hf_ddistill.couplings import TrainingStep, histogram_entropy
 from hf_ddistill.linalg import RowStreams
+from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import BlockDiffusionLM, unwrapped, window
 from hf_ddistill.objectives import Rollouts
 from hf_ddistill.training.held_out import EVALUATION, step_noise
-from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.predictions import decoded_rows
 from hf_ddistill.training.rollouts import Decoded, RewardFunction, RolloutDecoder
 

@@ -16,8 +16,8 @@ from hf_ddistill.laboratory import (
     terminal_law,
     total_variation,
 )
-from hf_ddistill.laboratory.fit import BenchSettings, fit_start, train_student
 from hf_ddistill.laboratory.problems import exact_law
+from hf_ddistill.laboratory.students import BenchSettings, fit_start, train_student
 from hf_ddistill.objectives import LawMatching
 from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.reverse import step_grid
