@@ -11,7 +11,6 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import STEP_LAWS
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.laboratory import (
     ExactProblem,
@@ -25,7 +24,7 @@ from hf_ddistill.laboratory.kept_limits import cached_limit
 from hf_ddistill.laboratory.network import ExactNetwork, network_denoiser
 from hf_ddistill.laboratory.students import BenchSettings, fit_start, train_student
 from hf_ddistill.objectives import Objective
-from hf_ddistill.reverse import step_grid
+from hf_ddistill.samplers import Sampler
 
 Row: TypeAlias = dict[str, Any]
 #: Draws of the noise input at each step of a student's law: 2^19 leave 0.002 in total variation.
@@ -83,11 +82,15 @@ class Bench:
         return {**named, **distances(self.problem.law, law), "seed": seed, **more}
 
     @torch.no_grad()
-    def law(self, denoiser: Denoiser, nfe: int, sampler: str = "ancestral") -> tuple[Tensor, float]:
+    def law(
+        self, denoiser: Denoiser, nfe: int, sampler: Sampler | str = "ancestral"
+    ) -> tuple[Tensor, float]:
         """The terminal law, and half the total variation between two estimates of it from half of
         the draws each: about what its own distance from the true one adds. 0 without a noise
         input, where the law is exact."""
-        run = (denoiser, self.problem, self.problem.length, step_grid(nfe), STEP_LAWS[sampler])
+        sampler = Sampler.from_config(sampler)
+        grid = sampler.grid(nfe, self.problem.diffusion)
+        run = (denoiser, self.problem, self.problem.length, grid, sampler)
         if denoiser.latent is None:
             return terminal_law(*run), 0.0
         one, other = (
@@ -139,7 +142,6 @@ class Bench:
         if hasattr(objective, "steps"):
             trained = "each_number" if one_student else "only"
             objective = dataclasses.replace(objective, steps=trained)
-        sampler = getattr(objective, "sampler", "ancestral")
         for measured in [nfe] if one_student else [[calls] for calls in nfe]:
             trained = train_student(
                 self.problem,
@@ -152,10 +154,10 @@ class Bench:
             )
             cost = {
                 **trained.cost(),
-                "sampler": sampler,
+                "sampler": objective.sampler.id,
                 "noise_dim": getattr(trained.denoiser.latent, "dim", 0),
                 "one_student": one_student,
             }
             for calls in measured:
-                law, error = self.law(trained.denoiser, calls, sampler)
+                law, error = self.law(trained.denoiser, calls, objective.sampler)
                 yield self.row(objective.id, calls, seed, law, tv_error=error, **cost)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, set_seed
 
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, unwrapped
+from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, enter_sampler, unwrapped
 from hf_ddistill.objectives import Objective
 from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
@@ -138,7 +138,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         super()._renew()
         args = self.args
         self.start_decoding(self._rewarded_by)
-        unwrapped(self.model).config.discrete_diffusion["num_inference_steps"] = args.student_steps
+        enter_sampler(self.model, self._objective.sampler, args.student_steps)
         self._make_auxiliaries()
         self.teacher = placed(self.teacher, self.accelerator, self.model)
         self.watch.start(args.collapse_share)

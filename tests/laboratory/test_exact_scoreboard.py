@@ -22,7 +22,7 @@ from hf_ddistill.laboratory.scoreboard import Bench
 from hf_ddistill.laboratory.students import BenchSettings, fit_start, train_student
 from hf_ddistill.objectives import ECD, NELBO, Frozen, LawMatching, Objective
 from hf_ddistill.processes import Absorbing, Ordinal, Uniform
-from hf_ddistill.reverse import step_grid
+from hf_ddistill.samplers import step_grid
 from hf_ddistill.schedules import LogLinear
 
 STRAIGHT = LogLinear(1e-9)
