@@ -34,6 +34,7 @@ class PlackettLuce(Unmasking):
     """
 
     temperature: float = 0.1
+    has_law: ClassVar[bool] = True
     id: ClassVar[str] = "plackett_luce"
     citation: ClassVar[str] = (
         "Huang et al., Reinforcing the Diffusion Chain of Lateral Thought with Diffusion Language "

@@ -19,7 +19,7 @@ from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.shapes import Scalar, Where
-from hf_ddistill.unmasking import PlackettLuce, Unmasking, set_log_probability
+from hf_ddistill.unmasking import Unmasking, set_log_probability
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class OutcomeReward(Objective):
             )
         if self.order is not None:
             object.__setattr__(self, "order", Unmasking.from_config(self.order))
-            if not isinstance(self.order, PlackettLuce):
+            if not self.order.has_law:
                 raise ValueError(
                     f"The order of {self.order.id!r} has no known law to train; use "
                     "'plackett_luce', in the rollouts, too."
