@@ -62,6 +62,7 @@ class OutcomeReward(Objective):
     calls: int | None = None
     clip: float | None = None
     id: ClassVar[str] = "outcome_reward"
+    takes_reward: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Huang et al., Reinforcing the Diffusion Chain of Lateral Thought with Diffusion Language "
         "Models, 2025, arXiv:2505.10446"
