@@ -38,11 +38,13 @@ if TYPE_CHECKING:
         Process,
         Uniform,
     )
+    from hf_ddistill.samplers import Sampler
     from hf_ddistill.schedulers import (
         AnalyticScheduler,
         AncestralScheduler,
         CTMCEulerScheduler,
         JumpScheduler,
+        SamplerScheduler,
         TauLeapingScheduler,
     )
     from hf_ddistill.schedules import (
@@ -94,6 +96,8 @@ __all__ = [
     "Polynomial",
     "Prediction",
     "Process",
+    "Sampler",
+    "SamplerScheduler",
     "Schedule",
     "TauLeapingScheduler",
     "Uniform",
