@@ -137,10 +137,19 @@ def check_networks(
 
 def check_decoder(objective: Objective, teacher_is_a_model: bool) -> None:
     """Raise if the teacher is to decode, and is made of several models or none of ours."""
-    if objective.rollouts == "teacher" and not teacher_is_a_model:
+    rollouts = objective.rollouts
+    if rollouts is not None and rollouts.by == "teacher" and not teacher_is_a_model:
         raise ValueError(
             f"Objective {objective.id!r} trains on what its teacher decodes, so that the teacher "
             "must be one model, and no denoiser made of others."
+        )
+
+
+def check_reward(objective: Objective, reward_is_given: bool) -> None:
+    """Raise if an objective cannot do without a reward, and there is none."""
+    if objective.takes_reward and not reward_is_given:
+        raise ValueError(
+            f"Objective {objective.id!r} needs what each rollout earns: give reward_function=."
         )
 
 

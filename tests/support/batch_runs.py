@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from rollout_settings import decoding
 from torch.nn.functional import pad
 from training_runs import QUIET, SIZES
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -59,11 +60,11 @@ def reward(x_0, drawn):
 
 def trainer_of(folder, objective, **settings):
     """With networks that the objective takes."""
-    objective = Objective.from_config(objective)
+    objective = decoding(objective, tokens=8)
     ids = {"nelbo", "ecd", "law_matching"}
     settings = {"max_steps": 1, "ema_decay": 0.0, "per_device_eval_batch_size": 2} | settings
     data = {"train_dataset": ROWS, "eval_dataset": settings.pop("data", ROWS)}
-    diffusion = settings.pop("diffusion", None)
+    diffusion, earned = settings.pop("diffusion", None), settings.pop("reward_function", reward)
     if objective.id in ids or not objective.networks:
         made = network(0) if objective.id in ids else blocks(0)
         if not objective.networks:
@@ -73,10 +74,9 @@ def trainer_of(folder, objective, **settings):
     else:
         made, causal = blocks(0), ("opdlm", "block_law_matching", "causal_law_matching")
         peer = language_model(1) if objective.id in causal else blocks(1)
-    rolled = {"rollout_tokens": 8, "rollout_group": objective.prompt_rows}
-    args = DiscreteDistillationConfig(str(folder), **QUIET | rolled | settings)
+    args = DiscreteDistillationConfig(str(folder), **QUIET | settings)
     trainer = DiscreteDistillationTrainer(
-        made, peer, objective, args, reward_function=reward, diffusion=diffusion, **data
+        made, peer, objective, args, reward_function=earned, diffusion=diffusion, **data
     )
     if trainer.auxiliaries.networks:
         # It starts as the teacher, where there is no reward.
