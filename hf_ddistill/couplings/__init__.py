@@ -1,6 +1,7 @@
 """How the states that an objective looks at are drawn: their times, and pairs (x_t, x_s) with s <
 t."""
 
+from hf_ddistill.couplings.adaptive_times import AdaptiveTimes
 from hf_ddistill.couplings.pairs import (
     STEP_LAWS,
     Coupling,
@@ -9,7 +10,7 @@ from hf_ddistill.couplings.pairs import (
     TeacherSteps,
 )
 from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
-from hf_ddistill.couplings.times import AdaptiveTimes, GridTimes, TimeSampler, UniformTimes
+from hf_ddistill.couplings.times import GridTimes, TimeSampler, UniformTimes
 from hf_ddistill.couplings.training_step import (
     Local,
     TrainingStep,

@@ -32,7 +32,7 @@ EVERY = {
     "causal_law_matching": [{}, {"group": 2, "calls": "one"}],
     "opdlm": [{}, {"target": "posterior", "candidates": 2, "completions": 2}],
     "outcome_reward": [{"group_size": 2}, {"group_size": 2, "calls": 1, "clip": 0.2}],
-    "d2f": [{"block_size": 4}, {"block_size": 2, "weighted": False, "teacher_sees": 0.3}],
+    "d2f": [{"block_size": 4}, {"block_size": 2, "weighted": False, "hints": {"sees": 0.3}}],
     "cdlm": [{"full_teacher": False, "consistency": 1.0, "masked_lm": 1.0}],
     "dparallel": [{}, {"every_block": True}],
     "pseudo_trajectory": [{"window": (3, 5), "certainty": 1.0}],

@@ -61,7 +61,7 @@ def zeros(x_0, drawn):
 #: The block of the base, and an objective; 16 is full attention.
 CASES = {
     "d2f": (L, D2F(block_size=4)),
-    "d2f-hinted": (L, D2F(block_size=4, divergence="reverse_kl", teacher_sees=0.3)),
+    "d2f-hinted": (L, D2F(block_size=4, divergence="reverse_kl", hints={"sees": 0.3})),
     "dparallel": (4, DParallel(every_block=True)),
     "dparallel-full": (L, DParallel(block_size=4)),
     "cdlm": (4, CDLM(full_teacher=False)),

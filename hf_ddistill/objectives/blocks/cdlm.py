@@ -6,20 +6,21 @@ both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from hf_ddistill.configurable import settings_of
 from hf_ddistill.couplings import Local, TrainingStep, random_masks
 from hf_ddistill.divergences import ForwardKL
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.blocks.hints import Hints, informed_teacher, share_asked
 from hf_ddistill.objectives.blocks.states import (
     active_block,
-    check_hints,
     decoded,
-    informed_teacher,
     masked,
     mean_of_blocks,
 )
@@ -46,7 +47,7 @@ class CDLM(Objective):
         block_size: of the student, where it is not that of the decoding: of a teacher with full
             attention that decodes all as one block.
         full_teacher: the teacher has full attention, as in the paper; else the student's.
-        teacher_sees, teacher_limit: a teacher that is shown more, as in `D2F`.
+        hints: what the teacher alone is shown, see `Hints`; None for nothing.
     """
 
     distil: float = 1.0
@@ -55,8 +56,7 @@ class CDLM(Objective):
     teacher_calls: int = 1
     block_size: int | None = None
     full_teacher: bool = True
-    teacher_sees: float = 0.0
-    teacher_limit: float | None = None
+    hints: Hints | Mapping[str, Any] | None = None
     id: ClassVar[str] = "cdlm"
     rollouts: ClassVar[str | None] = "teacher"
     citation: ClassVar[str] = (
@@ -72,7 +72,7 @@ class CDLM(Objective):
             raise ValueError("distil, consistency and masked_lm are all 0: nothing is trained.")
         if self.teacher_calls < 1:
             raise ValueError(f"teacher_calls must be at least 1, got {self.teacher_calls}.")
-        check_hints(self.teacher_sees, self.teacher_limit)
+        object.__setattr__(self, "hints", settings_of(Hints, self.hints, "hints"))
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = decoded(step, self.id, self.block_size)
@@ -106,15 +106,14 @@ class CDLM(Objective):
             call = number + (noise * left).long().minimum((left - 1).clamp_min(0))
             state = masked(step, (trajectory.at(call) & active) | later)
             here = active & (trajectory.rounds == trajectory.spread(call))
-            hints = (self.teacher_sees, self.teacher_limit)
-            p = informed_teacher(step, state, here, *hints, block_size=size)
+            p = informed_teacher(step, state, here, self.hints, block_size=size)
             distance = ForwardKL()(p.log_conditional_at(p.where), q.log_conditional_at(p.where))
             # One call stands for all that are left of its block.
             weight = trajectory.spread(left)[p.where].to(distance)
             total = total + p.per_token((weight * distance)[:, None]).sum(1)
         # Before a call that is as likely as others, r + 1 of n calls find a token of call r masked.
         shares = (trajectory.rounds + 1) / trajectory.spread(trajectory.calls).clamp_min(1)
-        expected = self.teacher_calls * (1 - self.teacher_sees) * mean_of_blocks(step, shares)
+        expected = self.teacher_calls * share_asked(self.hints) * mean_of_blocks(step, shares)
         return step.row_mean(total / expected.clamp_min(1e-9))
 
     def _consistency(self, step: TrainingStep, q: Local, later: Where) -> Scalar:
