@@ -41,7 +41,7 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, unwrapped
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
-from hf_ddistill.reverse import sample
+from hf_ddistill.samplers import Ancestral, Canvas
 
 HELP = "where conditionals can be recovered from ratios, and where Euler steps break"
 #: Tokens of a model's own samples where its config does not fix the length, and the steps to them.
@@ -186,8 +186,8 @@ def _clean(denoiser: Denoiser, args: argparse.Namespace, generator: torch.Genera
     length = args.length or (math.prod(shape) if shape else min(LENGTH, most))
     device = denoiser.networks()[0].device
     if args.data is None:
-        size = (args.sequences, length)
-        return sample(denoiser, size, SAMPLE_STEPS, generator=generator, device=device)
+        canvas = Canvas.empty((args.sequences, length), device)
+        return Ancestral().sample(denoiser, canvas, SAMPLE_STEPS, generator)
     rows = list(itertools.islice(load_data(args), args.sequences))
     if rows and "input_ids" in rows[0]:
         sizes = {len(row["input_ids"]) for row in rows}

@@ -15,9 +15,12 @@ from hf_ddistill.cli.exact_plot import save_scoreboard
 from hf_ddistill.cli.members import build_diffusion, member, noise_tokens
 from hf_ddistill.cli.values import CALLS, RATE, SEED, png_file, setting, whole
 from hf_ddistill.laboratory import ExactProblem
-from hf_ddistill.laboratory.fit import BenchSettings, check_objective, fit_start
+from hf_ddistill.laboratory.blocks.scoreboard import BlockBench
+from hf_ddistill.laboratory.blocks.students import BlockProblem
+from hf_ddistill.laboratory.fit import check_networks
 from hf_ddistill.laboratory.problems import PROBLEMS, exact_law
 from hf_ddistill.laboratory.scoreboard import DRAWS, Bench, Row
+from hf_ddistill.laboratory.students import BenchSettings
 from hf_ddistill.objectives import Objective
 
 HELP = "exact terminal laws on small problems: the scoreboard of objectives"
@@ -41,7 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--schedule", type=setting, default=SCHEDULE, help="an id, or JSON; alpha = 1 - t"
     )
     parser.add_argument(
-        "--nfe", type=CALLS, nargs="+", default=[1, 2, 4, 8], help="network calls per sample"
+        "--nfe",
+        type=CALLS,
+        nargs="+",
+        help="network calls per sample (default: 1 2 4 8; of blocks 1, 2, 4 ... for each)",
+    )
+    parser.add_argument(
+        "--block-size",
+        type=positive,
+        help="tokens in a block, for objectives of block diffusion (default: no blocks)",
     )
     parser.add_argument(
         "--objective",
@@ -109,10 +120,11 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print the table, write the files."""
     objectives = [member(Objective, "--objective", text) for text in args.objective]
     for objective in objectives:
-        check_objective(objective)
+        check_networks(objective)
+    _check_blocks(args, objectives)
     bench = build_bench(args)
     rows = list(measured(bench, objectives, args))
-    print(f"\n{describe(bench)}")
+    print(f"\n{bench.description}")
     print_rows(rows)
     write_json(args.json, {"rows": rows})
     if args.plot is not None:
@@ -120,8 +132,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def build_bench(args: argparse.Namespace) -> Bench:
-    """The problem under its process, and the settings of all trainings."""
+def _check_blocks(args: argparse.Namespace, objectives: Sequence[Objective]) -> None:
+    """Raise for what sequences or blocks have no use for."""
+    if args.block_size is None:
+        for objective in objectives:
+            if objective.rollouts is not None:
+                raise ValueError(
+                    f"--objective {objective.id} trains on blocks that are decoded; give "
+                    "--block-size."
+                )
+        return
+    given = {"--limit": args.limit, "--noise-dim": args.noise_dim is not None}
+    given |= {"--process": args.process != "absorbing", "--schedule": args.schedule != SCHEDULE}
+    for flag in (flag for flag, is_given in given.items() if is_given):
+        raise ValueError(f"{flag}: not with --block-size; blocks are decoded from masks alone.")
+
+
+def build_bench(args: argparse.Namespace) -> Bench | BlockBench:
+    """The problem under its process, or in blocks, and the settings of all trainings."""
     calls = BenchSettings().calls if args.calls is None and args.minutes is None else args.calls
     settings = BenchSettings(
         calls=calls,
@@ -137,17 +165,20 @@ def build_bench(args: argparse.Namespace) -> Bench:
     )
     law = exact_law(args.problem)
     tokens = int(law.sequences.max()) + 1
-    diffusion = build_diffusion(args.process, args.schedule, tokens + noise_tokens(args.process))
     name = Path(args.problem).stem if args.problem.endswith(".json") else args.problem
+    if args.block_size is not None:
+        length = law.sequences.shape[1]
+        return BlockBench(name, BlockProblem(law.law, tokens, length, args.block_size), settings)
+    diffusion = build_diffusion(args.process, args.schedule, tokens + noise_tokens(args.process))
     problem = ExactProblem(law.law, law.sequences, diffusion)
     return Bench(name, problem, settings, args.draws)
 
 
 def measured(
-    bench: Bench, objectives: Sequence[Objective], args: argparse.Namespace
+    bench: Bench | BlockBench, objectives: Sequence[Objective], args: argparse.Namespace
 ) -> Iterator[Row]:
     """All rows of one run: teacher, limit, start, and every objective from that start."""
-    nfe = sorted(set(args.nfe))
+    nfe = sorted(set(args.nfe or bench.usual_calls))
     quiet = {"leave": False, "disable": not is_terminal()}
     yield from tqdm(bench.teacher_rows(nfe), "teacher", len(nfe), **quiet)
     if args.limit:
@@ -155,7 +186,7 @@ def measured(
             yield from bench.limit_rows(nfe, bar.update)
     if not objectives:
         return
-    start = fit_start(bench.problem, bench.settings)
+    start = bench.fit_start()
     yield from bench.start_rows(start, nfe)
     for objective in objectives:
         for seed in args.seeds:
@@ -170,17 +201,6 @@ def measured(
                     one_student=args.one_student,
                     notify=lambda share, bar=bar: bar.update(int(100 * share) - bar.n % 100),
                 )
-
-
-def describe(bench: Bench) -> str:
-    """The problem in one line."""
-    problem = bench.problem
-    diffusion = problem.diffusion
-    return (
-        f"{bench.name}: {len(problem.law):,} sequences of {problem.length}, entropy "
-        f"{problem.entropy:.4f} nats, total correlation {problem.total_correlation:.4f}; "
-        f"{diffusion.process.id}, {len(problem.states):,} states, {diffusion.schedule.id}"
-    )
 
 
 def print_rows(rows: Sequence[Row]) -> None:

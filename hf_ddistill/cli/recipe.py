@@ -66,7 +66,7 @@ def _samples(trainer: DiscreteDistillationTrainer) -> str:
             f"model); rollouts by the rule {rule}"
         )
     rounds = f", after {args.rounds} rounds" if args.rounds > 1 else ""
-    sampler = getattr(trainer.objective, "sampler", "ancestral")
+    sampler = trainer.objective.sampler.id
     return f"{sampler} steps, {args.student_steps} network calls each (--student-steps){rounds}"
 
 

@@ -2,14 +2,12 @@
 t."""
 
 from hf_ddistill.couplings.adaptive_times import AdaptiveTimes
-from hf_ddistill.couplings.pairs import (
-    STEP_LAWS,
-    Coupling,
-    ForwardPair,
-    StudentStep,
-    TeacherSteps,
-)
+from hf_ddistill.couplings.coupling import Coupling
+from hf_ddistill.couplings.forward import ForwardPair
 from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
+from hf_ddistill.couplings.step_back import step_back
+from hf_ddistill.couplings.student_step import StudentStep
+from hf_ddistill.couplings.teacher_steps import TeacherSteps
 from hf_ddistill.couplings.times import GridTimes, TimeSampler, UniformTimes
 from hf_ddistill.couplings.training_step import (
     Local,
@@ -20,7 +18,6 @@ from hf_ddistill.couplings.training_step import (
 from hf_ddistill.couplings.trajectories import Trajectory, calls_in_blocks, random_masks
 
 __all__ = [
-    "STEP_LAWS",
     "TRAINED_STEPS",
     "AdaptiveTimes",
     "Coupling",
@@ -40,4 +37,5 @@ __all__ = [
     "random_masks",
     "record_variety",
     "roll_out",
+    "step_back",
 ]

@@ -1,7 +1,8 @@
 """From a model with logits to a `Denoiser`: the one seam between transformers and the core.
 
 What a model was trained for stands in `config.discrete_diffusion`:
-`{"process": {...}, "schedule": {...}, "parameterization": "..."}`; `save_pretrained` keeps it.
+`{"process": {...}, "schedule": {...}, "parameterization": "...", "sampler": {...}}`;
+`save_pretrained` keeps it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from hf_ddistill.models.loading import check_finite
 from hf_ddistill.models.same_mask import check_same_mask
 from hf_ddistill.parameterizations import Parameterization
 from hf_ddistill.processes import Absorbing
+from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedules import LogLinear
 
 
@@ -189,6 +191,23 @@ def diffusion_entry(config: PreTrainedConfig) -> dict[str, Any]:
             f"{{...}}}}, got {entry!r}."
         )
     return dict(entry)
+
+
+def enter_sampler(model: torch.nn.Module, sampler: Sampler, num_steps: int) -> None:
+    """Enter in a model's configuration how it is to be sampled, as every pipeline opens it."""
+    config = unwrapped(model).config
+    own = {"sampler": sampler.to_config(), "num_inference_steps": num_steps}
+    config.discrete_diffusion = {**diffusion_entry(config), **own}
+
+
+def sampler_of(model: PreTrainedModel) -> Sampler:
+    """The sampler that a model was trained for, as its configuration says it; else ancestral steps.
+
+    Raises:
+        ValueError: if the configuration cannot be read.
+    """
+    inner = unwrapped(model)
+    return _read(Sampler, diffusion_entry(inner.config).get("sampler", "ancestral"), inner)
 
 
 def _read(family: type, config: Any, model: PreTrainedModel) -> Any:

@@ -9,6 +9,7 @@ from hf_ddistill.configurable import Configurable
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
+from hf_ddistill.samplers import Ancestral, Sampler
 from hf_ddistill.shapes import Scalar
 
 
@@ -19,14 +20,16 @@ class Objective(Configurable, ABC):
     (`Trained`). `rollouts` names the network that decodes the x_0 of a step, with its `trajectory`:
     "student" or "teacher"; None for data. `one_call`: whether it trains a student that draws all
     that it draws in one call. `unit` is what its losses are a mean of, so that those of several
-    batches make up one: "token" (of `TrainingStep.trained`) or "row" (that has any). It never sees
-    a Trainer.
+    batches make up one: "token" (of `TrainingStep.trained`) or "row" (that has any). `sampler` is
+    what the student is to be sampled with: its configuration, and so every pipeline, has it from
+    here. It never sees a Trainer.
     """
 
     networks: ClassVar[Networks] = {"teacher": Frozen()}
     rollouts: ClassVar[str | None] = None
     one_call: ClassVar[bool] = False
     unit: ClassVar[str] = "token"
+    sampler: ClassVar[Sampler] = Ancestral()
 
     @property
     def auxiliaries(self) -> tuple[str, ...]:

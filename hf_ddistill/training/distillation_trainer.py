@@ -14,9 +14,10 @@ from transformers import PreTrainedModel, set_seed
 from hf_ddistill.couplings import TrainingStep, histogram_entropy
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import RowStreams
-from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, unwrapped
+from hf_ddistill.linalg.keyed_noise import keyed_generator
+from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, enter_sampler, unwrapped
 from hf_ddistill.objectives import Objective
-from hf_ddistill.training.alternation import Alternation
+from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.auxiliaries import Auxiliaries, make_auxiliaries
 from hf_ddistill.training.callbacks.collapse import CollapseWatch
@@ -24,7 +25,6 @@ from hf_ddistill.training.callbacks.rounds import Rounds, check_rounds
 from hf_ddistill.training.copies import student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.held_out import EVALUATION, step_noise
-from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts
 from hf_ddistill.training.model_card import CardFacts
 from hf_ddistill.training.predictions import decoded_rows
@@ -145,7 +145,7 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         args = self.args
         block_size = getattr(self._objective, "block_size", None)
         self.rollouts = Rollouts(args, self._rewarded_by, block_size)
-        unwrapped(self.model).config.discrete_diffusion["num_inference_steps"] = args.student_steps
+        enter_sampler(self.model, self._objective.sampler, args.student_steps)
         self._make_auxiliaries()
         self.teacher = placed(self.teacher, self.accelerator, self.model)
         self.watch.start(args.collapse_share)
