@@ -15,9 +15,10 @@ from hf_ddistill.lazy import lazy_names
 from hf_ddistill.registration import register_when_asked
 
 if TYPE_CHECKING:
-    from hf_ddistill.convert import to_block_diffusion
+    from hf_ddistill.convert import Converter, to_block_diffusion
     from hf_ddistill.denoisers import Denoiser
     from hf_ddistill.diffusion import Diffusion
+    from hf_ddistill.evaluation import Judge
     from hf_ddistill.models import (
         BlockDiffusionConfig,
         BlockDiffusionLM,
@@ -70,6 +71,7 @@ __all__ = [
     "BlockDiffusionConfig",
     "BlockDiffusionLM",
     "CTMCEulerScheduler",
+    "Converter",
     "Cosine",
     "DDiTConfig",
     "DDiTForDiscreteDiffusion",
@@ -84,6 +86,7 @@ __all__ = [
     "Geometric",
     "Hybrid",
     "JumpScheduler",
+    "Judge",
     "Kronecker",
     "Linear",
     "LogLinear",

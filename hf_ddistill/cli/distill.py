@@ -18,7 +18,7 @@ from hf_ddistill.cli.data import (
     without_labels,
 )
 from hf_ddistill.cli.logged import logged
-from hf_ddistill.cli.members import member, name_or_json
+from hf_ddistill.cli.members import member
 from hf_ddistill.cli.options import add_settings, settings
 from hf_ddistill.cli.recipe import recipe
 from hf_ddistill.cli.resuming import train
@@ -38,7 +38,6 @@ from hf_ddistill.training import (
     DiscreteDistillationTrainer,
 )
 from hf_ddistill.training.teacher_models import is_causal
-from hf_ddistill.unmasking import Unmasking
 
 HELP = "distil a teacher into a student of few steps"
 EPILOG = logged(distillation=True)
@@ -83,8 +82,6 @@ def run(args: argparse.Namespace) -> int:
     named = (*args.teacher, args.student, args.tokenizer)
     check_run_folder(args, [name for name in named if name])
     objective = member(Objective, "--objective", args.objective)
-    rule = name_or_json("--rollout-unmasking", args.rollout_unmasking)
-    member(Unmasking, "--rollout-unmasking", rule)
     model, teacher, adapters = _networks(args)
     causal = is_causal(teacher)
     shown = model if teacher is None or causal else teacher

@@ -18,30 +18,22 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from hf_ddistill.cli.common import positive
-from hf_ddistill.cli.members import name_or_json
-from hf_ddistill.cli.values import CALLS, RATE, TEMPERATURE, number, setting, whole
+from hf_ddistill.cli.values import CALLS, RATE, number, setting, whole
 
 #: Types that are narrower than the annotations are.
 NARROW: dict[str, Callable[[str], Any]] = {
     "student_steps": CALLS,
     "sample_steps": CALLS,
-    "rollout_steps_per_block": CALLS,
     "rounds": whole(1, 16),  # each doubles the steps of the first
     "ema_decay": number(0, 1, ")"),
     "auxiliary_learning_rate": RATE,
     "auxiliary_beta1": number(0, 1, ")"),
     "collapse_share": number(0, 1, ")"),
     "noise_std": RATE,
-    "rollout_temperature": TEMPERATURE,
     **dict.fromkeys(
         (
             "max_length",
             "auxiliary_updates",
-            "rollout_tokens",
-            "rollout_min_tokens",
-            "rollout_updates",
-            "rollout_group",
-            "rollout_block_size",
         ),
         positive,
     ),
@@ -52,12 +44,8 @@ WORDS = {
     "prompt_length": "tokens of a row that are given; of rollouts, the prompt (default: none; of "
     "rollouts all)",
     "auxiliary_learning_rate": "of the auxiliary (default: the student's)",
-    "rollout_steps_per_block": "calls that a static rule plans for a block (default: a token each)",
-    "rollout_block_size": "tokens decoded at a time (default: a block; of full attention all)",
-    "rollout_unmasking": "the rule that decodes them: an id (hf-ddistill list unmasking), or JSON",
 }
 GROUPS = {
-    "rollout_": ("rollouts", "of objectives that train on what student or teacher decode"),
     "auxiliary_": ("auxiliary", "the network that some objectives train beside the student"),
 }
 #: Fields of `TrainingArguments` that have a flag, with our defaults.
@@ -128,8 +116,6 @@ def settings(args: argparse.Namespace, config: type) -> dict[str, Any]:
         for field in own_fields(config)
         if hasattr(args, field.name)
     }
-    if isinstance(given.get("rollout_unmasking"), str):
-        given["rollout_unmasking"] = name_or_json("--rollout-unmasking", args.rollout_unmasking)
     return given
 
 

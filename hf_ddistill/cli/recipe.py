@@ -59,11 +59,11 @@ def _student(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> 
 def _samples(trainer: DiscreteDistillationTrainer) -> str:
     model, args = unwrapped(trainer.model), trainer.args
     if isinstance(model, BlockDiffusionLM):
-        rule = args.rollout_unmasking
-        rule = rule if isinstance(rule, str) else rule["type"]
+        rollouts = trainer.objective.rollouts
+        rule = "" if rollouts is None else f"; rollouts by the rule {rollouts.unmasking.id}"
         return (
             f"decoded in blocks of {model.config.block_size} (the student is a block-diffusion "
-            f"model); rollouts by the rule {rule}"
+            f"model){rule}"
         )
     rounds = f", after {args.rounds} rounds" if args.rounds > 1 else ""
     sampler = trainer.objective.sampler.id
@@ -71,8 +71,8 @@ def _samples(trainer: DiscreteDistillationTrainer) -> str:
 
 
 def _training(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> str:
-    decoder = trainer.objective.rollouts
-    on = f"what the {decoder} decodes behind prompts of" if decoder else "rows of"
+    rollouts = trainer.objective.rollouts
+    on = f"what the {rollouts.by} decodes behind prompts of" if rollouts else "rows of"
     return f"{args.steps:,} steps on {on} {args.data}"
 
 

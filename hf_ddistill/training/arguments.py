@@ -78,17 +78,6 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
             learn, the law of the student, moves.
         auxiliary_warmup_steps (`int`): optimizer steps at the start that update them alone.
         auxiliary_updates (`int`): of so many optimizer steps the last one updates the student too.
-        rollout_tokens (`int`): new tokens of a rollout, for objectives that train on sequences that
-            student or teacher decode; in whole blocks.
-        rollout_min_tokens, rollout_ramp_steps (`int`): the number grows from the former to
-            `rollout_tokens` over so many optimizer steps; 0 steps for none.
-        rollout_updates (`int`): optimizer steps that use the same rollouts.
-        rollout_group (`int`): rollouts behind each prompt, one after another in the batch.
-        rollout_unmasking (`str` or `dict`): the rule that decodes them.
-        rollout_steps_per_block (`int`, *optional*): calls that a "static" rule plans for a block.
-        rollout_block_size (`int`, *optional*): tokens that are decoded before those on their right,
-            of a model with full attention (or a part of its blocks); all of them if not given.
-        rollout_temperature (`float`): of their draws.
         collapse_share (`float`): a student is warned of in the step in which the entropy of its
             samples falls below this share of the teacher's, or that of the tokens which it draws
             below this share of what it was; 0 turns it off.
@@ -102,15 +91,6 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
     auxiliary_beta1: float = field(default=0.5, metadata={"help": "Of Adam, for the auxiliary."})
     auxiliary_warmup_steps: int = field(default=0, metadata={"help": "Steps that train it alone."})
     auxiliary_updates: int = field(default=1, metadata={"help": "For each one of the student."})
-    rollout_tokens: int = field(default=64, metadata={"help": "New tokens of a rollout."})
-    rollout_min_tokens: int = field(default=1, metadata={"help": "Of the first rollouts."})
-    rollout_ramp_steps: int = field(default=0, metadata={"help": "From the least to the most."})
-    rollout_updates: int = field(default=1, metadata={"help": "Steps on the same rollouts."})
-    rollout_group: int = field(default=1, metadata={"help": "Rollouts behind each prompt."})
-    rollout_unmasking: dict | str = field(default="threshold", metadata={"help": "A rule."})
-    rollout_steps_per_block: int | None = field(default=None, metadata={"help": "Planned calls."})
-    rollout_block_size: int | None = field(default=None, metadata={"help": "Decoded at a time."})
-    rollout_temperature: float = field(default=1.0, metadata={"help": "Of their draws."})
     collapse_share: float = field(default=0.5, metadata={"help": "Least share of entropy left."})
 
     def __post_init__(self) -> None:
@@ -119,23 +99,8 @@ class DiscreteDistillationConfig(DiscreteDiffusionConfig):
         if self.rounds < 1:
             raise ValueError(f"rounds must be at least 1, got {self.rounds}.")
         self._check_noise_and_auxiliary()
-        self._check_rollouts()
         self.sample_steps = self.student_steps
         super().__post_init__()
-
-    def _check_rollouts(self) -> None:
-        least = {"rollout_tokens": 1, "rollout_min_tokens": 1, "rollout_ramp_steps": 0}
-        least |= {"rollout_updates": 1, "rollout_group": 1, "rollout_temperature": 0}
-        least |= {"rollout_steps_per_block": 1, "rollout_block_size": 1}
-        for name, value in least.items():
-            given = getattr(self, name)
-            if given is not None and given < value:
-                raise ValueError(f"{name} must be at least {value}, got {given}.")
-        if self.rollout_min_tokens > self.rollout_tokens:
-            raise ValueError(
-                f"rollout_min_tokens={self.rollout_min_tokens} is above rollout_tokens="
-                f"{self.rollout_tokens}; the number of tokens grows."
-            )
 
     def _check_noise_and_auxiliary(self) -> None:
         for name in ("noise_dim", "auxiliary_warmup_steps"):

@@ -128,8 +128,10 @@ def train_block_student(
 
     def batch(number: int) -> Batch:
         generator = keyed_generator(seed, number, "data")
-        by = {"student": student, "teacher": teacher}.get(objective.rollouts)
-        return decoded_batch(problem, by, calls, settings.rows, generator)
+        decodes = None
+        if objective.rollouts is not None:
+            decodes = {"student": student, "teacher": teacher}[objective.rollouts.by]
+        return decoded_batch(problem, decodes, calls, settings.rows, generator)
 
     def done(number: int) -> float:
         if settings.calls is not None:

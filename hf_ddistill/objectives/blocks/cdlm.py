@@ -25,6 +25,7 @@ from hf_ddistill.objectives.blocks.states import (
     mean_of_blocks,
 )
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import Scalar, Where
 
 
@@ -41,6 +42,7 @@ class CDLM(Objective):
     ties it to the teacher.
 
     Args:
+        rollouts: what the teacher decodes, see `Rollouts`.
         distil, consistency, masked_lm: weights; the paper's (LLaDA: masked_lm=0.1).
         teacher_calls: calls between y and y* whose tokens are targets in one step, drawn at
             random (the paper stores hidden states of all); the mean is the same for any number.
@@ -50,6 +52,7 @@ class CDLM(Objective):
         hints: what the teacher alone is shown, see `Hints`; None for nothing.
     """
 
+    rollouts: Rollouts | Mapping[str, Any] = Rollouts(by="teacher")
     distil: float = 1.0
     consistency: float = 0.5
     masked_lm: float = 0.01
@@ -58,13 +61,13 @@ class CDLM(Objective):
     full_teacher: bool = True
     hints: Hints | Mapping[str, Any] | None = None
     id: ClassVar[str] = "cdlm"
-    rollouts: ClassVar[str | None] = "teacher"
     citation: ClassVar[str] = (
         "Kim et al., CDLM: Consistency Diffusion Language Models for Faster Sampling, 2025, "
         "arXiv:2511.19269"
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("distil", "consistency", "masked_lm"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
