@@ -65,7 +65,7 @@ CASES = {
     "d2f-hinted": (L, D2F(block_size=4, divergence="reverse_kl", hints={"sees": 0.3})),
     "dparallel": (4, DParallel(every_block=True)),
     "dparallel-full": (L, DParallel(block_size=4)),
-    "cdlm": (4, CDLM(full_teacher=False)),
+    "cdlm": (4, CDLM()),
     "cdlm-full": (L, CDLM(block_size=4)),
     "pseudo_trajectory": (L, PseudoTrajectory(window=(4, 8))),
     "t3d": (4, T3D(path=0.0)),
