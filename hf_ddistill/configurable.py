@@ -123,11 +123,13 @@ def settings_of(cls: type[Settings], value: Any, name: str) -> Settings | None:
     """
     if value is None or isinstance(value, cls):
         return value
-    known = [field.name for field in dataclasses.fields(cls)]
-    if not isinstance(value, Mapping) or not set(value) <= set(known):
-        raise ValueError(
-            f"{name} must be None or a mapping with some of {', '.join(known)}, got {value!r}."
-        )
+    known = dataclasses.fields(cls)
+    named = ", ".join(field.name for field in known)
+    if not isinstance(value, Mapping) or not set(value) <= {field.name for field in known}:
+        raise ValueError(f"{name} must be None or a mapping with some of {named}, got {value!r}.")
+    for field in known:
+        if field.default is dataclasses.MISSING and field.name not in value:
+            raise ValueError(f"{name} needs {field.name}, got {value!r}.")
     return cls(**value)
 
 

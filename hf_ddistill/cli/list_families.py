@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hf_ddistill.cli.common import add_json, write_json
+from hf_ddistill.convert import Converter
 from hf_ddistill.couplings import Coupling, TimeSampler
 from hf_ddistill.divergences import Divergence
 from hf_ddistill.evaluation import Judge
@@ -26,6 +27,7 @@ FAMILIES = {
     "times": TimeSampler,
     "unmasking": Unmasking,
     "judges": Judge,
+    "converters": Converter,
 }
 
 

@@ -101,6 +101,11 @@ class Sampler(Configurable, ABC):
         """The times from 1 to 0 of n steps: even ones, unless a sampler knows better."""
         return step_grid(n)
 
+    def sharpened(self, temperature: float, top_k: int | None, top_p: float) -> Sampler | None:
+        """Itself with these settings of its draws, where it applies them itself; None where what a
+        denoiser says is to be sharpened before it gets it."""
+        return None
+
     def begin(self) -> Sampler:
         """Itself, or a copy that may remember from step to step; every sample begins with it."""
         return self
@@ -206,8 +211,8 @@ def look(
     generator: Generators = None,
     **condition: Any,
 ) -> Prediction:
-    """One call of a denoiser, with fresh noise where it takes some."""
-    return denoiser(x_t, t, **{**condition, **denoiser.fresh_noise(x_t, generator)})
+    """One call of a denoiser, with fresh noise where it takes some and none is given as `noise`."""
+    return denoiser(x_t, t, **{**denoiser.fresh_noise(x_t, generator), **condition})
 
 
 def step_grid(n: int) -> list[float]:

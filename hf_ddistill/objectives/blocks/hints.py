@@ -40,7 +40,7 @@ class Hints:
         ValueError: for values out of range.
     """
 
-    sees: float = 0.3
+    sees: float
     limit: float | None = None
 
     def __post_init__(self) -> None:
