@@ -86,11 +86,16 @@ def members(family: str) -> dict[str, Member]:
 def structures(family: str) -> dict[str, Member]:
     """The dataclasses beside the members of a family that are no members, by their names."""
     classes = _classes(family)
-    return {
-        name: _member(classes, name)
-        for name, found in classes.items()
-        if found.is_dataclass
-    }
+    return {name: _member(classes, name) for name, found in classes.items() if found.is_dataclass}
+
+
+def scheduler_names() -> list[str]:
+    """The classes of the schedulers, in the order in which their package names them."""
+    tree = ast.parse((PACKAGE / "schedulers" / "__init__.py").read_text("utf-8"))
+    imported = (
+        alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    )
+    return [name for name in imported if name.endswith("Scheduler")]
 
 
 @functools.cache
@@ -186,6 +191,10 @@ def _text(node: ast.expr | None, constants: dict[str, ast.expr]) -> str:
         return "".join(_text(part, constants) for part in node.values)
     if isinstance(node, ast.FormattedValue):
         return _text(node.value, constants)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "', '.join":
+        (joined,) = node.args
+        names = constants.get(joined.id) if isinstance(joined, ast.Name) else joined
+        return ", ".join(map(str, ast.literal_eval(names))) if names is not None else ""
     if isinstance(node, ast.Name) and node.id in constants:
         return _text(constants[node.id], constants)
     return str(node.value) if isinstance(node, ast.Constant) else ""

@@ -10,37 +10,64 @@ from typing import Any
 
 #: Network calls for one sample: more of them cannot be meant.
 MOST_CALLS = 100_000
-AUXILIARY = ("auxiliary", "the networks that some objectives train beside the student")
 
 
-def setting(default: Any, about: str, **more: Any) -> Any:
-    """A field with its help.
+@dataclass(frozen=True)
+class Bounds:
+    """Where a number has to lie: from `least` to `most`, above `above` and below `below`."""
 
-    Args:
-        default: its value where nobody gives one.
-        about: what it is, in a few words.
-        more: bounds: `least`, `most` (inclusive), `above`, `below` (exclusive); and `group`, the
-            title of its group in a help, with what that is about.
-    """
-    return field(default=default, metadata={"help": about, **more})
+    least: float | None = None
+    most: int | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def check(self, name: str, value: float) -> None:
+        """Raise if it does not."""
+        if self.least is not None and self.below is not None:
+            if not self.least <= value < self.below:
+                meant = f"lie in [{self.least:g}, {self.below:g})"
+                raise ValueError(f"{name} must {meant}, got {value}.")
+        elif self.least is not None and not value >= self.least:
+            raise ValueError(f"{name} must be at least {self.least:g}, got {value}.")
+        elif self.above is not None and not value > self.above:
+            raise ValueError(f"{name} must be above {self.above:g}, got {value}.")
+        if self.most is not None and value > self.most:
+            raise ValueError(f"{name} must be at most {self.most:,}, got {value:,}.")
+
+
+SHARE = Bounds(least=0, below=1)
+COUNT = Bounds(least=1)
+CALLS = Bounds(least=1, most=MOST_CALLS)
+#: Of the settings here. (A field's metadata are arguments of argparse to `HfArgumentParser`.)
+BOUNDS = {
+    "ema_decay": SHARE,
+    "max_length": COUNT,
+    "prompt_length": Bounds(least=0),
+    "sample_steps": CALLS,
+    "num_eval_samples": Bounds(least=0),
+    "student_steps": CALLS,
+    "rounds": Bounds(least=1, most=16),  # each doubles the steps of the first
+    "noise_dim": Bounds(least=0),
+    "noise_std": Bounds(above=0),
+    "auxiliary_learning_rate": Bounds(above=0),
+    "auxiliary_beta1": SHARE,
+    "auxiliary_warmup_steps": Bounds(least=0),
+    "auxiliary_updates": COUNT,
+    "collapse_share": SHARE,
+}
+
+
+def setting(default: Any, about: str) -> Any:
+    """A field with what it is, in a few words."""
+    return field(default=default, metadata={"help": about})
 
 
 def check_bounds(settings: Any) -> None:
-    """Raise for the first value of a dataclass that is beyond the bounds of its field."""
+    """Raise for the first value of a dataclass that is beyond its bounds."""
     for each in fields(settings):
-        value, bounds = getattr(settings, each.name), each.metadata
-        if value is None or isinstance(value, str):
-            continue
-        if "least" in bounds and "below" in bounds:
-            if not bounds["least"] <= value < bounds["below"]:
-                meant = f"lie in [{bounds['least']}, {bounds['below']})"
-                raise ValueError(f"{each.name} must {meant}, got {value}.")
-        elif "least" in bounds and not value >= bounds["least"]:
-            raise ValueError(f"{each.name} must be at least {bounds['least']}, got {value}.")
-        elif "above" in bounds and not value > bounds["above"]:
-            raise ValueError(f"{each.name} must be above {bounds['above']}, got {value}.")
-        if "most" in bounds and value > bounds["most"]:
-            raise ValueError(f"{each.name} must be at most {bounds['most']:,}, got {value:,}.")
+        value = getattr(settings, each.name)
+        if each.name in BOUNDS and value is not None:
+            BOUNDS[each.name].check(each.name, value)
 
 
 @dataclass
@@ -60,20 +87,17 @@ class DiffusionSettings:
         num_eval_samples: how many are drawn; 0 turns them off.
     """
 
-    ema_decay: float = setting(0.999, "of the weights' mean; 0 is off", least=0, below=1)
-    max_length: int | None = setting(
-        None, "tokens in a row of text (default: the model's window)", least=1
-    )
+    ema_decay: float = setting(0.999, "of the weights' mean; 0 is off")
+    max_length: int | None = setting(None, "tokens in a row of text (default: the model's window)")
     prompt_length: int | None = setting(
         None,
         "tokens of a row that are given; of rollouts, the prompt (default: none; of rollouts all)",
-        least=0,
     )
     assistant_only_loss: bool = setting(True, "of conversations")
-    sample_steps: int = setting(64, "network calls per sample", least=1, most=MOST_CALLS)
-    num_eval_samples: int = setting(0, "samples drawn per evaluation", least=0)
+    sample_steps: int = setting(64, "network calls per sample")
+    num_eval_samples: int = setting(0, "samples drawn per evaluation")
 
-    def check(self) -> None:
+    def check_diffusion(self) -> None:
         """Raise for a value out of bounds, or one that would not be acted on."""
         check_bounds(self)
         if self.prompt_length and self.max_length and self.prompt_length >= self.max_length:
@@ -108,23 +132,20 @@ class DistillationSettings:
             of what it was; 0 turns it off.
     """
 
-    student_steps: int = setting(4, "network calls of the student", least=1, most=MOST_CALLS)
-    # Each doubles the steps of the first.
-    rounds: int = setting(1, "times that the student becomes the teacher", least=1, most=16)
-    noise_dim: int = setting(0, "width of the student's noise input", least=0)
-    noise_std: float = setting(0.3, "of what the noise input adds", above=0)
+    student_steps: int = setting(4, "network calls of the student")
+    rounds: int = setting(1, "times that the student becomes the teacher")
+    noise_dim: int = setting(0, "width of the student's noise input")
+    noise_std: float = setting(0.3, "of what the noise input adds")
     auxiliary_learning_rate: float | None = setting(
-        None, "of the auxiliary (default: the student's)", above=0, group=AUXILIARY
+        None, "of the auxiliary (default: the student's)"
     )
-    auxiliary_beta1: float = setting(
-        0.5, "of Adam, for the auxiliary", least=0, below=1, group=AUXILIARY
-    )
-    auxiliary_warmup_steps: int = setting(0, "steps that train it alone", least=0, group=AUXILIARY)
-    auxiliary_updates: int = setting(1, "for each one of the student", least=1, group=AUXILIARY)
-    collapse_share: float = setting(0.5, "least share of entropy left", least=0, below=1)
+    auxiliary_beta1: float = setting(0.5, "of Adam, for the auxiliary")
+    auxiliary_warmup_steps: int = setting(0, "steps that train it alone")
+    auxiliary_updates: int = setting(1, "for each one of the student")
+    collapse_share: float = setting(0.5, "least share of entropy left")
 
     def check_distillation(self, max_steps: int) -> None:
-        """The same as `check`, of these settings, for a training of so many steps (-1: unknown)."""
+        """The same as `check_diffusion`, of these settings, for a training of so many steps (-1: unknown)."""
         check_bounds(self)
         default = next(each.default for each in fields(self) if each.name == "noise_std")
         if self.noise_dim == 0 and self.noise_std != default:
