@@ -61,13 +61,12 @@ with tempfile.TemporaryDirectory() as folder:
     trainer = DiscreteDistillationTrainer(
         model=student,
         teacher=lm,
-        objective="opdlm",
+        objective={"type": "opdlm", "rollouts": {"tokens": 32}},
         args=DiscreteDistillationConfig(
             output_dir=folder,
             max_steps=150,
             per_device_train_batch_size=32,
             learning_rate=3e-4,
-            rollout_tokens=32,
             ema_decay=0.0,
             save_strategy="no",
             use_cpu=True,

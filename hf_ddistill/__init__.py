@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_ddistill.convert import to_block_diffusion
     from hf_ddistill.denoisers import Denoiser
     from hf_ddistill.diffusion import Diffusion
+    from hf_ddistill.evaluation import Judge
     from hf_ddistill.models import (
         BlockDiffusionConfig,
         BlockDiffusionLM,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         Process,
         Uniform,
     )
+    from hf_ddistill.samplers import Sampler
     from hf_ddistill.schedulers import (
         AnalyticScheduler,
         AncestralScheduler,
@@ -83,6 +85,7 @@ __all__ = [
     "General",
     "Geometric",
     "Hybrid",
+    "Judge",
     "JumpScheduler",
     "Kronecker",
     "Linear",
@@ -94,6 +97,7 @@ __all__ = [
     "Polynomial",
     "Prediction",
     "Process",
+    "Sampler",
     "Schedule",
     "TauLeapingScheduler",
     "Uniform",

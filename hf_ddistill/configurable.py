@@ -97,6 +97,8 @@ def _plain(value: Any) -> Any:
         return value.to_config()
     if isinstance(value, Tensor):
         return value.tolist()
+    if dataclasses.is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

@@ -2,8 +2,7 @@
 (..., K) -> (...).
 
 Every divergence here is a sum over the vocabulary of one elementwise term of (log p, log q), so
-one rule computes it whole, in chunks of the vocabulary, or on the teacher's top k. Arguments are
-always (teacher, student).
+one rule computes it whole, or on the teacher's top k. Arguments are always (teacher, student).
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.shapes import LOG_ZERO
@@ -42,19 +40,6 @@ class Divergence(Configurable, ABC):
 
     def __call__(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         return self.finish(self.term(log_p, log_q).sum(-1))
-
-    def chunked(self, log_p: Tensor, log_q: Tensor, size: int = 8192) -> Tensor:
-        """The same, `size` tokens of the vocabulary at a time and recomputed in the backward pass.
-
-        No temporary is larger than (..., size), where the plain form keeps several of shape (...,
-        K).
-        """
-        total = log_q.new_zeros(log_q.shape[:-1])
-        for p, q in zip(log_p.split(size, -1), log_q.split(size, -1), strict=True):
-            total = total + checkpoint(
-                lambda p, q: self.term(p, q).sum(-1), p, q, use_reentrant=False
-            )
-        return self.finish(total)
 
     def top_k(self, log_p: Tensor, log_q: Tensor, k: int) -> Tensor:
         """Over the k tokens that the teacher holds likeliest, and all the others together as one
@@ -118,7 +103,8 @@ class CrossEntropy(Divergence):
 
 @dataclass(frozen=True)
 class Jeffreys(Divergence):
-    """KL(p || q) + KL(q || p)."""
+    """KL(p || q) + KL(q || p): the sum, as Jeffreys and the f-divergences have it (f(r) = (r - 1)
+    log r), here and in law matching."""
 
     citation: ClassVar[str] = (
         "Jeffreys, An invariant form for the prior probability, 1946, doi:10.1098/rspa.1946.0056"

@@ -39,7 +39,7 @@ CHECKED = (
     "diffusion",
     "parameterizations",
     "denoisers",
-    "reverse",
+    "samplers",
     "couplings",
     "laboratory",
     "divergences",

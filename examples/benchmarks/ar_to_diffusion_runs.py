@@ -5,25 +5,26 @@ LAW_MATCHING = {"type": "causal_law_matching"}
 #: now, by a rule that does not look at the drawn tokens. Here they learn to write two tokens a
 #: call, in order.
 OF_NOW = {
-    "rollout_updates": 1,
-    "rollout_unmasking": {"type": "static", "score": "left_to_right"},
-    "rollout_steps_per_block": 2,
-    "learning_rate": 3e-4,
+    "updates": 1,
+    "unmasking": {"type": "static", "score": "left_to_right"},
+    "steps_per_block": 2,
 }
-IN_A_LEARNED_ORDER = {"rollout_unmasking": "plackett_luce", "rollout_steps_per_block": 2}
-OWN_SETTINGS = {
+IN_A_LEARNED_ORDER = {**OF_NOW, "unmasking": "plackett_luce"}
+#: Of the rollouts.
+OWN_ROLLOUTS = {
     # By confidence at a threshold of .9 nearly every call decides one character: states of parallel
     # decoding come only of rollouts that are decoded so.
-    "opdlm_two_a_call": {"rollout_unmasking": "static", "rollout_steps_per_block": 2},
+    "opdlm_two_a_call": {"unmasking": "static", "steps_per_block": 2},
     "causal_law_matching": OF_NOW,
+    "outcome_reward": {**OF_NOW, "group": 8},
+    "outcome_reward_order": {**IN_A_LEARNED_ORDER, "group": 8},
+}
+#: Of the trainer.
+OWN_SETTINGS = {
+    "causal_law_matching": {"learning_rate": 3e-4},
     "block_law_matching": {"learning_rate": 3e-4},
-    "outcome_reward": {**OF_NOW, "rollout_group": 8, "per_device_train_batch_size": 1},
-    "outcome_reward_order": {
-        **OF_NOW,
-        **IN_A_LEARNED_ORDER,
-        "rollout_group": 8,
-        "per_device_train_batch_size": 1,
-    },
+    "outcome_reward": {"learning_rate": 3e-4, "per_device_train_batch_size": 1},
+    "outcome_reward_order": {"learning_rate": 3e-4, "per_device_train_batch_size": 1},
 }
 #: What each run is: its objective; its data, prompts to decode behind, the language model's outputs
 #: or the corpus; the model that it starts from: the converted one, read "shifted" (the output at
@@ -52,11 +53,7 @@ RUNS = {
     "pseudo_trajectory": ({"type": "pseudo_trajectory"}, "prompts", "fine_tuning"),
     "t3d": ({"type": "t3d"}, "prompts", "fine_tuning"),
     "outcome_reward": ({"type": "outcome_reward", "calls": 1}, "prompts", "fine_tuning"),
-    "outcome_reward_order": (
-        {"type": "outcome_reward", "calls": 1, "order": "plackett_luce"},
-        "prompts",
-        "fine_tuning",
-    ),
+    "outcome_reward_order": ({"type": "outcome_reward", "calls": 1}, "prompts", "fine_tuning"),
     "block_law_matching": ({"type": "block_law_matching"}, "corpus", "fine_tuning"),
     "full_attention": ({"type": "bd3lm"}, "outputs", "shifted"),
     "d2f": ({"type": "d2f"}, "outputs", "full_attention"),

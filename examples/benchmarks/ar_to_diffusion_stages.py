@@ -3,10 +3,11 @@
 import copy
 import math
 import time
+from dataclasses import replace
 
 import torch
 from ar_to_diffusion_figures import share_of_words
-from ar_to_diffusion_runs import NOISE, OF_THE_LANGUAGE_MODEL, OWN_SETTINGS, RUNS
+from ar_to_diffusion_runs import NOISE, OF_THE_LANGUAGE_MODEL, OWN_ROLLOUTS, OWN_SETTINGS, RUNS
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch.utils.data import Dataset
 from transformers import (
@@ -23,6 +24,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.objectives import Objective
 
 CONTEXT = 256
 ALPHABET = "abcdefghijklmnopqrstuvwxyz 0,.;:?'-$\n"  # every digit is read as 0
@@ -212,8 +214,6 @@ def distillation(args, name):
         "per_device_train_batch_size": args.batch_size,
         "ema_decay": 0.0,
         "prompt_length": args.prompt_length,
-        "rollout_tokens": args.new_tokens,
-        "rollout_updates": args.rollout_updates,
         **OWN_SETTINGS.get(name, {}),
     }
 
@@ -223,6 +223,11 @@ def distilled(args, name, model, tokenizer, train, block_size):
     objective, kind, start = RUNS[name]
     if objective["type"] == "d2f":
         objective = {**objective, "block_size": block_size}
+    objective = Objective.from_config(objective)
+    if objective.rollouts is not None:
+        rolled = {"tokens": args.new_tokens, "updates": args.rollout_updates}
+        rolled |= OWN_ROLLOUTS.get(name, {})
+        objective = replace(objective, rollouts=objective.rollouts.changed(rolled))
     folder = args.output / f"{name}_{block_size}"
     if (folder / "model.safetensors").exists():
         return AutoModelForMaskedLM.from_pretrained(folder)
@@ -234,8 +239,8 @@ def distilled(args, name, model, tokenizer, train, block_size):
         before = args.output / f"{start}_{block_size}"
         student = AutoModelForMaskedLM.from_pretrained(before, noise_dim=NOISE.get(name, 0))
         tokenizer = AutoTokenizer.from_pretrained(before)
-    rewarded = objective["type"] == "outcome_reward"
-    teacher = student if objective["type"] not in OF_THE_LANGUAGE_MODEL else model
+    rewarded = objective.id == "outcome_reward"
+    teacher = student if objective.id not in OF_THE_LANGUAGE_MODEL else model
     teacher = copy.deepcopy(teacher)  # the trainer freezes it, and wraps it to compute in bfloat16
     for network in (student, teacher):
         network.set_attn_implementation(ATTENTION)

@@ -26,6 +26,7 @@ from vocabulary import PeakBytes
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.models import unwrapped
+from hf_ddistill.objectives import OPDLM, Rollouts
 
 FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
 TINY = TextShape(2, 64, 160, 4, 2, 16, 300, True)
@@ -96,14 +97,16 @@ def trained(plan, rule, attention):
     trainer = DiscreteDistillationTrainer(
         model=student,
         teacher=lm if rank is None else None,
-        objective="opdlm",
+        objective=OPDLM(
+            Rollouts(
+                tokens=plan.new,
+                unmasking=rule,
+                steps_per_block=None if plan.calls is None else int(plan.calls),
+            )
+        ),
         args=DiscreteDistillationConfig(
             tempfile.mkdtemp(),
             ema_decay=0.0,
-            rollout_tokens=plan.new,
-            rollout_min_tokens=plan.new,
-            rollout_unmasking=rule,
-            rollout_steps_per_block=None if plan.calls is None else int(plan.calls),
             use_cpu=True,
         ),
         peft_config=rank and LoraConfig(r=rank, target_modules="all-linear"),

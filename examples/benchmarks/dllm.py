@@ -14,6 +14,7 @@ import argparse
 import copy
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,12 +33,14 @@ from hf_ddistill import (
 )
 from hf_ddistill.cli.resuming import train as train_on
 from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.objectives import Objective
 
 BLOCK = 8
 TINY = "we meet again to speak of the state of the union. the nation is at peace with all nations. "
 
-#: An objective; the block that its student decodes (LENGTH: full attention); more settings.
-PLANNED = {"rollout_unmasking": "plackett_luce", "rollout_steps_per_block": PROMPT // 2}
+#: An objective; the block that its student decodes (LENGTH: full attention); more settings of the
+#: rollouts.
+PLANNED = {"unmasking": "plackett_luce", "steps_per_block": PROMPT // 2}
 RUNS = {
     "bd3lm": ({"type": "bd3lm"}, BLOCK, {}),
     "d2f": ({"type": "d2f", "block_size": BLOCK}, BLOCK, {}),
@@ -47,9 +50,9 @@ RUNS = {
     "pseudo_trajectory": ({"type": "pseudo_trajectory", "window": [8, 32]}, LENGTH, {}),
     "t3d": ({"type": "t3d"}, LENGTH, {}),
     "outcome_reward": (
-        {"type": "outcome_reward", "order": "plackett_luce", "calls": 2},
+        {"type": "outcome_reward", "calls": 2},
         LENGTH,
-        {**PLANNED, "rollout_group": 8, "rollout_temperature": 1.0, "rollout_updates": 1},
+        {**PLANNED, "group": 8, "temperature": 1.0, "updates": 1},
     ),
 }
 HELD = {**RUNS["outcome_reward"][0], "kl": 1.0}
@@ -128,15 +131,15 @@ def student_of(args, name, base, train, vocabulary, tokenizer):
         texts = tokenizer.batch_decode(x_0[:, PROMPT:])
         return torch.tensor([known_words([text], vocabulary) for text in texts])
 
-    grouped = args.batch_size // more.get("rollout_group", 1)
+    grouped = args.batch_size // more.get("group", 1)
     decoded = objective["type"] not in ("d2f", "bd3lm")
+    objective = Objective.from_config(objective)
+    if objective.rollouts is not None:
+        rolled = {"tokens": LENGTH - PROMPT, "temperature": 0.0, "unmasking": "static"}
+        rolled |= {"updates": args.rollout_updates, **more}
+        objective = replace(objective, rollouts=objective.rollouts.changed(rolled))
     options = {
         "prompt_length": PROMPT,
-        "rollout_tokens": LENGTH - PROMPT,
-        "rollout_temperature": 0.0,
-        "rollout_unmasking": "static",
-        "rollout_updates": args.rollout_updates,
-        **more,
         **settings(args, args.steps, learning_rate=args.learning_rate),
         "per_device_train_batch_size": grouped,
     }

@@ -17,28 +17,29 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from on_policy import on_policy_table, re_scored
-from transformers import LlamaForCausalLM
-
-from hf_ddistill.couplings import TrainingStep, Trajectory, random_masks
-from hf_ddistill.laboratory import all_sequences, entropy, kl_divergence, total_variation
-from hf_ddistill.laboratory.blocks.bench import (
+from llama_lab import (
     DIFFUSION,
     LENGTH,
     LEVELS,
     MASK,
     BlockLab,
     LabSettings,
+    Method,
     patches,
     student_of,
+    train_llama,
 )
+from on_policy import on_policy_table, re_scored
+from transformers import LlamaForCausalLM
+
+from hf_ddistill.couplings import TrainingStep, Trajectory, random_masks
+from hf_ddistill.laboratory import all_sequences, entropy, kl_divergence, total_variation
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, block_law
-from hf_ddistill.laboratory.blocks.fit import Method, train_block_student
 from hf_ddistill.laboratory.blocks.tables import block_table, prefix, table_bias
 from hf_ddistill.linalg import categorical
 from hf_ddistill.objectives import BD3LM, OPDLM, CausalLawMatching
+from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.objectives.blocks.posterior_targets import posterior_targets
-from hf_ddistill.training.alternation import Alternation
 from hf_ddistill.unmasking import Static, Threshold, Unmasking
 
 BLOCKS = (1, 2, 4, 8)
@@ -157,7 +158,6 @@ def redrawn(lab, x, where, generator):
 
 METHODS = {
     "plain fine-tuning": Method(BD3LM(), rollouts=False),
-    "mask annealing": Method(BD3LM(anneal=0.5), rollouts=False),
     "opdlm": Method(OPDLM(), settings={"reuse": 4}),
     "opdlm, posterior target": Method(
         OPDLM(target="posterior", candidates=LEVELS), settings={"reuse": 4}
@@ -165,7 +165,6 @@ METHODS = {
 }
 LAW_MATCHING = Method(
     CausalLawMatching(pathwise=True),
-    auxiliary=True,
     settings={
         "rows": 256,
         "learning_rate": 1e-3,
@@ -181,7 +180,7 @@ def students(lab, blocks=BLOCKS):
         for name, method in METHODS.items():
             begun = time.perf_counter()
             settings = replace(lab.settings, **method.settings)
-            model = train_block_student(lab, method, lab.start(b), b, settings)
+            model = train_llama(lab, method, lab.start(b), b, settings)
             row = {"student": name, "b": b, "seconds": time.perf_counter() - begun}
             for n in calls_of(b):
                 yield {**row, "n": n, **measured(student_of(model), lab.law, b, n)}
@@ -190,13 +189,11 @@ def students(lab, blocks=BLOCKS):
 def matching(lab, blocks=BLOCKS[1:]):
     """Law matching: a Llama for each block and number of calls, from plain fine-tuning."""
     for b in blocks:
-        plain = train_block_student(
-            lab, METHODS["plain fine-tuning"], lab.start(b), b, lab.settings
-        )
+        plain = train_llama(lab, METHODS["plain fine-tuning"], lab.start(b), b, lab.settings)
         for n in reversed(calls_of(b)[:-1]):
             begun = time.perf_counter()
             settings = replace(lab.settings, **LAW_MATCHING.settings)
-            model = train_block_student(lab, LAW_MATCHING, plain, n, settings)
+            model = train_llama(lab, LAW_MATCHING, plain, n, settings)
             row = {"student": "causal_law_matching", "b": b, "n": n}
             row["seconds"] = time.perf_counter() - begun
             yield {**row, **measured(student_of(model), lab.law, b, n)}

@@ -18,9 +18,9 @@ from learned_schedule import LearnedSchedule, learned_rows
 
 from hf_ddistill import Absorbing, Diffusion, Hybrid, LogLinear, Objective, Polynomial, Uniform
 from hf_ddistill.laboratory import ExactProblem
-from hf_ddistill.laboratory.fit import BenchSettings, fit_start
 from hf_ddistill.laboratory.problems import exact_law
 from hf_ddistill.laboratory.scoreboard import Bench
+from hf_ddistill.laboratory.students import BenchSettings, fit_start
 
 ROLLOUT = {"horizon": "rollout"}
 POLICY = {"gradient": "policy", **ROLLOUT}

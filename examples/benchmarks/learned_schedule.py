@@ -9,8 +9,8 @@ from torch import Tensor
 from hf_ddistill import Diffusion, PiecewiseLinear
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.couplings.rollouts import Rollout
-from hf_ddistill.laboratory.fit import train_student
 from hf_ddistill.laboratory.scoreboard import Bench
+from hf_ddistill.laboratory.students import train_student
 from hf_ddistill.objectives.law_matching import LawMatching
 
 LEFT = 1e-9  # of the data at t = 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.objectives import Objective
 
 DECODING = [
     {"unmasking": "static", "steps_per_block": None},
@@ -73,6 +75,15 @@ def train(args: argparse.Namespace, tokenizer, student, data: torch.Tensor) -> t
     if (folder / "adapter_config.json").exists():
         return PeftModel.from_pretrained(student, folder)
     objective = json.loads(args.objective) if args.objective.startswith("{") else args.objective
+    objective = Objective.from_config(objective)
+    if objective.rollouts is not None:
+        rolled = {
+            "tokens": args.rollout_tokens,
+            "min_tokens": min(args.block_size, args.rollout_tokens),
+            "ramp_steps": max(1, args.steps // 4),
+            "updates": args.rollout_updates,
+        }
+        objective = replace(objective, rollouts=objective.rollouts.changed(rolled))
     rows = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))]
     rows = with_copies(rows, args.copies)
     trainer = DiscreteDistillationTrainer(
@@ -86,10 +97,6 @@ def train(args: argparse.Namespace, tokenizer, student, data: torch.Tensor) -> t
             lr_scheduler_type="cosine",
             warmup_steps=5,
             ema_decay=0.0,
-            rollout_tokens=args.rollout_tokens,
-            rollout_min_tokens=min(args.block_size, args.rollout_tokens),
-            rollout_ramp_steps=args.steps // 4,
-            rollout_updates=args.rollout_updates,
             save_steps=20,
             save_total_limit=1,
             logging_steps=10,

@@ -35,7 +35,7 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, unwrapped
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
-from hf_ddistill.reverse import sample
+from hf_ddistill.samplers import Ancestral, Canvas
 
 #: Steps to a model's own samples.
 SAMPLE_STEPS = 16
@@ -122,8 +122,8 @@ def _clean(denoiser: Denoiser, options: DiagnoseOptions, generator: torch.Genera
     length = options.length or (math.prod(shape) if shape else min(LENGTH, most))
     device = denoiser.networks()[0].device
     if options.data is None:
-        size = (options.sequences, length)
-        return sample(denoiser, size, SAMPLE_STEPS, generator=generator, device=device)
+        canvas = Canvas.empty((options.sequences, length), device)
+        return Ancestral().sample(denoiser, canvas, SAMPLE_STEPS, generator)
     rows = list(itertools.islice(load_data(options), options.sequences))
     if rows and "input_ids" in rows[0]:
         sizes = {len(row["input_ids"]) for row in rows}

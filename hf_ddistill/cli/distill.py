@@ -12,7 +12,7 @@ from hf_ddistill.cli.data import (
     load_eval_data,
     without_labels,
 )
-from hf_ddistill.cli.members import member, name_or_json
+from hf_ddistill.cli.members import member
 from hf_ddistill.cli.options.distill import DistillOptions
 from hf_ddistill.cli.recipe import recipe
 from hf_ddistill.cli.resuming import train
@@ -30,7 +30,6 @@ from hf_ddistill.training import (
     DiscreteDistillationTrainer,
 )
 from hf_ddistill.training.teacher_models import is_causal
-from hf_ddistill.unmasking import Unmasking
 
 
 def run(options: DistillOptions) -> int:
@@ -38,8 +37,6 @@ def run(options: DistillOptions) -> int:
     named = (*options.teacher, options.student, options.tokenizer)
     check_run_folder(options, [name for name in named if name])
     objective = member(Objective, "--objective", options.objective)
-    rule = name_or_json("--rollout-unmasking", options.rollout_unmasking)
-    member(Unmasking, "--rollout-unmasking", rule)
     model, teacher, adapters = _networks(options)
     causal = is_causal(teacher)
     shown = model if teacher is None or causal else teacher

@@ -15,9 +15,12 @@ from hf_ddistill.cli.members import build_diffusion, member, noise_tokens
 from hf_ddistill.cli.options.exact import ExactOptions
 from hf_ddistill.cli.terminal import is_terminal
 from hf_ddistill.laboratory import ExactProblem
-from hf_ddistill.laboratory.fit import BenchSettings, check_objective, fit_start
+from hf_ddistill.laboratory.blocks.scoreboard import BlockBench
+from hf_ddistill.laboratory.blocks.students import BlockProblem
+from hf_ddistill.laboratory.fit import check_networks
 from hf_ddistill.laboratory.problems import exact_law
 from hf_ddistill.laboratory.scoreboard import Bench, Row
+from hf_ddistill.laboratory.students import BenchSettings
 from hf_ddistill.objectives import Objective
 
 #: Columns of the printed table; the JSON has all.
@@ -29,10 +32,11 @@ def run(options: ExactOptions) -> int:
     """Measure, print the table, write the files."""
     objectives = [member(Objective, "--objective", text) for text in options.objective]
     for objective in objectives:
-        check_objective(objective)
+        check_networks(objective)
+    _check_blocks(options, objectives)
     bench = build_bench(options)
     rows = list(measured(bench, objectives, options))
-    print(f"\n{describe(bench)}")
+    print(f"\n{bench.description}")
     print_rows(rows)
     write_json(options.json, {"rows": rows})
     if options.plot is not None:
@@ -40,8 +44,19 @@ def run(options: ExactOptions) -> int:
     return 0
 
 
-def build_bench(options: ExactOptions) -> Bench:
-    """The problem under its process, and the settings of all trainings."""
+def _check_blocks(options: ExactOptions, objectives: Sequence[Objective]) -> None:
+    """Raise for an objective that needs blocks, where there are none."""
+    if options.block_size is None:
+        for objective in objectives:
+            if objective.rollouts is not None:
+                raise ValueError(
+                    f"--objective {objective.id} trains on blocks that are decoded; give "
+                    "--block-size."
+                )
+
+
+def build_bench(options: ExactOptions) -> Bench | BlockBench:
+    """The problem under its process, or in blocks, and the settings of all trainings."""
     names = [field.name for field in fields(BenchSettings)]
     given = {name: getattr(options, name) for name in names}
     if options.calls is None and options.minutes is None:
@@ -49,17 +64,22 @@ def build_bench(options: ExactOptions) -> Bench:
     settings = BenchSettings(**given)
     law = exact_law(options.problem)
     tokens = int(law.sequences.max()) + 1
+    name = Path(options.problem).stem if options.problem.endswith(".json") else options.problem
+    if options.block_size is not None:
+        length = law.sequences.shape[1]
+        return BlockBench(name, BlockProblem(law.law, tokens, length, options.block_size), settings)
     diffusion = build_diffusion(
         options.process, options.schedule, tokens + noise_tokens(options.process)
     )
-    name = Path(options.problem).stem if options.problem.endswith(".json") else options.problem
     problem = ExactProblem(law.law, law.sequences, diffusion)
     return Bench(name, problem, settings, options.draws)
 
 
-def measured(bench: Bench, objectives: Sequence[Objective], options: ExactOptions) -> Iterator[Row]:
+def measured(
+    bench: Bench | BlockBench, objectives: Sequence[Objective], options: ExactOptions
+) -> Iterator[Row]:
     """All rows of one run: teacher, limit, start, and every objective from that start."""
-    nfe = sorted(set(options.nfe))
+    nfe = sorted(set(options.nfe or bench.usual_calls))
     quiet = {"leave": False, "disable": not is_terminal()}
     yield from tqdm(bench.teacher_rows(nfe), "teacher", len(nfe), **quiet)
     if options.limit:
@@ -67,7 +87,7 @@ def measured(bench: Bench, objectives: Sequence[Objective], options: ExactOption
             yield from bench.limit_rows(nfe, bar.update)
     if not objectives:
         return
-    start = fit_start(bench.problem, bench.settings)
+    start = bench.fit_start()
     yield from bench.start_rows(start, nfe)
     for objective in objectives:
         for seed in options.seeds:
@@ -82,17 +102,6 @@ def measured(bench: Bench, objectives: Sequence[Objective], options: ExactOption
                     one_student=options.one_student,
                     notify=lambda share, bar=bar: bar.update(int(100 * share) - bar.n % 100),
                 )
-
-
-def describe(bench: Bench) -> str:
-    """The problem in one line."""
-    problem = bench.problem
-    diffusion = problem.diffusion
-    return (
-        f"{bench.name}: {len(problem.law):,} sequences of {problem.length}, entropy "
-        f"{problem.entropy:.4f} nats, total correlation {problem.total_correlation:.4f}; "
-        f"{diffusion.process.id}, {len(problem.states):,} states, {diffusion.schedule.id}"
-    )
 
 
 def print_rows(rows: Sequence[Row]) -> None:

@@ -59,20 +59,20 @@ def _student(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> s
 def _samples(trainer: DiscreteDistillationTrainer) -> str:
     model, options = unwrapped(trainer.model), trainer.args
     if isinstance(model, BlockDiffusionLM):
-        rule = options.rollout_unmasking
-        rule = rule if isinstance(rule, str) else rule["type"]
+        rollouts = trainer.objective.rollouts
+        rule = "" if rollouts is None else f"; rollouts by the rule {rollouts.unmasking.id}"
         return (
             f"decoded in blocks of {model.config.block_size} (the student is a block-diffusion "
-            f"model); rollouts by the rule {rule}"
+            f"model){rule}"
         )
     rounds = f", after {options.rounds} rounds" if options.rounds > 1 else ""
-    sampler = getattr(trainer.objective, "sampler", "ancestral")
+    sampler = trainer.objective.sampler.id
     return f"{sampler} steps, {options.student_steps} network calls each (--student-steps){rounds}"
 
 
 def _training(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str:
-    decoder = trainer.objective.rollouts
-    on = f"what the {decoder} decodes behind prompts of" if decoder else "rows of"
+    rollouts = trainer.objective.rollouts
+    on = f"what the {rollouts.by} decodes behind prompts of" if rollouts else "rows of"
     return f"{options.steps:,} steps on {on} {options.data}"
 
 

@@ -1,15 +1,12 @@
 """How the states that an objective looks at are drawn: their times, and pairs (x_t, x_s) with s <
 t."""
 
-from hf_ddistill.couplings.pairs import (
-    STEP_LAWS,
-    Coupling,
-    ForwardPair,
-    SharedNoise,
-    StudentStep,
-    TeacherSteps,
-)
+from hf_ddistill.couplings.coupling import Coupling
+from hf_ddistill.couplings.forward import ForwardPair
 from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
+from hf_ddistill.couplings.step_back import step_back
+from hf_ddistill.couplings.student_step import StudentStep
+from hf_ddistill.couplings.teacher_steps import TeacherSteps
 from hf_ddistill.couplings.times import AdaptiveTimes, GridTimes, TimeSampler, UniformTimes
 from hf_ddistill.couplings.training_step import (
     Local,
@@ -20,7 +17,6 @@ from hf_ddistill.couplings.training_step import (
 from hf_ddistill.couplings.trajectories import Trajectory, calls_in_blocks, random_masks
 
 __all__ = [
-    "STEP_LAWS",
     "TRAINED_STEPS",
     "AdaptiveTimes",
     "Coupling",
@@ -28,7 +24,6 @@ __all__ = [
     "GridTimes",
     "Local",
     "Rollout",
-    "SharedNoise",
     "StudentStep",
     "TeacherSteps",
     "TimeSampler",
@@ -41,4 +36,5 @@ __all__ = [
     "random_masks",
     "record_variety",
     "roll_out",
+    "step_back",
 ]

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings.pairs import STEP_LAWS
+from hf_ddistill.couplings.step_back import step_back
 from hf_ddistill.couplings.training_step import Local, TrainingStep, record_variety
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.samplers import Sampler, walk
 from hf_ddistill.shapes import Tokens
 
 #: The numbers of calls that one student is trained for, see `call_numbers`.
@@ -69,7 +70,11 @@ def call_numbers(step: TrainingStep, trained: str) -> Tensor:
 
 
 def roll_out(
-    step: TrainingStep, calls: Tensor, stop: Tensor, law: str = "ancestral", graph: bool = False
+    step: TrainingStep,
+    calls: Tensor,
+    stop: Tensor,
+    sampler: Sampler | str = "ancestral",
+    graph: bool = False,
 ) -> Rollout:
     """Roll the student out of the prior, and record the variety of what it draws.
 
@@ -77,23 +82,30 @@ def roll_out(
         step: its `x_0` gives only the shape and the context.
         calls: (B,), n of each row.
         stop: (B,), in 0 .. n - 1: the call that draws x_0.
-        law: of each step before, see `STEP_LAWS`.
+        sampler: of each step before; one with a rule.
         graph: whether the calls before the last keep their gradients.
+
+    Raises:
+        ValueError: for a sampler without a rule.
     """
+    sampler = Sampler.from_config(sampler)
     shape, device = step.x_0.shape, step.x_0.device
-    x = step.given(step.diffusion.prior(shape, step.generator, device))
     log_probs, earlier = [], []
+
+    def move(x: Tokens, s: Tensor, t: Tensor) -> Tokens:
+        rows = (stop > len(log_probs)).nonzero()[:, 0]
+        part = step.rows(rows)
+        here = part.look(step.student, x[rows], t[rows])
+        x_s, gained = step_back(part, x[rows], here, s[rows], sampler)
+        log_probs.append(gained.new_zeros(shape[0]).index_add(0, rows, gained))
+        if graph:
+            earlier.append((rows, here, here.where & ~step.diffusion.undetermined(x_s)))
+        return x.index_copy(0, rows, x_s)
+
+    noise = step.given(step.diffusion.prior(shape, step.generator, device))
+    times = [1 - call / calls.double() for call in range(int(stop.max()) + 1)]
     with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
-        for call in range(int(stop.max())):
-            rows = (stop > call).nonzero()[:, 0]
-            n = calls[rows].double()
-            part = step.rows(rows)
-            here = part.look(step.student, x[rows], 1 - call / n)
-            x_s, gained = draw_step(part, x[rows], here, 1 - (call + 1) / n, law)
-            log_probs.append(gained.new_zeros(shape[0]).index_add(0, rows, gained))
-            if graph:
-                earlier.append((rows, here, here.where & ~step.diffusion.undetermined(x_s)))
-            x = x.index_copy(0, rows, x_s)
+        x = walk(times, noise, move)
     last = step.look(step.student, x, 1 - stop / calls.double())
     probs = last.prediction.log_conditional.detach().exp()
     x_0 = last.place(step.draw(probs, last.where), x)
@@ -101,21 +113,3 @@ def roll_out(
     none = torch.zeros(shape[0], 0, dtype=torch.float64, device=device)
     log_probs = torch.stack(log_probs, 1) if graph else none
     return Rollout(x_0, last, log_probs, stop, tuple(earlier))
-
-
-def draw_step(
-    step: TrainingStep, x_t: Tokens, here: Local, s: Tensor, law: str
-) -> tuple[Tokens, Tensor]:
-    """x_s ~ p(x_s | x_t), and its log-probability (B,) where x_0 was not certain."""
-    rows = here.rows
-    probs = STEP_LAWS[law](
-        here.prediction, step.diffusion, x_t[here.where][:, None], s[rows], here.t[rows]
-    )
-    drawn = step.draw(probs.detach(), here.where)
-    log_p = probs.gather(-1, drawn[..., None])[..., 0].clamp_min(1e-30).log()
-    # A jump noises again what was certain, too.
-    base = x_t
-    if law == "jump":
-        base = step.given(step.diffusion.corrupt(x_t, s, step.generator))
-    total = torch.zeros(x_t.shape[0], dtype=torch.float64, device=x_t.device)
-    return here.place(drawn, base), total.index_add(0, rows, log_p[:, 0].double())

@@ -111,12 +111,13 @@ class TrainingStep:
         self,
         denoiser: Denoiser,
         x: Tokens,
-        t: Times,
+        t: Times | None,
         where: Where | None = None,
         **more: Any,
     ) -> Local:
         """A denoiser's prediction where x_0 is not certain (or at `where`), padding left out; a
-        network with a noise input gets fresh noise. `more` are inputs of this call alone."""
+        network with a noise input gets fresh noise, and `t` is None for one that reads no time.
+        `more` are inputs of this call alone."""
         where = self.open(x) if where is None else where
         noise = denoiser.fresh_noise(x, self.generator)
         given = {**self.condition, **noise, **more}
@@ -157,12 +158,12 @@ class Local:
     Args:
         prediction: log p(x_0 | x_t) of shape (N, 1, K).
         where: (B, L), the N positions.
-        t: (B,).
+        t: (B,); None where the network reads no time.
     """
 
     prediction: Prediction
     where: Where
-    t: Times
+    t: Times | None
 
     @property
     def rows(self) -> Tensor:

@@ -97,25 +97,19 @@ def calls_in_blocks(numbers: Int64[Tensor, "b c"], piece: int, block: int) -> In
     return torch.where(numbers >= 0, numbers + offset, numbers)
 
 
-def random_masks(
-    x_0: Tokens, among: Where, block_size: int, generator: Generators, share: Tensor | None = None
-) -> Where:
-    """(B, L), masks at a share of the positions of `among` in each block, at least one in each
-    block that has any.
+def random_masks(x_0: Tokens, among: Where, block_size: int, generator: Generators) -> Where:
+    """(B, L), masks at n of the N positions of `among` in each block, n uniform in 1 .. N.
 
     Args:
         x_0: gives the shape.
         among: (B, L).
         block_size: tokens in each block.
         generator: of the draw.
-        share: (B, L / b) in [0, 1], of a block's positions; uniform if not given.
     """
     blocks = among.unflatten(1, (-1, block_size))
-    if share is None:
-        share = uniform_noise(blocks.shape[:2], generator, x_0.device)
+    share = uniform_noise(blocks.shape[:2], generator, x_0.device)
     order = uniform_noise(x_0.shape, generator, x_0.device).unflatten(1, (-1, block_size))
     order = order.masked_fill(~blocks, 2.0).argsort(-1).argsort(-1)
     open_ = blocks.sum(-1)
-    # share in [0, 1) and n open positions: 1 .. n masks.
     count = ((share * open_).long() + 1).minimum(open_)
     return ((order < count[..., None]) & blocks).flatten(1)

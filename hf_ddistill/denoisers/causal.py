@@ -42,5 +42,5 @@ class Autoregressive(Composite):
 
     def log_likelihood(self, x: Tokens, where: Tensor, **condition: Any) -> Tensor:
         """log p(x^i | x^1 .. x^(i-1)) at the positions of `where`, 0 elsewhere: (B, L)."""
-        log_p = self.at(x, 0.0, where, **condition).log_prob_of(x[where][:, None])[:, 0]
+        log_p = self.at(x, None, where, **condition).log_prob_of(x[where][:, None])[:, 0]
         return log_p.new_zeros(x.shape).masked_scatter(where, log_p)

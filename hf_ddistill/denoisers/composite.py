@@ -37,10 +37,14 @@ class Composite(Denoiser):
             condition: that of the call.
         """
 
-    def __call__(self, x_t: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
+    def __call__(
+        self, x_t: Tokens, t: Tensor | float | None = None, **condition: Any
+    ) -> Prediction:
         return self.combine(lambda part, given: part(x_t, t, **given), condition)
 
-    def at(self, x_t: Tokens, t: Tensor | float, where: Tensor, **condition: Any) -> Prediction:
+    def at(
+        self, x_t: Tokens, t: Tensor | float | None, where: Tensor, **condition: Any
+    ) -> Prediction:
         """The prediction at the positions of `where` alone: (N, 1, K)."""
         return self.combine(lambda part, given: part.at(x_t, t, where, **given), condition)
 
@@ -62,6 +66,16 @@ class Composite(Denoiser):
     def latent(self) -> Latent | None:
         """That of the first part; all parts get the same noise."""
         return self.parts[0].latent
+
+    @property
+    def reads_time(self) -> str | None:
+        """That of the first part that reads one."""
+        return next((part.reads_time for part in self.parts if part.reads_time), None)
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether any part needs it."""
+        return any(part.needs_time for part in self.parts)
 
     def networks(self) -> tuple[Module, ...]:
         """Those of all parts."""

@@ -25,17 +25,28 @@ class Denoiser(ABC):
     Attributes:
         diffusion: that it predicts for.
         latent: the noise that it takes with each call, if it takes any.
+        reads_time: the time that its network reads: "t" in [0, 1], "sigma", the total noise at t,
+            or None.
     """
 
     diffusion: Diffusion
     latent: Latent | None = None
+    reads_time: str | None = None
 
     @abstractmethod
-    def __call__(self, x_t: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
-        """log p(x_0 | x_t) at every position, (B, L, K)."""
+    def __call__(
+        self, x_t: Tokens, t: Tensor | float | None = None, **condition: Any
+    ) -> Prediction:
+        """log p(x_0 | x_t) at every position, (B, L, K).
+
+        Raises:
+            ValueError: without a time, if it is needed (`needs_time`).
+        """
 
     @abstractmethod
-    def at(self, x_t: Tokens, t: Tensor | float, where: Tensor, **condition: Any) -> Prediction:
+    def at(
+        self, x_t: Tokens, t: Tensor | float | None, where: Tensor, **condition: Any
+    ) -> Prediction:
         """The prediction at the N positions of `where` alone, as N rows of length 1: (N, 1, K)."""
 
     @abstractmethod
@@ -59,6 +70,11 @@ class Denoiser(ABC):
     @abstractmethod
     def description(self) -> str:
         """What it is made of, in one line; two that predict alike have the same."""
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether what it predicts depends on the time; if not, calls may leave `t` out."""
+        return self.reads_time is not None
 
     def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
         """The condition `noise` of one call at x_t, see `Latent.draw`; empty without a latent."""

@@ -25,21 +25,34 @@ class NetworkDenoiser(Denoiser):
     """A network with the diffusion that it was trained for: (x_t, t, **condition) -> Prediction.
 
     Args:
-        network: (x_t (B, L), t (B,), **condition) -> (B, L, K): a module, or what calls one: this
-            is then its `model`, and `trainable_copy()` gives the same around a copy of it.
+        network: (x_t (B, L), time (B,) or None, **condition) -> (B, L, K): a module, or what calls
+            one: this is then its `model`, and `trainable_copy()` gives the same around a copy of
+            it.
         diffusion: process and schedule.
         parameterization: how the output is read.
         latent: the noise that the network takes as the condition `noise`; None for none.
+        reads_time: what it is given as the time: "t", "sigma" (the total noise), or None.
+
+    Raises:
+        ValueError: for another `reads_time`; when it is called, without a time that is needed, and
+            for an output of another shape.
     """
 
     network: Callable[..., Tensor]
     diffusion: Diffusion
     parameterization: Parameterization = Subs()
     latent: Latent | None = None
+    reads_time: str | None = "t"
 
-    def __call__(self, x_t: Tokens, t: Tensor | float, **condition: Any) -> Prediction:
-        t = times(t).to(x_t.device).expand(x_t.shape[0])
-        output = self.network(x_t, t, **condition)
+    def __post_init__(self) -> None:
+        if self.reads_time not in ("t", "sigma", None):
+            raise ValueError(f"A network reads 't', 'sigma' or None, got {self.reads_time!r}.")
+
+    def __call__(
+        self, x_t: Tokens, t: Tensor | float | None = None, **condition: Any
+    ) -> Prediction:
+        t = self._times(x_t, t)
+        output = self.network(x_t, self._read_by_network(t), **condition)
         if output.shape != (*x_t.shape, self.diffusion.vocab_size):
             raise ValueError(
                 f"The network gives {tuple(output.shape)}, but the process has "
@@ -48,22 +61,25 @@ class NetworkDenoiser(Denoiser):
             )
         return self._read(output, x_t, t)
 
-    def at(self, x_t: Tokens, t: Tensor | float, where: Tensor, **condition: Any) -> Prediction:
+    def at(
+        self, x_t: Tokens, t: Tensor | float | None, where: Tensor, **condition: Any
+    ) -> Prediction:
         """The prediction at the N positions of `where` alone, as N rows of length 1: (N, 1, K).
 
         Only those go through the network's output head, where it has one that can be asked (`at=`).
         """
-        t = times(t).to(x_t.device).expand(x_t.shape[0])
+        t = self._times(x_t, t)
+        time = self._read_by_network(t)
         rows, positions = where.nonzero(as_tuple=True)
         source = self.parameterization.source(positions)
         if source is positions:
-            output = self.network(x_t, t, at=where, **condition)
+            output = self.network(x_t, time, at=where, **condition)
         else:
             asked = torch.zeros_like(where)
             asked[rows, source] = True
             number = (asked.flatten().cumsum(0) - 1).view_as(where)
-            output = self.network(x_t, t, at=asked, **condition)[number[rows, source]]
-        return self._read(output[:, None], x_t[where][:, None], t[rows])
+            output = self.network(x_t, time, at=asked, **condition)[number[rows, source]]
+        return self._read(output[:, None], x_t[where][:, None], t if t is None else t[rows])
 
     @property
     def _module(self) -> Module | None:
@@ -101,7 +117,27 @@ class NetworkDenoiser(Denoiser):
         kind = type(self.network)
         return getattr(self.network, "description", kind.__name__)
 
-    def _read(self, output: Tensor, x_t: Tokens, t: Tensor) -> Prediction:
+    @property
+    def needs_time(self) -> bool:
+        """Whether the network reads one, or its output cannot be read without."""
+        return self.reads_time is not None or self.parameterization.reads_time
+
+    def _times(self, x_t: Tokens, t: Tensor | float | None) -> Tensor | None:
+        if t is not None:
+            return times(t).to(x_t.device).expand(x_t.shape[0])
+        if self.needs_time:
+            reader = self.parameterization.id if self.reads_time is None else self.description
+            raise ValueError(
+                f"{reader!r} reads the time, and none is given: call it with t in [0, 1]."
+            )
+        return None
+
+    def _read_by_network(self, t: Tensor | None) -> Tensor | None:
+        if self.reads_time is None:
+            return None
+        return self.diffusion.schedule.sigma(t) if self.reads_time == "sigma" else t
+
+    def _read(self, output: Tensor, x_t: Tokens, t: Tensor | None) -> Prediction:
         output = output if output.dtype == torch.float64 else output.float()
         log_p = self.parameterization.to_log_conditional(output, self.diffusion, x_t, t)
         return Prediction(log_p)

@@ -27,7 +27,7 @@ from hf_ddistill.linalg import categorical
 from hf_ddistill.models import unwrapped
 from hf_ddistill.parameterizations import Prediction, Score, recover
 from hf_ddistill.processes import General, Kronecker, Process
-from hf_ddistill.reverse import ancestral, euler
+from hf_ddistill.samplers import Ancestral, Euler
 from hf_ddistill.shapes import LOG_ZERO, Probs, Tokens
 
 Row: TypeAlias = dict[str, Any]
@@ -177,7 +177,7 @@ def euler_rows(diffusion: Diffusion, noised: Noised, steps: Sequence[float]) -> 
             continue
         s = max(t - h, 0.0)
         given = (noised.truth, diffusion, x_t, s, t)
-        variation = (euler(*given) - ancestral(*given)).abs().sum(-1).mean() / 2
+        variation = (Euler().rule(*given) - Ancestral().rule(*given)).abs().sum(-1).mean() / 2
         row: Row = {"section": "euler", "t": t, "h": h, "tv": finite(float(variation))}
         clipped = float((leaving * h > 1 + 1e-9).double().mean())
         rows.append(row | {"clipped": clipped, "positions": len(x_t)})

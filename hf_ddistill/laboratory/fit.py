@@ -1,258 +1,248 @@
-"""Training of the laboratory's small networks: the common start, and one student by an
-objective."""
+"""The one loop that trains networks in the laboratory, by the steps that the `Trainer` takes.
+
+Step n has the noise of `keyed_generator(seed, n, 0, 0)`: that of the Trainer's optimizer step n,
+micro step 0, on process 0.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from hf_ddistill.couplings import TrainingStep
-from hf_ddistill.couplings.times import stratified
+from hf_ddistill.couplings import TrainingStep, Trajectory
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.laboratory import ExactProblem
-from hf_ddistill.laboratory.network import ExactNetwork, exact_teacher, network_denoiser
-from hf_ddistill.objectives import Objective
-from hf_ddistill.training.alternation import Alternation
+from hf_ddistill.linalg import keyed_generator
+from hf_ddistill.objectives import Frozen, Objective, Trained
+from hf_ddistill.objectives.alternation import Alternation
+from hf_ddistill.shapes import Tokens
 
-#: What the bench can supply to an objective.
-NETWORKS = ("teacher", "ema", "auxiliary")
+Peers: TypeAlias = Mapping[str, Denoiser | nn.Module]
 
 
 @dataclass(frozen=True)
-class BenchSettings:
-    """What all objectives are trained with: Adam, a cosine down to a hundredth, a running mean.
+class Batch:
+    """What one step learns from.
 
     Args:
-        calls: passes of a batch through the student in training; all objectives get as many. An
-            objective that rolls its student out needs several a step.
-        minutes: or the wall time of each training.
-        rows: of a batch.
-        width: of the hidden layers of all networks.
-        noise_dim: numbers of noise at each position, for students whose objective has an auxiliary;
-            None for 4 where the process starts from masks and for 0 where it starts from noise.
-        noise_std: of what that adds to the first layer at first.
-        learning_rate: of the student.
-        auxiliary_learning_rate: of the auxiliary.
-        auxiliary_updates: for each one of the student.
-        auxiliary_warmup: steps at the start that train it alone.
-        ema: decay of the student's running mean, which is what is measured.
-        start_steps: of cross entropy against the exact conditionals, for the start of all.
+        x_0: clean tokens (B, L).
+        trajectory: how they came about, where blocks are decoded or told of; None otherwise.
     """
 
-    calls: int | None = 12_000
-    minutes: float | None = None
-    rows: int = 512
-    width: int = 192
-    noise_dim: int | None = None
-    noise_std: float = 1.0
+    x_0: Tokens
+    trajectory: Trajectory | None = None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast networks move: Adam, a cosine for the learning rate, a running mean.
+
+    Args:
+        learning_rate: of the student, at the start.
+        auxiliary_learning_rate: of what is trained beside it.
+        betas: of Adam. A short memory: what each of two networks is told changes with the other.
+        floor: share of the learning rate at the end of the cosine; 1 for a constant one.
+        max_grad_norm: of each network by itself.
+        ema: decay of the student's running mean; at update n it is no more than (1 + n) / (10 + n).
+        alternation: which steps update the student, where something is trained beside it.
+    """
+
     learning_rate: float = 1e-3
     auxiliary_learning_rate: float = 2e-3
-    auxiliary_updates: int = 1
-    auxiliary_warmup: int = 0
+    betas: tuple[float, float] = (0.5, 0.99)
+    floor: float = 0.01
+    max_grad_norm: float = 1.0
     ema: float = 0.99
-    start_steps: int = 1000
+    alternation: Alternation = Alternation()
 
-    def __post_init__(self) -> None:
-        if (self.calls is None) == (self.minutes is None):
-            raise ValueError("Give either a number of calls or minutes, one of the two.")
-        least = {"calls": 1, "rows": 2, "width": 1, "auxiliary_updates": 1}
-        least |= {"noise_dim": 0, "auxiliary_warmup": 0, "start_steps": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ValueError(f"{name} must be at least {bound}, got {value}.")
-        rates = ("minutes", "noise_std", "learning_rate", "auxiliary_learning_rate")
-        for name in rates:
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be above 0, got {value}.")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must lie in [0, 1), got {self.ema}.")
-
-    def noise_of(self, problem: ExactProblem, objective: Objective) -> int:
-        """The width of the noise input of a student of this objective."""
-        if not objective.auxiliaries:
-            return 0
-        if self.noise_dim is not None:
-            return self.noise_dim
-        return 4 if bool((problem.diffusion.process.limit() == 1).any()) else 0
+    def rate(self, progress: float) -> float:
+        """The share of the learning rate at a share of the training."""
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A student and what it cost.
+@dataclass(eq=False)
+class Run:
+    """What the loop keeps from step to step.
 
     Args:
-        denoiser: around the running mean of its weights.
-        student_calls: passes of a batch through it in training.
-        network_calls: passes of a batch through all networks, the exact teacher among them.
-        updates: of the student.
-        seconds: wall time of the training.
-        record: the last parts of the loss that the objective recorded.
+        number: steps taken.
+        updates: of them those that updated the student.
+        progress: share of the training that is done.
+        memory: of the objective.
+        record: the parts of the last step's loss that it recorded.
     """
 
-    denoiser: Denoiser
-    student_calls: float
-    network_calls: float
-    updates: int
-    seconds: float
-    record: Mapping[str, float]
+    number: int = 0
+    updates: int = 0
+    progress: float = 0.0
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    record: dict[str, Tensor] = field(default_factory=dict)
 
 
-def check_objective(objective: Objective) -> None:
-    """Raise if the objective needs a network that the bench does not have."""
-    if missing := [name for name in objective.networks if name not in NETWORKS]:
-        raise ValueError(
-            f"Objective {objective.id!r} needs the network {missing[0]!r}; the laboratory has "
-            f"{', '.join(NETWORKS)}."
-        )
-
-
-def fit_start(problem: ExactProblem, settings: BenchSettings, seed: int = 0) -> ExactNetwork:
-    """The network that all students start from: cross entropy against the exact conditionals at
-    states noised to all times."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = ExactNetwork(problem.diffusion.vocab_size, problem.length, settings.width)
-    denoiser, teacher = network_denoiser(network, problem), exact_teacher(problem)
-    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
-    for number in range(settings.start_steps):
-        _set_rate(optimizer, number / settings.start_steps)
-        x_0 = _data(problem, settings.rows, generator)
-        t = stratified(len(x_0), generator, x_0.device)
-        x_t = problem.diffusion.corrupt(x_0, t, generator)
-        where = problem.diffusion.undetermined(x_t)
-        log_q = denoiser(x_t, t).log_conditional[where]
-        target = teacher(x_t, t).log_conditional[where].exp().to(log_q)
-        loss = -(target * log_q).sum() / where.numel()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return network
-
-
-def train_student(
-    problem: ExactProblem,
+def fit(
     objective: Objective,
-    student_steps: int,
-    start: ExactNetwork,
-    settings: BenchSettings,
+    student: Denoiser,
+    peers: Peers,
+    batches: Callable[[int], Batch],
+    done: Callable[[int], float],
     *,
+    pace: Pace = Pace(),
+    mean: Denoiser | None = None,
+    student_steps: int = 1,
     seed: int = 0,
     notify: Callable[[float], object] | None = None,
-) -> Trained:
-    """Train a copy of the start.
+) -> Run:
+    """Train until it is done; networks and their mean are changed in place.
 
     Args:
-        problem: its exact conditionals are the teacher.
-        objective: what is minimised.
+        objective: what is minimised, as `for_student` gives it.
+        student: in training.
+        peers: the networks that it names, see `make_peers`.
+        batches: from the number of a step to what it learns from.
+        done: from how many steps were taken to the share of the training that is done.
+        pace: rates, mean and turns.
+        mean: of the student's weights, a copy at first.
         student_steps: network calls that the student is trained for.
-        start: where student and auxiliary start; the student gets a noise input beside it.
-        settings: of the training.
-        seed: of batches, noise and the weights of the noise input.
-        notify: is told the share of the training that is done, after each step.
+        seed: of the noise of every step.
+        notify: is told the share that is done, after each step.
 
     Raises:
-        ValueError: if the objective needs a network that the bench does not have, or its loss is
-            not finite.
+        ValueError: if a loss is not finite, or there is none for a network that is updated.
     """
-    check_objective(objective)
-    generator = torch.Generator().manual_seed(seed)
-    noise_dim = settings.noise_of(problem, objective)
-    network = start.with_noise(noise_dim, settings.noise_std, seed)
-    mean = copy.deepcopy(network).requires_grad_(False)
-    student, teacher = network_denoiser(network, problem, noise_dim), exact_teacher(problem)
-    auxiliary = copy.deepcopy(start)
-    peers = {
-        "teacher": teacher,
-        "ema": network_denoiser(mean, problem, noise_dim),
-        "auxiliary": network_denoiser(auxiliary, problem),
-    }
-    peers = {name: peers[name] for name in objective.networks}
-    optimizers = {"student": _adam(network, settings.learning_rate)}
-    turns = Alternation()
-    if "auxiliary" in peers:
-        optimizers["auxiliary"] = _adam(auxiliary, settings.auxiliary_learning_rate)
-        turns = Alternation(settings.auxiliary_warmup, settings.auxiliary_updates)
-    memory: dict[str, Tensor] = {}
-    begun, progress, number, updates, record = time.perf_counter(), 0.0, 0, 0, {}
-    while progress < 1:
+    trained = {"student": student, **{name: peers[name] for name in objective.auxiliaries}}
+    optimizers = {name: _adam(name, network, pace) for name, network in trained.items()}
+    run = Run()
+    while run.progress < 1:
+        turn = frozenset({"student"})
+        if objective.auxiliaries:
+            turn = pace.alternation.trained(run.number, objective.auxiliaries)
+        batch = batches(run.number)
         step = TrainingStep(
-            _data(problem, settings.rows, generator),
-            problem.diffusion,
+            batch.x_0,
+            student.diffusion,
             student,
             peers,
-            progress,
-            generator,
+            run.progress,
+            keyed_generator(seed, run.number, 0, 0),
             student_steps,
-            memory=memory,
-            train=turns.trained(number, objective.auxiliaries),
+            memory=run.memory,
+            trajectory=batch.trajectory,
+            train=turn,
         )
-        _update(objective, step, optimizers)
-        if "student" in step.train:
-            updates += 1
-            _average(mean, network, min(settings.ema, (1 + updates) / (10 + updates)))
-        number, record = number + 1, step.record
-        calls, seconds = student.network.sequences / settings.rows, time.perf_counter() - begun
-        if settings.calls is not None:
-            progress = calls / settings.calls
-        else:
-            progress = seconds / 60 / settings.minutes
+        _update(objective, step, optimizers, pace)
+        run.number, run.record = run.number + 1, step.record
+        if "student" in turn:
+            run.updates += 1
+            if mean is not None:
+                _average(mean, student, min(pace.ema, (1 + run.updates) / (10 + run.updates)))
+        run.progress = done(run.number)
         if notify is not None:
-            notify(min(progress, 1.0))
-    shown = sum(some.network.sequences for some in (student, *peers.values()))
-    return Trained(
-        network_denoiser(mean, problem, noise_dim),
-        calls,
-        shown / settings.rows,
-        updates,
-        seconds,
-        {key: float(value) for key, value in record.items()},
+            notify(min(run.progress, 1.0))
+    return run
+
+
+def make_peers(
+    objective: Objective,
+    student: Denoiser,
+    mean: Denoiser,
+    sources: Mapping[str, Denoiser],
+    seed: int = 0,
+) -> dict[str, Denoiser | nn.Module]:
+    """The networks beside the student, by the names that the objective gives them.
+
+    Args:
+        objective: says which.
+        student: of which copies and factories make what they make.
+        mean: of the student's weights.
+        sources: "teacher", which is asked, and "start", of which copies of the teacher are made:
+            an exact teacher has no weights.
+        seed: of the weights that a factory draws.
+
+    Raises:
+        ValueError: for a frozen network that is no teacher and no mean.
+    """
+    check_networks(objective)
+    made: dict[str, Denoiser | nn.Module] = {}
+    for name, need in objective.networks.items():
+        if isinstance(need, Frozen):
+            made[name] = mean if need.mean else sources["teacher"]
+        elif need.copy_of is not None:
+            source = student if need.copy_of == "student" else sources["start"]
+            made[name] = source.trainable_copy()
+        else:
+            made[name] = _from_factory(need, name, student, seed)
+    return made
+
+
+def check_networks(objective: Objective) -> None:
+    """Raise if the objective needs a network that the laboratory does not have."""
+    for name, need in objective.networks.items():
+        if isinstance(need, Frozen) and name != "teacher" and not need.mean:
+            raise ValueError(
+                f"Objective {objective.id!r} needs the network {name!r}; the laboratory has "
+                "teacher, means of the student and what is trained."
+            )
+
+
+def mean_of(student: Denoiser) -> Denoiser:
+    """A copy that keeps the running mean of the student's weights."""
+    return student.with_networks(
+        [copy.deepcopy(network).requires_grad_(False) for network in student.networks()]
     )
 
 
+def _from_factory(need: Trained, name: str, student: Denoiser, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(keyed_generator(seed, "factory", name).initial_seed())
+        return need.factory(student.networks()[0], student.diffusion)
+
+
+def _modules(network: Denoiser | nn.Module) -> tuple[nn.Module, ...]:
+    return network.networks() if isinstance(network, Denoiser) else (network,)
+
+
+def _adam(name: str, network: Denoiser | nn.Module, pace: Pace) -> torch.optim.Adam:
+    rate = pace.learning_rate if name == "student" else pace.auxiliary_learning_rate
+    weights = [weight for module in _modules(network) for weight in module.parameters()]
+    return torch.optim.Adam(weights, rate, betas=pace.betas)
+
+
 def _update(
-    objective: Objective, step: TrainingStep, optimizers: Mapping[str, torch.optim.Optimizer]
+    objective: Objective,
+    step: TrainingStep,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    pace: Pace,
 ) -> None:
     losses = {name: loss for name, loss in objective(step).items() if name in step.train}
+    if not losses:
+        raise ValueError(
+            f"Objective {objective.id!r} gives no loss for a network that is updated: "
+            f"{', '.join(sorted(step.train))}."
+        )
     for name, loss in losses.items():
         if not bool(loss.isfinite()):
             raise ValueError(
                 f"The {name} loss of {objective.id!r} is {float(loss.detach())} after "
                 f"{step.progress:.0%} of the training; lower the learning rate."
             )
-        optimizer = optimizers[name]
-        _set_rate(optimizer, step.progress)
+    for optimizer in optimizers.values():
         optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
-        optimizer.step()
-
-
-def _adam(network: nn.Module, rate: float) -> torch.optim.Adam:
-    # Short memory: what each of the two networks is told changes with the other.
-    return torch.optim.Adam(network.parameters(), rate, betas=(0.5, 0.99))
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, progress: float) -> None:
-    share = 0.01 + 0.99 * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-    for group in optimizer.param_groups:
-        group.setdefault("full", group["lr"])
-        group["lr"] = group["full"] * share
+    torch.stack([loss.float() for loss in losses.values()]).sum().backward()
+    rates = {"student": pace.learning_rate}
+    for name in losses:
+        (group,) = optimizers[name].param_groups
+        group["lr"] = rates.get(name, pace.auxiliary_learning_rate) * pace.rate(step.progress)
+        nn.utils.clip_grad_norm_(group["params"], pace.max_grad_norm)
+        optimizers[name].step()
 
 
 @torch.no_grad()
-def _average(mean: nn.Module, network: nn.Module, decay: float) -> None:
-    for kept, new in zip(mean.parameters(), network.parameters(), strict=True):
-        kept.lerp_(new, 1 - decay)
-
-
-def _data(problem: ExactProblem, rows: int, generator: torch.Generator) -> Tensor:
-    return problem.sequences[torch.multinomial(problem.law, rows, True, generator=generator)]
+def _average(mean: Denoiser, student: Denoiser, decay: float) -> None:
+    for kept, new in zip(_modules(mean), _modules(student), strict=True):
+        for old, weight in zip(kept.parameters(), new.parameters(), strict=True):
+            old.lerp_(weight, 1 - decay)

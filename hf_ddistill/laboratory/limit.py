@@ -20,7 +20,7 @@ from hf_ddistill.laboratory.problem import ExactProblem
 from hf_ddistill.laboratory.space import clean_tokens, sequence_numbers
 from hf_ddistill.laboratory.terminal_law import terminal_law
 from hf_ddistill.parameterizations import Conditional, Subs
-from hf_ddistill.reverse import step_grid
+from hf_ddistill.samplers import step_grid
 from hf_ddistill.shapes import LOG_ZERO, Tokens
 
 #: Logits of the teacher below this are raised to it: further down nothing has a gradient.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,21 +62,25 @@ class ExactNetwork(nn.Module):
         """A copy, with a fresh noise input if `noise_dim` is above 0."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            copy = ExactNetwork(self.vocab_size, self.length, self.width, noise_dim, noise_std)
-        copy.load_state_dict(self.state_dict(), strict=False)
-        return copy
+            made = ExactNetwork(self.vocab_size, self.length, self.width, noise_dim, noise_std)
+        made.load_state_dict(self.state_dict(), strict=False)
+        return made
 
 
 @dataclass
 class Counted:
     """A network that counts the sequences that it is shown."""
 
-    network: Callable[..., Tensor]
+    model: Callable[..., Tensor]
     sequences: int = field(default=0, init=False)
 
-    def __call__(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
+    def __call__(self, x_t: Tensor, t: Tensor | None, **condition: Any) -> Tensor:
         self.sequences += len(x_t)
-        return self.network(x_t, t, **condition)
+        return self.model(x_t, t, **condition)
+
+    def trainable_copy(self) -> Counted:
+        """Around a copy of the network; its count starts at 0."""
+        return Counted(copy.deepcopy(self.model).requires_grad_(True))
 
 
 def network_denoiser(

@@ -6,12 +6,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import STEP_LAWS
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.laboratory import (
     ExactProblem,
@@ -21,15 +20,26 @@ from hf_ddistill.laboratory import (
     terminal_law,
     total_variation,
 )
-from hf_ddistill.laboratory.fit import BenchSettings, train_student
 from hf_ddistill.laboratory.kept_limits import cached_limit
 from hf_ddistill.laboratory.network import ExactNetwork, network_denoiser
+from hf_ddistill.laboratory.students import BenchSettings, fit_start, train_student
 from hf_ddistill.objectives import Objective
-from hf_ddistill.reverse import step_grid
+from hf_ddistill.samplers import Sampler
 
 Row: TypeAlias = dict[str, Any]
 #: Draws of the noise input at each step of a student's law: 2^19 leave 0.002 in total variation.
 DRAWS = 2**19
+
+
+def distances(data: Tensor, law: Tensor) -> Row:
+    """How far a law is from the data's, and its entropy."""
+    return {
+        "tv": float(total_variation(data, law)),
+        "kl": float(kl_divergence(data, law)),
+        "reverse_kl": float(kl_divergence(law, data)),
+        "chi_square": float(chi_square(data, law)),
+        "entropy": float(entropy(law)),
+    }
 
 
 @dataclass(frozen=True)
@@ -48,29 +58,39 @@ class Bench:
     settings: BenchSettings = BenchSettings()
     draws: int = DRAWS
 
-    def distances(self, law: Tensor) -> Row:
-        """How far a law is from the data's, and its entropy."""
-        data = self.problem.law
-        return {
-            "tv": float(total_variation(data, law)),
-            "kl": float(kl_divergence(data, law)),
-            "reverse_kl": float(kl_divergence(law, data)),
-            "chi_square": float(chi_square(data, law)),
-            "entropy": float(entropy(law)),
-        }
+    @property
+    def description(self) -> str:
+        """The problem in one line."""
+        problem, diffusion = self.problem, self.problem.diffusion
+        return (
+            f"{self.name}: {len(problem.law):,} sequences of {problem.length}, entropy "
+            f"{problem.entropy:.4f} nats, total correlation {problem.total_correlation:.4f}; "
+            f"{diffusion.process.id}, {len(problem.states):,} states, {diffusion.schedule.id}"
+        )
+
+    #: Network calls a sample, if nobody says.
+    usual_calls: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
+
+    def fit_start(self) -> ExactNetwork:
+        """The network that all students start from."""
+        return fit_start(self.problem, self.settings)
 
     def row(self, method: str, nfe: int, seed: int | None, law: Tensor, **more: Any) -> Row:
         """One row of the scoreboard."""
         process = self.problem.diffusion.process.id
         named = {"method": method, "problem": self.name, "process": process, "nfe": nfe}
-        return {**named, **self.distances(law), "seed": seed, **more}
+        return {**named, **distances(self.problem.law, law), "seed": seed, **more}
 
     @torch.no_grad()
-    def law(self, denoiser: Denoiser, nfe: int, sampler: str = "ancestral") -> tuple[Tensor, float]:
+    def law(
+        self, denoiser: Denoiser, nfe: int, sampler: Sampler | str = "ancestral"
+    ) -> tuple[Tensor, float]:
         """The terminal law, and half the total variation between two estimates of it from half of
         the draws each: about what its own distance from the true one adds. 0 without a noise
         input, where the law is exact."""
-        run = (denoiser, self.problem, self.problem.length, step_grid(nfe), STEP_LAWS[sampler])
+        sampler = Sampler.from_config(sampler)
+        grid = sampler.grid(nfe, self.problem.diffusion)
+        run = (denoiser, self.problem, self.problem.length, grid, sampler)
         if denoiser.latent is None:
             return terminal_law(*run), 0.0
         one, other = (
@@ -122,7 +142,6 @@ class Bench:
         if hasattr(objective, "steps"):
             trained = "each_number" if one_student else "only"
             objective = dataclasses.replace(objective, steps=trained)
-        sampler = getattr(objective, "sampler", "ancestral")
         for measured in [nfe] if one_student else [[calls] for calls in nfe]:
             trained = train_student(
                 self.problem,
@@ -134,14 +153,11 @@ class Bench:
                 notify=notify,
             )
             cost = {
-                "student_calls": round(trained.student_calls, 1),
-                "network_calls": round(trained.network_calls, 1),
-                "updates": trained.updates,
-                "seconds": round(trained.seconds, 1),
-                "sampler": sampler,
+                **trained.cost(),
+                "sampler": objective.sampler.id,
                 "noise_dim": getattr(trained.denoiser.latent, "dim", 0),
                 "one_student": one_student,
             }
             for calls in measured:
-                law, error = self.law(trained.denoiser, calls, sampler)
+                law, error = self.law(trained.denoiser, calls, objective.sampler)
                 yield self.row(objective.id, calls, seed, law, tv_error=error, **cost)

@@ -20,7 +20,7 @@ from hf_ddistill.laboratory.space import (
     rows_per_chunk,
     sequence_numbers,
 )
-from hf_ddistill.reverse import StepRule, ancestral
+from hf_ddistill.samplers import Sampler, walk
 
 #: Draws of the noise input at one step of a grid, over all states.
 DRAWS = 2**17
@@ -31,12 +31,12 @@ def terminal_law(
     space: ExactProblem | Diffusion,
     length: int,
     grid: Sequence[float],
-    rule: StepRule = ancestral,
+    sampler: Sampler | str = "ancestral",
     *,
     draws: int = DRAWS,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The exact law of `reverse.sample(denoiser, (B, length), ...)` over clean sequences.
+    """The exact law of what a sampler draws over clean sequences of a length.
 
     p_s(x_s) = sum over x_t of p_t(x_t) prod_i p(x_s^i | x_t),  from the prior at grid[0] down to 0
 
@@ -56,8 +56,8 @@ def terminal_law(
         space: a problem, whose `sequences` give the order of what is returned, or a diffusion: then
             it is that of `clean_sequences(diffusion, length)`.
         length: L; with a problem, the problem's own.
-        grid: times from noise to 0, descending, such as `step_grid(n)` for n network calls.
-        rule: of every step but the last, which draws x_0 itself by `ancestral`, as `sample` does.
+        grid: times from noise to 0, descending, such as `sampler.grid(n, diffusion)`.
+        sampler: one with a rule; its last step draws x_0 itself, as in `Sampler.sample`.
         draws: of the noise at each step, over all states; without a noise input there are none.
         generator: of those.
 
@@ -66,8 +66,8 @@ def terminal_law(
 
     Raises:
         ValueError: if the grid does not descend to 0, the length is not the problem's, the denoiser
-            was made for another diffusion, the space is too large, a step is not finite, or there
-            are no draws.
+            was made for another diffusion, the space is too large, a step is not finite, there are
+            no draws, or the sampler has no rule.
     """
     if draws < 1:
         raise ValueError(f"The mean over the noise takes at least one draw, got draws={draws}.")
@@ -83,14 +83,18 @@ def terminal_law(
     states = all_sequences(torch.arange(diffusion.vocab_size), length)
     law = diffusion.process.limit()[states].prod(-1)
     noise = (0 if denoiser.latent is None else draws, generator)
-    for t, s in pairwise(grid):
-        law = _step(denoiser, rule if s > 0 else ancestral, states, law, (t, s), noise)
-    return law[sequence_numbers(clean, diffusion.vocab_size)]
+    sampler = Sampler.from_config(sampler)
+    sampler.check(diffusion)
+
+    def move(law: Tensor, s: float, t: float) -> Tensor:
+        return _step(denoiser, sampler, states, law, (t, s), noise)
+
+    return walk(grid, law, move)[sequence_numbers(clean, diffusion.vocab_size)]
 
 
 def _step(
     denoiser: Denoiser,
-    rule: StepRule,
+    sampler: Sampler,
     states: Tensor,
     law: Tensor,
     interval: tuple[float, float],
@@ -107,7 +111,7 @@ def _step(
     for rows, weight in zip(reached.split(size), weights.split(size), strict=True):
         x_t = states[rows]
         prediction = denoiser(x_t, t, **denoiser.fresh_noise(x_t, generator))
-        step = rule(prediction, denoiser.diffusion, x_t, s, t).double().clamp_min(0)
+        step = sampler.probs(prediction, denoiser.diffusion, x_t, s, t).double().clamp_min(0)
         mass = step.sum(-1, keepdim=True)
         if not bool(((mass > 0) & mass.isfinite()).all()):
             row = int(((mass > 0) & mass.isfinite()).logical_not().flatten(1).any(1).nonzero()[0])

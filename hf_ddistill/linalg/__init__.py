@@ -3,6 +3,7 @@ describe."""
 
 from hf_ddistill.linalg.dense import Dense
 from hf_ddistill.linalg.draw import categorical, normal_noise, uniform_noise
+from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.linalg.kronecker import KroneckerProduct, KroneckerSum
 from hf_ddistill.linalg.operator import LinearOperator
 from hf_ddistill.linalg.row_streams import RowStreams
@@ -20,6 +21,7 @@ __all__ = [
     "Spectral",
     "Tridiagonal",
     "categorical",
+    "keyed_generator",
     "normal_noise",
     "uniform_noise",
 ]

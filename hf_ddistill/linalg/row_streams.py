@@ -50,15 +50,6 @@ class RowStreams(Sequence[torch.Generator]):
             row[1] += 1
         return _generator(seed, 0)
 
-    def get_state(self) -> list[int]:
-        """How often each row has drawn."""
-        return [drawn for _, drawn in self._rows]
-
-    def set_state(self, state: Sequence[int]) -> None:
-        """Go back to where `get_state` was asked."""
-        for row, drawn in zip(self._rows, state, strict=True):
-            row[1] = drawn
-
 
 def _generator(seed: int, draw: int) -> torch.Generator:
     # An odd factor: the draws of a row are far apart, and each seed has its own.

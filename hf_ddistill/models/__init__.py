@@ -9,6 +9,8 @@ from hf_ddistill.models.as_denoiser import (
     as_denoiser,
     denoiser_of,
     diffusion_entry,
+    enter_sampler,
+    sampler_of,
     unwrapped,
 )
 from hf_ddistill.models.block_diffusion.configuration_block_diffusion import BlockDiffusionConfig
@@ -58,9 +60,11 @@ __all__ = [
     "check_same_tokens",
     "denoiser_of",
     "diffusion_entry",
+    "enter_sampler",
     "load_checkpoint",
     "load_config",
     "load_masked_lm",
+    "sampler_of",
     "unwrapped",
     "window",
 ]

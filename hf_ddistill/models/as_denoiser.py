@@ -1,7 +1,8 @@
 """From a model with logits to a `Denoiser`: the one seam between transformers and the core.
 
 What a model was trained for stands in `config.discrete_diffusion`:
-`{"process": {...}, "schedule": {...}, "parameterization": "..."}`; `save_pretrained` keeps it.
+`{"process": {...}, "schedule": {...}, "parameterization": "...", "sampler": {...}}`;
+`save_pretrained` keeps it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from hf_ddistill.models.loading import check_finite
 from hf_ddistill.models.same_mask import check_same_mask
 from hf_ddistill.parameterizations import Parameterization
 from hf_ddistill.processes import Absorbing
+from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedules import LogLinear
 
 
 @dataclass(frozen=True)
 class ModelNetwork:
-    """A model called as a network: (x_t, t, **condition) -> logits (B, L, K).
+    """A model called as a network: (x_t, time, **condition) -> logits (B, L, K).
 
     Args:
         model: has logits; may be wrapped (PEFT, data parallel).
@@ -43,7 +45,7 @@ class ModelNetwork:
     adapters: bool = True
 
     def __call__(
-        self, x_t: Tensor, t: Tensor, *, at: Tensor | None = None, **condition: Any
+        self, x_t: Tensor, time: Tensor | None, *, at: Tensor | None = None, **condition: Any
     ) -> Tensor:
         given = {key: value for key, value in condition.items() if value is not None}
         unknown = sorted(set(given) - self.inputs)
@@ -56,8 +58,8 @@ class ModelNetwork:
             # A negative label asks for the null class, which stands behind all others.
             null = unwrapped(self.model).config.num_classes
             given["class_labels"] = given["class_labels"].where(given["class_labels"] >= 0, null)
-        if "timesteps" in self.inputs:
-            given["timesteps"] = t.float()
+        if time is not None:
+            given["timesteps"] = time.float()
         if at is not None and "at" in self.inputs:
             given["at"] = at
         if self.adapters:
@@ -147,7 +149,10 @@ def as_denoiser(
     inputs = frozenset(inspect.signature(inner.forward).parameters) - {"self", "kwargs", "labels"}
     inputs |= getattr(inner, "more_inputs", frozenset())
     network = ModelNetwork(model, inputs, adapters)
-    return NetworkDenoiser(network, diffusion, parameterization, _latent(inner.config))
+    # A model with an input for the time reads t, unless its configuration says what it reads.
+    unsaid = "t" if "timesteps" in inputs else None
+    reads_time = getattr(inner.config, "reads_time", unsaid)
+    return NetworkDenoiser(network, diffusion, parameterization, _latent(inner.config), reads_time)
 
 
 def _latent(config: PreTrainedConfig) -> Latent | None:
@@ -186,6 +191,23 @@ def diffusion_entry(config: PreTrainedConfig) -> dict[str, Any]:
             f"{{...}}}}, got {entry!r}."
         )
     return dict(entry)
+
+
+def enter_sampler(model: torch.nn.Module, sampler: Sampler, num_steps: int) -> None:
+    """Enter in a model's configuration how it is to be sampled, as every pipeline opens it."""
+    config = unwrapped(model).config
+    own = {"sampler": sampler.to_config(), "num_inference_steps": num_steps}
+    config.discrete_diffusion = {**diffusion_entry(config), **own}
+
+
+def sampler_of(model: PreTrainedModel) -> Sampler:
+    """The sampler that a model was trained for, as its configuration says it; else ancestral steps.
+
+    Raises:
+        ValueError: if the configuration cannot be read.
+    """
+    inner = unwrapped(model)
+    return _read(Sampler, diffusion_entry(inner.config).get("sampler", "ancestral"), inner)
 
 
 def _read(family: type, config: Any, model: PreTrainedModel) -> Any:

@@ -15,6 +15,7 @@ from hf_ddistill.objectives.law_matching import LawMatching
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import NELBO
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.rollouts import Rollouts
 
 __all__ = [
     "BD3LM",
@@ -32,6 +33,7 @@ __all__ = [
     "Objective",
     "OutcomeReward",
     "PseudoTrajectory",
+    "Rollouts",
     "T3D",
     "Trained",
 ]

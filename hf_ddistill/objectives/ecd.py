@@ -41,13 +41,12 @@ class ECD(Objective):
     Args:
         divergence: D; the paper's is the cross entropy. One that is infinite against a point mass
             (reverse KL, Jeffreys) leaves out the tokens that x_s has revealed.
-        coupling: how x_s is drawn: "student" (the paper's), "forward", "teacher", "shared_noise".
+        coupling: how x_s is drawn: "student" (the paper's), "forward", "teacher".
         times: "uniform_times" (one-step form), "grid_times" (few-step form), "adaptive_times".
         weighting: w(t): "uniform", "likelihood" (sigma' alpha / (1 - alpha), that of the bound), or
             "adaptive" (one over the running loss at that t, so that every t counts alike; an
             evaluation, which must not change with what the training remembers, weighs uniformly).
         top_k: match the teacher's k likeliest tokens and the rest as one; None for all.
-        vocab_chunk: tokens of the vocabulary at a time; None for all at once.
     """
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=CrossEntropy)
@@ -55,7 +54,6 @@ class ECD(Objective):
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=UniformTimes)
     weighting: str = "uniform"
     top_k: int | None = None
-    vocab_chunk: int | None = None
     id: ClassVar[str] = "ecd"
     citation: ClassVar[str] = (
         "Gao, Sun, Distillation of Discrete Diffusion by Exact Conditional Distribution Matching, "
@@ -73,8 +71,6 @@ class ECD(Objective):
             raise ValueError(
                 f"Unknown weighting {self.weighting!r}; there are: {', '.join(WEIGHTINGS)}."
             )
-        if self.top_k is not None and self.vocab_chunk is not None:
-            raise ValueError("top_k and vocab_chunk exclude each other; give one of the two.")
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         s, t, correction = self.times.draw(step)
@@ -100,8 +96,6 @@ class ECD(Objective):
         log_p, log_q = teacher.prediction.log_conditional, student.prediction.log_conditional
         if self.top_k is not None:
             return self.divergence.top_k(log_p, log_q, self.top_k)
-        if self.vocab_chunk is not None:
-            return self.divergence.chunked(log_p, log_q, self.vocab_chunk)
         return self.divergence(log_p, log_q)
 
     def _weights(self, step: TrainingStep, t: Times, losses: Tensor) -> Tensor:

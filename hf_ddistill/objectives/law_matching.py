@@ -10,14 +10,14 @@ log p_S(x_0) estimated at random views (`objectives.log_ratio`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import (
-    STEP_LAWS,
     TRAINED_STEPS,
     Local,
     Rollout,
@@ -31,6 +31,7 @@ from hf_ddistill.objectives.log_ratio import LogRatio, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.views import View, random_view
+from hf_ddistill.samplers import Ancestral, Sampler
 from hf_ddistill.shapes import LOG_ZERO, Scalar, Tokens, Where
 
 GRADIENTS = ("pathwise", "policy")
@@ -60,7 +61,7 @@ class LawMatching(Objective):
         horizon: "call": each row stops at a random call of its rollout, which must put out the
             teacher's law by itself; "rollout": only the last call must, and the earlier ones are
             trained for its sake; None for what the student can, as above.
-        sampler: law of the steps between calls: "ancestral", "jump", ...; that of the scheduler.
+        sampler: of the steps between calls: "ancestral", "jump" or any other with a rule.
         steps: "each_number": one student for 1, 2, 4, ... calls up to `student_steps`, each number
             as likely as the others; "each_call": the same, but each call is as likely as the
             others, where of the numbers the first call gets most: better for many calls at the end
@@ -68,12 +69,12 @@ class LawMatching(Objective):
         maskings: views of each x_0; each costs a call of teacher and auxiliary, and takes away
             variance.
         divergence: of pathwise gradients: "reverse_kl", "forward_kl" (p_T / p_A - 1 in the place of
-            d: covers) or "jeffreys", the mean of both.
+            d: covers) or "jeffreys", the sum of both.
     """
 
     gradient: str | None = None
     horizon: str | None = None
-    sampler: str = "ancestral"
+    sampler: Sampler | Mapping[str, Any] | str = Ancestral()
     steps: str = "each_number"
     maskings: int = 1
     divergence: str = "reverse_kl"
@@ -82,10 +83,15 @@ class LawMatching(Objective):
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sampler", Sampler.from_config(self.sampler))
+        if not self.sampler.is_product:
+            raise ValueError(
+                "A rollout that a gradient goes through needs a sampler with a step rule, such as "
+                f"'ancestral' or 'jump'; {self.sampler.id!r} has none."
+            )
         for name, known in (
             ("gradient", (None, *GRADIENTS)),
             ("horizon", (None, *HORIZONS)),
-            ("sampler", tuple(STEP_LAWS)),
             ("steps", TRAINED_STEPS),
             ("divergence", DIVERGENCES),
         ):
@@ -100,7 +106,8 @@ class LawMatching(Objective):
                 "a noise input or starts from noise: a policy gradient of it would need the "
                 "exponential of a noisy reward."
             )
-        if self.gradient == "pathwise" and self.horizon == "rollout" and self.sampler == "jump":
+        alone = self.gradient != "pathwise" or self.horizon != "rollout"
+        if not alone and not self.sampler.keeps_certain:
             raise ValueError(
                 "A jump may noise again any token of an earlier call, so that no pathwise gradient "
                 "reaches it; with horizon='rollout' give gradient='policy'."
@@ -188,7 +195,7 @@ class LawMatching(Objective):
         if self.divergence == "forward_kl":
             d = torch.expm1(d.clamp_max(8.0))
         elif self.divergence == "jeffreys":
-            d = (d + torch.expm1(d.clamp_max(8.0))) / 2
+            d = d + torch.expm1(d.clamp_max(8.0))
         log_p = local.log_conditional_at(both)
         # A token that is impossible for the teacher, and for the student, says nothing.
         value = torch.where(log_p > LOG_ZERO / 2, log_p.exp() * d, torch.zeros_like(d)).sum(-1)

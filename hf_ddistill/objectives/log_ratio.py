@@ -55,7 +55,7 @@ def log_ratio(
     step: TrainingStep,
     x_0: Tokens,
     z: Tokens,
-    t: Times,
+    t: Times | None,
     where: Where,
     *,
     causal: bool = False,
@@ -67,7 +67,7 @@ def log_ratio(
         step: with both, and whether the auxiliary is trained.
         x_0: (B, L), what was drawn.
         z: (B, L), the state; of a causal model the tokens that it reads.
-        t: (B,).
+        t: (B,); None for causal models.
         where: (B, L), the positions that are asked for.
         causal: read both as language models from left to right.
         **more: inputs of the calls.

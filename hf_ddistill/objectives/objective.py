@@ -3,40 +3,64 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
+from hf_ddistill.objectives.rollouts import Rollouts
+from hf_ddistill.samplers import Ancestral, Sampler
 from hf_ddistill.shapes import Scalar
 
 
 class Objective(Configurable, ABC):
     """A loss for each network that it trains; its settings are the fields of a frozen dataclass.
 
-    `networks` are those that it needs beside the student, by name: asked (`Frozen`) or trained
-    (`Trained`). `rollouts` names the network that decodes the x_0 of a step, with its `trajectory`:
-    "student" or "teacher"; None for data. `one_call`: whether it trains a student that draws all
-    that it draws in one call. `unit` is what its losses are a mean of, so that those of several
-    batches make up one: "token" (of `TrainingStep.trained`) or "row" (that has any). It never sees
-    a Trainer.
+    What it needs is data. `networks` are those beside the student, by name: asked (`Frozen`) or
+    trained (`Trained`). `rollouts` is what is decoded to be the x_0 of a step, with its
+    `trajectory`; an objective that needs it has a field of this name, with a default, and is given
+    another one as `Rollouts` or as a mapping of what differs from the default; None means data.
+    `block_size` are the tokens in a block of the student, where that is a setting. `one_call`:
+    whether it trains a student that draws all that it draws in one call. `unit` is what its losses
+    are a mean of, so that those of several batches make up one: "token" (of `TrainingStep.trained`)
+    or "row" (that has any). `sampler` is what the student is to be sampled with: its configuration,
+    and so every pipeline, has it from here. It never sees a Trainer.
+
+    Raises:
+        ValueError: when it is made, for settings that contradict each other. A subclass with checks
+            of its own calls `super().__post_init__()` first.
     """
 
     networks: ClassVar[Networks] = {"teacher": Frozen()}
-    rollouts: ClassVar[str | None] = None
+    rollouts: Rollouts | Mapping[str, Any] | None = None
+    block_size: int | None = None
     one_call: ClassVar[bool] = False
     unit: ClassVar[str] = "token"
+    sampler: ClassVar[Sampler] = Ancestral()
+
+    def __post_init__(self) -> None:
+        default = type(self).rollouts
+        if default is None:
+            return
+        if isinstance(self.rollouts, Mapping):
+            object.__setattr__(self, "rollouts", default.changed(self.rollouts))
+        if not isinstance(self.rollouts, Rollouts):
+            raise ValueError(
+                f"Objective {self.id!r} trains on what is decoded: rollouts must be Rollouts, or a "
+                f"mapping of their settings, got {self.rollouts!r}."
+            )
+        if self.rollouts.by != default.by:
+            raise ValueError(
+                f"Objective {self.id!r} is defined on rollouts of the {default.by}, got "
+                f"rollouts.by={self.rollouts.by!r}."
+            )
 
     @property
     def auxiliaries(self) -> tuple[str, ...]:
         """The names of the networks that are trained beside the student."""
         return tuple(name for name, need in self.networks.items() if isinstance(need, Trained))
-
-    @property
-    def prompt_rows(self) -> int:
-        """So many rows, one after another, must be rollouts behind one prompt."""
-        return 1
 
     def for_student(self, student: Denoiser) -> Objective:
         """These settings, with what is left to the student filled in.

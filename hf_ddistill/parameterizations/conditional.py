@@ -21,6 +21,6 @@ class Conditional(Parameterization):
     )
 
     def to_log_conditional(
-        self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor
+        self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor | None
     ) -> LogProbs:
         return normalised(output, diffusion)

@@ -26,6 +26,7 @@ class GivenOthers(Parameterization):
     arXiv:2503.04482.
     """
 
+    reads_time: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Schiff et al., Simple Guidance Mechanisms for Discrete Diffusion Models, 2024, "
         "arXiv:2412.10193"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,16 +14,22 @@ from hf_ddistill.shapes import LOG_ZERO, LogProbs, Tokens
 
 
 class Parameterization(Configurable, ABC):
-    """How a network's output (B, L, K) is read as log p(x_0 | x_t), and the way back."""
+    """How a network's output (B, L, K) is read as log p(x_0 | x_t), and the way back.
+
+    One that does not read the time takes None for it.
+    """
+
+    #: Whether the same output says something else at another time.
+    reads_time: ClassVar[bool] = False
 
     @abstractmethod
     def to_log_conditional(
-        self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor
+        self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor | None
     ) -> LogProbs:
         """log p(x_0 | x_t) from the network's output."""
 
     def from_log_conditional(
-        self, log_p: LogProbs, diffusion: Diffusion, x_t: Tokens, t: Tensor
+        self, log_p: LogProbs, diffusion: Diffusion, x_t: Tokens, t: Tensor | None
     ) -> Tensor:
         """An output that is read as `log_p`: itself, where the outputs are logits of it."""
         return log_p

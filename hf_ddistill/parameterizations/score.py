@@ -24,6 +24,7 @@ class Score(Parameterization):
     """
 
     scale_by_sigma: bool = False
+    reads_time: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Lou et al., Discrete Diffusion Modeling by Estimating the Ratios, 2024, arXiv:2310.16834"
     )

@@ -26,7 +26,7 @@ class Shifted(Parameterization):
     )
 
     def to_log_conditional(
-        self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor
+        self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor | None
     ) -> LogProbs:
         shifted = torch.cat([output[:, :1], output[:, :-1]], 1)
         return carried_over(normalised(shifted, diffusion), diffusion, x_t)
@@ -35,7 +35,7 @@ class Shifted(Parameterization):
         return (positions - 1).clamp_min(0)
 
     def from_log_conditional(
-        self, log_p: LogProbs, diffusion: Diffusion, x_t: Tokens, t: Tensor
+        self, log_p: LogProbs, diffusion: Diffusion, x_t: Tokens, t: Tensor | None
     ) -> Tensor:
         raise ValueError(
             "A shifted head shares position 0 between tokens 0 and 1: no output says every one."

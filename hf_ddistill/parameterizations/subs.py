@@ -25,6 +25,6 @@ class Subs(Parameterization):
     )
 
     def to_log_conditional(
-        self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor
+        self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor | None
     ) -> LogProbs:
         return carried_over(normalised(output, diffusion), diffusion, x_t)

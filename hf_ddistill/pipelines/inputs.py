@@ -6,8 +6,6 @@ Notation: B rows, L positions, K vocabulary size; `config` is that of the model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -16,73 +14,52 @@ from transformers.modeling_utils import PreTrainedModel
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import unwrapped, window
-from hf_ddistill.shapes import Generators, Tokens, Where
+from hf_ddistill.samplers import Canvas
+from hf_ddistill.shapes import Generators
 
 
-@dataclass(frozen=True)
-class Canvas:
-    """Given tokens, and the positions to be generated.
+def lay_out(
+    given: Sequence[Tensor],
+    infill: Tensor | None,
+    shape: tuple[int, int],
+    diffusion: Diffusion,
+) -> Canvas:
+    """Lay one or B beginnings out on (B, L); what follows them is to be generated.
 
     Args:
-        tokens: (B, L), the given ones where `infill` is False.
-        infill: (B, L), True where a token is to be generated.
+        given: int64 tokens, (P,) with P up to L; one serves all rows.
+        infill: (P,) or (rows, P); None for the mask tokens among those given.
+        shape: (B, L).
+        diffusion: whose tokens they are.
+
+    Raises:
+        ValueError: for tokens outside the vocabulary, more of them than L, a fixed token that
+            data never hold, an `infill` of another shape, and nothing to generate.
     """
-
-    tokens: Tokens
-    infill: Where
-
-    @classmethod
-    def of(
-        cls,
-        given: Sequence[Tensor],
-        infill: Tensor | None,
-        shape: tuple[int, int],
-        diffusion: Diffusion,
-    ) -> Self:
-        """Lay one or B beginnings out on (B, L); what follows them is to be generated.
-
-        Args:
-            given: int64 tokens, (P,) with P up to L; one serves all rows.
-            infill: (P,) or (rows, P); None for the mask tokens among those given.
-            shape: (B, L).
-            diffusion: whose tokens they are.
-
-        Raises:
-            ValueError: for tokens outside the vocabulary, more of them than L, a fixed token that
-                data never hold, an `infill` of another shape, and nothing to generate.
-        """
-        tokens = torch.zeros(shape, dtype=torch.int64)  # what stands there is generated
-        where = torch.ones(shape, dtype=torch.bool)
-        for row in range(shape[0]):
-            ids = given[row % len(given)]
-            if len(ids) > shape[1]:
-                raise ValueError(f"A prompt has {len(ids)} tokens, more than length={shape[1]}.")
-            diffusion.check_tokens(ids)
-            tokens[row, : len(ids)] = ids
-            where[row, : len(ids)] = ids == diffusion.process.mask_token_id
-        if infill is not None:
-            width = len(given[0])
-            fitting = {(width,), (1, width), (len(given), width)}
-            if infill.dtype != torch.bool or tuple(infill.shape) not in fitting:
-                raise ValueError(
-                    "`infill` must be Boolean and have the shape of `input_ids`, "
-                    f"{(len(given), width)}; got {infill.dtype}, {tuple(infill.shape)}."
-                )
-            where[:, :width] = infill
-        for token in diffusion.process.noise_tokens:
-            if bool(((tokens == token) & ~where).any()):
-                raise ValueError(f"Token {token} is noise: no position can be fixed to it.")
-        if not bool(where.any()):
-            raise ValueError("There is nothing to generate: every position is given.")
-        return cls(tokens, where)
-
-    def to(self, device: torch.device) -> Self:
-        """The same on a device."""
-        return type(self)(self.tokens.to(device), self.infill.to(device))
-
-    def hold(self, x: Tokens) -> Tokens:
-        """`x` with the given tokens in their places."""
-        return torch.where(self.infill, x, self.tokens)
+    tokens = torch.zeros(shape, dtype=torch.int64)  # what stands there is generated
+    where = torch.ones(shape, dtype=torch.bool)
+    for row in range(shape[0]):
+        ids = given[row % len(given)]
+        if len(ids) > shape[1]:
+            raise ValueError(f"A prompt has {len(ids)} tokens, more than length={shape[1]}.")
+        diffusion.check_tokens(ids)
+        tokens[row, : len(ids)] = ids
+        where[row, : len(ids)] = ids == diffusion.process.mask_token_id
+    if infill is not None:
+        width = len(given[0])
+        fitting = {(width,), (1, width), (len(given), width)}
+        if infill.dtype != torch.bool or tuple(infill.shape) not in fitting:
+            raise ValueError(
+                "`infill` must be Boolean and have the shape of `input_ids`, "
+                f"{(len(given), width)}; got {infill.dtype}, {tuple(infill.shape)}."
+            )
+        where[:, :width] = infill
+    for token in diffusion.process.noise_tokens:
+        if bool(((tokens == token) & ~where).any()):
+            raise ValueError(f"Token {token} is noise: no position can be fixed to it.")
+    if not bool(where.any()):
+        raise ValueError("There is nothing to generate: every position is given.")
+    return Canvas(tokens, where)
 
 
 def sequence_length(model: PreTrainedModel, length: int | None) -> int:

@@ -12,7 +12,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.models import as_denoiser
 
 
 @dataclass
@@ -42,15 +42,14 @@ def denoiser_on(
             looks at the time; for another mask than the tokenizer's.
     """
     denoiser = as_denoiser(model, tokenizer=tokenizer)
-    trained, config = denoiser.diffusion, unwrapped(model).config
+    trained = denoiser.diffusion
     if trained.process != diffusion.process:
         raise ValueError(
             f"The model was trained for the process {trained.process.to_config()}, the scheduler "
             f"has {diffusion.process.to_config()}; `DiscreteDiffusionPipeline.from_model` makes "
             "one that fits."
         )
-    sees_time = "timesteps" in denoiser.network.inputs
-    if trained != diffusion and sees_time and getattr(config, "time_conditioning", True):
+    if trained != diffusion and denoiser.reads_time == "t":
         raise ValueError(
             "The model looks at the time and was trained for the schedule "
             f"{trained.schedule.to_config()}, the scheduler has {diffusion.schedule.to_config()}."

@@ -15,11 +15,11 @@ from hf_ddistill.denoisers import Denoiser, Guided
 from hf_ddistill.models import check_finite, unwrapped
 from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
 from hf_ddistill.pipelines.inputs import (
-    Canvas,
     check_adapters,
     check_generator,
     check_guidance,
     label_tensor,
+    lay_out,
     num_rows,
     sequence_length,
 )
@@ -27,7 +27,9 @@ from hf_ddistill.pipelines.network import denoiser_on, evaluating
 from hf_ddistill.pipelines.pipeline_output import DiscreteDiffusionPipelineOutput, to_images
 from hf_ddistill.pipelines.prompts import beginnings
 from hf_ddistill.pipelines.saved_pipeline import SavedPipeline
+from hf_ddistill.pipelines.scheduled import scheduled
 from hf_ddistill.pipelines.texts import end_tokens, texts_of
+from hf_ddistill.samplers import Canvas, Reached
 from hf_ddistill.schedulers import DiscreteSchedulerBase
 from hf_ddistill.shapes import Generators, Tokens
 
@@ -173,7 +175,7 @@ class DiscreteDiffusionPipeline(SavedPipeline):
         check_generator(generator, rows)
         check_guidance(guidance_scale, labels)
         shape = (rows, sequence_length(self.model, length))
-        canvas = Canvas.of(given, infill, shape, denoiser.diffusion).to(device)
+        canvas = lay_out(given, infill, shape, denoiser.diffusion).to(device)
         self._guidance_scale, self._interrupt = guidance_scale, False
         if num_inference_steps is None:
             num_inference_steps = self.scheduler.config.num_inference_steps
@@ -196,27 +198,28 @@ class DiscreteDiffusionPipeline(SavedPipeline):
         callback: tuple[Callable[..., dict | None] | None, Sequence[str]],
     ) -> Tokens:
         """All steps of the scheduler, from noise to samples (B, L)."""
-        shape, device = canvas.tokens.shape, canvas.tokens.device
-        sequences = canvas.hold(denoiser.diffusion.prior(shape, generator, device))
         call, names = callback
+
+        def guided() -> Denoiser:
+            check_guidance(self._guidance_scale, condition.get("class_labels"))
+            asked = self.do_classifier_free_guidance
+            return Guided(denoiser, self._guidance_scale - 1) if asked else denoiser
+
+        stepping = scheduled(self.scheduler, guided)
+
+        def on_step(reached: Reached[Tokens]) -> None:
+            if call is not None:
+                tensors = {**stepping.output, "sequences": reached.state}
+                given = {name: tensors[name] for name in names}
+                timestep = self.scheduler.timesteps[reached.number]
+                returned = call(self, reached.number, timestep, given) or {}
+                reached.state = returned.get("sequences", reached.state)
+            reached.stop = self._interrupt
+            progress.update()
+
         with self.progress_bar(total=self._num_timesteps) as progress:
-            for step, timestep in enumerate(self.scheduler.timesteps):
-                if self._interrupt:
-                    break
-                check_guidance(self._guidance_scale, condition.get("class_labels"))
-                model = denoiser
-                if self.do_classifier_free_guidance:
-                    model = Guided(denoiser, self._guidance_scale - 1)
-                noise = denoiser.fresh_noise(sequences, generator)
-                log_p = model(sequences, timestep, **condition, **noise).log_conditional
-                stepped = self.scheduler.step(log_p, timestep, sequences, generator=generator)
-                sequences = canvas.hold(stepped.prev_sample)
-                if call is not None:
-                    tensors = {**stepped, "sequences": sequences}
-                    returned = call(self, step, timestep, {name: tensors[name] for name in names})
-                    sequences = (returned or {}).get("sequences", sequences)
-                progress.update()
-        return sequences
+            steps = self._num_timesteps
+            return stepping.sample(denoiser, canvas, steps, generator, on_step, **condition)
 
     def check_inputs(
         self,

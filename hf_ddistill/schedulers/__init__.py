@@ -1,4 +1,4 @@
-"""Schedulers for diffusers: a reverse rule, with temperature and truncation, on a grid of times."""
+"""Schedulers for diffusers: a sampler, with temperature and truncation, on a grid of times."""
 
 from hf_ddistill.parameterizations.sharpening import sharpened
 from hf_ddistill.schedulers.scheduling_analytic import AnalyticScheduler

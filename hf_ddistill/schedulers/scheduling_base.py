@@ -1,4 +1,4 @@
-"""What the schedulers of discrete diffusion share: all but the reverse rule.
+"""What the schedulers of discrete diffusion share: all but the sampler.
 
 Notation: x_t noised tokens (B, L), t in (0, 1] with 1 the noise, K vocabulary size (mask included),
 s the time that follows t on the grid, such as 1, 1 - 1/n, ..., 1/n, 0.
@@ -6,7 +6,7 @@ s the time that follows t on the grid, such as 1, 1 - 1/n, ..., 1/n, 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,12 +15,12 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 
-from hf_ddistill import reverse
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import categorical, uniform_noise
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.parameterizations.sharpening import sharpened
 from hf_ddistill.processes import Process
+from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedulers.step_times import check_times, number_of_steps, place_in, plain
 from hf_ddistill.schedules import Schedule
 from hf_ddistill.shapes import Generators
@@ -49,7 +49,7 @@ class DiscreteSchedulerOutput(BaseOutput):
 
 class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
     """
-    Base of the schedulers: x_t -> x_s ~ p(x_s | x_t) by the reverse rule of the subclass.
+    Base of the schedulers: diffusers' face of a sampler, x_t -> x_s ~ p(x_s | x_t).
 
     The last step (s = 0) always draws x_0 ~ p(x_0 | x_t) itself, so that no mask is left. A
     scheduler sees a model's output and never a model; all of them have the same configuration, so
@@ -70,14 +70,12 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
 
     Raises:
         ValueError: for a setting out of its range, an unknown process or schedule, and a schedule
-            under which the rule cannot start.
+            under which the sampler cannot start.
     """
 
     order = 1
-    #: (prediction, diffusion, x_t, s, t) -> p(x_s | x_t), see `hf_ddistill.reverse`.
-    rule: ClassVar[Callable[..., torch.Tensor]]
-    #: Whether the rule leaves a token of which x_0 is certain as it is.
-    keeps_certain: ClassVar[bool] = True
+    #: The sampler that it is the face of, one with a rule.
+    kind: ClassVar[type[Sampler]]
 
     @register_to_config
     def __init__(
@@ -102,7 +100,8 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
             known = ", ".join(SAMPLING_DTYPES)
             raise ValueError(f"`sampling_dtype` must be one of {known}, got {sampling_dtype!r}.")
         self.diffusion = Diffusion(Process.from_config(process), Schedule.from_config(schedule))
-        reverse.check_rule(self.rule, self.diffusion)
+        self.sampler = self.kind()
+        self.sampler.check(self.diffusion)
         # The full settings, and none of them as "a default": diffusers takes positional arguments
         # for defaults, and would leave them out of `from_config`. NumPy's numbers are no JSON.
         settings = {name: plain(value) for name, value in settings.items()}
@@ -135,7 +134,7 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError("Give `num_inference_steps` or `timesteps`, one of both.")
         if timesteps is None:
-            grid = reverse.step_grid(number_of_steps(num_inference_steps))
+            grid = self.sampler.grid(number_of_steps(num_inference_steps), self.diffusion)
         else:
             grid = [*check_times(timesteps), 0.0]
         self._grid, self.num_inference_steps = grid, len(grid) - 1
@@ -171,11 +170,11 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
         self._check(model_output, sample)
         # Only what can still change goes through the rule, as rows of length one.
         every = torch.ones_like(sample, dtype=torch.bool)
-        where = self.diffusion.undetermined(sample) if self.keeps_certain or s == 0 else every
+        keeps = self.sampler.keeps_certain or s == 0
+        where = self.diffusion.undetermined(sample) if keeps else every
         x_t = sample[where][:, None]
         prediction = self._prediction(model_output[where][:, None], x_t, t)
-        rule = self.rule if s > 0 else reverse.ancestral
-        probs = rule(prediction, self.diffusion, x_t, s, t)
+        probs = self.sampler.probs(prediction, self.diffusion, x_t, s, t)
         noise = uniform_noise(sample.shape, generator, sample.device)
         x_s = categorical(probs, noise=noise[where][:, None])
         sampled_probs = torch.ones(sample.shape, dtype=probs.dtype, device=sample.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401 (diffusers looks here)
 
-from hf_ddistill import reverse
+from hf_ddistill.samplers import Euler
 from hf_ddistill.schedulers.scheduling_base import DiscreteSchedulerBase
 
 
@@ -24,7 +24,7 @@ class CTMCEulerScheduler(DiscreteSchedulerBase):
         process, schedule, temperature, ...: see `DiscreteSchedulerBase`.
     """
 
-    rule = staticmethod(reverse.euler)
+    kind = Euler
 
 
 __all__ = ["CTMCEulerScheduler"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401 (diffusers looks here)
 
-from hf_ddistill import reverse
+from hf_ddistill.samplers import Jump
 from hf_ddistill.schedulers.scheduling_base import DiscreteSchedulerBase
 
 
@@ -22,8 +22,7 @@ class JumpScheduler(DiscreteSchedulerBase):
         process, schedule, temperature, ...: see `DiscreteSchedulerBase`.
     """
 
-    rule = staticmethod(reverse.jump)
-    keeps_certain = False
+    kind = Jump
 
 
 __all__ = ["JumpScheduler"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401 (diffusers looks here)
 
-from hf_ddistill import reverse
+from hf_ddistill.samplers import TauLeaping
 from hf_ddistill.schedulers.scheduling_base import DiscreteSchedulerBase
 
 
@@ -23,7 +23,7 @@ class TauLeapingScheduler(DiscreteSchedulerBase):
         process, schedule, temperature, ...: see `DiscreteSchedulerBase`.
     """
 
-    rule = staticmethod(reverse.tau_leaping)
+    kind = TauLeaping
 
 
 __all__ = ["TauLeapingScheduler"]

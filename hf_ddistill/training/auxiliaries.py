@@ -12,13 +12,13 @@ from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import unwrapped
 from hf_ddistill.objectives import Objective, Trained
-from hf_ddistill.training.alternation import Alternation
+from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.copies import denoiser_copy
 from hf_ddistill.training.finite import check_gradient
-from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts
 from hf_ddistill.training.sharding import check_whole
 

@@ -13,8 +13,9 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.training.clean_tokens import context_of, real_of, trained_in
+from hf_ddistill.training.data_blocks import of_data
 from hf_ddistill.training.held_out import EVALUATION, HeldOutMean, own_rows, step_noise, units_of
-from hf_ddistill.training.rollouts import Decoded, of_data
+from hf_ddistill.training.rollouts import Decoded
 
 
 class BatchTrainer(Trainer):
@@ -35,15 +36,19 @@ class BatchTrainer(Trainer):
     _micro = 0
     _held_out = HeldOutMean()
 
+    def decoded(
+        self, model: nn.Module, inputs: Mapping[str, Tensor], key: tuple[Any, ...]
+    ) -> Decoded | None:
+        """What takes the place of a batch, where that is but prompts; None for data."""
+        return None
+
     def training_record(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Tensor],
-        *key: Any,
-        decoded: Decoded | None = None,
+        self, model: nn.Module, inputs: Mapping[str, Tensor], *key: Any
     ) -> TrainingStep:
         """The step that the objective is given, its randomness keyed by `key`, or for `EVALUATION`
-        by each row itself; `decoded` is how the inputs came about, if they are no data."""
+        by each row itself."""
+        decoded = self.decoded(model, inputs, key)
+        inputs = inputs if decoded is None else decoded.inputs
         args, attend, held_out = self.args, real_of(inputs), key[:1] == (EVALUATION,)
         context = context_of(inputs, args.prompt_length) if decoded is None else None
         inputs = {name: value for name, value in inputs.items() if name != "labels"}

@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from torch import nn
 
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import DDiTForDiscreteDiffusion, unwrapped
 from hf_ddistill.models.as_denoiser import trainable
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
-from hf_ddistill.training.keyed_noise import keyed_generator
 
 
 def student_of(

@@ -14,6 +14,7 @@ from transformers.trainer_utils import HubStrategy
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import as_denoiser, unwrapped, window
 from hf_ddistill.objectives import Frozen, Objective
 from hf_ddistill.training.adapters import SavedBase, described
@@ -22,13 +23,12 @@ from hf_ddistill.training.batch_trainer import BatchTrainer
 from hf_ddistill.training.callbacks.ema import AveragedModel, WeightAverage
 from hf_ddistill.training.clean_tokens import CleanCollator
 from hf_ddistill.training.data import TokenCollator, prepared
+from hf_ddistill.training.data_blocks import whole_blocks
 from hf_ddistill.training.held_out import EVALUATION
-from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
 from hf_ddistill.training.refusals import check_networks, check_settings
 from hf_ddistill.training.resumable import ResumableTrainer
-from hf_ddistill.training.rollouts import whole_blocks
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples
 from hf_ddistill.training.sharding import check_whole

@@ -11,29 +11,26 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, set_seed
 
-from hf_ddistill.couplings import TrainingStep, histogram_entropy
+from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.linalg import RowStreams
-from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, unwrapped
+from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, enter_sampler, unwrapped
 from hf_ddistill.objectives import Objective
-from hf_ddistill.training.alternation import Alternation
+from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.auxiliaries import Auxiliaries, make_auxiliaries
 from hf_ddistill.training.callbacks.collapse import CollapseWatch
 from hf_ddistill.training.callbacks.rounds import Rounds, check_rounds
 from hf_ddistill.training.copies import student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
-from hf_ddistill.training.held_out import EVALUATION, step_noise
-from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.losses import Parts
 from hf_ddistill.training.model_card import CardFacts
-from hf_ddistill.training.predictions import decoded_rows
 from hf_ddistill.training.refusals import (
     check_auxiliaries,
     check_decoder,
     warn_of_independent_tokens,
 )
-from hf_ddistill.training.rollouts import Decoded, RewardFunction, Rollouts, check_groups
+from hf_ddistill.training.rollout_trainer import RolloutTrainer
+from hf_ddistill.training.rollouts import RewardFunction
 from hf_ddistill.training.standard_trainer import first_model
 from hf_ddistill.training.teacher_models import agreed, placed, teacher_model, teacher_name
 
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 
-class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
+class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
     """Distils a teacher into a student of few steps.
 
     Args:
@@ -112,11 +109,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         self.watch = CollapseWatch(args.collapse_share)
         self.auxiliaries = Auxiliaries({}, Alternation(), Parts())
         self._rewarded_by = reward_function
-        # Rollouts of the micro batches of this step, by their keys.
-        self._ready: dict[tuple[Any, ...], Decoded] = {}
         super().__init__(model, args, objective, **kwargs)
         self.model_init = model_init
-        check_groups(self._objective, args.rollout_group)
         check_decoder(self._objective, self.own_base or self.teacher_model is not None)
         blocks = isinstance(unwrapped(self.model), BlockDiffusionLM)
         if self._objective.one_call or (args.student_steps == 1 and not blocks):
@@ -143,9 +137,8 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         """All that depends on the settings of a run, as it is before the first step."""
         super()._renew()
         args = self.args
-        block_size = getattr(self._objective, "block_size", None)
-        self.rollouts = Rollouts(args, self._rewarded_by, block_size)
-        unwrapped(self.model).config.discrete_diffusion["num_inference_steps"] = args.student_steps
+        self.start_decoding(self._rewarded_by)
+        enter_sampler(self.model, self._objective.sampler, args.student_steps)
         self._make_auxiliaries()
         self.teacher = placed(self.teacher, self.accelerator, self.model)
         self.watch.start(args.collapse_share)
@@ -180,52 +173,14 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
         return self.auxiliaries.updated(self.state.global_step)
 
     def training_record(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Tensor],
-        *key: Any,
-        decoded: Decoded | None = None,
+        self, model: nn.Module, inputs: Mapping[str, Tensor], *key: Any
     ) -> TrainingStep:
-        """The step that the objective is given; an evaluation asks for the losses of all."""
-        if self._objective.rollouts is not None:
-            decoded = self._ready.pop(key, None) or self._decoded(model, inputs, key)
-            inputs = decoded.inputs
-        record = super().training_record(model, inputs, *key, decoded=decoded)
-        if self._objective.rollouts == "student":
-            drawn, size = record.trajectory.drawn, self.diffusion.vocab_size
-            record.record["rollout_entropy"] = histogram_entropy(record.x_0, drawn, size)
+        """The step that the objective is given."""
+        record = super().training_record(model, inputs, *key)
         if model.training:
             self.watch.see(record.record)
         self.auxiliaries.train(model.training)
         return record
-
-    def lengths(self, micro: int, inputs: Mapping[str, Tensor]) -> Tensor:
-        """(B,), the tokens of each row that losses are of; rollouts are decoded to know them."""
-        if self._objective.rollouts is None:
-            return super().lengths(micro, inputs)
-        key = (self.state.global_step, micro)
-        self._ready[key] = self._decoded(self.model, inputs, key)
-        return self._ready[key].trajectory.drawn.sum(1)
-
-    def _decoded(
-        self, model: nn.Module, inputs: Mapping[str, Tensor], key: tuple[Any, ...]
-    ) -> Decoded:
-        """What the objective's decoder puts behind the prompts of a batch."""
-        step, by_student = self.state.global_step, self._objective.rollouts == "student"
-        network = model if by_student or self.own_base else self.teacher_model
-        # Without the hooks of data parallelism, which wait for a backward pass.
-        network = unwrapped(network, keep_adapters=True)
-        device = inputs["input_ids"].device
-
-        def draw() -> Decoded:
-            args, about = self.args, (*key, "rollouts")
-            noise = step_noise(args.seed, inputs, about, args.process_index, args.rollout_group)
-            noise = [*noise] if isinstance(noise, RowStreams) else noise
-            return self.rollouts.draw(network, inputs, step, noise, by_student or not self.own_base)
-
-        if key[:1] == (EVALUATION,):
-            return draw()
-        return self.rollouts.kept(self.memory, step, int(key[-1]), draw, device)
 
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """One optimizer, with parameter groups for the student and then for the auxiliaries."""
@@ -263,30 +218,6 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             unwrapped(self.teacher_model).load_state_dict(weights)
         self.auxiliaries.restore(tensors)
 
-    def sample(self, count: int, num_steps: int | None = None) -> Tensor:
-        """Clean tokens (count, L) with keyed noise; of blocks behind the first prompts held out."""
-        model = unwrapped(self.model, keep_adapters=True)
-        if not isinstance(unwrapped(model), BlockDiffusionLM):
-            return super().sample(count, num_steps)
-        data = self.train_dataset if self.eval_dataset is None else self.eval_dataset
-        inputs = self._prepare_inputs(self.data_collator(self.rollouts.first(data, count)))
-        inputs = self.rollouts.starts(inputs, self.objective)
-        noise = keyed_generator(self.args.seed, "samples", device=self.args.device)
-        # As long as rollouts become.
-        last = self.args.rollout_ramp_steps
-        return self.rollouts.draw(model, inputs, last, noise).inputs["input_ids"]
-
-    def _samples_for(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """See `predict`; a model of blocks decodes behind the prompt of each row."""
-        model = unwrapped(self.model, keep_adapters=True)
-        if not isinstance(unwrapped(model), BlockDiffusionLM):
-            return super()._samples_for(inputs)
-        key = (self.args.seed, "predictions", self.args.process_index, self._predicted)
-        self._predicted += len(inputs["input_ids"])
-        noise = keyed_generator(*key, device=self.args.device)
-        drawn = self.rollouts.draw(model, inputs, self.args.rollout_ramp_steps, noise).inputs
-        return decoded_rows(drawn, inputs, self.args.rollout_group, self.args.prompt_length)
-
     def facts(self) -> CardFacts:
         """What the card tells of this run, its teacher included."""
         facts = replace(
@@ -295,6 +226,5 @@ class DiscreteDistillationTrainer(DiscreteDiffusionTrainer):
             steps=self.args.student_steps,
             block_size=getattr(unwrapped(self.model).config, "block_size", None),
         )
-        more = {} if self._objective.rollouts is None else self.rollouts.facts()
-        more |= self.auxiliaries.facts(self.args)
+        more = self.auxiliaries.facts(self.args)
         return replace(facts, training={**facts.training, **more})

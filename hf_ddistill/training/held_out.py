@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from hf_ddistill.linalg import RowStreams
+from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.shapes import Generators
 from hf_ddistill.training.clean_tokens import real_of
-from hf_ddistill.training.keyed_noise import keyed_generator
 
 #: The key of a step on held-out data, in the place of an optimizer step and a micro step.
 EVALUATION = "evaluation"

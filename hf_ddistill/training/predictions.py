@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hf_ddistill import reverse
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.linalg import categorical
-from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.models import BlockDiffusionLM, sampler_of, unwrapped
+from hf_ddistill.samplers import Canvas
 
 #: What `transformers` puts where there is nothing to be predicted.
 NOTHING = -100
@@ -52,14 +51,8 @@ def predicted(
     held = ~real if inputs.get("labels") is None else ~real | (inputs["labels"] == NOTHING)
     if prompt_length:
         held[:, :prompt_length] = True
-    x = denoiser.diffusion.prior(x_0.shape, generators, x_0.device)
-    grid = reverse.step_grid(num_steps)
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
-        x = torch.where(held, x_0, x)
-        given = {**condition, **denoiser.fresh_noise(x, generators)}
-        probs = reverse.ancestral(denoiser(x, t, **given), denoiser.diffusion, x, s, t)
-        x = categorical(probs, generators)
-    x = torch.where(held, x_0, x)
+    sampler = sampler_of(denoiser.networks()[0])
+    x = sampler.sample(denoiser, Canvas(x_0, ~held), num_steps, generators, **condition)
     return x.masked_fill(~real, NOTHING), x_0.masked_fill(held, NOTHING)
 
 

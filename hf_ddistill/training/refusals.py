@@ -137,7 +137,8 @@ def check_networks(
 
 def check_decoder(objective: Objective, teacher_is_a_model: bool) -> None:
     """Raise if the teacher is to decode, and is made of several models or none of ours."""
-    if objective.rollouts == "teacher" and not teacher_is_a_model:
+    rollouts = objective.rollouts
+    if rollouts is not None and rollouts.by == "teacher" and not teacher_is_a_model:
         raise ValueError(
             f"Objective {objective.id!r} trains on what its teacher decodes, so that the teacher "
             "must be one model, and no denoiser made of others."

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -17,10 +15,10 @@ from hf_ddistill.couplings import Trajectory, calls_in_blocks
 from hf_ddistill.decoding.decoding import DecodingPlan, decode
 from hf_ddistill.models import BlockDiffusionGenerationConfig, BlockDiffusionLM, unwrapped
 from hf_ddistill.models.as_denoiser import base_model
-from hf_ddistill.objectives import Objective
+from hf_ddistill.objectives import Objective, Rollouts
 from hf_ddistill.shapes import Generators
-from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.clean_tokens import context_of, real_of
+from hf_ddistill.training.data_blocks import tokens_in_block
 from hf_ddistill.training.gathered import gathered
 
 #: From decoded sequences (B, L) and where they were decoded (B, L) to a reward for each, (B,).
@@ -43,49 +41,32 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Rollouts:
-    """Decodes behind prompts, by settings of the trainer (`rollout_*`).
+class RolloutDecoder:
+    """Decodes behind prompts, as an objective asks for.
 
     Args:
-        args: settings.
+        settings: of the objective.
+        prompt_length: tokens of a row that are its prompt at most; None for all.
         reward_function: what a decoded sequence earns, if anything.
         student_block: tokens in a block of the student, where it is not that of the model that
             decodes, and that has full attention: rows are padded to a multiple of it.
     """
 
-    args: DiscreteDistillationConfig
+    settings: Rollouts
+    prompt_length: int | None = None
     reward_function: RewardFunction | None = None
     student_block: int | None = None
 
     def plan(self, model: BlockDiffusionLM, step: int) -> DecodingPlan:
         """How a model decodes in training at an optimizer step."""
-        args = self.args
         config = BlockDiffusionGenerationConfig(
-            max_new_tokens=self.tokens(step),
-            sub_block_size=args.rollout_block_size,
-            unmasking=args.rollout_unmasking,
-            steps_per_block=args.rollout_steps_per_block,
-            temperature=args.rollout_temperature,
+            max_new_tokens=self.settings.tokens_at(step),
+            sub_block_size=self.settings.block_size,
+            unmasking=self.settings.unmasking.to_config(),
+            steps_per_block=self.settings.steps_per_block,
+            temperature=self.settings.temperature,
         )
         return model.decoding_plan(config)
-
-    def facts(self) -> dict[str, Any]:
-        """Settings worth telling."""
-        args = self.args
-        return {
-            "new tokens of a rollout": args.rollout_tokens,
-            "optimizer steps on the same rollouts": args.rollout_updates,
-            "rule that decodes them": json.dumps(args.rollout_unmasking),
-            "temperature of their draws": args.rollout_temperature,
-        }
-
-    def tokens(self, step: int) -> int:
-        """New tokens of a rollout at an optimizer step: the curriculum of OPDLM."""
-        most, least = self.args.rollout_tokens, self.args.rollout_min_tokens
-        ramp = self.args.rollout_ramp_steps
-        if not ramp:
-            return most
-        return min(most, least + (most - least) * step // ramp)
 
     @torch.no_grad()
     def draw(
@@ -110,13 +91,13 @@ class Rollouts:
             ValueError: if a prompt is empty.
         """
         inner = _block_model(model)
-        plan = self.plan(inner, step)
+        plan, count = self.plan(inner, step), self.settings.tokens_at(step)
         prompts = inner.prompts(*self._prompts(inputs), plan.block_size)
         was_training = model.training
         model.eval()
         try:
             with gathered(model), contextlib.nullcontext() if adapters else base_model(model):
-                found = decode(model, prompts, self.tokens(step), plan, generator)
+                found = decode(model, prompts, count, plan, generator)
         finally:
             model.train(was_training)
         drawn = found.rounds >= 0
@@ -127,7 +108,7 @@ class Rollouts:
         x_0 = torch.where(attend, found.ids, torch.zeros_like(found.ids))
         rounds, log_prob = found.rounds, found.log_prob
         if plan.sub_block_size is not None:
-            behind, size = rounds[:, prompts.start :], _block_size(inner, drawn)
+            behind, size = rounds[:, prompts.start :], tokens_in_block(inner, drawn)
             behind = calls_in_blocks(behind, plan.sub_block_size, size)
             rounds = torch.cat([rounds[:, : prompts.start], behind], 1)
         multiple = self.student_block or 1
@@ -139,7 +120,7 @@ class Rollouts:
         batch = {"input_ids": x_0}
         if not bool(attend.all()):
             batch["attention_mask"] = attend.long()
-        return Decoded(batch, Trajectory(rounds, _block_size(inner, rounds), log_prob), reward)
+        return Decoded(batch, Trajectory(rounds, tokens_in_block(inner, rounds), log_prob), reward)
 
     def kept(
         self,
@@ -158,10 +139,10 @@ class Rollouts:
             draw: makes new ones.
             device: of the batch; what a checkpoint kept was loaded to the CPU.
         """
-        if self.args.rollout_updates == 1:
+        if self.settings.updates == 1:
             return draw()
         name = f"rollouts_{micro}_"
-        if step % self.args.rollout_updates == 0 or name + "input_ids" not in memory:
+        if step % self.settings.updates == 0 or name + "input_ids" not in memory:
             fresh = draw()
             for key in [key for key in memory if key.startswith(name)]:
                 del memory[key]
@@ -189,12 +170,12 @@ class Rollouts:
         """A batch as prompts of samples: data without context, all of which are trained on, give
         their first tokens, such as that of the beginning."""
         data = objective.rollouts is None and "labels" not in inputs
-        if not data or self.args.prompt_length is not None:
+        if not data or self.prompt_length is not None:
             return inputs
         return {name: inputs[name][:, :1] for name in {"input_ids", "attention_mask"} & {*inputs}}
 
     def _prompts(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        ids, real, most = inputs["input_ids"], real_of(inputs), self.args.prompt_length
+        ids, real, most = inputs["input_ids"], real_of(inputs), self.prompt_length
         real = torch.ones_like(ids, dtype=torch.bool) if real is None else real
         context = context_of(inputs, None)
         if context is not None:
@@ -206,56 +187,8 @@ class Rollouts:
                 "A prompt is empty: a rollout starts behind at least one token, such as the "
                 "beginning-of-sequence token."
             )
-        group = self.args.rollout_group
+        group = self.settings.group
         return ids.repeat_interleave(group, 0), real.long().repeat_interleave(group, 0)
-
-
-def of_data(
-    model: nn.Module, x_0: Tensor, attend: Tensor | None, given: int | Tensor | None
-) -> Trajectory | None:
-    """Data in the blocks of a model: every token counts as decided at call 0, but padding and what
-    is given, the first ones or those of (B, L); None for a model without blocks.
-
-    Raises:
-        ValueError: if blocks do not divide the length, or nothing is left to be trained on.
-    """
-    inner = unwrapped(model)
-    if not isinstance(inner, BlockDiffusionLM):
-        return None
-    rounds = torch.zeros_like(x_0)
-    if attend is not None:
-        rounds = rounds.masked_fill(~attend, -1)
-    if isinstance(given, int):
-        given = torch.arange(x_0.shape[1], device=x_0.device) < given
-    if given is not None:
-        rounds = rounds.masked_fill(given, -1)
-    return Trajectory(rounds, _block_size(inner, rounds))
-
-
-def whole_blocks(model: nn.Module, objective: Objective) -> int:
-    """What the number of tokens in a row of data must be a multiple of: blocks of the model's
-    attention, if it is not full, and of the objective."""
-    if objective.rollouts is not None:
-        return 1
-    sizes, inner = [getattr(objective, "block_size", None) or 1], unwrapped(model)
-    if isinstance(inner, BlockDiffusionLM) and not inner.is_full(inner.config.block_size):
-        sizes.append(inner.config.block_size)
-    return math.lcm(*sizes)
-
-
-def check_groups(objective: Objective, group: int) -> None:
-    """Raise if an objective would compare rollouts of several prompts as those of one.
-
-    Args:
-        objective: says how many rows it compares.
-        group: rollouts behind each prompt.
-    """
-    if group % objective.prompt_rows:
-        raise ValueError(
-            f"Objective {objective.id!r} compares {objective.prompt_rows} rollouts of one prompt, "
-            f"and rollout_group={group} is no multiple of that, so that they would be of several "
-            "prompts; change rollout_group or the group of the objective."
-        )
 
 
 def _block_model(model: Any) -> BlockDiffusionLM:  # noqa: ANN401 (wrapped in any way)
@@ -266,12 +199,6 @@ def _block_model(model: Any) -> BlockDiffusionLM:  # noqa: ANN401 (wrapped in an
             "causal language model with to_block_diffusion."
         )
     return inner
-
-
-def _block_size(model: BlockDiffusionLM, rows: Tensor) -> int:
-    """Tokens in a block of a model's attention: all of a row where it is full."""
-    size = model.config.block_size
-    return rows.shape[1] if model.is_full(size) else size
 
 
 def _from_the_left(

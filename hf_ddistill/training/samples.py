@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from hf_ddistill import reverse
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.models import unwrapped
+from hf_ddistill.models import sampler_of, unwrapped
+from hf_ddistill.samplers import Canvas
 
 
 def draw_samples(
@@ -23,7 +23,8 @@ def draw_samples(
     batch_size: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Clean tokens of `shape` (N, L), on the CPU, with the classes in turn where there are any.
+    """Clean tokens of `shape` (N, L), on the CPU, by the model's own sampler, with the classes in
+    turn where there are any.
 
     A model with a noise input is given new noise in each call.
 
@@ -37,12 +38,12 @@ def draw_samples(
     count, length = shape
     classes, training = getattr(model.config, "num_classes", 0), model.training
     model.eval()
+    sampler = sampler_of(model)
     batches = []
     for rows in torch.arange(count, device=generator.device).split(batch_size):
-        size = (len(rows), length)
+        canvas = Canvas.empty((len(rows), length), generator.device)
         condition = {"class_labels": rows % classes} if classes else {}
-        options = {"generator": generator, "device": generator.device, **condition}
-        batches.append(reverse.sample(denoiser, size, num_steps, **options))
+        batches.append(sampler.sample(denoiser, canvas, num_steps, generator, **condition))
     model.train(training)
     return torch.cat(batches).cpu()
 

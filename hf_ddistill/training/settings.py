@@ -145,7 +145,7 @@ class DistillationSettings:
     collapse_share: float = setting(0.5, "least share of entropy left")
 
     def check_distillation(self, max_steps: int) -> None:
-        """The same as `check_diffusion`, of these settings, for a training of so many steps (-1: unknown)."""
+        """The same of these settings, for a training of so many steps (-1 if nobody knows)."""
         check_bounds(self)
         default = next(each.default for each in fields(self) if each.name == "noise_std")
         if self.noise_dim == 0 and self.noise_std != default:

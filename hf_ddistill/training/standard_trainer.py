@@ -19,12 +19,12 @@ from transformers.trainer_utils import (
     set_seed,
 )
 
+from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import unwrapped
 from hf_ddistill.models.adapters import bring_base
 from hf_ddistill.models.opening import open_model
 from hf_ddistill.objectives import Objective
 from hf_ddistill.training.arguments import DiscreteDiffusionConfig
-from hf_ddistill.training.keyed_noise import keyed_generator
 from hf_ddistill.training.model_card import write_card
 from hf_ddistill.training.predictions import predicted
 from hf_ddistill.training.refusals import warn_of_half_precision

@@ -30,6 +30,7 @@ class EntropyBounded(Unmasking):
     gamma: float = 0.1
     id: ClassVar[str] = "entropy_bounded"
     planned: ClassVar[bool] = False
+    reads_tokens: ClassVar[bool] = False
     citation: ClassVar[str] = (
         "Ben-Hamu et al., Accelerated Sampling from Masked Diffusion Models via Entropy Bounded "
         "Unmasking, 2025, arXiv:2505.24857"

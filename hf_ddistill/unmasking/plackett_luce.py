@@ -35,6 +35,7 @@ class PlackettLuce(Unmasking):
 
     temperature: float = 0.1
     id: ClassVar[str] = "plackett_luce"
+    reads_tokens: ClassVar[bool] = False
     citation: ClassVar[str] = (
         "Huang et al., Reinforcing the Diffusion Chain of Lateral Thought with Diffusion Language "
         "Models, 2025, arXiv:2505.10446"

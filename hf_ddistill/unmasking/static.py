@@ -34,6 +34,11 @@ class Static(Unmasking):
         if self.score not in SCORES:
             raise ValueError(f"Unknown score {self.score!r}; there are: {', '.join(SCORES)}.")
 
+    @property
+    def reads_tokens(self) -> bool:
+        """By the score "confidence" alone, which is that of the drawn token."""
+        return self.score == "confidence"
+
     def pick(self, draft: Draft) -> Where:
         left = max(draft.calls - draft.call, 1)
         open_ = draft.masked.sum(1)

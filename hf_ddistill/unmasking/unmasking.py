@@ -66,6 +66,8 @@ class Unmasking(Configurable, ABC):
 
     #: Whether it goes by `Draft.calls`, the number of calls that are planned for a block.
     planned: ClassVar[bool] = True
+    #: Whether the positions that it picks hang on the tokens that the call drew there.
+    reads_tokens: ClassVar[bool] = True
 
     @abstractmethod
     def pick(self, draft: Draft) -> Where:

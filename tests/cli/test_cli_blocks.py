@@ -19,11 +19,14 @@ def converted(lm, tmp_path_factory):
     return folder
 
 
+OPDLM = '{"type": "opdlm", "rollouts": {"tokens": 8}}'
+
+
 def distil(lm, converted, folder, *more):
     data = folder.parent / "counts.jsonl"
     data.write_text("".join(json.dumps({"input_ids": r}) + "\n" for r in counts(64, 3).tolist()))
-    options = ["--data", data, "--output", folder, "--objective", "opdlm", "--steps", 3]
-    options += ["--batch-size", 8, "--rollout-tokens", 8, "--prompt-length", 3, *more]
+    options = ["--data", data, "--output", folder, "--objective", OPDLM, "--steps", 3]
+    options += ["--batch-size", 8, "--prompt-length", 3, *more]
     return main(["distill", "--teacher", str(lm), *map(str, options)])
 
 

@@ -116,7 +116,11 @@ WRONG = {  # options of a command, and words of the sentence
     "abbreviation": ("teacher", ["--learning", "1"], ["unrecognized arguments: --learning 1"]),
     "objective": ("distill", ["--objective", '{"type": "ecd", "top_k": "x"}'], ["an integer"]),
     "nested": ("distill", ["--objective", '{"type": "ecd", "divergence": 5}'], ["divergence"]),
-    "rule": ("distill", ["--rollout-unmasking", "thresold"], ["did you mean 'threshold'"]),
+    "rule": (
+        "distill",
+        ["--objective", '{"type": "opdlm", "rollouts": {"unmasking": "thresold"}}'],
+        ["did you mean 'threshold'"],
+    ),
     "calls": ("distill", ["--student-steps", "1000000000"], ["at most 100,000"]),
     "dtype": ("distill", ["--dtype", "foo"], ["invalid choice: 'foo'"]),
     "teacher dtype": (

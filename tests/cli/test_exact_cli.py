@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 
 from hf_ddistill.cli import main
 from hf_ddistill.laboratory import LimitSearch
+from hf_ddistill.objectives import Frozen, Objective
 
 KEYS = {"method", "problem", "process", "nfe", "tv", "kl", "reverse_kl", "entropy", "seed"}
 TABLE = {
@@ -115,6 +117,13 @@ def test_a_wrong_argument_is_one_sentence(arguments, words, capsys):
 
 
 def test_an_objective_without_its_network_is_refused_before_any_training(capsys, monkeypatch):
-    monkeypatch.setattr("hf_ddistill.laboratory.fit.NETWORKS", ("teacher",))
-    said = refused(capsys, "--objective", "law_matching")
-    assert "needs the network 'auxiliary'; the laboratory has teacher" in said
+    @dataclass(frozen=True)
+    class _Referred(Objective):
+        networks = {"reference": Frozen()}
+
+        def __call__(self, step):
+            raise AssertionError("it was called")
+
+    monkeypatch.setitem(Objective.registry, "referred", _Referred)
+    said = refused(capsys, "--objective", "referred")
+    assert "needs the network 'reference'; the laboratory has teacher" in said

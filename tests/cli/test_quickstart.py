@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from transformers import TrainerCallback
 
-from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser, reverse
+from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser
 from hf_ddistill.cli import quickstart as module
 from hf_ddistill.cli.quickstart import (
     Setup,
@@ -29,6 +29,7 @@ from hf_ddistill.evaluation import (
     nearest_distance,
     split_digits,
 )
+from hf_ddistill.samplers import Ancestral, Canvas
 
 TINY = Setup(
     steps=4,
@@ -166,7 +167,7 @@ def test_the_teacher_improves_with_network_calls_and_is_not_a_copyist(teacher, s
     judge, generator = DigitsClassifier.fit(2), torch.Generator().manual_seed(1)
     figures = {}
     for nfe in (1, 4, 16):
-        drawn = reverse.sample(teacher, (200, 64), nfe, generator=generator, **labels(200))
+        drawn = Ancestral().sample(teacher, Canvas.empty((200, 64)), nfe, generator, **labels(200))
         figures[nfe] = judge_samples(judge, drawn, split.train_tokens)
     # A curve that is flat in the number of calls is that of a model of the marginals.
     assert figures[1]["fd"] > 1.5 * figures[4]["fd"]
@@ -179,7 +180,7 @@ def test_the_teacher_improves_with_network_calls_and_is_not_a_copyist(teacher, s
 @pytest.mark.slow
 def test_the_teacher_at_64_calls_is_near_real_digits(teacher, split):
     judge, generator = DigitsClassifier.fit(2), torch.Generator().manual_seed(2)
-    drawn = reverse.sample(teacher, (500, 64), 64, generator=generator, **labels(500))
+    drawn = Ancestral().sample(teacher, Canvas.empty((500, 64)), 64, generator, **labels(500))
     found = judge_samples(judge, drawn, split.train_tokens)
     real = judge_real(judge, split.train_tokens, generator=generator)
     assert found["fd"] <= 3 * real["fd"]

@@ -7,7 +7,6 @@ import math
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_ddistill.divergences import (
     Alpha,
@@ -25,21 +24,6 @@ K = 300
 OTHERS = [JensenShannon(0.1), JensenShannon(0.0), JensenShannon(1.0), Alpha(0.2), Alpha(0.9)]
 DIVERGENCES = [Divergence.from_config(name) for name in Divergence.registry] + OTHERS
 each_divergence = pytest.mark.parametrize("divergence", DIVERGENCES, ids=repr)
-
-
-class MadeTensors(TorchDispatchMode):
-    """Keeps the number of elements of every tensor that an operation makes; a view makes none."""
-
-    def __init__(self):
-        super().__init__()
-        self.numels = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, (tuple, list)) else [out]:
-            if isinstance(tensor, torch.Tensor) and not func.is_view:
-                self.numels.append(tensor.numel())
-        return out
 
 
 def laws(number=2, rows=4, size=K, seed=0):
@@ -127,57 +111,6 @@ def test_alpha_tends_to_the_two_kl_divergences():
 
 
 @each_divergence
-@pytest.mark.parametrize("size", [7, 128, K, 4 * K])
-def test_chunks_give_the_value_and_the_gradients_of_the_whole(divergence, size):
-    results = []
-    for of in (divergence, lambda p, q: divergence.chunked(p, q, size)):
-        log_p, log_q = (law.detach().requires_grad_() for law in laws())
-        value = of(log_p, log_q)
-        value.pow(2).sum().backward()
-        results.append((value, log_p.grad, log_q.grad))
-    for whole, chunked in zip(*results, strict=True):
-        torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=1e-13)
-
-
-@each_divergence
-def test_chunks_make_no_temporary_of_the_whole_vocabulary(divergence):
-    log_p, log_q = laws(rows=2, size=4096)
-    log_q.requires_grad_()
-    with MadeTensors() as plain:
-        divergence(log_p, log_q)
-    with MadeTensors() as forward:
-        value = divergence.chunked(log_p, log_q, 256)
-    with MadeTensors() as backward:
-        value.sum().backward()
-    assert max(plain.numels) == 2 * 4096
-    assert max(forward.numels) <= 2 * 256
-    # The one whole tensor of the backward pass is the gradient itself.
-    whole = [numel for numel in backward.numels if numel > 2 * 256]
-    assert len(whole) <= 2 and max(whole) == 2 * 4096
-
-
-@each_divergence
-def test_chunks_are_recomputed_and_not_kept(divergence):
-    def kept(of):
-        numels = []
-
-        def pack(tensor):
-            if tensor.untyped_storage().data_ptr() not in given:
-                numels.append(tensor.numel())
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            of(log_p, log_q)
-        return sum(numels)
-
-    log_p, log_q = laws(rows=2, size=4096)
-    log_q.requires_grad_()
-    given = [law.untyped_storage().data_ptr() for law in (log_p, log_q)]
-    assert kept(divergence) >= 2 * 4096
-    assert kept(lambda p, q: divergence.chunked(p, q, 256)) < 256
-
-
-@each_divergence
 def test_top_k_of_all_tokens_is_the_whole(divergence):
     log_p, log_q = laws()
     for k in (K, K + 5):
@@ -203,11 +136,10 @@ def test_top_k_is_the_divergence_of_the_lumped_laws(divergence):
 
 
 @each_divergence
-@pytest.mark.parametrize("way", ["whole", "chunked", "top_k"])
+@pytest.mark.parametrize("way", ["whole", "top_k"])
 def test_tokens_without_probability_leave_values_and_gradients_finite(divergence, way):
     of = {
         "whole": divergence,
-        "chunked": lambda p, q: divergence.chunked(p, q, 2),
         "top_k": lambda p, q: divergence.top_k(p, q, 3),
     }[way]
     zero, half = LOG_ZERO, math.log(0.5)

@@ -13,7 +13,7 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.divergences import ForwardKL, ReverseKL
 from hf_ddistill.parameterizations import Conditional, GivenOthers, Prediction, Score, Subs
 from hf_ddistill.processes import Absorbing, Hybrid, Uniform
-from hf_ddistill.reverse import analytic, ancestral
+from hf_ddistill.samplers import Analytic, Ancestral
 from hf_ddistill.schedules import Cosine, Geometric, Linear, LogLinear
 from hf_ddistill.shapes import LOG_ZERO
 
@@ -106,13 +106,13 @@ def test_steps_are_those_of_mdlm():
     g = golden("mdlm_subs")
     x_t, t, s, masked = g["x_t"], g["t"], g["t"] - g["dt"], g["x_t"] == MASK
     prediction = Prediction(g["log_p_x0"])
-    close(analytic(prediction, ABSORBING, x_t, s, t), g["analytic_update_weights"])
+    close(Analytic().rule(prediction, ABSORBING, x_t, s, t), g["analytic_update_weights"])
     # MDLM's ancestral weights are neither normalised nor used where x_t is no mask; its cached
     # sampler takes t itself for the share of masks.
     for key, eps in (("ddpm", 1e-3), ("ddpm_cache", 1e-9)):
         weights = g[f"{key}_update_weights_unnormalised"]
         weights = weights / weights.sum(-1, keepdim=True)
-        step = ancestral(prediction, Diffusion(Absorbing(51), LogLinear(eps)), x_t, s, t)
+        step = Ancestral().rule(prediction, Diffusion(Absorbing(51), LogLinear(eps)), x_t, s, t)
         close(step[masked], weights[masked], atol=1e-6)
 
 
@@ -124,7 +124,7 @@ def duo_times(g, diffusion):
 def test_posterior_is_that_of_duo_for_masks():
     g = golden("duo_mdlm")
     s, t = duo_times(g, ABSORBING)
-    step = ancestral(Prediction(g["log_p_x0"]), ABSORBING, g["x_t"], s, t)
+    step = Ancestral().rule(Prediction(g["log_p_x0"]), ABSORBING, g["x_t"], s, t)
     close(step, g["posterior_f64"], atol=1e-7)
 
 
@@ -134,11 +134,11 @@ def test_posterior_is_that_of_duo_for_uniform_noise():
     close(t, g["t"])
     close(Conditional().to_log_conditional(g["raw_logits"], UNIFORM, x_t, t), g["log_p_x0"])
     prediction = Prediction(GivenOthers().to_log_conditional(g["raw_logits"], UNIFORM, x_t, t))
-    step = ancestral(prediction, UNIFORM, x_t, s, t)
+    step = Ancestral().rule(prediction, UNIFORM, x_t, s, t)
     # Duo's one-hot is float32: its rows sum to 1 only up to 5e-8.
     close(step, g["posterior_model_f64"], atol=1e-7)
     close(step, g["ancestral_update_probs_f64"], atol=1e-7)
-    to_data = ancestral(prediction, UNIFORM, x_t, 0.0, t)
+    to_data = Ancestral().rule(prediction, UNIFORM, x_t, 0.0, t)
     close(to_data, g["posterior_to_0_model_f64"], atol=1e-7)
 
 
@@ -146,7 +146,7 @@ def test_duos_output_is_not_the_conditional_that_it_looks_like():
     g = golden("duo_uniform_loglinear")
     s, t = duo_times(g, UNIFORM)
     log_p = Conditional().to_log_conditional(g["raw_logits"], UNIFORM, g["x_t"], t)
-    step = ancestral(Prediction(log_p), UNIFORM, g["x_t"], s, t)
+    step = Ancestral().rule(Prediction(log_p), UNIFORM, g["x_t"], s, t)
     assert (step - g["posterior_model_f64"]).abs().max() > 0.1
 
 
@@ -154,7 +154,7 @@ def test_posterior_given_the_clean_token_is_that_of_duo():
     g = golden("duo_uniform_loglinear")
     s, t = duo_times(g, UNIFORM)
     known = torch.nn.functional.one_hot(g["x0"], 50).double().log().clamp_min(LOG_ZERO)
-    step = ancestral(Prediction(known), UNIFORM, g["x_t"], s, t)
+    step = Ancestral().rule(Prediction(known), UNIFORM, g["x_t"], s, t)
     close(step, g["posterior_true_x0_f64"], atol=1e-7)
 
 
@@ -173,7 +173,7 @@ def test_shares_kernel_and_steps_are_those_of_gidd(uniform):
     close(noise[:, 1:] / 29, g[f"{key}beta_pi_t"][:, :1], atol=1e-6)
     close(diffusion.kernel(0.0, t).rows(g["x0"]), g[f"{key}q_t_given_x0"], atol=1e-6)
     log_p = GivenOthers().to_log_conditional(g[f"{key}logits"], diffusion, z_t, t)
-    step = ancestral(Prediction(log_p), diffusion, z_t, s, t)
+    step = Ancestral().rule(Prediction(log_p), diffusion, z_t, s, t)
     close(step, g[f"{key}reverse_step_probs_t_to_s"], atol=1e-6)
 
 

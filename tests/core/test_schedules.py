@@ -10,7 +10,7 @@ import torch
 
 from hf_ddistill import Absorbing, Diffusion
 from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.reverse import ancestral
+from hf_ddistill.samplers import Ancestral
 from hf_ddistill.schedules import (
     Cosine,
     Geometric,
@@ -103,7 +103,9 @@ def test_the_law_of_a_masked_step_is_differentiable_in_the_shares_that_it_reveal
     values = torch.tensor([1.0, 0.4, 1e-3], dtype=torch.float64, requires_grad=True)
     diffusion = Diffusion(Absorbing(3), PiecewiseLinear(values))
     log_p = torch.tensor([0.3, 0.7, 0.0], dtype=torch.float64).log()
-    probs = ancestral(Prediction(log_p.expand(1, 1, 3)), diffusion, torch.tensor([[2]]), 0.5, 1.0)
+    probs = Ancestral().rule(
+        Prediction(log_p.expand(1, 1, 3)), diffusion, torch.tensor([[2]]), 0.5, 1.0
+    )
     (slope,) = torch.autograd.grad(probs[0, 0, 2], values)
     # (1 - alpha_s) / (1 - alpha_t) stays masked.
     assert probs[0, 0, 2].item() == pytest.approx(0.6 / 0.999)

@@ -8,6 +8,7 @@ from enumeration import (
     _At,
     forward_joint,
     oracle,
+    predicted,
     stepped_joint,
     tabular,
     training_step,
@@ -15,25 +16,23 @@ from enumeration import (
 )
 from exact_bayes import ExactBayes
 
-from hf_ddistill import reverse
 from hf_ddistill.couplings import (
     AdaptiveTimes,
     Coupling,
     ForwardPair,
     GridTimes,
-    SharedNoise,
     StudentStep,
     TeacherSteps,
     TimeSampler,
-    TrainingStep,
     UniformTimes,
 )
-from hf_ddistill.couplings.pairs import STEP_LAWS
 from hf_ddistill.couplings.times import EARLIEST
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.processes import Absorbing, Hybrid, Uniform
+from hf_ddistill.samplers import Ancestral, Sampler
 
 DRAWS, S, T = 20_000, 0.3, 0.7
+RULES = [name for name, kind in Sampler.registry.items() if kind().is_product]
 each = pytest.mark.parametrize("cls", [Absorbing, Uniform, Hybrid], ids=lambda cls: cls.id)
 
 
@@ -72,48 +71,43 @@ def test_forward_pairs_have_the_true_joint_law(cls):
 
 
 @each
-@pytest.mark.parametrize("law", STEP_LAWS)
-def test_student_steps_follow_the_student_s_own_law(cls, law):
+@pytest.mark.parametrize("name", RULES)
+def test_student_steps_follow_the_student_s_own_law(cls, name):
     problem = small(cls)
     student = tabular(problem)
-    joint = stepped_joint(problem, student, STEP_LAWS[law], S, T).detach()
-    assert excess(drawn(StudentStep(law), problem, student), joint) < 5
+    joint = stepped_joint(problem, student, Sampler.named(name)(), S, T).detach()
+    assert excess(drawn(StudentStep(name), problem, student), joint) < 5
+
+
+@each
+def test_a_jump_that_leaves_certain_tokens_as_they_are_is_seen_by_enumeration(cls):
+    """By Bayes on dense kernels: a whole x_0 is drawn, and all of it noised to s; under masks a
+    token that x_t had revealed is masked again as often as any other."""
+    problem = small(cls)
+    student = tabular(problem)
+    clean = transition(problem, predicted(problem, student, T))
+    joint = (problem.marginal(T)[:, None] * (clean @ problem.kernel(0.0, S))).detach()
+    counts = drawn(StudentStep("jump"), problem, student)
+    assert excess(counts, joint) < 5
+    if problem.diffusion.reveals:
+        x_t, x_s = problem.states[:, None], problem.states[None]
+        again = ((x_t != 2) & (x_s == 2)).double().mean(-1)
+        kept = counts.double()[(problem.states != 2).all(-1)]
+        masked = float((kept * again[(problem.states != 2).all(-1)]).sum() / kept.sum())
+        assert masked == pytest.approx(float(problem.kernel(0.0, S)[0, -1]) ** 0.5, abs=0.02)
 
 
 @each
 def test_teacher_steps_are_the_composition_of_the_teacher_s_substeps(cls):
     problem = small(cls)
     teacher, middle = oracle(problem), (S + T) / 2
-    first = stepped_joint(problem, teacher, reverse.ancestral, middle, T)
+    first = stepped_joint(problem, teacher, Ancestral(), middle, T)
     now = torch.full((len(problem.states),), middle, dtype=torch.float64)
     prediction = teacher(problem.states, now)
-    second = reverse.ancestral(prediction, problem.diffusion, problem.states, S, middle)
+    second = Ancestral().rule(prediction, problem.diffusion, problem.states, S, middle)
     joint = first @ transition(problem, second)
     student = tabular(problem)
     assert excess(drawn(TeacherSteps(2), problem, student), joint) < 5
-
-
-def test_shared_noise_is_the_forward_law_for_masks():
-    problem = small(Absorbing)
-    counts = drawn(SharedNoise(), problem, tabular(problem))
-    assert excess(counts, forward_joint(problem, S, T)) < 5
-
-
-@pytest.mark.parametrize("cls", [Uniform, Hybrid], ids=lambda cls: cls.id)
-def test_shared_noise_keeps_both_marginals_and_is_not_markov(cls):
-    problem = small(cls)
-    counts = drawn(SharedNoise(), problem, tabular(problem))
-    assert excess(counts.sum(1), problem.marginal(T)) < 5
-    assert excess(counts.sum(0), problem.marginal(S)) < 5
-    assert excess(counts, forward_joint(problem, S, T)) > 10
-
-
-def test_shared_noise_needs_a_generator():
-    problem = small(Uniform)
-    student = tabular(problem)
-    step = TrainingStep(problem.clean, problem.diffusion, student)
-    with pytest.raises(ValueError, match="explicit generator"):
-        SharedNoise().draw(step, *_At(S, T).draw(step)[:2])
 
 
 @pytest.mark.parametrize("name", Coupling.registry)

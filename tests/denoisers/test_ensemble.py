@@ -9,7 +9,7 @@ from hf_ddistill.denoisers import Ensemble, NetworkDenoiser
 from hf_ddistill.laboratory import ExactProblem, terminal_law, total_variation
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.parameterizations import Conditional
-from hf_ddistill.reverse import step_grid
+from hf_ddistill.samplers import step_grid
 
 M = 6
 

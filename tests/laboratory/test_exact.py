@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from itertools import combinations
 
 import pytest
@@ -28,7 +27,7 @@ from hf_ddistill.laboratory import (
 from hf_ddistill.laboratory.problems import digits, levels, parity
 from hf_ddistill.parameterizations import Conditional, Subs
 from hf_ddistill.processes import Absorbing, Ordinal, Process, Uniform
-from hf_ddistill.reverse import analytic, ancestral, euler, sample, step_grid, tau_leaping
+from hf_ddistill.samplers import Ancestral, Canvas, Euler, Sampler, step_grid
 from hf_ddistill.schedules import LogLinear
 from hf_ddistill.shapes import LOG_ZERO
 
@@ -150,24 +149,25 @@ def test_products_of_small_kernel_entries_do_not_underflow():
 
 
 @each_process
-@pytest.mark.parametrize("rule", [ancestral, analytic, euler, tau_leaping])
-def test_terminal_law_is_that_of_enumeration(cls, rule):
+@pytest.mark.parametrize("sampler", ["ancestral", "analytic", "euler", "tau_leaping"])
+def test_terminal_law_is_that_of_enumeration(cls, sampler):
     problem, reference = both(cls, length=2)
     output = network(4, 2)
     denoiser = NetworkDenoiser(lambda x, t: output(x, t).double(), problem.diffusion, Conditional())
-    expected = reference.terminal_law(denoiser, 3, rule)[reference.index(problem.sequences)]
-    law = terminal_law(denoiser, problem, 2, step_grid(3), rule)
-    assert law == pytest.approx(expected, abs=1e-10)
+    expected = reference.terminal_law(denoiser, 3, Sampler.from_config(sampler))
+    law = terminal_law(denoiser, problem, 2, step_grid(3), sampler)
+    assert law == pytest.approx(expected[reference.index(problem.sequences)], abs=1e-10)
     assert law.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("process", [Absorbing(3), Uniform(3)], ids=lambda process: process.id)
-@pytest.mark.parametrize("rule", [ancestral, euler])
-def test_samples_of_a_random_network_follow_its_terminal_law(process, rule):
+@pytest.mark.parametrize("sampler", [Ancestral(), Euler()], ids=lambda sampler: sampler.id)
+def test_samples_of_a_random_network_follow_its_terminal_law(process, sampler):
     diffusion, draws, steps = Diffusion(process), 20_000, 3
     denoiser = NetworkDenoiser(network(3, 4), diffusion, Conditional())
-    law = terminal_law(denoiser, diffusion, 4, step_grid(steps), rule)
-    x_0 = sample(denoiser, (draws, 4), steps, rule, generator=torch.Generator().manual_seed(7))
+    law = terminal_law(denoiser, diffusion, 4, step_grid(steps), sampler)
+    generator = torch.Generator().manual_seed(7)
+    x_0 = sampler.sample(denoiser, Canvas.empty((draws, 4)), steps, generator)
     clean = clean_sequences(diffusion, 4)
     number = sequence_numbers(torch.searchsorted(clean.unique(), x_0), len(clean.unique()))
     counts = number.bincount(minlength=len(clean))
@@ -180,16 +180,17 @@ def test_samples_of_a_random_network_follow_its_terminal_law(process, rule):
         return (float(((seen - due).square() / due).sum()) - freedom) / (2 * freedom) ** 0.5
 
     assert excess(law) < 4
-    other = terminal_law(denoiser, diffusion, 4, step_grid(steps + 1), rule)
+    other = terminal_law(denoiser, diffusion, 4, step_grid(steps + 1), sampler)
     assert excess(other) > 10, "the test sees no difference"
 
 
 def test_uneven_grid_has_its_own_law():
     """Of two steps under Absorbing, one at a late time reveals nothing: as a single step."""
     problem = under(digits(), Absorbing(3))
-    at = partial(terminal_law, problem.denoiser(), problem, 6)
-    assert at([1.0, 1 - 1e-9, 0.0]) == pytest.approx(at([1.0, 0.0]), abs=1e-8)
-    assert total_variation(at([1.0, 0.5, 0.0]), at([1.0, 0.2, 0.0])) > 0.01
+    grids = ([1.0, 0.0], [1.0, 1 - 1e-9, 0.0], [1.0, 0.5, 0.0], [1.0, 0.2, 0.0])
+    laws = [terminal_law(problem.denoiser(), problem, 6, grid) for grid in grids]
+    assert laws[1] == pytest.approx(laws[0], abs=1e-8)
+    assert total_variation(laws[2], laws[3]) > 0.01
 
 
 def test_only_reached_states_are_shown_to_the_network():
@@ -207,9 +208,8 @@ def test_only_reached_states_are_shown_to_the_network():
 def test_terminal_law_has_the_gradient_of_its_distances():
     problem = under(digits(), Uniform(2))
     table = torch.zeros(6, 2, dtype=torch.float64, requires_grad=True)
-    student = NetworkDenoiser(
-        lambda x, t: table.expand(len(x), 6, 2), problem.diffusion, Conditional()
-    )
+    read = (problem.diffusion, Conditional())
+    student = NetworkDenoiser(lambda x, t: table.expand(len(x), 6, 2), *read)
     law = terminal_law(student, problem, 6, step_grid(1))
     kl_divergence(problem.law, law).backward()
     assert table.grad == pytest.approx(0.5 - problem.marginals, abs=1e-8)

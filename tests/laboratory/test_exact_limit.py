@@ -20,7 +20,7 @@ from hf_ddistill.laboratory import (
 from hf_ddistill.laboratory import kept_limits as exact_limits
 from hf_ddistill.laboratory.problems import digits, parity
 from hf_ddistill.processes import Absorbing, Hybrid, Uniform
-from hf_ddistill.reverse import ancestral, step_grid
+from hf_ddistill.samplers import Ancestral, step_grid
 from hf_ddistill.schedules import LogLinear
 from hf_ddistill.shapes import LOG_ZERO
 
@@ -138,7 +138,7 @@ def matched_substeps(problem, s, t, substeps):
     for now, then in zip(grid[:-1], grid[1:], strict=True):
         teacher = tabular(problem, problem.conditional(now).log().clamp_min(LOG_ZERO))
         prediction = teacher(problem.states, now)
-        step = ancestral(prediction, problem.diffusion, problem.states, then, now)
+        step = Ancestral().rule(prediction, problem.diffusion, problem.states, then, now)
         law = law @ transition(problem, step)
     return law @ problem.conditional(max(s, 1e-6)).flatten(1)
 
@@ -157,6 +157,6 @@ def test_matched_teacher_substeps_stay_on_the_teachers_curve(process, nfe, least
     for t, s in zip(grid[:-1], grid[1:], strict=True):
         q = matched_substeps(problem, s, t, substeps).view(len(problem.states), 6, -1)
         student = tabular(problem, q.log().clamp_min(LOG_ZERO))
-        step = ancestral(student(problem.states, t), problem.diffusion, problem.states, s, t)
+        step = Ancestral().rule(student(problem.states, t), problem.diffusion, problem.states, s, t)
         law = law @ transition(problem, step)
     assert least - 5e-5 < distance(law, problem.data) < most + 5e-5

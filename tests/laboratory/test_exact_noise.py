@@ -14,13 +14,18 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import ExactProblem, entropy, terminal_law, total_variation
 from hf_ddistill.parameterizations import Conditional, Subs
 from hf_ddistill.processes import Absorbing, Uniform
-from hf_ddistill.reverse import ancestral, jump, sample, step_grid
+from hf_ddistill.samplers import Ancestral, Canvas, Jump, step_grid
 
 LENGTH = 2
 each_case = pytest.mark.parametrize(
-    ("process", "rule"),
-    [(Absorbing(3), ancestral), (Uniform(3), ancestral), (Absorbing(3), jump), (Uniform(3), jump)],
-    ids=lambda value: getattr(value, "id", getattr(value, "__name__", value)),
+    ("process", "sampler"),
+    [
+        (Absorbing(3), Ancestral()),
+        (Uniform(3), Ancestral()),
+        (Absorbing(3), Jump()),
+        (Uniform(3), Jump()),
+    ],
+    ids=lambda value: value.id,
 )
 
 
@@ -38,7 +43,7 @@ def coin_student(diffusion):
     return NetworkDenoiser(network, diffusion, reading, latent=Latent(2))
 
 
-def enumerated(denoiser, reference, steps, rule):
+def enumerated(denoiser, reference, steps, sampler):
     """Its law with the two halves of the noise taken one by one."""
     sides = []
     for sign in (-1.0, 1.0):
@@ -47,7 +52,7 @@ def enumerated(denoiser, reference, steps, rule):
     grid = torch.tensor(step_grid(steps)).double()
     law = reference.diffusion.process.limit()[reference.states].prod(-1)
     for i in range(steps):
-        used = rule if i < steps - 1 else ancestral
+        used = sampler if i < steps - 1 else Ancestral()
         ways = [reference.transitions(s, grid[i : i + 1], grid[i + 1 : i + 2], used) for s in sides]
         law = law @ torch.stack(ways).mean(0)[0]
     return law
@@ -58,11 +63,11 @@ def _with_sign(network, sign, x_t, t):
 
 
 @each_case
-def test_the_mean_over_draws_converges_to_the_enumerated_law(process, rule):
+def test_the_mean_over_draws_converges_to_the_enumerated_law(process, sampler):
     reference = ExactBayes.random(Diffusion(process), LENGTH)
     problem = ExactProblem(reference.law, reference.clean, reference.diffusion)
     student = coin_student(problem.diffusion)
-    expected = enumerated(student, reference, 2, rule)[reference.index(problem.sequences)]
+    expected = enumerated(student, reference, 2, sampler)[reference.index(problem.sequences)]
     assert expected.sum() == pytest.approx(1)
 
     def error(draws):
@@ -72,7 +77,7 @@ def test_the_mean_over_draws_converges_to_the_enumerated_law(process, rule):
                 problem,
                 LENGTH,
                 step_grid(2),
-                rule,
+                sampler,
                 draws=draws,
                 generator=torch.Generator().manual_seed(seed),
             )
@@ -86,11 +91,13 @@ def test_the_mean_over_draws_converges_to_the_enumerated_law(process, rule):
 
 
 @each_case
-def test_samples_of_a_noise_student_follow_its_law(process, rule):
+def test_samples_of_a_noise_student_follow_its_law(process, sampler):
     student, draws = coin_student(Diffusion(process)), 20_000
     generator = torch.Generator().manual_seed(3)
-    law = terminal_law(student, student.diffusion, LENGTH, step_grid(2), rule, generator=generator)
-    x_0 = sample(student, (draws, LENGTH), 2, rule, generator=generator)
+    law = terminal_law(
+        student, student.diffusion, LENGTH, step_grid(2), sampler, generator=generator
+    )
+    x_0 = sampler.sample(student, Canvas.empty((draws, LENGTH)), 2, generator)
     size = round(len(law) ** 0.5)
     counts = (x_0[:, 0] * size + x_0[:, 1]).bincount(minlength=len(law))
     pearson = ((counts - draws * law).square() / (draws * law)).sum()

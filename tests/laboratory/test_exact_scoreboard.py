@@ -9,7 +9,6 @@ import torch
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import ExactProblem, terminal_law, total_variation
-from hf_ddistill.laboratory.fit import BenchSettings, fit_start, train_student
 from hf_ddistill.laboratory.network import ExactNetwork, network_denoiser
 from hf_ddistill.laboratory.problems import (
     LETTERS,
@@ -20,9 +19,10 @@ from hf_ddistill.laboratory.problems import (
     trigrams,
 )
 from hf_ddistill.laboratory.scoreboard import Bench
-from hf_ddistill.objectives import ECD, NELBO, Frozen, LawMatching, Objective, Trained
+from hf_ddistill.laboratory.students import BenchSettings, fit_start, train_student
+from hf_ddistill.objectives import ECD, NELBO, Frozen, LawMatching, Objective
 from hf_ddistill.processes import Absorbing, Ordinal, Uniform
-from hf_ddistill.reverse import step_grid
+from hf_ddistill.samplers import step_grid
 from hf_ddistill.schedules import LogLinear
 
 STRAIGHT = LogLinear(1e-9)
@@ -86,7 +86,7 @@ def test_a_seed_repeats_a_training_and_the_start_is_left_as_it_was():
 
     def weights(seed):
         trained = train_student(problem, LawMatching(), 2, start, TINY, seed=seed)
-        return torch.cat([p.flatten() for p in trained.denoiser.network.network.parameters()])
+        return torch.cat([p.flatten() for p in trained.denoiser.network.model.parameters()])
 
     assert torch.equal(weights(0), weights(0)) and not torch.equal(weights(0), weights(1))
     assert all(torch.equal(a, b) for a, b in zip(before, start.parameters(), strict=True))
@@ -128,14 +128,14 @@ def test_one_student_is_trained_once_and_measured_at_every_number_of_calls():
 
 def test_an_objective_that_needs_another_network_is_refused():
     @dataclass(frozen=True)
-    class _Critical(Objective):
-        networks = {"teacher": Frozen(), "critic": Trained(copy_of="teacher")}
+    class _Referred(Objective):
+        networks = {"teacher": Frozen(), "reference": Frozen()}
 
         def __call__(self, step):
             raise AssertionError("it was called")
 
-    with pytest.raises(ValueError, match="needs the network 'critic'; the laboratory has teacher"):
-        train_student(problem_of(Uniform(2)), _Critical(), 1, ExactNetwork(2, 6), TINY)
+    with pytest.raises(ValueError, match="needs the network 'reference'; the lab"):
+        train_student(problem_of(Uniform(2)), _Referred(), 1, ExactNetwork(2, 6), TINY)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_adapters_of_a_masked_lm_open_with_the_process_that_its_folder_lacks(
 
 def test_a_base_in_memory_is_saved_beside_its_adapters(tmp_path):
     block = to_block_diffusion(causal(), mask_token_id=BLOCK_MASK)[0]
-    settings = {"objective": "opdlm", "rollout_tokens": 4, "prompt_length": 4}
+    settings = {"objective": {"type": "opdlm", "rollouts": {"tokens": 4}}, "prompt_length": 4}
     trainer = saved(tmp_path / "student", block, **settings)
     (tmp_path / "student").rename(tmp_path / "moved")
     pipe = load_pipeline(str(tmp_path / "moved"))

@@ -30,7 +30,8 @@ class Mixture(torch.nn.Module):
 
     def denoiser(self):
         dim = len(self.logits) - 1
-        return NetworkDenoiser(self, MASKS, Subs(), latent=Latent(dim) if dim else None)
+        latent = Latent(dim) if dim else None
+        return NetworkDenoiser(self, MASKS, Subs(), latent=latent, reads_time=None)
 
     def law(self):
         log_p = self.logits[..., :2].log_softmax(-1)

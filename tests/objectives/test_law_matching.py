@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_laws import BOTH, FLIPS, MASKS, L, problem, step_of, table
 
-from hf_ddistill.couplings import STEP_LAWS, call_numbers, roll_out
+from hf_ddistill.couplings import call_numbers, roll_out
 from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.laboratory import (
     ExactProblem,
@@ -16,11 +16,11 @@ from hf_ddistill.laboratory import (
     terminal_law,
     total_variation,
 )
-from hf_ddistill.laboratory.fit import BenchSettings, fit_start, train_student
 from hf_ddistill.laboratory.problems import exact_law
+from hf_ddistill.laboratory.students import BenchSettings, fit_start, train_student
 from hf_ddistill.objectives import LawMatching
 from hf_ddistill.parameterizations import Conditional
-from hf_ddistill.reverse import step_grid
+from hf_ddistill.samplers import step_grid
 
 # ---------------------------------------------------------------------------- the gradients
 
@@ -96,19 +96,19 @@ def test_losses_of_student_and_auxiliary_share_no_graph():
 # ---------------------------------------------------------------------------- rollouts
 
 
-@pytest.mark.parametrize("law", ["ancestral", "jump"])
+@pytest.mark.parametrize("sampler", ["ancestral", "jump"])
 @pytest.mark.parametrize("diffusion", [MASKS, FLIPS], ids=["masks", "flips"])
-def test_rollouts_have_the_law_of_the_sampler(diffusion, law):
+def test_rollouts_have_the_law_of_the_sampler(diffusion, sampler):
     student, rows = table(diffusion), 40_000
     step = step_of(diffusion, student, rows=rows, student_steps=4)
     calls = torch.tensor([1, 2, 3]).repeat(rows)[:rows]
     with torch.no_grad():
-        x_0 = roll_out(step, calls, calls - 1, law).x_0
+        x_0 = roll_out(step, calls, calls - 1, sampler).x_0
         for n in (1, 2, 3):
             drawn = sequence_numbers(x_0[calls == n], diffusion.vocab_size)
             number = sequence_numbers(clean_sequences(diffusion, L), diffusion.vocab_size)
             found = (drawn[:, None] == number).double().mean(0)
-            true = terminal_law(student, diffusion, L, step_grid(n), STEP_LAWS[law])
+            true = terminal_law(student, diffusion, L, step_grid(n), sampler)
             assert total_variation(found, true) < 0.02
 
 

@@ -94,7 +94,7 @@ def state_of(shown, block_size=4):
     seen = (x_0[:, shown != 3] == shown[shown != 3]).all(1)
     p = law()[seen]
     x_0 = x_0[seen]
-    teacher = NetworkDenoiser(CausalTable(law(), MASKS), MASKS, Conditional())
+    teacher = NetworkDenoiser(CausalTable(law(), MASKS), MASKS, Conditional(), reads_time=None)
     step = TrainingStep(
         x_0,
         MASKS,

@@ -53,6 +53,12 @@ def rolled_out(network, rule, rows, seed):
     return x, {"trajectory": trajectory, "reward": reward_of(x)}
 
 
+def rewarded(group, order=None, **settings):
+    """The objective on groups that were decoded by a rule whose order is trained, or at random."""
+    rule = Static("random") if order is None else order
+    return OutcomeReward({"group": group, "unmasking": rule}, **settings)
+
+
 def gradient(objective, network, x, seed=0, **more):
     loss = objective(step_of(x, network, network, seed, **more))["student"]
     return torch.autograd.grad(loss, network.logits)[0].flatten()
@@ -70,13 +76,13 @@ def test_gradient_is_that_of_the_expected_reward(order):
     (exact,) = torch.autograd.grad(expected, network.logits, retain_graph=True)
     reward = (len(x) * log_pi.exp() * (reward_of(x) - expected)).detach()
     more = {"trajectory": Trajectory(rounds, b), "reward": reward}
-    settings = {"group_size": len(x), "divide_by_std": False, "kl": 0.0}
-    found = gradient(OutcomeReward(**settings, order=order), network, x, **more)
+    settings = {"group": len(x), "divide_by_std": False, "kl": 0.0}
+    found = gradient(rewarded(**settings, order=order), network, x, **more)
     assert torch.allclose(found, -exact.flatten() / L, atol=1e-12)
-    other = gradient(OutcomeReward(**settings, order=None if order else ORDER), network, x, **more)
+    other = gradient(rewarded(**settings, order=None if order else ORDER), network, x, **more)
     assert torch.cosine_similarity(found, other, dim=0) < 0.99, "the order is a part of it"
     # Some of the calls, each standing for others: the same in the mean.
-    objective = OutcomeReward(**settings, order=order, calls=1)
+    objective = rewarded(**settings, order=order, calls=1)
     sampled = torch.stack([gradient(objective, network, x, seed, **more) for seed in range(200)])
     error = (sampled.std(0) / len(sampled) ** 0.5).clamp_min(1e-12)
     assert ((sampled.mean(0) - found).abs() / error).max() < 4.5 and error.max() > 1e-4
@@ -86,7 +92,7 @@ def test_groups_of_samples_have_that_gradient_in_the_mean():
     """Times (G - 1) / G, since the mean of a group holds a row's own reward."""
     network, size = random_views(L, b), 4
     x, more = rolled_out(network, ORDER, 12000, 0)
-    objective = OutcomeReward(size, divide_by_std=False, kl=0.0, order=ORDER)
+    objective = rewarded(size, ORDER, divide_by_std=False, kl=0.0)
     found = gradient(objective, network, x, **more)
     (exact,) = torch.autograd.grad(expected_reward(network, ORDER), network.logits)
     exact = -exact.flatten() * (size - 1) / size / L
@@ -166,8 +172,8 @@ def trained(objective, rule, steps=80):
 
 def test_reward_rises_to_near_its_greatest_value_and_the_teacher_holds_it_back():
     order = PlackettLuce(0.2)
-    free, _ = trained(OutcomeReward(16, kl=0.0, order=order), order)
-    held, record = trained(OutcomeReward(16, kl=1.0, order=order), order)
+    free, _ = trained(rewarded(16, order, kl=0.0), order)
+    held, record = trained(rewarded(16, order, kl=1.0), order)
     with torch.no_grad():
         start = float(expected_reward(random_views(L, b, seed=3), order))
         reached = [float(expected_reward(network, order)) for network in (free, held)]
@@ -186,7 +192,7 @@ def test_order_alone_can_be_learnt():
     network.logits.data[index["both"]] = torch.tensor([[-1.0, 1.0, 0.0], [1.0, -1.0, 0.0]])
     network.logits.data[index["second"], 1] = torch.tensor([-9.0, 9.0, 0.0])
     rule = PlackettLuce(0.05)
-    objective = OutcomeReward(32, kl=0.0, order=rule)
+    objective = rewarded(32, rule, kl=0.0)
     optimizer = torch.optim.Adam([network.logits], lr=0.03)
     firsts = []
     for seed in range(60):
@@ -208,7 +214,7 @@ def test_group_of_equal_rewards_says_nothing_however_great_they_are():
     x, more = rolled_out(network, Static("random"), 16, 0)
     more["reward"] = torch.tensor([7.0] * 8 + [-2.0] * 8)
     step = step_of(x, network, network, **more)
-    loss = OutcomeReward(8, kl=0.04)(step)["student"]
+    loss = rewarded(8, kl=0.04)(step)["student"]
     assert torch.autograd.grad(loss, network.logits)[0].abs().max() < 1e-12
     assert step.record["informative"] == 0 and step.record["reward"] == 2.5
 
@@ -219,7 +225,7 @@ def test_division_by_the_spread_makes_groups_count_alike():
     base = torch.arange(8) % 2
     more["reward"] = torch.cat([base, 100 * base + 3]).double()
     advantages = [
-        OutcomeReward(8, divide_by_std=divide)._advantages(step_of(x, network, network, **more))
+        rewarded(8, divide_by_std=divide)._advantages(step_of(x, network, network, **more))
         for divide in (True, False)
     ]
     assert torch.allclose(advantages[0][:8], advantages[0][8:], atol=1e-3)
@@ -234,12 +240,12 @@ def test_clip_lets_go_of_what_has_moved_far_enough(moved):
     x, more = rolled_out(network, Static("random"), 32, 0)
     path, more["reward"] = more["trajectory"], torch.tensor([1.0, 0.0]).repeat(16)
     more["trajectory"] = Trajectory(path.rounds, b, path.log_prob - moved)
-    clipped = gradient(OutcomeReward(2, kl=0.0, clip=0.2), network, x, **more)
+    clipped = gradient(rewarded(2, kl=0.0, clip=0.2), network, x, **more)
     rounds = path.rounds.clone()
     if abs(moved) > 0.2:
         rounds[0 if moved > 0 else 1 :: 2] = -1
     more["trajectory"] = Trajectory(rounds, b)
-    left = gradient(OutcomeReward(2, kl=0.0), network, x, **more)
+    left = gradient(rewarded(2, kl=0.0), network, x, **more)
     assert left.abs().sum() > 0
     # A mean over the tokens that were decoded, of which there are fewer where rows are left out.
     share = (rounds >= 0).sum() / (path.rounds >= 0).sum()
@@ -247,16 +253,15 @@ def test_clip_lets_go_of_what_has_moved_far_enough(moved):
 
 
 def test_settings_come_back_and_wrong_ones_are_refused():
-    objective = OutcomeReward(order={"type": "plackett_luce", "temperature": 0.3}, calls=2)
+    rule = {"type": "plackett_luce", "temperature": 0.3}
+    objective = OutcomeReward({"unmasking": rule}, calls=2)
+    assert objective.order == PlackettLuce(0.3) and objective.rollouts.group == 8
     assert Objective.from_config(objective.to_config()) == objective
     assert Unmasking.from_config("plackett_luce") == PlackettLuce()
     for more, words in (
-        ({"group_size": 1}, "at least 2"),
-        ({"order": "threshold"}, "no known law"),
         ({"calls": 0}, "at least 1"),
-        ({"temperature": 0.0}, "above 0"),
+        ({"kl": -1.0}, "at least 0"),
         ({"clip": 1.0}, "clip must lie in"),
-        ({"clip": 0.2, "order": "plackett_luce"}, "leave one of clip and order out"),
     ):
         with pytest.raises(ValueError, match=words):
             OutcomeReward(**more)
@@ -268,14 +273,14 @@ def test_rows_without_a_reward_or_a_whole_group_are_refused():
     network = random_views(L, b)
     x, more = rolled_out(network, Static("random"), 6, 0)
     with pytest.raises(ValueError, match="do not divide a batch of 6"):
-        OutcomeReward(4)(step_of(x, network, network, **more))
+        rewarded(4)(step_of(x, network, network, **more))
     with pytest.raises(ValueError, match="the step has none"):
-        OutcomeReward(2)(step_of(x, network, network, trajectory=more["trajectory"]))
+        rewarded(2)(step_of(x, network, network, trajectory=more["trajectory"]))
     bare = {**more, "trajectory": Trajectory(more["trajectory"].rounds, b)}
     with pytest.raises(ValueError, match="trajectory has none"):
-        OutcomeReward(2, clip=0.2)(step_of(x, network, network, **bare))
+        rewarded(2, clip=0.2)(step_of(x, network, network, **bare))
     with pytest.raises(ValueError, match="no trajectory"):
-        OutcomeReward(2)(step_of(x, network, network, reward=more["reward"]))
+        rewarded(2)(step_of(x, network, network, reward=more["reward"]))
 
 
 def test_prompt_and_padding_are_no_part_of_the_policy():
@@ -285,7 +290,7 @@ def test_prompt_and_padding_are_no_part_of_the_policy():
     rounds[:, 0], rounds[:, -1] = -1, -1
     more["trajectory"] = Trajectory(rounds, b)
     network.calls.clear()
-    OutcomeReward(8, kl=0.1, order=ORDER)(step_of(x, network, network, **more))
+    rewarded(8, ORDER, kl=0.1)(step_of(x, network, network, **more))
     assert len(network.calls) > 1
     for call in network.calls:
         assert not call["at"][:, [0, -1]].any() and (call["x"][:, [0, -1]] == x[:, [0, -1]]).all()

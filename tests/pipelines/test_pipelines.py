@@ -12,9 +12,9 @@ import transformers
 from pipeline_cases import letters, made, piped, seeded
 from transformers import BertConfig, BertForMaskedLM
 
-from hf_ddistill import reverse
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.processes import Absorbing, Hybrid, Ordinal, Uniform
+from hf_ddistill.samplers import Ancestral, Canvas
 from hf_ddistill.schedulers import (
     AnalyticScheduler,
     AncestralScheduler,
@@ -40,7 +40,7 @@ def one_thread():
 def test_the_pipeline_draws_what_the_core_draws(process):
     model = made(process, time_conditioning=True)
     out = piped(model)(batch_size=5, num_inference_steps=4, generator=seeded())
-    expected = reverse.sample(as_denoiser(model), (5, 8), 4, generator=seeded())
+    expected = Ancestral().sample(as_denoiser(model), Canvas.empty((5, 8)), 4, seeded())
     assert torch.equal(out.sequences, expected)
     assert out.num_network_calls == 4 and out.texts is None and out.images is None
     assert not set(process.noise_tokens) & set(out.sequences.flatten().tolist())

@@ -9,12 +9,12 @@ import pytest
 import torch
 from core_cases import PROCESSES, SCHEDULES, random_rate
 
-from hf_ddistill import reverse
 from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.parameterizations import Conditional, Prediction
 from hf_ddistill.processes import General, Uniform
+from hf_ddistill.samplers import Analytic, Ancestral, Canvas, Euler, TauLeaping
 from hf_ddistill.schedulers import (
     CTMCEulerScheduler,
     DiscreteSchedulerBase,
@@ -23,9 +23,9 @@ from hf_ddistill.schedulers import (
 from hf_ddistill.schedules import Geometric, LogLinear, PiecewiseLinear, Polynomial, Schedule
 
 SCHEDULERS = DiscreteSchedulerBase.__subclasses__()
-RULES = [cls.rule for cls in SCHEDULERS]
+SAMPLERS = [cls.kind() for cls in SCHEDULERS]
 each_process = pytest.mark.parametrize("name", PROCESSES)
-each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.id)
 each_scheduler = pytest.mark.parametrize("cls", SCHEDULERS, ids=lambda cls: cls.__name__)
 
 
@@ -88,17 +88,17 @@ def test_the_registry_has_no_schedule_that_is_not_tried():
     assert {type(schedule) for schedule in SCHEDULES} == set(Schedule.registry.values())
 
 
-@pytest.mark.parametrize("rule", [reverse.euler, reverse.tau_leaping], ids=lambda r: r.__name__)
-def test_a_step_at_an_infinite_rate_is_refused_and_not_nan(rule):
+@pytest.mark.parametrize("sampler", [Euler(), TauLeaping()], ids=lambda sampler: sampler.id)
+def test_a_step_at_an_infinite_rate_is_refused_and_not_nan(sampler):
     diffusion = Diffusion(Uniform(4), Polynomial(0.5))
     denoiser = NetworkDenoiser(peaked(4), diffusion, Conditional())
     with pytest.raises(ValueError, match="'(euler|tau_leaping)' steps take the rate of the noise"):
-        reverse.sample(denoiser, (1, 2), 2, rule)
+        sampler.sample(denoiser, Canvas.empty((1, 2)), 2)
     x = torch.zeros(1, 2, dtype=torch.int64)
     with pytest.raises(ValueError, match="infinitely fast at t = 1 under Polynomial.power=0.5"):
-        rule(denoiser(x, 1.0), diffusion, x, 0.5, 1.0)
-    assert rule(denoiser(x, 0.9), diffusion, x, 0.5, 0.9).isfinite().all()
-    assert reverse.sample(denoiser, (1, 2), 2).max() < 4
+        sampler.rule(denoiser(x, 1.0), diffusion, x, 0.5, 1.0)
+    assert sampler.rule(denoiser(x, 0.9), diffusion, x, 0.5, 0.9).isfinite().all()
+    assert Ancestral().sample(denoiser, Canvas.empty((1, 2)), 2).max() < 4
 
 
 @each_process
@@ -117,18 +117,18 @@ def test_the_analytic_step_is_the_inverse_kernel_applied_to_the_score(name):
     kernel = diffusion.kernel(0.05, t).dense()
     score = prediction.score(diffusion, x_t, t)
     expected = (score @ torch.linalg.inv(kernel)) * kernel.mT[x_t]
-    step = reverse.analytic(prediction, diffusion, x_t, 0.05, t)
+    step = Analytic().rule(prediction, diffusion, x_t, 0.05, t)
     # Between knots P_0t is P_0s P_st within the bound alone.
     atol = 1e-9 + getattr(diffusion.process, "error_bound", 0.0)
     expected = expected / expected.sum(-1, keepdim=True)
     torch.testing.assert_close(step, expected, rtol=0, atol=atol)
-    late = reverse.analytic(prediction, diffusion, x_t, 0.5, 1.0)
+    late = Analytic().rule(prediction, diffusion, x_t, 0.5, 1.0)
     torch.testing.assert_close(late.sum(-1), torch.ones(x_t.shape, dtype=torch.float64))
 
 
 @each_process
-@each_rule
-def test_a_row_alone_is_that_row_in_any_batch(name, rule):
+@each_sampler
+def test_a_row_alone_is_that_row_in_any_batch(name, sampler):
     """Prior, noise, steps and whole sampling, with a noise input: its generator alone matters."""
     diffusion = Diffusion(PROCESSES[name])
     denoiser = NetworkDenoiser(
@@ -142,7 +142,7 @@ def test_a_row_alone_is_that_row_in_any_batch(name, rule):
         x_0 = torch.tensor([[seed % 2] * 3 for seed in seeds])
         noised = diffusion.corrupt(x_0, times, given)
         again = diffusion.renoise(noised, times, times + 0.1, given)
-        whole = reverse.sample(denoiser, shape, 3, rule, generator=given)
+        whole = sampler.sample(denoiser, Canvas.empty(shape), 3, given)
         return torch.stack([prior, noised, again, whole], 1)
 
     together, other = draws((0, 1, 2, 3, 4)), draws((4, 2, 7))
@@ -164,8 +164,8 @@ def test_no_rows_and_no_positions_are_a_batch_too(name):
         score = prediction.score(diffusion, x, t)
         found = Prediction.from_score(score, diffusion, x, t).log_conditional
         assert score.shape == found.shape == (rows, length, size)
-        for rule in RULES:
-            step = rule(prediction, diffusion, x, 0.5 * t, t)
+        for sampler in SAMPLERS:
+            step = sampler.rule(prediction, diffusion, x, 0.5 * t, t)
             assert step.shape == (rows, length, size)
     assert uniform_noise((0, 3), []).shape == (0, 3)
 
@@ -176,7 +176,7 @@ def test_every_rule_gives_a_law_under_a_kernel_of_cancelling_modes():
         x_t = torch.arange(process.vocab_size)[None]
         denoiser = NetworkDenoiser(peaked(process.vocab_size), diffusion, Conditional())
         for s in (1e-3, 0.2, 0.5):
-            for rule in RULES:
-                step = rule(denoiser(x_t, 0.6), diffusion, x_t, s, 0.6)
-                assert step.min() >= 0, rule
+            for sampler in SAMPLERS:
+                step = sampler.rule(denoiser(x_t, 0.6), diffusion, x_t, s, 0.6)
+                assert step.min() >= 0, sampler
                 torch.testing.assert_close(step.sum(-1), torch.ones(1, x_t.shape[1]).double())

@@ -10,13 +10,13 @@ import json
 
 import pytest
 import torch
-from scheduler_cases import RULES, made, schedulers, seeded
+from scheduler_cases import SAMPLERS, made, schedulers, seeded
 
-from hf_ddistill import reverse
 from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Conditional, Subs
 from hf_ddistill.processes import Absorbing, Hybrid, Ordinal, Uniform
+from hf_ddistill.samplers import Canvas
 from hf_ddistill.schedulers import (
     AncestralScheduler,
     CTMCEulerScheduler,
@@ -83,13 +83,12 @@ def test_with_an_oracle_the_law_tends_to_the_data_and_no_mask_is_left(scheduler_
 @schedulers
 @processes
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_a_scheduler_is_its_rule_of_the_core(scheduler_class, process, steps):
+def test_a_scheduler_is_its_sampler_of_the_core(scheduler_class, process, steps):
     scheduler = made(scheduler_class, process)
     parameterization = Subs() if process.id == "absorbing" else Conditional()
     denoiser = NetworkDenoiser(oracle(scheduler.diffusion), scheduler.diffusion, parameterization)
-    expected = reverse.sample(
-        denoiser, (200, 2), steps, RULES[scheduler_class], generator=seeded(3)
-    )
+    sampler = SAMPLERS[scheduler_class]
+    expected = sampler.sample(denoiser, Canvas.empty((200, 2)), steps, seeded(3))
     assert torch.equal(drawn(scheduler, 200, steps, seeded(3)), expected)
 
 

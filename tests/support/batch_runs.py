@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from rollout_settings import decoding
 from torch.nn.functional import pad
 from training_runs import QUIET, SIZES
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -59,7 +60,7 @@ def reward(x_0, drawn):
 
 def trainer_of(folder, objective, **settings):
     """With networks that the objective takes."""
-    objective = Objective.from_config(objective)
+    objective = decoding(objective, tokens=8)
     ids = {"nelbo", "ecd", "law_matching"}
     settings = {"max_steps": 1, "ema_decay": 0.0, "per_device_eval_batch_size": 2} | settings
     data = {"train_dataset": ROWS, "eval_dataset": settings.pop("data", ROWS)}
@@ -73,8 +74,7 @@ def trainer_of(folder, objective, **settings):
     else:
         made, causal = blocks(0), ("opdlm", "block_law_matching", "causal_law_matching")
         peer = language_model(1) if objective.id in causal else blocks(1)
-    rolled = {"rollout_tokens": 8, "rollout_group": objective.prompt_rows}
-    args = DiscreteDistillationConfig(str(folder), **QUIET | rolled | settings)
+    args = DiscreteDistillationConfig(str(folder), **QUIET | settings)
     trainer = DiscreteDistillationTrainer(
         made, peer, objective, args, reward_function=reward, diffusion=diffusion, **data
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from rollout_settings import decoding
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill.convert import to_block_diffusion
@@ -64,8 +65,10 @@ def prompts(number: int = 64, length: int = 3) -> list[dict[str, list[int]]]:
     return [{"input_ids": row} for row in counts(number, length - 1, seed=99).tolist()]
 
 
-def distilling(folder, *, model="converted", teacher="lm", objective="opdlm", **settings):
-    """A trainer of a block-diffusion student."""
+def distilling(
+    folder, *, model="converted", teacher="lm", objective="opdlm", rollouts=None, **settings
+):
+    """A trainer of a block-diffusion student; `rollouts` are settings of its objective's."""
     trainer_settings = {
         key: settings.pop(key)
         for key in ("callbacks", "peft_config", "reward_function", "processing_class")
@@ -73,11 +76,11 @@ def distilling(folder, *, model="converted", teacher="lm", objective="opdlm", **
     }
     data = settings.pop("data", None)
     arguments = {"max_steps": 3, "per_device_train_batch_size": 8, "ema_decay": 0.0}
-    arguments |= {"rollout_tokens": 8, "learning_rate": 2e-3}
+    arguments["learning_rate"] = 2e-3
     return DiscreteDistillationTrainer(
         converted() if isinstance(model, str) and model == "converted" else model,
         counting_lm() if isinstance(teacher, str) and teacher == "lm" else teacher,
-        objective,
+        decoding(objective, **{"tokens": 8} | (rollouts or {})),
         DiscreteDistillationConfig(str(folder), **QUIET | arguments | settings),
         train_dataset=prompts() if data is None else data,
         **trainer_settings,

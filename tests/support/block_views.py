@@ -45,7 +45,7 @@ class Views(torch.nn.Module):
         return out if at is None else out[at]
 
     def denoiser(self):
-        return NetworkDenoiser(self, MASKS, Subs())
+        return NetworkDenoiser(self, MASKS, Subs(), reads_time=None)
 
 
 def exact_views(block_size):

@@ -21,4 +21,4 @@ def law(seed):
 
 
 def causal(p):
-    return NetworkDenoiser(CausalTable(p, MASKS), MASKS, Conditional())
+    return NetworkDenoiser(CausalTable(p, MASKS), MASKS, Conditional(), reads_time=None)

@@ -21,7 +21,7 @@ def run(folder, *callbacks):
         data=prompts(1) * 32,
         max_steps=4,
         per_device_train_batch_size=4,
-        rollout_updates=2,
+        rollouts={"updates": 2},
         callbacks=list(callbacks),
     )
     check_world(trainer)

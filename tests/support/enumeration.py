@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from hf_ddistill.couplings import Coupling, TimeSampler, TrainingStep
 from hf_ddistill.denoisers import NetworkDenoiser
-from hf_ddistill.parameterizations import Conditional
+from hf_ddistill.parameterizations import Conditional, Prediction
 from hf_ddistill.shapes import LOG_ZERO
 
 
@@ -117,10 +117,12 @@ def expectation(objective, problem, student, joint, s, t):
     return objective(coupling=pairs, times=times)(step)["student"]
 
 
-def transition(problem, step):
-    """p(x_s | x_t) of whole states, where each open position is drawn from its `step`."""
-    certain = one_hot(problem.states, problem.diffusion.vocab_size).double()
-    step = torch.where(problem.diffusion.undetermined(problem.states)[..., None], step, certain)
+def transition(problem, step, keeps_certain=True):
+    """p(x_s | x_t) of whole states, where each position is drawn from its `step`; what is certain
+    stays, unless the sampler does not keep it."""
+    if keeps_certain:
+        certain = one_hot(problem.states, problem.diffusion.vocab_size).double()
+        step = torch.where(problem.diffusion.undetermined(problem.states)[..., None], step, certain)
     out = torch.ones(len(problem.states), len(problem.states), dtype=torch.float64)
     for position in range(problem.states.shape[1]):
         out = out * step[:, position, problem.states[:, position]]
@@ -132,11 +134,12 @@ def forward_joint(problem, s, t):
     return (problem.marginal(s)[:, None] * problem.kernel(s, t)).mT
 
 
-def stepped_joint(problem, denoiser, rule, s, t):
-    """The law of (x_t, x_s) where x_s is one step of a denoiser from the true x_t."""
-    prediction = denoiser(problem.states, torch.full((len(problem.states),), t).double())
-    step = rule(prediction, problem.diffusion, problem.states, s, t)
-    return problem.marginal(t)[:, None] * transition(problem, step)
+def stepped_joint(problem, denoiser, sampler, s, t):
+    """The law of (x_t, x_s) where x_s is one step of a denoiser from the true x_t; a token of which
+    x_0 is certain is x_0, whatever the denoiser says of it."""
+    prediction = Prediction(predicted(problem, denoiser, t).log().clamp_min(LOG_ZERO))
+    step = sampler.rule(prediction, problem.diffusion, problem.states, s, t)
+    return problem.marginal(t)[:, None] * transition(problem, step, sampler.keeps_certain)
 
 
 def fixed_point(problem, s, t, rounds):

@@ -16,8 +16,10 @@ import torch
 from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Conditional
-from hf_ddistill.reverse import ancestral, step_grid
+from hf_ddistill.samplers import Ancestral, step_grid
 from hf_ddistill.shapes import LOG_ZERO
+
+ANCESTRAL = Ancestral()
 
 
 def all_sequences(vocab_size, length):
@@ -128,22 +130,22 @@ class ExactBayes:
         parameterization = parameterization or Conditional()
         return NetworkDenoiser(network, self.diffusion, parameterization)
 
-    def terminal_law(self, denoiser, num_steps, rule=ancestral):
-        """The exact law over all states of what `reverse.sample` draws."""
+    def terminal_law(self, denoiser, num_steps, sampler=ANCESTRAL):
+        """The exact law over all states of what a sampler draws."""
         grid = torch.tensor(step_grid(num_steps), dtype=torch.float64)
-        steps = self.transitions(denoiser, grid[:-1], grid[1:], rule)[:-1]
-        last = self.transitions(denoiser, grid[-2:-1], grid[-1:], ancestral)
+        steps = self.transitions(denoiser, grid[:-1], grid[1:], sampler)[:-1]
+        last = self.transitions(denoiser, grid[-2:-1], grid[-1:], ANCESTRAL)
         law = self.diffusion.process.limit()[self.states].prod(-1)
         for transition in [*steps, *last]:
             law = law @ transition
         return law
 
-    def transitions(self, denoiser, t, s, rule):
+    def transitions(self, denoiser, t, s, sampler):
         """(x_t, x_s) for each of the steps from t (T,) to s (T,), (T, K ** L, K ** L)."""
         size = len(self.states)
         x_t = self.states.repeat(len(t), 1)
         t, s = t.repeat_interleave(size), s.repeat_interleave(size)
-        step = rule(denoiser(x_t, t), self.diffusion, x_t, s, t)
+        step = sampler.rule(denoiser(x_t, t), self.diffusion, x_t, s, t)
         return self.product(step.unflatten(0, (-1, size)))
 
     def product(self, step):

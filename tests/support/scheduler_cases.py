@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hf_ddistill import reverse
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.samplers import Analytic, Ancestral, Euler, Jump, TauLeaping
 from hf_ddistill.schedulers import (
     AnalyticScheduler,
     AncestralScheduler,
@@ -16,16 +16,16 @@ from hf_ddistill.schedulers import (
 )
 from hf_ddistill.schedules import LogLinear
 
-RULES = {
-    AncestralScheduler: reverse.ancestral,
-    AnalyticScheduler: reverse.analytic,
-    CTMCEulerScheduler: reverse.euler,
-    JumpScheduler: reverse.jump,
-    TauLeapingScheduler: reverse.tau_leaping,
+SAMPLERS = {
+    AncestralScheduler: Ancestral(),
+    AnalyticScheduler: Analytic(),
+    CTMCEulerScheduler: Euler(),
+    JumpScheduler: Jump(),
+    TauLeapingScheduler: TauLeaping(),
 }
 
 
-SCHEDULERS = list(RULES)
+SCHEDULERS = list(SAMPLERS)
 
 
 schedulers = pytest.mark.parametrize("scheduler_class", SCHEDULERS, ids=lambda c: c.__name__)

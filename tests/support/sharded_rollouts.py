@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import sys
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -21,9 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.models import as_denoiser
-from hf_ddistill.objectives import OPDLM
-from hf_ddistill.training import DiscreteDistillationConfig
-from hf_ddistill.training.rollouts import Rollouts
+from hf_ddistill.objectives import OPDLM, Rollouts
+from hf_ddistill.training.rollouts import RolloutDecoder
 
 
 def student(tied):
@@ -61,16 +59,11 @@ def sharded(model):
     return fsdp2_prepare_model(accelerator, fsdp2_apply_ac(accelerator, model))
 
 
-def run(folder, tied):
+def run(tied):
     rank = dist.get_rank()
-    args = DiscreteDistillationConfig(
-        folder,
-        rollout_tokens=16,
-        rollout_unmasking="static",
-        rollout_steps_per_block=4 - 2 * rank,
-        use_cpu=True,
-    )
-    rollouts, prompts = Rollouts(args), {"input_ids": torch.tensor([[1, 2, 3], [4, 5, 6 + rank]])}
+    settings = Rollouts(tokens=16, unmasking="static", steps_per_block=4 - 2 * rank)
+    rollouts = RolloutDecoder(settings)
+    prompts = {"input_ids": torch.tensor([[1, 2, 3], [4, 5, 6 + rank]])}
     whole = student(tied)
     model = sharded(copy.deepcopy(whole))
     assert len([m for m in model.modules() if isinstance(m, FSDPModule)]) >= 3
@@ -101,7 +94,7 @@ def run(folder, tied):
 if __name__ == "__main__":
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     for tie in (False, True):
-        run(sys.argv[1], tie)
+        run(tie)
     print(f"process {dist.get_rank()} of 2 is done", flush=True)
     # FSDP's modules and hooks lie in cycles, and one that goes after the group has ended takes the
     # group's threads down unjoined: "terminate called without an active exception", in 1 of 6 runs.

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertForMaskedLM
 from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.couplings import histogram_entropy
 from hf_ddistill.models import as_denoiser
-from hf_ddistill.objectives import Objective
+from hf_ddistill.objectives import Objective, Rollouts
 
 LENGTH, VOCAB = 12, 12
 #: What draws a masked model without noise to its modes fastest.
@@ -91,7 +91,7 @@ def test_masked_lm_at_a_small_rate_is_not_warned_of(tmp_path):
 class OneToken(Objective):
     """Teaches a student to decode one token, whatever it is trained on."""
 
-    rollouts: ClassVar[str | None] = "student"
+    rollouts: Rollouts = Rollouts(tokens=8)
     citation: ClassVar[str] = "None"
 
     def __call__(self, step):
@@ -106,7 +106,7 @@ class OneToken(Objective):
 def test_block_student_that_decodes_one_token_is_warned_of(tmp_path):
     student, _ = to_block_diffusion(causal(), mask_token_id=MASK, block_size=4)
     data = [{"input_ids": [1 + i % 30, 2 + i % 30]} for i in range(16)]
-    settings = {"rollout_tokens": 8, "max_steps": 12, "learning_rate": 0.02}
+    settings = {"max_steps": 12, "learning_rate": 0.02}
     settings |= {"ema_decay": 0, "logging_steps": 1000}
     teacher, _ = to_block_diffusion(causal(), mask_token_id=MASK, block_size=4)
     trainer = distilling(tmp_path, teacher, data, model=student, objective=OneToken(), **settings)

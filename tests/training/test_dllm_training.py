@@ -5,6 +5,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from rollout_settings import decoding
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
@@ -28,13 +29,13 @@ def rows(length):
     return Dataset.from_dict({"input_ids": noise.tolist()})
 
 
-def trainer_of(objective, folder, block_size, lora, steps=3, **more):
+def trainer_of(objective, folder, block_size, lora, steps=3, rollouts=None, **more):
     base = model(block_size)
     students = {"model": base, "peft_config": LORA} if lora else {"teacher": base}
     students |= {"teacher": more.pop("teacher")} if "teacher" in more else {}
     reward = more.pop("reward_function", None)
-    settings = {"rollout_tokens": L - P, "rollout_temperature": 1.0, "learning_rate": 5e-3}
-    settings["per_device_train_batch_size"] = 4
+    settings = {"learning_rate": 5e-3, "per_device_train_batch_size": 4}
+    objective = decoding(objective, **{"tokens": L - P} | (rollouts or {}))
     if isinstance(objective, D2F):
         settings["prompt_length"] = P
     args = DiscreteDistillationConfig(
@@ -68,7 +69,7 @@ CASES = {
     "cdlm-full": (L, CDLM(block_size=4)),
     "pseudo_trajectory": (L, PseudoTrajectory(window=(4, 8))),
     "t3d": (4, T3D(path=0.0)),
-    "outcome_reward": (4, OutcomeReward(4, order="plackett_luce")),
+    "outcome_reward": (4, OutcomeReward({"group": 4, "unmasking": "plackett_luce"})),
 }
 
 
@@ -78,8 +79,7 @@ def test_student_learns_and_its_teacher_stays(case, lora, tmp_path):
     block_size, objective = CASES[case]
     more = {}
     if case == "outcome_reward":
-        more = {"reward_function": zeros, "rollout_group": 4, "rollout_steps_per_block": 2}
-        more["rollout_unmasking"] = "plackett_luce"
+        more = {"reward_function": zeros, "rollouts": {"steps_per_block": 2}}
     trainer = trainer_of(objective, tmp_path, block_size, lora, **more)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
@@ -108,14 +108,12 @@ def test_untrained_adapter_with_its_teacher_s_view_meets_no_loss(divergence, tmp
 @pytest.mark.filterwarnings("ignore:The student collapses")  # one token is all that is rewarded
 def test_reward_rises(tmp_path):
     trainer = trainer_of(
-        OutcomeReward(8, kl=0.0),
+        OutcomeReward({"unmasking": {"type": "static", "score": "random"}}, kl=0.0),
         tmp_path,
         4,
         False,
         steps=40,
         reward_function=zeros,
-        rollout_group=8,
-        rollout_unmasking={"type": "static", "score": "random"},
         learning_rate=3e-2,
     )
     trainer.train()
@@ -132,8 +130,7 @@ def test_certainty_forcing_takes_fewer_calls_for_the_same_tokens(tmp_path):
         4,
         False,
         steps=60,
-        rollout_temperature=0.0,
-        rollout_unmasking="static",
+        rollouts={"temperature": 0.0, "unmasking": "static"},
         per_device_train_batch_size=16,
         learning_rate=1e-2,
     )
@@ -153,5 +150,5 @@ def test_certainty_forcing_takes_fewer_calls_for_the_same_tokens(tmp_path):
 
 def test_teachers_whose_rollouts_nobody_could_say_are_refused(tmp_path):
     several = [model(4), model(4)]
-    with pytest.raises(ValueError, match="'dparallel' .* must be one model; got Ensemble"):
+    with pytest.raises(ValueError, match="'dparallel' .* must be one model, and no denoiser"):
         trainer_of(DParallel(), tmp_path, 4, False, teacher=several)

@@ -28,7 +28,7 @@ def test_a_piece_is_decoded_after_those_before_it(block_size, tmp_path):
         model=None,
         teacher=converted(block_size),
         objective="dparallel",
-        rollout_block_size=4,
+        rollouts={"block_size": 4},
     )
     path = record(trainer, prompts(8)).trajectory
     assert path.rounds.shape[1] == (11 if block_size == 64 else 16)
@@ -45,8 +45,7 @@ def test_prompts_of_mixed_lengths_train_blocks_that_begin_with_the_prompt(tmp_pa
         model=None,
         teacher=converted(64),
         objective={"type": "cdlm", "block_size": 4},
-        rollout_block_size=4,
-        rollout_tokens=9,
+        rollouts={"block_size": 4, "tokens": 9},
         processing_class=tokenizer(),
         data=[*prompts(8), *prompts(8, 5)],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from batch_runs import MASK, PAD, ROWS, K, blocks, language_model, reward
+from rollout_settings import decoding
 from tokenizers import Tokenizer, models, pre_tokenizers
 from training_runs import QUIET
 from transformers import PreTrainedTokenizerFast
@@ -14,12 +15,15 @@ from hf_ddistill.training import DiscreteDistillationConfig, DiscreteDistillatio
 
 
 def run(folder, objective="opdlm", data=ROWS, *, teacher=None, model=None, **settings):
-    given = {"max_steps": 1, "ema_decay": 0.0, "rollout_tokens": 4} | settings
+    given = {
+        "max_steps": 1,
+        "ema_decay": 0.0,
+    } | settings
     more = {name: given.pop(name) for name in ("processing_class",) if name in given}
     return DiscreteDistillationTrainer(
         blocks(0) if model is None else model,
         language_model(1) if teacher is None else teacher,
-        objective,
+        decoding(objective, tokens=4),
         DiscreteDistillationConfig(str(folder), **QUIET | given),
         train_dataset=data,
         reward_function=reward,
@@ -67,30 +71,6 @@ def test_prompts_given_as_text_are_one_row_each(tmp_path):
     trainer.train()
 
 
-@pytest.mark.parametrize(
-    ("objective", "group"),
-    [
-        ("outcome_reward", 1),
-        ({"type": "outcome_reward", "group_size": 8}, 4),
-        ({"type": "outcome_reward", "group_size": 2}, 3),
-        ({"type": "causal_law_matching", "group": 4}, 6),
-    ],
-)
-def test_a_group_that_is_not_one_prompt_is_refused(tmp_path, objective, group):
-    with pytest.raises(ValueError, match="rollouts of one prompt, and rollout_group=") as refusal:
-        run(tmp_path, objective, rollout_group=group)
-    assert "\n" not in str(refusal.value)
-
-
-def test_groups_within_one_prompt_are_accepted(tmp_path):
-    for objective, group in (
-        ({"type": "outcome_reward", "group_size": 2}, 4),
-        ({"type": "causal_law_matching", "group": 3}, 3),
-        ("causal_law_matching", 1),
-    ):
-        run(tmp_path, objective, rollout_group=group)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_teacher_without_the_mask_gives_it_no_probability(tmp_path, dtype):
     """-1e6 is no number of half precision, and its least one no probability of 0."""
@@ -106,12 +86,12 @@ def test_half_precision_teacher_without_the_mask_gives_it_no_probability(tmp_pat
 
 def test_samples_of_an_objective_on_data_start_with_the_first_token(tmp_path):
     """Whole rows are no prompts where all of them is trained on; those with context have theirs."""
-    settings = {"teacher": blocks(1), "max_steps": 1, "eval_strategy": "no"}
+    settings = {"teacher": blocks(1), "max_steps": 1, "eval_strategy": "no", "max_length": 12}
     plain = [{"input_ids": row["input_ids"]} for row in ROWS]
     trainer = run(tmp_path / "a", {"type": "d2f", "block_size": 4}, plain, **settings)
     trainer.eval_dataset = {"one": trainer.train_dataset, "other": trainer.train_dataset}
     samples = trainer.sample(3)
-    assert samples.shape[1] <= 8
+    assert samples.shape[1] == 12
     assert samples[:, 0].tolist() == [row["input_ids"][0] for row in ROWS[:3]]
     trainer = run(tmp_path / "b", {"type": "d2f", "block_size": 4}, ROWS, **settings)
     for row, sample in zip(ROWS, trainer.sample(3), strict=False):

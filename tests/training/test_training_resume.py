@@ -20,7 +20,7 @@ from training_runs import (
     weights,
 )
 
-from hf_ddistill.training.keyed_noise import keyed_generator
+from hf_ddistill.linalg.keyed_noise import keyed_generator
 
 # Everything that a run remembers: two memories of the objective, and a teacher that changes.
 OBJECTIVE = {"type": "ecd", "weighting": "adaptive", "times": {"type": "adaptive_times"}}

@@ -17,9 +17,9 @@ from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.denoisers import Autoregressive
 from hf_ddistill.models import BlockDiffusionLM
-from hf_ddistill.objectives import OPDLM, OutcomeReward
-from hf_ddistill.training import DiscreteDistillationConfig
-from hf_ddistill.training.rollouts import Rollouts, of_data
+from hf_ddistill.objectives import OPDLM, OutcomeReward, Rollouts
+from hf_ddistill.training.data_blocks import of_data
+from hf_ddistill.training.rollouts import RolloutDecoder
 
 
 def record(trainer, batch=None, key=(0, 0)):
@@ -66,7 +66,7 @@ def test_teacher_is_read_on_causal_prefixes_of_the_rollout(tmp_path):
 
 
 def test_states_of_a_trajectory_hide_what_later_calls_decided(tmp_path):
-    step = record(distilling(tmp_path, rollout_unmasking="static"))
+    step = record(distilling(tmp_path, rollouts={"unmasking": "static"}))
     path = step.trajectory
     first = path.at(torch.zeros_like(path.calls))
     assert torch.equal(first, path.drawn)
@@ -101,7 +101,7 @@ def test_an_adapters_base_is_the_causal_teacher(tmp_path):
 
 
 def test_rollouts_are_used_for_as_many_updates_as_asked(tmp_path):
-    trainer = distilling(tmp_path, rollout_updates=2, max_steps=4)
+    trainer = distilling(tmp_path, rollouts={"updates": 2}, max_steps=4)
     seen = []
     objective = trainer.objective
 
@@ -112,7 +112,7 @@ def test_rollouts_are_used_for_as_many_updates_as_asked(tmp_path):
             seen.append(step.x_0.clone())
             return objective(step)
 
-    trainer.objective = Spy()
+    trainer.objective = Spy(objective.rollouts)
     trainer.train()
     OPDLM.registry.pop("spy")
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[2], seen[3])
@@ -123,9 +123,7 @@ def test_resumed_run_goes_on_with_the_rollouts_it_had(tmp_path):
     def run(name, *callbacks):
         return distilling(
             tmp_path / name,
-            rollout_updates=3,
-            rollout_min_tokens=2,
-            rollout_ramp_steps=5,
+            rollouts={"updates": 3, "min_tokens": 2, "ramp_steps": 5},
             max_steps=6,
             callbacks=list(callbacks),
         )
@@ -141,18 +139,15 @@ def test_resumed_run_goes_on_with_the_rollouts_it_had(tmp_path):
 
 
 def test_number_of_tokens_grows_as_the_curriculum_says():
-    args = DiscreteDistillationConfig(
-        "unused", rollout_tokens=100, rollout_min_tokens=20, rollout_ramp_steps=10, use_cpu=True
-    )
-    rollouts = Rollouts(args)
-    assert [rollouts.tokens(step) for step in (0, 5, 10, 500)] == [20, 60, 100, 100]
+    rollouts = Rollouts(tokens=100, min_tokens=20, ramp_steps=10)
+    assert [rollouts.tokens_at(step) for step in (0, 5, 10, 500)] == [20, 60, 100, 100]
 
 
 def test_a_group_shares_its_prompt_and_is_rewarded(tmp_path):
     def reward(x_0, drawn):
         return (x_0 * drawn).double().sum(1)
 
-    trainer = distilling(tmp_path, rollout_group=3, reward_function=reward)
+    trainer = distilling(tmp_path, rollouts={"group": 3}, reward_function=reward)
     step = record(trainer)
     assert len(step.x_0) == 24
     assert (step.x_0[::3, :3] == step.x_0[1::3, :3]).all()
@@ -186,10 +181,10 @@ def test_a_causal_teacher_is_loaded_by_its_name_with_its_tokenizer(tmp_path):
     ("settings", "message"),
     [
         ({"model": None}, "is a causal language model: its student is a BlockDiffusionLM"),
-        ({"rollout_tokens": 4, "rollout_min_tokens": 8}, "the number of tokens grows"),
-        ({"rollout_updates": 0}, "rollout_updates must be at least 1, got 0"),
-        ({"rollout_unmasking": "treshold"}, "did you mean 'threshold'"),
-        ({"rollout_tokens": 500}, "the model reads 64"),
+        ({"rollouts": {"tokens": 4, "min_tokens": 8}}, "the number of tokens grows"),
+        ({"rollouts": {"updates": 0}}, "rollouts.updates must be at least 1, got 0"),
+        ({"rollouts": {"unmasking": "treshold"}}, "did you mean 'threshold'"),
+        ({"rollouts": {"tokens": 500}}, "the model reads 64"),
         ({"prompt_length": 0}, "A prompt is empty"),
     ],
 )
@@ -200,7 +195,7 @@ def test_a_wrong_setting_is_told_in_one_sentence(tmp_path, settings, message):
 
 def test_rollouts_need_a_model_of_blocks(tmp_path):
     with pytest.raises(ValueError, match="Rollouts are decoded by a BlockDiffusionLM"):
-        Rollouts(DiscreteDistillationConfig("unused", use_cpu=True)).draw(
+        RolloutDecoder(Rollouts()).draw(
             counting_lm(), {"input_ids": torch.tensor([[BOS, 3]])}, 0, torch.Generator()
         )
 
@@ -220,7 +215,7 @@ def test_nothing_behind_an_end_token_counts(tmp_path):
     student = converted()
     with torch.no_grad():
         student.get_output_embeddings().weight.zero_()  # all tokens alike: many ends
-    step = record(distilling(tmp_path, model=student, rollout_tokens=24))
+    step = record(distilling(tmp_path, model=student, rollouts={"tokens": 24}))
     drawn = step.trajectory.drawn
     ends = (step.x_0 == EOS) & drawn
     assert ends.any()
@@ -244,7 +239,7 @@ def test_card_and_samples_of_a_run_are_those_of_blocks(tmp_path):
     trainer.save_model()
     card = (tmp_path / "README.md").read_text()
     assert "blocks of 4 tokens" in card and "model.generate(**inputs" in card
-    assert "| new tokens of a rollout | 8 |" in card and OPDLM.citation in card
+    assert '"rollouts": {' in card and '"tokens": 8' in card and OPDLM.citation in card
 
 
 def test_a_frozen_language_model_becomes_a_student_that_learns():
@@ -269,12 +264,13 @@ def test_decoded_tokens_come_with_the_probability_that_they_were_drawn_with(tmp_
     """The student is the same at the first use of its rollouts, and has moved at the second."""
     trainer = distilling(
         tmp_path,
-        objective=OutcomeReward(4, kl=0.0, clip=0.001, temperature=0.7),
+        objective=OutcomeReward(
+            {"group": 4, "updates": 2, "temperature": 0.7, "unmasking": "threshold"},
+            kl=0.0,
+            clip=0.001,
+        ),
         teacher=converted(),
         reward_function=lambda x_0, drawn: (x_0 % 3 == 0).sum(1).double(),
-        rollout_group=4,
-        rollout_updates=2,
-        rollout_temperature=0.7,
         learning_rate=2e-2,
         max_steps=2,
         logging_steps=1,

@@ -26,7 +26,14 @@ class ExactOptions(JsonOptions):
     )
     process: str = option("an id, or JSON", "absorbing", family="process")
     schedule: str = option("an id, or JSON; alpha = 1 - t", SCHEDULE, family="schedule")
-    nfe: Sequence[int] = option("network calls per sample", (1, 2, 4, 8), kind=CALLS, many=True)
+    nfe: Sequence[int] | None = option(
+        "network calls per sample (default: 1 2 4 8; of blocks 1, 2, 4 ... for each)",
+        kind=CALLS,
+        many=True,
+    )
+    block_size: int | None = option(
+        "tokens in a block, for objectives of block diffusion (default: no blocks)", kind=positive
+    )
     objective: Sequence[str] = option(
         "ids, or JSON with settings; none: no training", (), family="objective", many=True
     )
@@ -56,6 +63,14 @@ class ExactOptions(JsonOptions):
         """Raise for a problem that there is not, and for two lengths of a training."""
         if self.calls is not None and self.minutes is not None:
             raise ValueError("Give either --calls or --minutes, one of the two.")
+        if self.block_size is not None:
+            given = {"--limit": self.limit, "--noise-dim": self.noise_dim is not None}
+            given |= {"--process": self.process != "absorbing"}
+            given |= {"--schedule": self.schedule != SCHEDULE}
+            for flag in (flag for flag, is_given in given.items() if is_given):
+                raise ValueError(
+                    f"{flag}: not with --block-size; blocks are decoded from masks alone."
+                )
         if self.problem.endswith(".json"):
             if not Path(self.problem).is_file():
                 raise ValueError(f"--problem: there is no file {self.problem}.")

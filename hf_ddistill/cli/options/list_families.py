@@ -15,6 +15,7 @@ FAMILIES = {
     "schedules": "schedule",
     "parameterizations": "parameterization",
     "divergences": "divergence",
+    "samplers": "sampler",
     "couplings": "coupling",
     "times": "timesampler",
     "unmasking": "unmasking",

@@ -1,5 +1,5 @@
-"""The exact laboratory of block diffusion: the law that a block decoder ends in and tables of
-true conditionals."""
+"""The exact laboratory of block diffusion: the law that a block decoder ends in, tables of true
+conditionals, and students on a scoreboard."""
 
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, BlockLaw, block_law, draw_blocks
 from hf_ddistill.laboratory.blocks.tables import (

@@ -209,7 +209,7 @@ def _predictions(
 
 def _asked(decoder: BlockDecoder, x: Tokens, where: Tensor) -> Tensor:
     asked = [
-        decoder.denoiser.at(some, 1.0, there, block_size=decoder.block_size).log_conditional[:, 0]
+        decoder.denoiser.at(some, None, there, block_size=decoder.block_size).log_conditional[:, 0]
         for some, there in zip(x.split(ROWS), where.split(ROWS), strict=True)
     ]
     log_p = torch.cat(asked).double()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, TypeAlias
 
@@ -52,7 +53,7 @@ class CausalTable(nn.Module):
     def forward(
         self,
         x: Tokens,
-        t: Tensor,
+        t: Tensor | None,
         *,
         at: Tensor | None = None,
         causal: bool = True,
@@ -96,12 +97,12 @@ class BlockTable(nn.Module):
 
     def denoiser(self) -> Denoiser:
         """The table as a denoiser."""
-        return NetworkDenoiser(self, self.diffusion, Subs())
+        return NetworkDenoiser(self, self.diffusion, Subs(), reads_time=None)
 
     def forward(
         self,
         x: Tokens,
-        t: Tensor,
+        t: Tensor | None,
         *,
         at: Tensor | None = None,
         clean_ids: Tokens | None = None,
@@ -128,7 +129,7 @@ class BlockTable(nn.Module):
         return logits if at is None else logits[at]
 
 
-def causal_law(denoiser: Denoiser, length: int) -> Tensor:
+def causal_law(denoiser: NetworkDenoiser, length: int) -> Tensor:
     """The law of a causal language model's first L tokens, the clean ones renormalised: float64
     (C^L,) in product order.
 
@@ -138,9 +139,9 @@ def causal_law(denoiser: Denoiser, length: int) -> Tensor:
     """
     tokens = clean_tokens(denoiser.diffusion)
     x = all_sequences(tokens, length).reshape(-1, length)
-    bare = NetworkDenoiser(denoiser.network, denoiser.diffusion, Conditional())
+    bare = replace(denoiser, parameterization=Conditional())
     with torch.no_grad():
-        log_p = torch.cat([bare(some, 0.0, causal=True).log_conditional for some in x.split(4096)])
+        log_p = torch.cat([bare(some, causal=True).log_conditional for some in x.split(4096)])
     log_p = log_p.double()[..., tokens].log_softmax(-1)
     places = torch.searchsorted(tokens, x)
     law = log_prob_of(log_p, places).sum(1).exp()

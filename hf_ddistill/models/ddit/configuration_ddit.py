@@ -197,6 +197,11 @@ class DDiTConfig(PreTrainedConfig):
         return self.position_embedding in ("learned", "rotary_learned")
 
     @property
+    def reads_time(self) -> str | None:
+        """The time that the network is given: "t" in [0, 1] with `time_conditioning`, or None."""
+        return "t" if self.time_conditioning else None
+
+    @property
     def is_conditional(self) -> bool:
         """Whether blocks are modulated by a condition vector (time, class or both)."""
         return self.time_conditioning or self.num_classes > 0

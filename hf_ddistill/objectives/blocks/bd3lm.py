@@ -6,12 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep, random_masks
-from hf_ddistill.linalg import uniform_noise
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.needs import Networks
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import Scalar
@@ -30,12 +28,9 @@ class BD3LM(Objective):
 
     Args:
         weighting: "likelihood" (w = N / n) or "uniform" (w = 1).
-        anneal: share of the training over which the greatest share of masks grows from one token
-            of a block to all; 0 turns it off.
     """
 
     weighting: str = "likelihood"
-    anneal: float = 0.0
     id: ClassVar[str] = "bd3lm"
     networks: ClassVar[Networks] = {}
     citation: ClassVar[str] = (
@@ -48,37 +43,22 @@ class BD3LM(Objective):
             raise ValueError(
                 f"Unknown weighting {self.weighting!r}; there are: {', '.join(WEIGHTINGS)}."
             )
-        if not 0 <= self.anneal <= 1:
-            raise ValueError(f"anneal must lie in [0, 1], got {self.anneal}.")
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         path = decoded(step, self.id)
         blocks = path.drawn.unflatten(1, (-1, path.block_size)).sum(-1)
-        share = uniform_noise(blocks.shape, step.generator, blocks.device)
-        if self.anneal:
-            share = share * min(step.progress / self.anneal, 1.0)
-        where = random_masks(step.x_0, path.drawn, path.block_size, step.generator, share)
+        where = random_masks(step.x_0, path.drawn, path.block_size, step.generator)
         x_t = masked(step, where)
-        local = step.look(step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0)
+        local = step.look(step.student, x_t, None, where, clean_ids=step.x_0)
         log_p = local.log_prob_of(step.x_0)
         step.record["cross_entropy"] = -log_p.detach().mean()
         losses = -local.per_token(log_p)
         if self.weighting == "likelihood":
             return {"student": step.token_mean(losses * path.spread(self._weights(blocks, where)))}
-        most = min(step.progress / self.anneal, 1.0) if self.anneal else 1.0
-        expected = mean_number(blocks, most).sum(1)
+        # n uniform in 1 .. N, where there is any token.
+        expected = ((blocks.double() + 1) / 2 * (blocks > 0)).sum(1)
         return {"student": step.row_mean(losses.sum(1) / expected.clamp_min(1))}
 
     def _weights(self, blocks: Tensor, where: Tensor) -> Tensor:
         masked = where.unflatten(1, (blocks.shape[1], -1)).sum(-1)
         return blocks / masked.clamp_min(1)
-
-
-def mean_number(tokens: Tensor, most: float) -> Tensor:
-    """The mean number of masks that `random_masks` puts among so many tokens (any shape, float64)
-    at a share that is uniform in [0, most): of floor(share N) + 1."""
-    reach = tokens.double() * most
-    whole = reach.floor()
-    # E floor(u x) = sum over k = 1 .. floor(x) of P(u x >= k) = 1 - k / x.
-    mean = whole - whole * (whole + 1) / 2 / reach.clamp_min(1)
-    return torch.where(tokens > 0, mean + 1, 0.0)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep, record_variety
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.log_ratio import LogRatio, check_possible, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
@@ -60,9 +60,7 @@ class BlockLawMatching(Objective):
         x_t = masked(step, where)
         learns = "student" in step.train
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            student = step.look(
-                step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0, block_size=size
-            )
+            student = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
         log_pi = student.prediction.log_conditional[:, 0].double()
         seen = [self._draw(step, student, log_pi, size) for _ in range(self.draws)]
         step.record["reward"] = (
@@ -82,7 +80,7 @@ class BlockLawMatching(Objective):
         x = step.x_0.masked_scatter(where, tokens)
         record_variety(step, x, where)
         given = {"clean_ids": step.x_0, "block_size": size}
-        ratio = log_ratio(step, x, x, all_noise(x), where, causal=True, **given)
+        ratio = log_ratio(step, x, x, None, where, causal=True, **given)
         check_possible(ratio)
         blocks = ratio.of_tokens.unflatten(1, (-1, size))
         later = (blocks.sum(-1, keepdim=True) - blocks.cumsum(-1)).flatten(1)[where]

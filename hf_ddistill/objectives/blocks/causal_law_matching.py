@@ -12,20 +12,22 @@ of its block, and pi is its probability there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep, Trajectory
-from hf_ddistill.objectives.blocks.states import all_noise, masked
+from hf_ddistill.objectives.blocks.states import masked
 from hf_ddistill.objectives.log_ratio import LogRatio, check_possible, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Scalar, Where
+from hf_ddistill.unmasking import Static
 
 CREDITS = ("token", "rollout")
 CALLS = ("all", "one")
@@ -49,6 +51,8 @@ class CausalLawMatching(Objective):
     token a call, blocks of 4 and 2; see the tests).
 
     Args:
+        rollouts: what the student decodes, see `Rollouts`: the mean is taken over the others of
+            their `group`, where it is above 1, else over all rows.
         credit: "token", or "rollout" for all of sum l_j at each token (more variance).
         pathwise: l_i itself, where all tokens before i were decided no later than it, by its mean
             over all tokens, -sum_c pi(c) (log p_T - log p_A)(c | x^{<i}), instead of by the one
@@ -56,35 +60,45 @@ class CausalLawMatching(Objective):
             tokens.
         calls: recompute pi at "all" calls of the blocks, one network call for each, or at "one"
             random call of each block, whose terms count as often as the block has calls.
-        group: rows in a row that share a prompt, over which the mean is taken; None for all.
     """
 
+    rollouts: Rollouts | Mapping[str, Any] = Rollouts(unmasking=Static("entropy"))
     credit: str = "token"
     pathwise: bool = False
     calls: str = "all"
-    group: int | None = None
     id: ClassVar[str] = "causal_law_matching"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
-    rollouts: ClassVar[str | None] = "student"
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, known in (("credit", CREDITS), ("calls", CALLS)):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"Unknown {name} {getattr(self, name)!r}; there are: {', '.join(known)}."
                 )
-        if self.group is not None and self.group < 2:
-            raise ValueError(f"A mean over others takes a group of at least 2, got {self.group}.")
-
-    @property
-    def prompt_rows(self) -> int:
-        return self.group or 1
+        rule, updates = self.rollouts.unmasking, self.rollouts.updates
+        if self.pathwise and rule.reads_tokens:
+            raise ValueError(
+                "pathwise=True is defined for rules that choose positions without looking at the "
+                f"drawn tokens, and {rule.id!r} looks at them; take the rule 'static' with the "
+                "score 'entropy' in rollouts.unmasking, or leave pathwise out."
+            )
+        if updates > 1:
+            raise ValueError(
+                "The gradient has no ratio for rollouts of a student that has moved since: "
+                f"rollouts.updates must be 1, got {updates}."
+            )
+        if self.rollouts.temperature != 1:
+            raise ValueError(
+                "The law that is matched is that of the student at temperature 1: "
+                f"rollouts.temperature must be 1, got {self.rollouts.temperature}."
+            )
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = self._checked(step)
         where = trajectory.drawn
-        ratio = log_ratio(step, step.x_0, step.x_0, all_noise(step.x_0), where, causal=True)
+        ratio = log_ratio(step, step.x_0, step.x_0, None, where, causal=True)
         entropy = -ratio.auxiliary.log_prob_of(step.x_0).sum() / where.sum()
         step.record["entropy"] = entropy.detach()
         losses = {}
@@ -102,8 +116,10 @@ class CausalLawMatching(Objective):
             )
         if not bool(step.trajectory.drawn.any()):
             raise ValueError("The rollouts are empty: no token of the batch was decoded.")
-        if len(step.x_0) % (self.group or 1):
-            raise ValueError(f"{len(step.x_0)} rows are no whole number of groups of {self.group}.")
+        if len(step.x_0) % self.rollouts.group:
+            raise ValueError(
+                f"{len(step.x_0)} rows are no whole number of groups of {self.rollouts.group}."
+            )
         return step.trajectory
 
     def _student_loss(self, step: TrainingStep, trajectory: Trajectory, ratio: LogRatio) -> Scalar:
@@ -119,8 +135,7 @@ class CausalLawMatching(Objective):
             x_t = masked(step, trajectory.at(at))
             asked = where & (trajectory.rounds == trajectory.spread(at))
             size = trajectory.block_size
-            t = all_noise(x_t)
-            here = step.look(step.student, x_t, t, asked, clean_ids=step.x_0, block_size=size)
+            here = step.look(step.student, x_t, None, asked, clean_ids=step.x_0, block_size=size)
             log_p = here.log_conditional_at(asked).double()
             weight = trajectory.spread(weight)[asked]
             chosen = log_prob_of(log_p, step.x_0[asked])
@@ -140,7 +155,7 @@ class CausalLawMatching(Objective):
 
     def _centred(self, credits: PerToken, where: Where) -> PerToken:
         """Less the mean of the other rows of the group at the same position."""
-        size = self.group or len(credits)
+        size = self.rollouts.group if self.rollouts.group > 1 else len(credits)
         values = torch.where(where, credits, 0.0).unflatten(0, (-1, size))
         count = where.unflatten(0, (-1, size)).sum(1, keepdim=True)
         others = (values.sum(1, keepdim=True) - values) / (count - 1).clamp_min(1)

@@ -6,8 +6,9 @@ both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from hf_ddistill.divergences import ForwardKL
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.states import (
     active_block,
-    all_noise,
     check_hints,
     decoded,
     informed_teacher,
@@ -25,6 +25,7 @@ from hf_ddistill.objectives.blocks.states import (
     mean_of_blocks,
 )
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import Scalar, Where
 
 
@@ -41,6 +42,7 @@ class CDLM(Objective):
     ties it to the teacher.
 
     Args:
+        rollouts: what the teacher decodes, see `Rollouts`.
         distil, consistency, masked_lm: weights; the paper's (LLaDA: masked_lm=0.1).
         teacher_calls: calls between y and y* whose tokens are targets in one step, drawn at
             random (the paper stores hidden states of all); the mean is the same for any number.
@@ -50,6 +52,7 @@ class CDLM(Objective):
         teacher_sees, teacher_limit: a teacher that is shown more, as in `D2F`.
     """
 
+    rollouts: Rollouts | Mapping[str, Any] = Rollouts(by="teacher")
     distil: float = 1.0
     consistency: float = 0.5
     masked_lm: float = 0.01
@@ -59,13 +62,13 @@ class CDLM(Objective):
     teacher_sees: float = 0.0
     teacher_limit: float | None = None
     id: ClassVar[str] = "cdlm"
-    rollouts: ClassVar[str | None] = "teacher"
     citation: ClassVar[str] = (
         "Kim et al., CDLM: Consistency Diffusion Language Models for Faster Sampling, 2025, "
         "arXiv:2511.19269"
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("distil", "consistency", "masked_lm"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
@@ -83,7 +86,7 @@ class CDLM(Objective):
         number = trajectory.any_call(step.generator)
         fresh = trajectory.at(number) & active
         y = masked(step, fresh | later)
-        q = step.look(step.student, y, all_noise(y), fresh | later, block_size=size)
+        q = step.look(step.student, y, None, fresh | later, block_size=size)
         terms = {}
         if self.distil:
             terms["distil"] = self._distil(step, q, number, active, later)
@@ -122,7 +125,7 @@ class CDLM(Objective):
         done = masked(step, later)
         with torch.no_grad():
             size = step.trajectory.block_size
-            ahead = step.look(step.student, done, all_noise(done), later, block_size=size)
+            ahead = step.look(step.student, done, None, later, block_size=size)
         distance = ForwardKL()(ahead.log_conditional_at(later), q.log_conditional_at(later))
         blocks = step.trajectory.drawn.unflatten(1, (-1, step.trajectory.block_size)).sum(-1)
         behind = step.trajectory.spread(blocks.sum(1, keepdim=True) - blocks.cumsum(1))
@@ -136,9 +139,7 @@ class CDLM(Objective):
         size = trajectory.block_size
         where = random_masks(step.x_0, trajectory.drawn, size, step.generator)
         x_t = masked(step, where)
-        local = step.look(
-            step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0, block_size=size
-        )
+        local = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
         log_q = local.log_prob_of(step.x_0)[:, 0]
         counts = [w.unflatten(1, (-1, size)).sum(-1) for w in (trajectory.drawn, where)]
         weight = trajectory.spread(counts[0] / counts[1].clamp_min(1))[where]

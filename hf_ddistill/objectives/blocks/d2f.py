@@ -16,7 +16,6 @@ from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.divergences import Divergence
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.states import (
-    all_noise,
     check_hints,
     divided,
     informed_teacher,
@@ -83,9 +82,7 @@ class D2F(Objective):
             self.teacher_limit,
             block_size=x_t.shape[1],
         )
-        student = step.look(
-            step.student, x_t, all_noise(x_t), teacher.where, block_size=self.block_size
-        )
+        student = step.look(step.student, x_t, None, teacher.where, block_size=self.block_size)
         log_p, log_q = (one.log_conditional_at(teacher.where) for one in (teacher, student))
         distance = self.divergence(log_p, log_q)
         step.record["divergence"] = distance.detach().sum() / max(distance.numel(), 1)

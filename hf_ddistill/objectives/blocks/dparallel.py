@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,12 +13,12 @@ from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.states import (
     active_block,
-    all_noise,
     busy_blocks,
     divided,
     masked,
 )
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import Scalar
 
 
@@ -34,6 +35,7 @@ class DParallel(Objective):
     targets, H a mean over those that are right; rows count by their tokens.
 
     Args:
+        rollouts: what the teacher decodes, see `Rollouts`.
         certainty: beta.
         temperature: T of the entropy, below 1: what is far from sure weighs more.
         mask_share: share of the block that is masked in the first state.
@@ -43,18 +45,19 @@ class DParallel(Objective):
             Only for block-causal students: one with full attention must see masks behind.
     """
 
+    rollouts: Rollouts | Mapping[str, Any] = Rollouts(by="teacher")
     certainty: float = 2.0
     temperature: float = 0.5
     mask_share: float = 0.5
     block_size: int | None = None
     every_block: bool = False
     id: ClassVar[str] = "dparallel"
-    rollouts: ClassVar[str | None] = "teacher"
     citation: ClassVar[str] = (
         "Chen et al., dParallel: Learnable Parallel Decoding for dLLMs, 2025, arXiv:2509.26488"
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.certainty >= 0:
             raise ValueError(f"certainty must be at least 0, got {self.certainty}.")
         if not self.temperature > 0:
@@ -78,7 +81,7 @@ class DParallel(Objective):
         parts = []
         for where, share in ((first, self.mask_share), (active & ~first, 1 - self.mask_share)):
             x_t = masked(step, where | later)
-            local = step.look(step.student, x_t, all_noise(x_t), where, **more)
+            local = step.look(step.student, x_t, None, where, **more)
             log_p, tokens = local.log_conditional_at(where), step.x_0[where]
             said = local.per_token(local.log_prob_of(step.x_0)).sum(1)
             # One block stands for all of a row's.

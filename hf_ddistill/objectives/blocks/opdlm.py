@@ -18,8 +18,9 @@ from hf_ddistill.couplings import TrainingStep, random_masks
 from hf_ddistill.denoisers import Autoregressive
 from hf_ddistill.divergences import Divergence, ForwardKL
 from hf_ddistill.objectives.blocks.posterior_targets import posterior_targets
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import LOG_ZERO, Scalar, Where
 
 STATES = ("trajectory", "random")
@@ -36,6 +37,7 @@ class OPDLM(Objective):
     "posterior" mends that, from the same causal model (`posterior_targets`).
 
     Args:
+        rollouts: what the student decodes, see `Rollouts`.
         states: "trajectory" (the paper's: states that the decoding passed through) or "random"
             (OPDLM_off: random masks on the same x_0).
         per_block: a state for each block by itself (the released code) or one call number share
@@ -49,6 +51,7 @@ class OPDLM(Objective):
         completions: of the block, drawn and weighted for a posterior; None for x_0 alone.
     """
 
+    rollouts: Rollouts | Mapping[str, Any] = Rollouts()
     states: str = "trajectory"
     per_block: bool = True
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ForwardKL)
@@ -58,7 +61,6 @@ class OPDLM(Objective):
     candidates: int = 4
     completions: int | None = None
     id: ClassVar[str] = "opdlm"
-    rollouts: ClassVar[str | None] = "student"
     unit: ClassVar[str] = "row"
     citation: ClassVar[str] = (
         "Su et al., Data-Efficient Autoregressive-to-Diffusion Language Models via On-Policy "
@@ -66,6 +68,7 @@ class OPDLM(Objective):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "divergence", Divergence.from_config(self.divergence))
         for name, known in (("states", STATES), ("target", TARGETS)):
             if getattr(self, name) not in known:
@@ -82,7 +85,7 @@ class OPDLM(Objective):
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         where = self._masks(step)
         x_t = masked(step, where)
-        student = step.look(step.student, x_t, all_noise(x_t), where, clean_ids=step.x_0)
+        student = step.look(step.student, x_t, None, where, clean_ids=step.x_0)
         log_q = student.prediction.log_conditional
         tokens = student.per_token(self._distance(self._target(step, where, log_q), log_q))
         counts = where.sum(1)
@@ -104,7 +107,7 @@ class OPDLM(Objective):
             return posterior_targets(step, where, log_q.detach(), self.candidates, self.completions)
         teacher = Autoregressive(step.peers["teacher"])
         with torch.no_grad():
-            local = step.look(teacher, step.x_0, all_noise(step.x_0), where)
+            local = step.look(teacher, step.x_0, None, where)
         return local.prediction.log_conditional
 
     def _distance(self, log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.divergences import ReverseKL
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.shapes import Scalar, Where
-from hf_ddistill.unmasking import PlackettLuce, Unmasking, set_log_probability
+from hf_ddistill.unmasking import PlackettLuce, Static, set_log_probability
 
 
 @dataclass(frozen=True)
@@ -36,71 +37,70 @@ class OutcomeReward(Objective):
     the drawn tokens that are likeliest, such as "threshold", draw from another law than p_S, and
     the gradient is then that of a neighbour, as in most of the literature. P(S_r) is left out where
     the order is not trained (it is a constant, or not differentiable). Without `clip` there is no
-    importance ratio: a rollout is to be used once (`rollout_updates=1`). With it A log p_S of a
-    token is min(r A, clamp(r, 1 - clip, 1 + clip) A), r = p_S / (p that drew it): the same gradient
-    at the first use, and none for what has moved that far already (PPO, per token as in GRPO).
+    importance ratio, and a rollout is used once. With it A log p_S of a token is
+    min(r A, clamp(r, 1 - clip, 1 + clip) A), r = p_S / (p that drew it): the same gradient at the
+    first use, and none for what has moved that far already (PPO, per token as in GRPO).
 
     References: Shao et al., DeepSeekMath, 2024, arXiv:2402.03300 (groups); Liu et al.,
     Understanding R1-Zero-Like Training, 2025, arXiv:2503.20783 (without the standard deviation);
     Schulman et al., Proximal Policy Optimization, 2017, arXiv:1707.06347, eq. 7 (clip).
 
     Args:
-        group_size: G consecutive rows have one prompt.
+        rollouts: what the student decodes, see `Rollouts`: `group` is G, `temperature` that of
+            p_S, and the order of the rule "plackett_luce" is trained, too (DCoLT). By default the
+            surest positions first, by an entropy that does not look at drawn tokens.
         divide_by_std: see A; it gives easy and hard prompts more weight.
         kl: weight of the divergence from the teacher, in nats per token.
-        order: the rule "plackett_luce" that the rollouts were decoded with: trains the order of
-            unmasking, too (DCoLT); None leaves it.
         calls: calls of each block that a step looks at, drawn at random, each standing for all
             (the gradient's expectation is the same); None for all of them.
-        temperature: that the tokens were drawn at.
         clip: epsilon, for rollouts that are used more than once; None for no ratio.
     """
 
-    group_size: int = 8
+    rollouts: Rollouts | Mapping[str, Any] = Rollouts(group=8, unmasking=Static("entropy"))
     divide_by_std: bool = True
     kl: float = 0.04
-    order: Unmasking | Mapping[str, Any] | str | None = None
     calls: int | None = None
-    temperature: float = 1.0
     clip: float | None = None
     id: ClassVar[str] = "outcome_reward"
-    rollouts: ClassVar[str | None] = "student"
     citation: ClassVar[str] = (
         "Huang et al., Reinforcing the Diffusion Chain of Lateral Thought with Diffusion Language "
         "Models, 2025, arXiv:2505.10446"
     )
 
     def __post_init__(self) -> None:
-        if self.group_size < 2:
+        super().__post_init__()
+        if self.rollouts.group < 2:
             raise ValueError(
-                f"group_size must be at least 2, got {self.group_size}: a reward is judged against "
-                "those of other samples of the same prompt."
+                f"rollouts.group must be at least 2, got {self.rollouts.group}: a reward is judged "
+                "against those of other rollouts behind the same prompt."
             )
-        if not self.kl >= 0 or not self.temperature > 0:
+        if not self.rollouts.temperature > 0:
             raise ValueError(
-                "kl must be at least 0 and temperature above 0, got "
-                f"{self.kl} and {self.temperature}."
+                "A policy gradient needs tokens that were drawn: rollouts.temperature must be "
+                f"above 0, got {self.rollouts.temperature}."
             )
+        if not self.kl >= 0:
+            raise ValueError(f"kl must be at least 0, got {self.kl}.")
         if self.calls is not None and self.calls < 1:
             raise ValueError(f"calls must be at least 1 (or None for all), got {self.calls}.")
         if self.clip is not None and not 0 < self.clip < 1:
             raise ValueError(f"clip must lie in (0, 1) (or be None), got {self.clip}.")
         if self.clip is not None and self.order is not None:
             raise ValueError(
-                "clip is of the tokens' probabilities; a trained order has no such ratio: leave "
-                "one of clip and order out."
+                "clip is of the tokens' probabilities, and a trained order has no such ratio: "
+                "leave clip out, or decode rollouts by another rule than 'plackett_luce'."
             )
-        if self.order is not None:
-            object.__setattr__(self, "order", Unmasking.from_config(self.order))
-            if not isinstance(self.order, PlackettLuce):
-                raise ValueError(
-                    f"The order of {self.order.id!r} has no known law to train; use "
-                    "'plackett_luce', in the rollouts, too."
-                )
+        if self.clip is None and self.rollouts.updates > 1:
+            raise ValueError(
+                f"rollouts.updates={self.rollouts.updates} uses rollouts of a student that has "
+                "moved since, which takes a ratio: set clip, or rollouts.updates=1."
+            )
 
     @property
-    def prompt_rows(self) -> int:
-        return self.group_size
+    def order(self) -> PlackettLuce | None:
+        """The rule whose order is trained: that of the rollouts, where its law is known."""
+        rule = self.rollouts.unmasking
+        return rule if isinstance(rule, PlackettLuce) else None
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = decoded(step, self.id)
@@ -122,7 +122,7 @@ class OutcomeReward(Objective):
 
     def _advantages(self, step: TrainingStep) -> Tensor:
         """A of each row, (B,)."""
-        reward, size = step.reward, self.group_size
+        reward, size = step.reward, self.rollouts.group
         if reward is None:
             raise ValueError(
                 f"Objective {self.id!r} needs the reward of each row, and the step has none; give "
@@ -130,7 +130,7 @@ class OutcomeReward(Objective):
             )
         if len(reward) % size:
             raise ValueError(
-                f"Groups of group_size={size} rows do not divide a batch of {len(reward)}."
+                f"Groups of rollouts.group={size} rows do not divide a batch of {len(reward)}."
             )
         groups = reward.double().unflatten(0, (-1, size))
         step.record["reward"] = groups.mean()
@@ -150,9 +150,9 @@ class OutcomeReward(Objective):
         here = trajectory.drawn & (trajectory.rounds == trajectory.spread(call))
         x_t, asked = masked(step, open_), here if self.order is None else open_
         more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
-        local = step.look(step.student, x_t, all_noise(x_t), asked, **more)
+        local = step.look(step.student, x_t, None, asked, **more)
         log_p = local.log_conditional_at(here).double()
-        drawn = log_prob_of((log_p / self.temperature).log_softmax(-1), step.x_0[here])
+        drawn = log_prob_of((log_p / self.rollouts.temperature).log_softmax(-1), step.x_0[here])
         total = (self._gained(step, drawn, here, advantages) * weight[here]).sum()
         if self.order is not None:
             blocks = self._order(step, local, here) * weight[:, :: trajectory.block_size]
@@ -160,7 +160,7 @@ class OutcomeReward(Objective):
         if not self.kl:
             return total, torch.zeros((), dtype=torch.float64, device=total.device)
         with torch.no_grad():
-            teacher = step.look(step.peers["teacher"], x_t, all_noise(x_t), here, **more)
+            teacher = step.look(step.peers["teacher"], x_t, None, here, **more)
         distance = ReverseKL()(teacher.log_conditional_at(here).double(), log_p)
         return total, (distance * weight[here]).sum()
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.denoisers import Autoregressive
-from hf_ddistill.objectives.blocks.states import all_noise
 from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.shapes import Tokens, Where
 
@@ -143,7 +142,7 @@ def _scored(step: TrainingStep, x: Tokens, where: Where) -> Tensor:
     teacher = Autoregressive(step.peers["teacher"])
     # The candidates of one block are no context of the next: that sees x_0.
     given = {"clean_ids": step.x_0, "block_size": step.trajectory.block_size}
-    local = step.look(teacher, x, all_noise(x), where, **given)
+    local = step.look(teacher, x, None, where, **given)
     return local.prediction.log_conditional[:, 0].double()
 
 

@@ -6,9 +6,9 @@ T_j the state after the teacher has decided j tokens; a window of k tokens from 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from torch import Tensor
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.blocks.dparallel import entropy_where_right
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked
+from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import Scalar, Where
 
 
@@ -33,6 +34,7 @@ class PseudoTrajectory(Objective):
     rows count by their tokens.
 
     Args:
+        rollouts: what the teacher decodes, see `Rollouts`.
         noise: t at the start and at the end; at least one token is masked.
         window: k at the start and at the end; windows start at multiples of k.
         draw: t is uniform between its value and the last, as in the released code; in the paper it
@@ -42,19 +44,20 @@ class PseudoTrajectory(Objective):
         temperature: of that entropy.
     """
 
+    rollouts: Rollouts | Mapping[str, Any] = Rollouts(by="teacher")
     noise: Sequence[float] = (0.0, 0.8)
     window: Sequence[int] = (16, 32)
     draw: bool = False
     certainty: float = 0.0
     temperature: float = 0.5
     id: ClassVar[str] = "pseudo_trajectory"
-    rollouts: ClassVar[str | None] = "teacher"
     citation: ClassVar[str] = (
         "Qian et al., d3LLM: Ultra-Fast Diffusion LLM using Pseudo-Trajectory Distillation, 2026, "
         "arXiv:2601.07568"
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("noise", "window"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if len(getattr(self, name)) != 2:
@@ -82,7 +85,7 @@ class PseudoTrajectory(Objective):
         count = torch.as_tensor(window.sum(1, keepdim=True) * ratio).ceil().clamp_min(1)
         where = window & (self._from_the_end(step, window) < count)
         y = masked(step, where | later)
-        local = step.look(step.student, y, all_noise(y), where)
+        local = step.look(step.student, y, None, where)
         log_q, tokens = local.log_conditional_at(where), step.x_0[where]
         said = local.per_token(local.log_prob_of(step.x_0)).sum(1)
         loss = -step.row_mean(said / where.sum(1).clamp_min(1))

@@ -29,11 +29,6 @@ def masked(step: TrainingStep, where: Where) -> Tokens:
     return step.x_0.masked_fill(where, token)
 
 
-def all_noise(x: Tokens) -> Tensor:
-    """t = 1, (B,), for networks that do not look at the time."""
-    return torch.ones(x.shape[0], dtype=torch.float64, device=x.device)
-
-
 def divided(step: TrainingStep, block_size: int) -> int:
     """The number of blocks of a row, or a ValueError where they do not divide its length."""
     length = step.x_0.shape[1]
@@ -105,23 +100,23 @@ def informed_teacher(
         limit: in nats per token; None for none. It costs a second call of the teacher.
         **more: inputs of the teacher's call.
     """
-    teacher, t = step.peers["teacher"], all_noise(x_t)
+    teacher = step.peers["teacher"]
     with torch.no_grad():
         if not sees:
-            return step.look(teacher, x_t, t, where, **more)
+            return step.look(teacher, x_t, None, where, **more)
         hidden = (x_t != step.x_0) & step.trained
         noise = uniform_noise(x_t.shape, step.generator, x_t.device)
         shown = hidden & (noise < sees)
         asked = where & ~shown
-        hinted = step.look(teacher, step.x_0.where(shown, x_t), t, asked, **more)
+        hinted = step.look(teacher, step.x_0.where(shown, x_t), None, asked, **more)
         if limit is None:
             return hinted
         log_h = hinted.prediction.log_conditional
-        plain = step.look(teacher, x_t, t, asked, **more).prediction
+        plain = step.look(teacher, x_t, None, asked, **more).prediction
         gained = (log_h.exp() * (log_h - plain.log_conditional)).sum(-1, keepdim=True)
         share = (limit / gained.clamp_min(1e-12)).clamp(1e-12, 1 - 1e-7)
         mixture = torch.logaddexp(log_h + share.log(), plain.log_conditional + (-share).log1p())
-        return Local(type(hinted.prediction)(mixture), asked, t)
+        return Local(type(hinted.prediction)(mixture), asked, None)
 
 
 def check_hints(sees: float, limit: float | None) -> None:

@@ -6,9 +6,9 @@ state, l(.) the mean log-probability of the masked tokens of a row, ref the froz
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from torch.nn.functional import logsigmoid
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.linalg import categorical, uniform_noise
-from hf_ddistill.objectives.blocks.states import all_noise, decoded, masked, ranks_in_blocks
+from hf_ddistill.objectives.blocks.states import decoded, masked, ranks_in_blocks
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import Scalar, Tokens, Where
 
 ORDERS = ("first", "last", "random")
@@ -38,6 +39,7 @@ class T3D(Objective):
     puts random tokens in place of a tenth of the masks, which is not done here.
 
     Args:
+        rollouts: what the teacher decodes, see `Rollouts`.
         beta, alpha, path: the paper's 0.1, 0.5, 0.2.
         mask_ratios: of a block's tokens, one drawn for each row with probability
             proportional to ratio^ratio_exponent.
@@ -46,6 +48,7 @@ class T3D(Objective):
         tokens_a_step: of the path.
     """
 
+    rollouts: Rollouts | Mapping[str, Any] = Rollouts(by="teacher")
     beta: float = 0.1
     alpha: float = 0.5
     path: float = 0.2
@@ -54,7 +57,6 @@ class T3D(Objective):
     order: str = "first"
     tokens_a_step: int = 4
     id: ClassVar[str] = "t3d"
-    rollouts: ClassVar[str | None] = "teacher"
     unit: ClassVar[str] = "row"
     citation: ClassVar[str] = (
         "Zhang et al., T3D: Few-Step Diffusion Language Models via Trajectory Self-Distillation "
@@ -62,6 +64,7 @@ class T3D(Objective):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "mask_ratios", tuple(self.mask_ratios))
         if not self.mask_ratios or not all(0 < ratio <= 1 for ratio in self.mask_ratios):
             raise ValueError(f"mask_ratios must lie in (0, 1], got {self.mask_ratios}.")
@@ -81,9 +84,9 @@ class T3D(Objective):
         where = self._masks(step, rank)
         x_t = masked(step, where)
         more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
-        student = step.look(step.student, x_t, all_noise(x_t), where, **more)
+        student = step.look(step.student, x_t, None, where, **more)
         with torch.no_grad():
-            reference = step.look(step.peers["teacher"], x_t, all_noise(x_t), where, **more)
+            reference = step.look(step.peers["teacher"], x_t, None, where, **more)
         fake = step.x_0.masked_scatter(where, reference.log_conditional_at(where).argmax(-1))
         gaps = {}
         for name, y in (("real", step.x_0), ("fake", fake)):

@@ -1,4 +1,4 @@
-"""The block laboratory: a small causal language model whose law is known, converted to block
+"""A small causal language model whose law is known, converted to block
 diffusion and trained; each student's exact law against that of the model that it comes from.
 
 p the causal model's law of L tokens, (C^L,); b tokens in a block, n calls for each.
@@ -6,9 +6,10 @@ p the causal model's law of L tokens, (C^L,); b tokens in a block, n calls for e
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
@@ -16,14 +17,18 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill.convert import to_block_diffusion
+from hf_ddistill.couplings import Trajectory
 from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import all_sequences, sequence_numbers
-from hf_ddistill.laboratory.blocks.tables import CausalTable, causal_law
+from hf_ddistill.laboratory.blocks import BlockDecoder, CausalTable, causal_law, draw_blocks
+from hf_ddistill.laboratory.fit import Batch, Pace, fit, mean_of
+from hf_ddistill.linalg import keyed_generator
+from hf_ddistill.objectives import Objective
+from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.parameterizations import Conditional, Subs
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
-from hf_ddistill.training.alternation import Alternation
 
 #: Gray levels of a pixel, and pixels of a patch: 3^8 = 6,561 sequences.
 LEVELS, LENGTH = 3, 8
@@ -57,7 +62,7 @@ class Network:
     def __call__(
         self,
         x: Tensor,
-        t: Tensor,
+        t: Tensor | None,
         *,
         at: Tensor | None = None,
         clean_ids: Tensor | None = None,
@@ -127,7 +132,7 @@ class BlockLab:
         every = all_sequences(torch.arange(LEVELS), LENGTH)
         optimizer = torch.optim.Adam(lm.parameters(), 4e-3)
         for number in range(settings.lm_steps):
-            set_rate(optimizer, 4e-3, number / settings.lm_steps)
+            optimizer.param_groups[0]["lr"] = 4e-3 * Pace().rate(number / settings.lm_steps)
             x = every[torch.multinomial(law, 512, True, generator=generator)]
             x = torch.cat([torch.full((len(x), 1), START), x], 1)
             logits = lm(input_ids=x).logits[:, :-1]
@@ -141,13 +146,15 @@ class BlockLab:
     def law(self) -> Tensor:
         """p, exact: what students are held against."""
         model, _ = to_block_diffusion(self.lm, block_size=1, mask_token_id=MASK)
-        denoiser = NetworkDenoiser(Network(model.eval()), DIFFUSION, Conditional())
+        denoiser = NetworkDenoiser(Network(model.eval()), DIFFUSION, Conditional(), reads_time=None)
         return causal_law(denoiser, LENGTH)
 
     @cached_property
     def teacher(self) -> Denoiser:
         """p's own conditionals, read from a table."""
-        return NetworkDenoiser(CausalTable(self.law, DIFFUSION), DIFFUSION, Conditional())
+        return NetworkDenoiser(
+            CausalTable(self.law, DIFFUSION), DIFFUSION, Conditional(), reads_time=None
+        )
 
     def start(self, block_size: int) -> nn.Module:
         """The language model converted, not yet trained."""
@@ -157,14 +164,56 @@ class BlockLab:
 
 def student_of(model: nn.Module) -> Denoiser:
     """A block-diffusion model as the laboratory's denoiser."""
-    return NetworkDenoiser(Network(model), DIFFUSION, Subs())
+    return NetworkDenoiser(Network(model), DIFFUSION, Subs(), reads_time=None)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
-    """A cosine from the full learning rate down to a hundredth of it, progress in [0, 1]."""
-    share = 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
-    for group in optimizer.param_groups:
-        group["lr"] = rate * share
+@dataclass(frozen=True)
+class Method:
+    """How a student is trained: an objective, rollouts or data, settings that differ."""
+
+    loss: Objective
+    rollouts: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def train_llama(
+    lab: BlockLab, method: Method, start: nn.Module, calls: int, settings: LabSettings
+) -> nn.Module:
+    """A copy of `start` trained by a method, its running mean; rollouts have so many calls for
+    each block, in random order."""
+    size = start.config.block_size
+    student = student_of(copy.deepcopy(start).requires_grad_(True))
+    mean, peers = mean_of(student), {"teacher": lab.teacher}
+    if method.loss.auxiliaries:
+        network = Network(lab.start(size).requires_grad_(True))
+        peers["auxiliary"] = NetworkDenoiser(network, DIFFUSION, Conditional(), reads_time=None)
+    decoder = BlockDecoder(student, LENGTH, size, calls=calls)
+    kept = []
+
+    def batch(number: int) -> Batch:
+        generator = keyed_generator(0, number, "data")
+        if not method.rollouts:
+            drawn = torch.multinomial(lab.law, settings.rows, True, generator=generator)
+            x_0 = all_sequences(torch.arange(LEVELS), LENGTH)[drawn]
+            return Batch(x_0, Trajectory(torch.zeros_like(x_0), size))
+        if not kept:
+            (model,) = student.networks()
+            model.eval()
+            found = draw_blocks(decoder, settings.rows * settings.reuse, generator)
+            model.train()
+            kept.extend(zip(*(part.split(settings.rows) for part in found), strict=True))
+        x_0, rounds = kept.pop()
+        return Batch(x_0, Trajectory(rounds, size))
+
+    pace = Pace(
+        settings.learning_rate,
+        settings.auxiliary_learning_rate,
+        betas=(0.9, 0.99),
+        ema=settings.ema,
+        alternation=settings.alternation,
+    )
+    fit(method.loss, student, peers, batch, lambda n: n / settings.steps, pace=pace, mean=mean)
+    return mean.networks()[0].eval()
 
 
 def _config(width: int) -> LlamaConfig:

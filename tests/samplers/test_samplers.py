@@ -10,14 +10,14 @@ from sklearn.datasets import load_digits
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Conditional, Prediction, Score
 from hf_ddistill.processes import Absorbing, Ordinal, Process, Uniform
-from hf_ddistill.reverse import analytic, ancestral, euler, sample, step_grid, tau_leaping
+from hf_ddistill.samplers import Analytic, Ancestral, Canvas, Euler, TauLeaping, step_grid
 from hf_ddistill.schedules import Cosine, Linear, LogLinear
 from hf_ddistill.shapes import LOG_ZERO
 
 K = 4
-RULES = (ancestral, analytic, euler, tau_leaping)
+SAMPLERS = (Ancestral(), Analytic(), Euler(), TauLeaping())
 each_process = pytest.mark.parametrize("cls", Process.registry.values(), ids=lambda cls: cls.id)
-each_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.id)
 
 
 def exact(problem, t):
@@ -30,34 +30,34 @@ def test_ancestral_is_the_exact_posterior_of_independent_positions(cls):
     diffusion = Diffusion(cls.example(K))
     problem = ExactBayes.independent(diffusion, length=2)
     for s, t in ((0.0, 0.3), (0.2, 0.5), (0.45, 0.5), (0.1, 0.9)):
-        step = ancestral(exact(problem, t), diffusion, problem.states, s, t)
+        step = Ancestral().rule(exact(problem, t), diffusion, problem.states, s, t)
         transition = problem.product(step)
         torch.testing.assert_close(transition, problem.posterior(s, t), rtol=0, atol=1e-10)
 
 
 @each_process
-@pytest.mark.parametrize("rule", [euler, tau_leaping], ids=lambda rule: rule.__name__)
-def test_halving_a_step_quarters_its_error(cls, rule):
+@pytest.mark.parametrize("sampler", [Euler(), TauLeaping()], ids=lambda sampler: sampler.id)
+def test_halving_a_step_quarters_its_error(cls, sampler):
     diffusion = Diffusion(cls.example(K), Cosine())
     problem = ExactBayes.random(diffusion, length=1)
     errors = []
     for step in (0.01, 0.005, 0.0025):
         arguments = (exact(problem, 0.5), diffusion, problem.states, 0.5 - step, 0.5)
-        errors.append(float((rule(*arguments) - ancestral(*arguments)).abs().max()))
+        errors.append(float((sampler.rule(*arguments) - Ancestral().rule(*arguments)).abs().max()))
     assert errors[0] < 0.05
     for whole, half in zip(errors[:-1], errors[1:], strict=True):
         assert 0.22 * whole < half < 0.28 * whole
 
 
 @each_process
-@each_rule
+@each_sampler
 @pytest.mark.parametrize("t", [0.02, 0.5, 1.0])
-def test_every_rule_gives_distributions_whatever_is_predicted(cls, rule, t):
+def test_every_rule_gives_distributions_whatever_is_predicted(cls, sampler, t):
     diffusion = Diffusion(cls.example(K), Linear(0.0, 5.0))
     x_t = torch.arange(K).expand(2, K)
     logits = torch.randn(2, K, K, dtype=torch.float64).scatter(-1, x_t[..., None], 2.0)
     log_p = Conditional().to_log_conditional(logits, diffusion, x_t, torch.tensor([t, t]))
-    step = rule(Prediction(log_p), diffusion, x_t, torch.tensor([t / 2, 0.9 * t]), t)
+    step = sampler.rule(Prediction(log_p), diffusion, x_t, torch.tensor([t / 2, 0.9 * t]), t)
     assert step.shape == (2, K, K) and step.min() >= 0
     torch.testing.assert_close(step.sum(-1), torch.ones(2, K, dtype=torch.float64))
 
@@ -66,7 +66,7 @@ def test_rounding_of_a_kernel_makes_no_mass():
     """Far from x_t Ordinal's kernel is rounding, and predicted mass is divided by it."""
     diffusion, x_t = Diffusion(Ordinal(64)), torch.randint(64, (2, 8))
     log_p = torch.randn(2, 8, 64, dtype=torch.float64).log_softmax(-1)
-    step = ancestral(Prediction(log_p), diffusion, x_t, 0.005, 0.01)
+    step = Ancestral().rule(Prediction(log_p), diffusion, x_t, 0.005, 0.01)
     assert step.min() >= 0
     jump = (torch.arange(64) - x_t[..., None]).abs()
     # Between x_0 and x_t: within the reach of the forward process, 7 standard deviations.
@@ -74,34 +74,34 @@ def test_rounding_of_a_kernel_makes_no_mass():
     assert step[jump > reach].sum() < 1e-6
 
 
-@each_rule
-def test_unmasked_tokens_stay(rule):
+@each_sampler
+def test_unmasked_tokens_stay(sampler):
     diffusion = Diffusion(Absorbing(K))
     problem = ExactBayes.random(diffusion, length=2)
     known = ~diffusion.undetermined(problem.states)
-    step = rule(exact(problem, 0.6), diffusion, problem.states, 0.3, 0.6)[known]
+    step = sampler.rule(exact(problem, 0.6), diffusion, problem.states, 0.3, 0.6)[known]
     torch.testing.assert_close(step, torch.nn.functional.one_hot(problem.states, K).double()[known])
 
 
 def test_masks_are_revealed_at_the_rate_of_the_schedule():
     diffusion = Diffusion(Absorbing(3), LogLinear(1e-9))
     x_t, log_p = torch.tensor([[2]]), torch.tensor([[[0.25, 0.75, 1e-300]]]).double().log()
-    for rule in (ancestral, analytic, euler):
-        step = rule(Prediction(log_p), diffusion, x_t, 0.6, 0.8)[0, 0]
+    for sampler in (Ancestral(), Analytic(), Euler()):
+        step = sampler.rule(Prediction(log_p), diffusion, x_t, 0.6, 0.8)[0, 0]
         torch.testing.assert_close(step, torch.tensor([0.0625, 0.1875, 0.75]).double())
 
 
 def test_gradient_through_a_step_is_finite():
     diffusion, x_t = Diffusion(Absorbing(K)), torch.tensor([[0, K - 1]])
     logits = torch.randn(1, 2, K, requires_grad=True)
-    step = ancestral(Prediction(logits.log_softmax(-1)), diffusion, x_t, 0.2, 0.5)
+    step = Ancestral().rule(Prediction(logits.log_softmax(-1)), diffusion, x_t, 0.2, 0.5)
     step.clamp_min(1e-9).log()[..., 0].sum().backward()
     assert logits.grad.isfinite().all() and logits.grad[0, 1].abs().sum() > 0
 
 
 @each_process
-@each_rule
-def test_law_of_an_exact_denoiser_tends_to_the_data(cls, rule):
+@each_sampler
+def test_law_of_an_exact_denoiser_tends_to_the_data(cls, sampler):
     """Total variation falls like 1 / n, down to what the prior misses of p_1."""
     diffusion = Diffusion(cls.example(K), Linear(0.0, 9.0))
     problem = ExactBayes.random(diffusion, length=2)
@@ -109,7 +109,7 @@ def test_law_of_an_exact_denoiser_tends_to_the_data(cls, rule):
     missed = total_variation(prior, problem.marginal(1.0))
     distances = []
     for steps in (128, 256, 512):
-        law = problem.terminal_law(problem.denoiser(), steps, rule)
+        law = problem.terminal_law(problem.denoiser(), steps, sampler)
         assert float(law.sum()) == pytest.approx(1)
         distances.append(total_variation(law, problem.data))
     assert distances[1] < 0.70 * distances[0] + missed
@@ -118,12 +118,13 @@ def test_law_of_an_exact_denoiser_tends_to_the_data(cls, rule):
 
 
 @pytest.mark.parametrize("process", [Absorbing(K), Uniform(K)], ids=lambda process: process.id)
-@pytest.mark.parametrize("rule", [ancestral, euler], ids=lambda rule: rule.__name__)
-def test_samples_follow_the_exact_law_of_the_sampler(process, rule):
+@pytest.mark.parametrize("sampler", [Ancestral(), Euler()], ids=lambda sampler: sampler.id)
+def test_samples_follow_the_exact_law_of_the_sampler(process, sampler):
     problem = ExactBayes.random(Diffusion(process), length=2)
     denoiser, draws = problem.denoiser(Score()), 20_000
-    law = problem.terminal_law(denoiser, 3, rule).clamp(0, 1)
-    x = sample(denoiser, (draws, 2), 3, rule, generator=torch.Generator().manual_seed(5))
+    law = problem.terminal_law(denoiser, 3, sampler).clamp(0, 1)
+    generator = torch.Generator().manual_seed(5)
+    x = sampler.sample(denoiser, Canvas.empty((draws, 2)), 3, generator)
     counts = problem.index(x).bincount(minlength=len(law))
     spread = (draws * law * (1 - law)).sqrt()
     assert ((counts - draws * law).abs() <= 4.5 * spread + 1e-6).all()
@@ -135,7 +136,7 @@ def test_a_sample_with_its_own_generator_does_not_depend_on_its_batch(cls):
 
     def draw(seeds):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return sample(denoiser, (len(seeds), 3), 4, generator=generators)
+        return Ancestral().sample(denoiser, Canvas.empty((len(seeds), 3)), 4, generators)
 
     together = draw(range(6))
     assert torch.equal(together, torch.cat([draw([seed]) for seed in range(6)]))
@@ -188,16 +189,16 @@ def test_grid_of_steps_runs_from_noise_to_data():
 def test_no_steps_are_refused(steps):
     denoiser = ExactBayes.random(Diffusion(Uniform(K)), length=1).denoiser()
     with pytest.raises(ValueError, match=f"at least 1, got {steps}"):
-        sample(denoiser, (1, 1), steps)
+        Ancestral().sample(denoiser, Canvas.empty((1, 1)), steps)
 
 
-@each_rule
-def test_a_step_must_go_back_in_time(rule):
+@each_sampler
+def test_a_step_must_go_back_in_time(sampler):
     diffusion, x_t = Diffusion(Uniform(K)), torch.zeros(2, 1, dtype=torch.int64)
     prediction = Prediction(torch.zeros(2, 1, K).log_softmax(-1))
     with pytest.raises(ValueError, match="s=0.5 must precede t=0.5"):
-        rule(prediction, diffusion, x_t, 0.5, 0.5)
+        sampler.rule(prediction, diffusion, x_t, 0.5, 0.5)
     with pytest.raises(ValueError, match="s=0.8 must precede t=0.5"):
-        rule(prediction, diffusion, x_t, torch.tensor([0.1, 0.8]), 0.5)
+        sampler.rule(prediction, diffusion, x_t, torch.tensor([0.1, 0.8]), 0.5)
     with pytest.raises(ValueError, match="got values from -0.1"):
-        rule(prediction, diffusion, x_t, -0.1, 0.5)
+        sampler.rule(prediction, diffusion, x_t, -0.1, 0.5)

@@ -1,0 +1,51 @@
+"""Pairs by a step of the student itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from hf_ddistill.couplings.coupling import Coupling, Past
+from hf_ddistill.couplings.step_back import step_back
+from hf_ddistill.couplings.training_step import Local, TrainingStep
+from hf_ddistill.samplers import Euler, Sampler
+from hf_ddistill.shapes import Times, Tokens
+
+
+@dataclass(frozen=True)
+class StudentStep(Coupling):
+    """x_t ~ P_0t[x_0] and x_s by one step of the student itself (ECD, Eq. 11 with Euler's).
+
+    Args:
+        sampler: of the step: "euler", "ancestral" (exact for a product posterior), or any other
+            with a rule.
+
+    Raises:
+        ValueError: for a sampler without a rule.
+    """
+
+    sampler: Sampler | Mapping[str, Any] | str = Euler()
+    id: ClassVar[str] = "student"
+    citation: ClassVar[str] = (
+        "Gao, Sun, Exact Conditional Distribution Matching, 2025, arXiv:2512.12889"
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sampler", Sampler.from_config(self.sampler))
+        if not self.sampler.is_product:
+            raise ValueError(
+                "A step of the student follows from the one prediction that it is trained at, by "
+                f"the rule of a sampler, and {self.sampler.id!r} has none."
+            )
+
+    def draw(self, step: TrainingStep, s: Times, t: Times) -> tuple[Tokens, Past]:
+        x_t = step.noised(t)
+
+        @torch.no_grad()
+        def past(here: Local) -> Tokens:
+            return step_back(step, x_t, here, s, self.sampler)[0]
+
+        return x_t, past

@@ -1,0 +1,24 @@
+"""How x_0 is drawn from a denoiser in a few calls: one step rule, with its grid and its settings, a
+file; `Sampler.sample` is the loop that all of them share."""
+
+from hf_ddistill.samplers.analytic import Analytic
+from hf_ddistill.samplers.ancestral import Ancestral
+from hf_ddistill.samplers.canvas import Canvas
+from hf_ddistill.samplers.euler import Euler
+from hf_ddistill.samplers.jump import Jump
+from hf_ddistill.samplers.sampler import Reached, Sampler, look, step_grid, walk
+from hf_ddistill.samplers.tau_leaping import TauLeaping
+
+__all__ = [
+    "Analytic",
+    "Ancestral",
+    "Canvas",
+    "Euler",
+    "Jump",
+    "Reached",
+    "Sampler",
+    "TauLeaping",
+    "look",
+    "step_grid",
+    "walk",
+]

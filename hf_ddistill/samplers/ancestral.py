@@ -1,0 +1,33 @@
+"""Ancestral steps: exact where the posterior is a product over positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.samplers.posterior import posterior
+from hf_ddistill.samplers.sampler import Sampler
+from hf_ddistill.shapes import Probs, Tokens
+
+
+@dataclass(frozen=True)
+class Ancestral(Sampler):
+    """x_s ~ sum_{x_0} q(x_s | x_t, x_0) p(x_0 | x_t), position by position."""
+
+    id: ClassVar[str] = "ancestral"
+    citation: ClassVar[str] = "Austin et al., D3PM, 2021, arXiv:2107.03006"
+
+    def rule(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+    ) -> Probs:
+        """See `posterior`."""
+        return posterior(prediction, diffusion, x_t, s, t)

@@ -1,0 +1,42 @@
+"""Euler steps of the reverse process, first order in t - s."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.samplers.jumps import check_pace, expected_jumps
+from hf_ddistill.samplers.sampler import Sampler
+from hf_ddistill.shapes import Probs, Tokens
+
+
+@dataclass(frozen=True)
+class Euler(Sampler):
+    """One Euler step I + (t - s) R of the reverse rate R; what leaves x_t is cut at 1 (Eq. 11)."""
+
+    id: ClassVar[str] = "euler"
+    citation: ClassVar[str] = (
+        "Gao, Sun, Exact Conditional Distribution Matching, 2025, arXiv:2512.12889"
+    )
+
+    def check(self, diffusion: Diffusion) -> None:
+        """Raise where noise comes infinitely fast at t = 1."""
+        check_pace(self.id, diffusion)
+
+    def rule(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+    ) -> Probs:
+        """I + (t - s) R."""
+        step = expected_jumps(prediction, diffusion, x_t, s, t)
+        leaving = step.sum(-1, keepdim=True)
+        staying = (1 - leaving).clamp_min(0)
+        return (step / leaving.clamp_min(1)).scatter(-1, x_t[..., None], staying)

@@ -1,0 +1,44 @@
+"""Jump steps: a whole x_0 is drawn and noised again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.samplers.interval import interval
+from hf_ddistill.samplers.sampler import Sampler
+from hf_ddistill.shapes import Probs, Tokens
+
+
+@dataclass(frozen=True)
+class Jump(Sampler):
+    """x_s ~ sum_{x_0} p(x_0 | x_t) P_0s[x_0, x_s]: a clean sequence is drawn and noised again.
+
+    What x_t has already revealed is kept no longer than anything else, so that a later call can
+    mend an earlier one; positions share nothing of x_t but what the prediction has read in it.
+
+    References: Song et al., Consistency Models, 2023, arXiv:2303.01469, Algorithm 1; with masks,
+    Zhu et al., Di[M]O, 2025, arXiv:2503.15457.
+    """
+
+    id: ClassVar[str] = "jump"
+    citation: ClassVar[str] = "Song et al., Consistency Models, 2023, arXiv:2303.01469"
+    keeps_certain: ClassVar[bool] = False
+
+    def rule(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+    ) -> Probs:
+        """p(x_0 | x_t) P_0s."""
+        s, _ = interval(s, t, x_t)
+        kernel = diffusion.kernel(torch.zeros_like(s), s)
+        return kernel.vecmat(prediction.log_conditional.exp()).clamp_min(0)

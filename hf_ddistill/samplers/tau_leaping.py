@@ -1,0 +1,45 @@
+"""Tau-leaping, first order in t - s."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.samplers.jumps import check_pace, expected_jumps
+from hf_ddistill.samplers.sampler import Sampler
+from hf_ddistill.shapes import Probs, Tokens
+
+
+@dataclass(frozen=True)
+class TauLeaping(Sampler):
+    """Poisson numbers of jumps at the rates of the start, a single jump accepted and more than one
+    refused.
+
+    Token y gets P(one jump to y, none elsewhere) = r_y e^-r with r = sum_y r_y, and x_t the rest:
+    tau-leaping for categorical data (Section 4.3).
+    """
+
+    id: ClassVar[str] = "tau_leaping"
+    citation: ClassVar[str] = "Campbell et al., 2022, arXiv:2205.14987"
+
+    def check(self, diffusion: Diffusion) -> None:
+        """Raise where noise comes infinitely fast at t = 1."""
+        check_pace(self.id, diffusion)
+
+    def rule(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+    ) -> Probs:
+        """r_y e^-r."""
+        step = expected_jumps(prediction, diffusion, x_t, s, t)
+        jump = step * torch.exp(-step.sum(-1, keepdim=True))
+        return jump.scatter(-1, x_t[..., None], 1 - jump.sum(-1, keepdim=True))
