@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -232,7 +233,7 @@ def _registered(family: str) -> dict[str, Member]:
 
 
 def _live_member(cls: type) -> Member:
-    about = _arguments(cls.__doc__ or "")
+    about = _arguments(inspect.getdoc(cls) or "")
     settings = []
     for field in dataclasses.fields(cls):
         annotation = field.type if isinstance(field.type, str) else field.type.__name__

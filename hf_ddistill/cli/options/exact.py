@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class ExactOptions(JsonOptions):
     def check(self) -> None:
         """Raise for a problem that there is not, and for two lengths of a training."""
         if self.calls is not None and self.minutes is not None:
-            raise ValueError("Give either --calls or --minutes, one of the two.")
+            raise ValueError("Give either a number of calls or minutes, one of the two.")
         if self.block_size is not None:
             given = {"--limit": self.limit, "--noise-dim": self.noise_dim is not None}
             given |= {"--process": self.process != "absorbing"}
@@ -75,7 +76,9 @@ class ExactOptions(JsonOptions):
             if not Path(self.problem).is_file():
                 raise ValueError(f"--problem: there is no file {self.problem}.")
         elif self.problem.split(":")[0] not in PROBLEMS:
+            near = difflib.get_close_matches(self.problem, PROBLEMS, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(
-                f"Unknown --problem {self.problem!r}; there are: {', '.join(PROBLEMS)}, and .json "
-                "files."
+                f"Unknown --problem {self.problem!r}{hint}; there are: {', '.join(PROBLEMS)}, and "
+                ".json files."
             )
