@@ -15,7 +15,7 @@ from hf_ddistill.lazy import lazy_names
 from hf_ddistill.registration import register_when_asked
 
 if TYPE_CHECKING:
-    from hf_ddistill.convert import to_block_diffusion
+    from hf_ddistill.convert import Converter, to_block_diffusion
     from hf_ddistill.denoisers import Denoiser
     from hf_ddistill.diffusion import Diffusion
     from hf_ddistill.evaluation import Judge
@@ -72,6 +72,7 @@ __all__ = [
     "BlockDiffusionConfig",
     "BlockDiffusionLM",
     "CTMCEulerScheduler",
+    "Converter",
     "Cosine",
     "DDiTConfig",
     "DDiTForDiscreteDiffusion",
@@ -87,6 +88,7 @@ __all__ = [
     "Hybrid",
     "Judge",
     "JumpScheduler",
+    "Judge",
     "Kronecker",
     "Linear",
     "LogLinear",

@@ -111,21 +111,16 @@ class Diffusion:
         )
 
     def undetermined(self, x_t: Tokens) -> Where:
-        """The positions whose x_0 is not certain from x_t alone: under Absorbing the masked ones,
-        else all."""
+        """The positions whose x_0 is not certain from x_t alone: under a process that reveals
+        the masked ones, else all."""
         if self.reveals:
             return x_t == self.process.mask_token_id
         return torch.ones_like(x_t, dtype=torch.bool)
 
     @property
     def reveals(self) -> bool:
-        """Whether a token other than the mask can only have come from itself."""
-        mask = self.process.mask_token_id
-        return (
-            mask is not None
-            and bool(self.process.limit()[mask] == 1)
-            and type(self.process).id == "absorbing"
-        )
+        """Whether a token other than the mask can only have come from itself, see `Process`."""
+        return self.process.reveals
 
     def check_tokens(self, x: Tensor) -> None:
         """Raise if a token lies outside the vocabulary."""

@@ -96,9 +96,18 @@ def recognise(name: str) -> type[Converter]:
     """The converter that recognises a folder or Hub id.
 
     Raises:
-        ValueError: if none does, or several do.
+        ValueError: if none does, or several do; what one of them says of a folder that it cannot
+            read, if that is all there is.
     """
-    found = [kind for kind in Converter.registry.values() if kind.recognises(name)]
+    found: list[type[Converter]] = []
+    refusals: list[ValueError] = []
+    for kind in Converter.registry.values():
+        try:
+            found += [kind] * kind.recognises(name)
+        except ValueError as error:
+            refusals.append(error)
+    if not found and refusals:
+        raise refusals[0]
     if not found:
         known = ", no ".join(f"{kind.reads} ({key})" for key, kind in Converter.registry.items())
         raise ValueError(f"{name} is no {known}, which alone can be converted.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from hf_ddistill.couplings.trajectories import Trajectory
 from hf_ddistill.denoisers import Denoiser
@@ -26,7 +27,8 @@ class TrainingStep:
         x_0: clean tokens (B, L).
         diffusion: that of all networks.
         student: the network in training.
-        peers: the other networks that the objective names, such as "teacher".
+        peers: the other networks that the objective names, such as "teacher": denoisers, and what
+            its factories made.
         progress: share of the training that is done, in [0, 1].
         generator: of all randomness of this step; `RowStreams` make a row's independent of the
             batch that it is in.
@@ -48,7 +50,7 @@ class TrainingStep:
     x_0: Tokens
     diffusion: Diffusion
     student: Denoiser
-    peers: Mapping[str, Denoiser] = field(default_factory=dict)
+    peers: Mapping[str, Denoiser | Module] = field(default_factory=dict)
     progress: float = 0.0
     generator: Generators = None
     student_steps: int = 1

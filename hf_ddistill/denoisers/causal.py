@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from hf_ddistill.denoisers.composite import Ask, Composite
-from hf_ddistill.denoisers.network import NetworkDenoiser
+from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.parameterizations import Conditional, Prediction
 from hf_ddistill.shapes import Tokens
 
@@ -23,17 +23,16 @@ class Autoregressive(Composite):
     On-Policy Distillation, 2026, arXiv:2606.06712.
 
     Args:
-        denoiser: its network, called with `causal=True`, gives at i the logits of token i from
+        denoiser: its networks, called with `causal=True`, give at i the logits of token i from
             the tokens before it, such as `BlockDiffusionLM`.
     """
 
-    denoiser: NetworkDenoiser
+    denoiser: Denoiser
 
     def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
         """log p(x^i = k | x^1 .. x^(i-1)); the mask token has no probability."""
         # Clean tokens are no answer here: nothing is carried over.
-        bare = replace(self.denoiser, parameterization=Conditional())
-        return ask(bare, {**condition, "causal": True})
+        return ask(self.denoiser.read_as(Conditional()), {**condition, "causal": True})
 
     @property
     def latent(self) -> None:

@@ -13,7 +13,7 @@ from torch.nn import Module
 from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.parameterizations import Parameterization, Prediction
 from hf_ddistill.shapes import Tokens
 
 #: (denoiser, its condition) -> its prediction, at all positions or at those that were asked for.
@@ -84,13 +84,17 @@ class Composite(Denoiser):
     def with_networks(self, networks: Sequence[Module]) -> Composite:
         """Each part with its own."""
         left = iter(networks)
+        return self._mapped(lambda part: part.with_networks([next(left) for _ in part.networks()]))
 
+    def read_as(self, parameterization: Parameterization) -> Composite:
+        """Each part read so."""
+        return self._mapped(lambda part: part.read_as(parameterization))
+
+    def _mapped(self, change: Callable[[Denoiser], Denoiser]) -> Composite:
         def renewed(value: Any) -> Any:
             if isinstance(value, tuple):
                 return tuple(map(renewed, value))
-            if isinstance(value, Denoiser):
-                return value.with_networks([next(left) for _ in value.networks()])
-            return value
+            return change(value) if isinstance(value, Denoiser) else value
 
         return replace(self, **{f.name: renewed(getattr(self, f.name)) for f in fields(self)})
 

@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.parameterizations import Parameterization, Prediction
 from hf_ddistill.shapes import Generators, Tokens
 
 
@@ -56,6 +56,10 @@ class Denoiser(ABC):
     @abstractmethod
     def with_networks(self, networks: Sequence[Module]) -> Denoiser:
         """The same denoiser of other networks, as many as `networks()` gives and in that order."""
+
+    @abstractmethod
+    def read_as(self, parameterization: Parameterization) -> Denoiser:
+        """The same networks, whose output is read otherwise."""
 
     @abstractmethod
     def trainable_copy(self) -> Denoiser:

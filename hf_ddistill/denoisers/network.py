@@ -99,6 +99,10 @@ class NetworkDenoiser(Denoiser):
             return replace(self, network=module)
         return replace(self, network=replace(self.network, model=module))
 
+    def read_as(self, parameterization: Parameterization) -> NetworkDenoiser:
+        """The same with another parameterization."""
+        return replace(self, parameterization=parameterization)
+
     def trainable_copy(self) -> NetworkDenoiser:
         """The same around a copy of its module."""
         if self._module is None:

@@ -21,6 +21,10 @@ class DigitsJudge(Judge):
 
     The classifier behind the first two is trained in seconds, when it is first asked.
 
+    References:
+        GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium
+        (Heusel et al., 2017), arXiv:1706.08500: the distance; the features are our own.
+
     Args:
         levels: values per pixel, 2 to 17.
         seed: of the classifier's weights and batches.

@@ -25,8 +25,9 @@ class Objective(Configurable, ABC):
     `block_size` are the tokens in a block of the student, where that is a setting. `one_call`:
     whether it trains a student that draws all that it draws in one call. `unit` is what its losses
     are a mean of, so that those of several batches make up one: "token" (of `TrainingStep.trained`)
-    or "row" (that has any). `sampler` is what the student is to be sampled with: its configuration,
-    and so every pipeline, has it from here. It never sees a Trainer.
+    or "row" (that has any). `takes_reward`: whether it cannot do without what each rollout earned.
+    `sampler` is what the student is to be sampled with: its configuration, and so every pipeline,
+    has it from here. It never sees a Trainer.
 
     Raises:
         ValueError: when it is made, for settings that contradict each other. A subclass with checks
@@ -38,6 +39,7 @@ class Objective(Configurable, ABC):
     block_size: int | None = None
     one_call: ClassVar[bool] = False
     unit: ClassVar[str] = "token"
+    takes_reward: ClassVar[bool] = False
     sampler: ClassVar[Sampler] = Ancestral()
 
     def __post_init__(self) -> None:

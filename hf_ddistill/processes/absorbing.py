@@ -41,6 +41,10 @@ class Absorbing(Process):
             object.__setattr__(self, "mask_token_id", self.vocab_size - 1)
         check_mask(self.mask_token_id, self.vocab_size)
 
+    @property
+    def reveals(self) -> bool:
+        return True
+
     @cached_property
     def _rate(self) -> ScalarPlusLowRank:
         return to_limit(self.limit())

@@ -14,7 +14,13 @@ from torch import Tensor
 from hf_ddistill.configurable import frozen
 from hf_ddistill.linalg import Dense, LinearOperator, Spectral
 from hf_ddistill.processes.limit_law import limit_law
-from hf_ddistill.processes.process import Process, check_mask, check_vocabulary
+from hf_ddistill.processes.process import (
+    Process,
+    check_mask,
+    check_vocabulary,
+    point_mass,
+    to_limit,
+)
 from hf_ddistill.shapes import Matrix
 
 MAX_VOCAB = 1024
@@ -90,6 +96,13 @@ class General(Process):
     def _matrices(self) -> tuple[Tensor, ...]:
         given = [self.matrix] if self.matrix is not None else [q for _, q in self.knots]
         return tuple(torch.tensor(q, dtype=torch.float64) for q in given)
+
+    @cached_property
+    def reveals(self) -> bool:
+        if self.mask_token_id is None:
+            return False
+        masking = to_limit(point_mass(self.mask_token_id, self.vocab_size)).dense()
+        return all(torch.equal(matrix, masking) for matrix in self._matrices)
 
     @cached_property
     def _sigmas(self) -> Tensor:

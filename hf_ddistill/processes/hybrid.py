@@ -48,6 +48,10 @@ class Hybrid(Process):
         if not 0 <= self.uniform < 1:
             raise ValueError(f"uniform, the mixing weight, must lie in [0, 1), got {self.uniform}.")
 
+    @property
+    def reveals(self) -> bool:
+        return self.uniform == 0
+
     @cached_property
     def _laws(self) -> Tensor:
         mask = point_mass(self.mask_token_id, self.vocab_size)

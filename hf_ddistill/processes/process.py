@@ -45,6 +45,12 @@ class Process(Configurable, ABC):
         return None
 
     @property
+    def reveals(self) -> bool:
+        """Whether Q = 1 e_mask^T - I: a token that is no mask can only have come from itself, and
+        which ones are masked says nothing of what they were."""
+        return False
+
+    @property
     def noise_tokens(self) -> tuple[int, ...]:
         """Tokens that the data never hold: p(x_0 | x_t) is zero there."""
         return () if self.mask_token_id is None else (self.mask_token_id,)

@@ -206,8 +206,8 @@ def look(
     generator: Generators = None,
     **condition: Any,
 ) -> Prediction:
-    """One call of a denoiser, with fresh noise where it takes some."""
-    return denoiser(x_t, t, **{**condition, **denoiser.fresh_noise(x_t, generator)})
+    """One call of a denoiser, with fresh noise where it takes some and none is given as `noise`."""
+    return denoiser(x_t, t, **{**denoiser.fresh_noise(x_t, generator), **condition})
 
 
 def step_grid(n: int) -> list[float]:

@@ -27,6 +27,7 @@ from hf_ddistill.training.model_card import CardFacts
 from hf_ddistill.training.refusals import (
     check_auxiliaries,
     check_decoder,
+    check_reward,
     warn_of_independent_tokens,
 )
 from hf_ddistill.training.rollout_trainer import RolloutTrainer
@@ -111,6 +112,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         self._rewarded_by = reward_function
         super().__init__(model, args, objective, **kwargs)
         self.model_init = model_init
+        check_reward(self._objective, reward_function is not None)
         check_decoder(self._objective, self.own_base or self.teacher_model is not None)
         blocks = isinstance(unwrapped(self.model), BlockDiffusionLM)
         if self._objective.one_call or (args.student_steps == 1 and not blocks):

@@ -145,6 +145,14 @@ def check_decoder(objective: Objective, teacher_is_a_model: bool) -> None:
         )
 
 
+def check_reward(objective: Objective, reward_is_given: bool) -> None:
+    """Raise if an objective cannot do without a reward, and there is none."""
+    if objective.takes_reward and not reward_is_given:
+        raise ValueError(
+            f"Objective {objective.id!r} needs what each rollout earns: give reward_function=."
+        )
+
+
 def check_auxiliaries(objective: str, args: Any, optimizer_is_given: bool) -> None:
     """Raise if settings do not go with more networks in the optimizer of the student."""
     by_layer = "layerwise" in args.optim or "lomo" in args.optim

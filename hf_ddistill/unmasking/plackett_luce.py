@@ -34,6 +34,7 @@ class PlackettLuce(Unmasking):
     """
 
     temperature: float = 0.1
+    has_law: ClassVar[bool] = True
     id: ClassVar[str] = "plackett_luce"
     reads_tokens: ClassVar[bool] = False
     citation: ClassVar[str] = (

@@ -66,6 +66,9 @@ class Unmasking(Configurable, ABC):
 
     #: Whether it goes by `Draft.calls`, the number of calls that are planned for a block.
     planned: ClassVar[bool] = True
+    #: Whether positions are drawn one after the other without replacement from the softmax of
+    #: `scores(log_p)`: such an order has a law (`set_log_probability`), which can be trained.
+    has_law: ClassVar[bool] = False
     #: Whether the positions that it picks hang on the tokens that the call drew there.
     reads_tokens: ClassVar[bool] = True
 

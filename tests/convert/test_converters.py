@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 
 import pytest
@@ -77,3 +78,56 @@ def test_the_command_does_not_say_what_it_recognised(tmp_path, capsys):
     assert "blocks of 4" in said and "--objective opdlm" in said
     assert main(argv[:1] + [str(tmp_path / "out"), "--output", str(tmp_path / "again")]) == 2
     assert "is no causal language model (causal_lm)" in capsys.readouterr().err
+
+
+NEW = '''
+"""A converter in a file of its own."""
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+from hf_ddistill.convert import Converter
+from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
+
+@dataclass(frozen=True)
+class Sketch(Converter):
+    """A file of sizes becomes a fresh DDiT."""
+    reads: ClassVar[str] = "sketch"
+    gives: ClassVar[str] = "DDiT"
+    layers: int = field(default=1, metadata={"help": "How many layers."})
+
+    @classmethod
+    def recognises(cls, folder):
+        return (Path(folder) / "sketch.json").is_file()
+
+    def read(self, folder):
+        size = json.loads((Path(folder) / "sketch.json").read_text())
+        config = DDiTConfig(vocab_size=5, mask_token_id=4, num_hidden_layers=self.layers, **size)
+        return DDiTForDiscreteDiffusion(config), None
+
+    def write(self, model, folder):
+        text = json.dumps({"hidden_size": model.config.hidden_size})
+        (Path(folder) / "sketch.json").write_text(text)
+
+    @classmethod
+    def example(cls, folder):
+        (Path(folder) / "sketch.json").write_text('{"hidden_size": 8, "num_attention_heads": 2}')
+'''
+
+
+def test_a_converter_in_a_new_file_is_not_asked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Converter, "registry", dict(Converter.registry))
+    (tmp_path / "converter_of_sketches.py").write_text(NEW)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("converter_of_sketches")
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    Converter.named("sketch").example(source)
+    assert recognise(str(source)) is Converter.named("sketch")
+    argv = ["convert", str(source), "--output", str(out)]
+    assert main([*argv, "--block-size", "8"]) == 2
+    assert "--block-size is of causal_lm" in capsys.readouterr().err and not out.exists()
+    assert main([*argv, "--layers", "2"]) == 0
+    assert "is a sketch" in capsys.readouterr().out
+    assert DDiTForDiscreteDiffusion.from_pretrained(out).config.num_hidden_layers == 2
+    assert "a sketch" in (out / "README.md").read_text()

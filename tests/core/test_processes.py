@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
+from core_cases import PROCESSES as CASES
 
-from hf_ddistill.processes import Absorbing, Hybrid, Kronecker, LowRank, Ordinal, Process, Uniform
-from hf_ddistill.processes.process import to_limit
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion, as_denoiser
+from hf_ddistill.parameterizations import Subs
+from hf_ddistill.processes import (
+    Absorbing,
+    General,
+    Hybrid,
+    Kronecker,
+    LowRank,
+    Ordinal,
+    Process,
+    Uniform,
+)
+from hf_ddistill.processes.process import point_mass, to_limit
 
 K = 6
 each_process = pytest.mark.parametrize("cls", Process.registry.values(), ids=lambda cls: cls.id)
@@ -89,6 +103,61 @@ def test_noise_tokens_are_tokens_that_the_limit_law_holds(cls):
     assert set(process.noise_tokens) <= set(range(K))
     assert (process.limit()[list(process.noise_tokens)] > 0).all()
     assert process.mask_token_id is None or process.mask_token_id in process.noise_tokens
+
+
+MASKING = to_limit(point_mass(3, 4)).dense()
+REVEALING = CASES | {
+    "general, masking": General(MASKING, mask_token_id=3),
+    "general, masking at two knots": General(
+        knots=[(0.0, MASKING), (0.5, MASKING)], mask_token_id=3
+    ),
+    "general, masking without a name": General(MASKING),
+    "general, masking twice as fast": General(2 * MASKING, mask_token_id=3),
+}
+
+
+@pytest.mark.parametrize("process", REVEALING.values(), ids=REVEALING)
+def test_process_reveals_if_and_only_if_its_kernel_masks_all_tokens_alike(process):
+    masks = False
+    if process.mask_token_id is not None:
+        alpha = noises(-0.4, -2.0).exp()[:, None, None]
+        end = point_mass(process.mask_token_id, process.vocab_size)
+        masking = alpha * torch.eye(process.vocab_size) + (1 - alpha) * end
+        masks = torch.allclose(dense(process, noises(0.0, 0.0), noises(0.4, 2.0)), masking)
+    assert process.reveals is masks
+
+
+def test_new_process_that_reveals_is_treated_as_one():
+    """Nobody asks for its name: what is revealed is kept, and its models are read by `subs`."""
+
+    @dataclass(frozen=True)
+    class Erasing(Process):
+        vocab_size: int
+
+        mask_token_id, reveals = 0, True
+
+        def rate(self, sigma=None):
+            return to_limit(self.limit())
+
+        def limit(self):
+            return point_mass(0, self.vocab_size)
+
+        @classmethod
+        def example(cls, vocab_size):
+            return cls(vocab_size)
+
+    try:
+        diffusion = Diffusion(Erasing(4))
+        x_t = torch.tensor([[0, 3, 1, 0]])
+        assert diffusion.undetermined(x_t).tolist() == [[True, False, False, True]]
+        log_p = Subs().to_log_conditional(torch.zeros(1, 4, 4), diffusion, x_t, None)
+        assert log_p[0, 1].exp().tolist() == [0, 0, 0, 1] and float(log_p[0, 0, 0].exp()) == 0
+        model = DDiTForDiscreteDiffusion(
+            DDiTConfig(vocab_size=4, hidden_size=8, num_attention_heads=2, num_hidden_layers=1)
+        )
+        assert as_denoiser(model, diffusion).parameterization == Subs()
+    finally:
+        Process.registry.pop("erasing")
 
 
 def test_unknown_process_lists_those_that_exist():

@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn.functional import one_hot
 
 from hf_ddistill import denoisers
-from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
+from hf_ddistill.denoisers import Autoregressive, Denoiser, Ensemble, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.parameterizations import Conditional
+from hf_ddistill.parameterizations import Conditional, Subs
 from hf_ddistill.processes import Absorbing
 
 K, L = 4, 5
@@ -104,6 +104,15 @@ def test_every_network_is_named_and_can_be_replaced(kind):
     assert {*called} == {*range(count)}
 
 
+def test_output_can_be_read_otherwise(kind):
+    denoiser = example(kind)
+    other = denoiser.read_as(Subs())
+    assert type(other) is kind and other.networks() == denoiser.networks()
+    if kind is not Autoregressive:  # which reads tokens from left to right, whatever is said
+        certain = said(other).exp()[0, [0, 2, 4], X[0, [0, 2, 4]]]
+        torch.testing.assert_close(certain, torch.ones(3))
+
+
 def test_copy_is_one_network_that_can_be_trained_and_shares_no_weight(kind):
     denoiser = example(kind)
     (copied,) = denoiser.trainable_copy().networks()
@@ -127,3 +136,11 @@ def test_denoiser_of_a_function_has_nothing_to_be_placed_or_copied():
     assert denoiser.networks() == () and denoiser.with_networks(()) is denoiser
     with pytest.raises(ValueError, match="Only a model can be copied.*got function"):
         denoiser.trainable_copy()
+
+
+def test_several_causal_models_are_one_teacher_from_left_to_right():
+    models = [network(seed) for seed in (1, 2)]
+    each = [Autoregressive(model)(X, T).log_conditional for model in models]
+    expected = (sum(each) / 2).log_softmax(-1)[..., : K - 1]
+    found = Autoregressive(Ensemble(tuple(models)))(X, T).log_conditional[..., : K - 1]
+    torch.testing.assert_close(found, expected)

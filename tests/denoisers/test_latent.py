@@ -14,6 +14,7 @@ from hf_ddistill.laboratory import clean_sequences, terminal_law
 from hf_ddistill.linalg import RowStreams
 from hf_ddistill.models import DDiTForDiscreteDiffusion, as_denoiser
 from hf_ddistill.parameterizations import Conditional, Subs
+from hf_ddistill.samplers import Ancestral, Canvas
 
 PER_SEQUENCE = Latent(2, per="sequence")
 
@@ -82,3 +83,19 @@ def test_student_with_a_latent_per_sequence_is_trained_and_sampled(tmp_path):
     trainer.train()
     assert "model.noise_proj.weight" in differing(weights(student), before)
     assert trainer.sample(2, 2).shape == (2, 64)
+
+
+def test_noise_that_is_given_is_held_at_every_step_and_fresh_noise_is_not():
+    seen = []
+
+    def network(x_t, t, noise):
+        seen.append(noise)
+        return torch.zeros(*x_t.shape, 3)
+
+    denoiser = NetworkDenoiser(network, MASKS, Subs(), PER_SEQUENCE)
+    canvas = Canvas.empty((4, L))
+    Ancestral().sample(denoiser, canvas, 3)
+    assert not torch.equal(seen[0], seen[1])
+    plan = PER_SEQUENCE.draw(canvas.tokens, MASKS)
+    Ancestral().sample(denoiser, canvas, 3, noise=plan)
+    assert all(noise is plan for noise in seen[3:]) and len(seen) == 6

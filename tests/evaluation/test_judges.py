@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 
 import pytest
 import torch
+from training_runs import tiny
 
 from hf_ddistill.cli.main import main
 from hf_ddistill.evaluation import DigitsJudge, Judge, Source, TwoSampleJudge
@@ -78,3 +80,43 @@ def test_the_list_of_judges_does_not_say_what_they_need(tmp_path):
     assert [row["id"] for row in rows] == JUDGES
     needs = {row["id"]: row["needs"] for row in rows}
     assert needs["two_sample"] == "tokens, real data" and "[molecules]" in needs["molecules"]
+
+
+NEW = '''
+"""A judge in a file of its own."""
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from hf_ddistill.evaluation import Judge
+
+@dataclass(frozen=True)
+class LongestRun(Judge):
+    """The longest run of one token, mean over samples."""
+    primary: ClassVar[str] = "run"
+    higher_is_better: ClassVar[bool] = False
+    least: int = 1
+
+    def __call__(self, samples):
+        same = torch.stack([row[1:] == row[:-1] for row in samples]).cumsum(1)
+        return {"run": max(self.least, float(same.amax(1).double().mean()))}
+
+    @classmethod
+    def example(cls):
+        return cls(), torch.tensor([[0, 0, 1]])
+'''
+
+
+def test_a_judge_in_a_new_file_is_not_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(Judge, "registry", dict(Judge.registry))
+    (tmp_path / "judge_of_runs.py").write_text(NEW)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("judge_of_runs")
+    tiny().save_pretrained(tmp_path / "model")
+    file = tmp_path / "rows.json"
+    given = ["--nfe", "1", "--samples", "4", "--json", str(file), "--overwrite"]
+    for judge, least in (("longest_run", 1), ('{"type": "longest_run", "least": 99}', 99)):
+        assert main(["evaluate", str(tmp_path / "model"), "--judge", judge, *given]) == 0
+        (row,) = json.loads(file.read_text())["rows"]
+        assert least <= row["run"] <= 99 and row["nfe"] == 1
+    assert main(["list", "judges", "--json", str(file), "--overwrite"]) == 0
+    assert "longest_run" in {row["id"] for row in json.loads(file.read_text())["rows"]}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from hf_ddistill.cli import main
+from hf_ddistill.laboratory.blocks import students
 from hf_ddistill.laboratory.blocks.network import BlockNetwork
 from hf_ddistill.laboratory.blocks.scoreboard import BlockBench
 from hf_ddistill.laboratory.blocks.students import BlockProblem
 from hf_ddistill.laboratory.problems import digits, parity
 from hf_ddistill.laboratory.students import BenchSettings
-from hf_ddistill.objectives import BD3LM, OPDLM, CausalLawMatching
+from hf_ddistill.objectives import BD3LM, ECD, OPDLM, CausalLawMatching
 
 MASK = 2
 TINY = BenchSettings(calls=4, rows=16, width=16, start_steps=3)
@@ -58,6 +60,24 @@ def test_the_teacher_is_not_the_law_token_by_token():
     first, second = bench(2).teacher_rows([2, 4])
     assert first["tv"] == pytest.approx(0.5, abs=1e-3), "two bits at once miss the parity"
     assert second["tv"] < 1e-12
+
+
+def test_a_teacher_of_blocks_answers_about_states_that_it_has_no_row_for():
+    board = bench(2)
+    with pytest.raises(ValueError, match="leave out --block-size"):
+        next(board.student_rows(ECD(), board.fit_start(), [2], 0))
+
+
+def test_rollouts_are_decoded_for_every_update(monkeypatch):
+    decoded = []
+    draw = students.draw_blocks
+    monkeypatch.setattr(
+        students, "draw_blocks", lambda *given: decoded.append(given) or draw(*given)
+    )
+    board = bench(2)
+    board = replace(board, settings=replace(TINY, calls=10))
+    (row,) = board.student_rows(OPDLM(rollouts={"updates": 3}), board.fit_start(), [2], 0)
+    assert len(decoded) == -(-row["updates"] // 3) > 1
 
 
 def test_both_readings_of_the_teacher_are_of_one_law():

@@ -64,7 +64,7 @@ def trainer_of(folder, objective, **settings):
     ids = {"nelbo", "ecd", "law_matching"}
     settings = {"max_steps": 1, "ema_decay": 0.0, "per_device_eval_batch_size": 2} | settings
     data = {"train_dataset": ROWS, "eval_dataset": settings.pop("data", ROWS)}
-    diffusion = settings.pop("diffusion", None)
+    diffusion, earned = settings.pop("diffusion", None), settings.pop("reward_function", reward)
     if objective.id in ids or not objective.networks:
         made = network(0) if objective.id in ids else blocks(0)
         if not objective.networks:
@@ -76,7 +76,7 @@ def trainer_of(folder, objective, **settings):
         peer = language_model(1) if objective.id in causal else blocks(1)
     args = DiscreteDistillationConfig(str(folder), **QUIET | settings)
     trainer = DiscreteDistillationTrainer(
-        made, peer, objective, args, reward_function=reward, diffusion=diffusion, **data
+        made, peer, objective, args, reward_function=earned, diffusion=diffusion, **data
     )
     if trainer.auxiliaries.networks:
         # It starts as the teacher, where there is no reward.

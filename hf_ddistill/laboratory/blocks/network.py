@@ -97,8 +97,23 @@ class ExactBlocks(nn.Module):
     def forward(
         self, x: Tokens, t: Tensor | None = None, *, causal: bool = False, **given: Any
     ) -> Tensor:
-        """Logits (B, n, K), or (N, K) at `at`."""
-        return self.causal(x, t, **given) if causal else self.blocks(x, t, **given)
+        """Logits (B, n, K), or (N, K) at `at`.
+
+        Raises:
+            ValueError: for masks before a block that is asked about: those states have no row.
+        """
+        if causal:
+            return self.causal(x, t, **given)
+        asked, clean = given.get("at"), given.get("clean_ids")
+        if asked is not None and clean is None:
+            size = self.blocks.block_size
+            last = (asked * torch.arange(x.shape[1])).amax(1, keepdim=True) // size * size
+            if bool(((x == self.blocks.mask) & (torch.arange(x.shape[1]) < last)).any()):
+                raise ValueError(
+                    "A teacher of blocks was shown masks before the block that it was asked about; "
+                    "the objective is not one of block diffusion: leave out --block-size."
+                )
+        return self.blocks(x, t, **given)
 
 
 def block_student(network: nn.Module, diffusion: Diffusion) -> Denoiser:

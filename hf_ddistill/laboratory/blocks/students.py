@@ -109,7 +109,8 @@ def train_block_student(
 
     Args:
         problem: law and blocks.
-        objective: what is minimised; rollouts that it asks for are decoded in random order.
+        objective: what is minimised; its rollouts are decoded in random order, and as long as the
+            sequences are.
         calls: of each block in rollouts.
         start: where the student, and copies of the teacher, start.
         settings: of the training; a noise input is not among them.
@@ -126,12 +127,18 @@ def train_block_student(
     peers = make_peers(objective, student, mean, sources, seed)
     begun = time.perf_counter()
 
+    kept: dict[int, Batch] = {}
+
     def batch(number: int) -> Batch:
-        generator = keyed_generator(seed, number, "data")
-        decodes = None
-        if objective.rollouts is not None:
-            decodes = {"student": student, "teacher": teacher}[objective.rollouts.by]
-        return decoded_batch(problem, decodes, calls, settings.rows, generator)
+        needed, decodes = objective.rollouts, None
+        if needed is not None:
+            decodes = {"student": student, "teacher": teacher}[needed.by]
+            number = number // needed.updates  # steps that learn from the same rollouts
+        if number not in kept:
+            generator = keyed_generator(seed, number, "data")
+            kept.clear()
+            kept[number] = decoded_batch(problem, decodes, calls, settings.rows, generator)
+        return kept[number]
 
     def done(number: int) -> float:
         if settings.calls is not None:

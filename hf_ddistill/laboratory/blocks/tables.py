@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import combinations
 from typing import Any, TypeAlias
 
@@ -129,7 +128,7 @@ class BlockTable(nn.Module):
         return logits if at is None else logits[at]
 
 
-def causal_law(denoiser: NetworkDenoiser, length: int) -> Tensor:
+def causal_law(denoiser: Denoiser, length: int) -> Tensor:
     """The law of a causal language model's first L tokens, the clean ones renormalised: float64
     (C^L,) in product order.
 
@@ -139,7 +138,7 @@ def causal_law(denoiser: NetworkDenoiser, length: int) -> Tensor:
     """
     tokens = clean_tokens(denoiser.diffusion)
     x = all_sequences(tokens, length).reshape(-1, length)
-    bare = replace(denoiser, parameterization=Conditional())
+    bare = denoiser.read_as(Conditional())
     with torch.no_grad():
         log_p = torch.cat([bare(some, causal=True).log_conditional for some in x.split(4096)])
     log_p = log_p.double()[..., tokens].log_softmax(-1)

@@ -11,7 +11,8 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 _POSITION_EMBEDDINGS = ("rotary", "learned", "rotary_learned")
-#: Processes whose mask is the last token unless they name another.
+#: Processes whose mask is the last token unless they name another. By their names: this file is
+#: saved beside weights and runs without the package, whose own entries name the mask in any case.
 _MASKED_LAST = ("absorbing", "hybrid")
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "cond_dim")
 _SIZES += ("intermediate_size", "max_position_embeddings")

@@ -75,6 +75,16 @@ class OPDLM(Objective):
                 raise ValueError(
                     f"Unknown {name} {getattr(self, name)!r}; there are: {', '.join(known)}."
                 )
+        if self.states == "random" and not self.per_block:
+            raise ValueError(
+                "per_block=False is a share of the calls of a decoding, and states='random' are of "
+                "no call: give states='trajectory', or leave per_block out."
+            )
+        if self.target == "prefix" and self.completions is not None:
+            raise ValueError(
+                f"completions={self.completions} are of the target 'posterior', and target is "
+                "'prefix': give target='posterior', or leave completions out."
+            )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}.")
         if not self.teacher_temperature > 0:

@@ -20,7 +20,7 @@ from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.shapes import Scalar, Where
-from hf_ddistill.unmasking import PlackettLuce, Static, set_log_probability
+from hf_ddistill.unmasking import Static, Unmasking, set_log_probability
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class OutcomeReward(Objective):
     calls: int | None = None
     clip: float | None = None
     id: ClassVar[str] = "outcome_reward"
+    takes_reward: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Huang et al., Reinforcing the Diffusion Chain of Lateral Thought with Diffusion Language "
         "Models, 2025, arXiv:2505.10446"
@@ -97,10 +98,10 @@ class OutcomeReward(Objective):
             )
 
     @property
-    def order(self) -> PlackettLuce | None:
+    def order(self) -> Unmasking | None:
         """The rule whose order is trained: that of the rollouts, where its law is known."""
         rule = self.rollouts.unmasking
-        return rule if isinstance(rule, PlackettLuce) else None
+        return rule if rule.has_law else None
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = decoded(step, self.id)

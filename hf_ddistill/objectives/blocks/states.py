@@ -128,6 +128,11 @@ def check_hints(sees: float, limit: float | None) -> None:
         )
     if limit is not None and not limit >= 0:
         raise ValueError(f"teacher_limit must be at least 0 nats (or None), got {limit}.")
+    if limit is not None and not sees:
+        raise ValueError(
+            f"teacher_limit={limit} limits what a hint moves, and teacher_sees is 0, so that there "
+            "are no hints: set teacher_sees, or leave teacher_limit out."
+        )
 
 
 def decoded(step: TrainingStep, name: str, block_size: int | None = None) -> Trajectory:

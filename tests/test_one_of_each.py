@@ -1,0 +1,135 @@
+"""One of each family in a package of its own, the code of docs/extending.md: a file each, and no
+file of ours is touched for trainer, pipeline, laboratory and CLI to take it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+import pytest
+import torch
+from block_models import block_model
+from pages import ROOT, blocks
+from training_runs import differing, distilling, rows, teaching, tiny, weights
+
+from hf_ddistill import Diffusion, DiscreteDiffusionPipeline, as_denoiser
+from hf_ddistill.cli.main import main
+from hf_ddistill.configurable import Configurable
+from hf_ddistill.denoisers import Denoiser
+
+PAGE = ROOT / "docs" / "extending.md"
+NAMES = ["coupling", "converter", "denoiser", "judge", "objective", "process", "schedule"]
+NAMES += ["unmasking"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mine(tmp_path_factory):
+    """The package of the page, imported; the registries are as before when the tests are over."""
+    before = {family: dict(family.registry) for family in Configurable.__subclasses__()}
+    folder = tmp_path_factory.mktemp("package")
+    for block in blocks(PAGE, "python"):
+        file = folder / block.mark
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(block.text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield importlib.import_module("mine")
+    for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
+        del sys.modules[name]
+    for family, registry in before.items():
+        family.registry.clear()
+        family.registry.update(registry)
+
+
+@pytest.fixture(scope="module")
+def teacher(mine, tmp_path_factory):
+    """A network of the process and schedule of the page, trained for three steps and saved."""
+    folder = tmp_path_factory.mktemp("teacher")
+    network = tiny(vocab_size=2, mask_token_id=None)
+    diffusion = Diffusion(mine.process.Blank(2), mine.schedule.Quadratic())
+    trainer = teaching(folder, network, diffusion=diffusion)
+    trainer.train()
+    trainer.save_model()
+    return str(folder)
+
+
+def run(*words):
+    assert main([str(word) for word in words]) == 0
+
+
+def test_a_line_of_the_package_imports_no_file_of_its_own(mine):
+    assert sorted(NAMES) == sorted(name for name in NAMES if hasattr(mine, name))
+
+
+def test_a_family_does_not_find_its_new_member(mine, capsys):
+    run("list")
+    listed = capsys.readouterr().out.split()
+    assert {"blank", "quadratic", "halves", "two_views", "adversarial", "ink"} <= set(listed)
+
+
+def test_trainer_and_pipeline_refuse_a_new_process_and_schedule(teacher):
+    pipe = DiscreteDiffusionPipeline.from_pretrained(teacher)
+    assert pipe.scheduler.diffusion.process.id == "blank"
+    assert pipe.scheduler.diffusion.schedule.id == "quadratic"
+    pipe.set_progress_bar_config(disable=True)
+    samples = pipe(batch_size=3, num_inference_steps=3, output_type="tokens").sequences
+    assert samples.shape == (3, 64)
+
+
+def test_trainer_refuses_a_new_denoiser_as_teacher_or_a_new_coupling(mine, tmp_path):
+    sharpened = mine.denoiser.Sharpened(as_denoiser(tiny()))
+    assert isinstance(sharpened, Denoiser)
+    objective = {"type": "ecd", "coupling": "two_views"}
+    trainer = distilling(tmp_path, sharpened, objective=objective)
+    before = weights(trainer.model)
+    trainer.train()
+    assert differing(weights(trainer.model), before)
+
+
+def test_trainer_does_not_train_the_network_of_a_new_objective(mine, tmp_path):
+    trainer = distilling(tmp_path, objective="adversarial", learning_rate=1e-2, logging_steps=1)
+    judge = trainer.auxiliaries.models["discriminator"]
+    assert isinstance(judge, mine.objective.Discriminator)
+    student, discriminator = weights(trainer.model), weights(judge)
+    trainer.train()
+    assert differing(weights(trainer.model), student)
+    assert differing(weights(judge), discriminator)
+    assert "discriminator_loss" in str(trainer.state.log_history)
+
+
+def test_decoder_refuses_a_new_unmasking_rule():
+    model = block_model()
+    out = model.generate(torch.tensor([[3, 4]]), max_new_tokens=8, unmasking="halves")
+    assert out.shape == (1, 10)
+
+
+def test_laboratory_refuses_a_new_process_or_objective(tmp_path):
+    file = tmp_path / "rows.json"
+    words = ["exact", "--problem", "digits", "--process", "blank", "--nfe", 2, "--json", file]
+    words += ["--objective", "adversarial", '{"type": "ecd", "coupling": "two_views"}']
+    run(*words, "--calls", 8, "--rows", 16, "--width", 16, "--start-steps", 4, "--draws", 64)
+    found = json.loads(file.read_text())["rows"]
+    assert {"teacher", "adversarial", "ecd"} <= {row["method"] for row in found}
+    assert all(0 <= row["tv"] <= 1 for row in found)
+
+
+def test_cli_refuses_one_of_each(mine, teacher, tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows(16)))
+    short = ["--steps", 2, "--batch-size", 4, "--cpu", "--data", data]
+    small = ["--hidden-size", 16, "--layers", 1, "--heads", 2]
+    words = ["teacher", "--process", "blank", "--schedule", "quadratic", *small, *short]
+    run(*words, "--vocab-size", 2, "--output", tmp_path / "teacher")
+    words = ["distill", "--teacher", teacher, "--objective", "adversarial", *short]
+    run(*words, "--output", tmp_path / "student")
+    file = tmp_path / "figures.json"
+    words = ["evaluate", teacher, "--judge", "ink", "--nfe", 2, "--samples", 4]
+    run(*words, "--device", "cpu", "--json", file)
+    assert "ink" in json.loads(file.read_text())["rows"][0]
+
+
+def test_cli_does_not_recognise_the_folder_of_a_new_converter(mine, tmp_path):
+    mine.converter.Plain.example(tmp_path / "plain")
+    run("convert", tmp_path / "plain", "--output", tmp_path / "converted")
+    assert (tmp_path / "converted" / "model.safetensors").is_file()
