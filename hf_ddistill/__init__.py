@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         AncestralScheduler,
         CTMCEulerScheduler,
         JumpScheduler,
+        SamplerScheduler,
         TauLeapingScheduler,
     )
     from hf_ddistill.schedules import (
@@ -88,7 +89,6 @@ __all__ = [
     "Hybrid",
     "Judge",
     "JumpScheduler",
-    "Judge",
     "Kronecker",
     "Linear",
     "LogLinear",
@@ -100,6 +100,7 @@ __all__ = [
     "Prediction",
     "Process",
     "Sampler",
+    "SamplerScheduler",
     "Schedule",
     "TauLeapingScheduler",
     "Uniform",
