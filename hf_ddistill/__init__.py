@@ -39,11 +39,13 @@ if TYPE_CHECKING:
         Process,
         Uniform,
     )
+    from hf_ddistill.samplers import Sampler
     from hf_ddistill.schedulers import (
         AnalyticScheduler,
         AncestralScheduler,
         CTMCEulerScheduler,
         JumpScheduler,
+        SamplerScheduler,
         TauLeapingScheduler,
     )
     from hf_ddistill.schedules import (
@@ -97,6 +99,8 @@ __all__ = [
     "Polynomial",
     "Prediction",
     "Process",
+    "Sampler",
+    "SamplerScheduler",
     "Schedule",
     "TauLeapingScheduler",
     "Uniform",

@@ -7,6 +7,7 @@ from hf_ddistill.denoisers.ensemble import Ensemble
 from hf_ddistill.denoisers.guided import Guided
 from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.denoisers.network import NetworkDenoiser
+from hf_ddistill.denoisers.sharpened import Sharpened
 
 __all__ = [
     "Autoregressive",
@@ -16,4 +17,5 @@ __all__ = [
     "Guided",
     "Latent",
     "NetworkDenoiser",
+    "Sharpened",
 ]

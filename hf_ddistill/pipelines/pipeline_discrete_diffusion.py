@@ -210,7 +210,7 @@ class DiscreteDiffusionPipeline(SavedPipeline):
         def on_step(reached: Reached[Tokens]) -> None:
             if call is not None:
                 tensors = {**stepping.output, "sequences": reached.state}
-                given = {name: tensors[name] for name in names}
+                given = {name: tensors.get(name) for name in names}
                 timestep = self.scheduler.timesteps[reached.number]
                 returned = call(self, reached.number, timestep, given) or {}
                 reached.state = returned.get("sequences", reached.state)

@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from hf_ddistill.models import as_denoiser, check_name, unwrapped
+from hf_ddistill.models import as_denoiser, check_name, sampler_of, unwrapped
 from hf_ddistill.models.opening import MODEL_FILES, open_model, scheduler_beside
 from hf_ddistill.pipelines.files import (
     HUB_ARGUMENTS,
@@ -20,7 +20,7 @@ from hf_ddistill.pipelines.files import (
     tokenizer_in,
     whole_model,
 )
-from hf_ddistill.schedulers import AncestralScheduler, DiscreteSchedulerBase
+from hf_ddistill.schedulers import DiscreteSchedulerBase, scheduler_for
 
 
 class SavedPipeline(DiffusionPipeline):
@@ -30,7 +30,7 @@ class SavedPipeline(DiffusionPipeline):
     def from_model(
         cls,
         model: PreTrainedModel,
-        scheduler_class: type[DiscreteSchedulerBase] = AncestralScheduler,
+        scheduler_class: type[DiscreteSchedulerBase] | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         **settings: Any,
     ) -> Self:
@@ -38,7 +38,8 @@ class SavedPipeline(DiffusionPipeline):
 
         Args:
             model: any that `as_denoiser` takes.
-            scheduler_class: of the scheduler.
+            scheduler_class: of the scheduler; that of the model's own sampler, which its
+                configuration names, or else of ancestral steps.
             tokenizer: for text.
             **settings: more of the scheduler's, such as `temperature`.
         """
@@ -46,6 +47,9 @@ class SavedPipeline(DiffusionPipeline):
         entry = unwrapped(model).config.discrete_diffusion
         if "num_inference_steps" in entry:  # a student's own number of steps
             settings = {"num_inference_steps": entry["num_inference_steps"], **settings}
+        if scheduler_class is None:
+            scheduler_class, own = scheduler_for(sampler_of(model))
+            settings = {**own, **settings}
         return cls(model, scheduler_class(**diffusion.to_config(), **settings), tokenizer)
 
     @classmethod

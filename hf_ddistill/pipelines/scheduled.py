@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import Denoiser, Sharpened
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.samplers import Sampler, look
-from hf_ddistill.schedulers import DiscreteSchedulerBase
+from hf_ddistill.schedulers import DiscreteSchedulerBase, DiscreteSchedulerOutput
 from hf_ddistill.shapes import Generators, Tokens
 
 
@@ -34,7 +34,8 @@ class _Scheduled(Sampler):
 
     def __init__(self, scheduler: DiscreteSchedulerBase, guided: Callable[[], Denoiser]) -> None:
         self.scheduler, self.guided = scheduler, guided
-        self.output: dict[str, torch.Tensor] = {}
+        self.run = scheduler.sampler.begin()
+        self.output: DiscreteSchedulerOutput | dict[str, torch.Tensor] = {}
 
     def grid(self, n: int, diffusion: Diffusion) -> Sequence[float]:
         """The scheduler's own times, as they were set."""
@@ -49,7 +50,12 @@ class _Scheduled(Sampler):
         generator: Generators = None,
         **condition: Any,
     ) -> Tokens:
-        """The scheduler's step, whose output is kept."""
-        log_p = look(self.guided(), x_t, t, generator, **condition).log_conditional
+        """The scheduler's step, whose output is kept; that of its sampler, where it takes several
+        calls."""
+        model = self.guided()
+        if not self.run.calls_once:
+            model = Sharpened(model, *self.scheduler.sharpening)
+            return self.run.step(model, x_t, s, t, generator, **condition)
+        log_p = look(model, x_t, t, generator, **condition).log_conditional
         self.output = self.scheduler.step(log_p, t, x_t, generator=generator)
         return self.output.prev_sample

@@ -30,8 +30,8 @@ class DiscreteDiffusionGenerationPipeline(Pipeline):
     A call takes a prompt, some of them (a list, a generator, a data set) or nothing, and the
     arguments of `DiscreteDiffusionPipeline`; also `temperature`, `top_k`, `top_p`, and a
     `scheduler`. Without one, it is the scheduler that a pipeline was saved with in the model's
-    folder, or else `AncestralScheduler`. A `BlockDiffusionLM` decodes behind the prompts by its
-    `generate`, whose settings it takes, and adds `calls` and `tokens_per_call`.
+    folder, or else that of the model's own sampler. A `BlockDiffusionLM` decodes behind the prompts
+    by its `generate`, whose settings it takes, and adds `calls` and `tokens_per_call`.
 
     One prompt or none gives a list with a dictionary for each sample: `generated_token_ids`, and
     `generated_text` or `generated_image`. A list of prompts gives a list of such lists, and a

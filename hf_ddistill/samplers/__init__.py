@@ -8,6 +8,7 @@ from hf_ddistill.samplers.euler import Euler
 from hf_ddistill.samplers.jump import Jump
 from hf_ddistill.samplers.sampler import Reached, Sampler, look, step_grid, walk
 from hf_ddistill.samplers.tau_leaping import TauLeaping
+from hf_ddistill.samplers.unmasking import UnmaskingSampler
 
 __all__ = [
     "Analytic",
@@ -18,6 +19,7 @@ __all__ = [
     "Reached",
     "Sampler",
     "TauLeaping",
+    "UnmaskingSampler",
     "look",
     "step_grid",
     "walk",

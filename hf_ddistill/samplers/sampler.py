@@ -101,6 +101,11 @@ class Sampler(Configurable, ABC):
         """The times from 1 to 0 of n steps: even ones, unless a sampler knows better."""
         return step_grid(n)
 
+    def sharpened(self, temperature: float, top_k: int | None, top_p: float) -> Sampler | None:
+        """Itself with these settings of its draws, where it applies them itself; None where what a
+        denoiser says is to be sharpened before it gets it."""
+        return None
+
     def begin(self) -> Sampler:
         """Itself, or a copy that may remember from step to step; every sample begins with it."""
         return self

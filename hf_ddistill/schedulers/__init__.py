@@ -6,6 +6,7 @@ from hf_ddistill.schedulers.scheduling_ancestral import AncestralScheduler
 from hf_ddistill.schedulers.scheduling_base import DiscreteSchedulerBase, DiscreteSchedulerOutput
 from hf_ddistill.schedulers.scheduling_ctmc_euler import CTMCEulerScheduler
 from hf_ddistill.schedulers.scheduling_jump import JumpScheduler
+from hf_ddistill.schedulers.scheduling_sampler import SamplerScheduler, scheduler_for
 from hf_ddistill.schedulers.scheduling_tau_leaping import TauLeapingScheduler
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "DiscreteSchedulerBase",
     "DiscreteSchedulerOutput",
     "JumpScheduler",
+    "SamplerScheduler",
     "TauLeapingScheduler",
+    "scheduler_for",
     "sharpened",
 ]

@@ -39,7 +39,8 @@ class DiscreteSchedulerOutput(BaseOutput):
         pred_original_sample (`torch.LongTensor` of shape `(batch_size, length)`):
             the likeliest x_0 of each position, as the model (sharpened) sees it at t.
         sampled_probs (`torch.Tensor` of shape `(batch_size, length)`):
-            p(x_s | x_t) of each token of `prev_sample`; 1 where it could be no other.
+            p(x_s | x_t) of each token of `prev_sample`; 1 where it could be no other, and None
+            where a sampler draws all positions together.
     """
 
     prev_sample: torch.LongTensor
@@ -74,7 +75,7 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
     """
 
     order = 1
-    #: The sampler that it is the face of, one with a rule.
+    #: The sampler that it is the face of.
     kind: ClassVar[type[Sampler]]
 
     @register_to_config
@@ -100,13 +101,21 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
             known = ", ".join(SAMPLING_DTYPES)
             raise ValueError(f"`sampling_dtype` must be one of {known}, got {sampling_dtype!r}.")
         self.diffusion = Diffusion(Process.from_config(process), Schedule.from_config(schedule))
-        self.sampler = self.kind()
+        sampler = self._made()
+        sharpening = (temperature, top_k, top_p)
+        own = sampler.sharpened(*sharpening)
+        self.sharpening = sharpening if own is None else ()
+        self.sampler = sampler if own is None else own
         self.sampler.check(self.diffusion)
         # The full settings, and none of them as "a default": diffusers takes positional arguments
         # for defaults, and would leave them out of `from_config`. NumPy's numbers are no JSON.
         settings = {name: plain(value) for name, value in settings.items()}
         self.register_to_config(**self.diffusion.to_config(), **settings, _use_default_values=[])
         self.set_timesteps(num_inference_steps)
+
+    def _made(self) -> Sampler:
+        """The sampler, before it is told how to sharpen."""
+        return self.kind()
 
     @classmethod
     def _get_compatibles(cls) -> list[type[DiscreteSchedulerBase]]:
@@ -137,7 +146,8 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
             grid = self.sampler.grid(number_of_steps(num_inference_steps), self.diffusion)
         else:
             grid = [*check_times(timesteps), 0.0]
-        self._grid, self.num_inference_steps = grid, len(grid) - 1
+        self._grid, self.num_inference_steps = list(grid), len(grid) - 1
+        self._run = self.sampler.begin()
         self.timesteps = torch.tensor(grid[:-1], dtype=torch.float64, device=device)
 
     def step(
@@ -164,28 +174,62 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
 
         Raises:
             ValueError: for a time that is not on the grid, another vocabulary than the process's,
-                tokens outside it, and logits with NaN.
+                tokens outside it, logits with NaN, and a sampler that calls its network more than
+                once a step: a pipeline runs it.
         """
         t, s = self._interval(timestep)
         self._check(model_output, sample)
+        if not self.sampler.calls_once:
+            raise ValueError(
+                f"A step of the sampler {self.sampler.id!r} is not known from one output of a "
+                "model; DiscreteDiffusionPipeline runs it, or Sampler.sample."
+            )
+        step = self._step_each if self.sampler.is_product else self._step_together
+        output = step(model_output, sample, (t, s), generator)
+        return output if return_dict else output.to_tuple()
+
+    def _step_together(
+        self,
+        model_output: torch.Tensor,
+        sample: torch.LongTensor,
+        interval: tuple[float, float],
+        generator: Generators,
+    ) -> DiscreteSchedulerOutput:
+        """A step that draws all positions together: no probability is known of each."""
+        t, s = interval
+        if t == self._grid[0]:
+            self._run = self.sampler.begin()
+        said, where = self._prediction(model_output, sample, t), self.diffusion.undetermined(sample)
+        return DiscreteSchedulerOutput(
+            prev_sample=self._run.advance(said, self.diffusion, sample, s, t, generator),
+            pred_original_sample=torch.where(where, said.log_conditional.argmax(-1), sample),
+        )
+
+    def _step_each(
+        self,
+        model_output: torch.Tensor,
+        sample: torch.LongTensor,
+        interval: tuple[float, float],
+        generator: Generators,
+    ) -> DiscreteSchedulerOutput:
+        """A step that draws each position by itself, by the sampler's rule."""
+        t, s = interval
         # Only what can still change goes through the rule, as rows of length one.
-        every = torch.ones_like(sample, dtype=torch.bool)
-        keeps = self.sampler.keeps_certain or s == 0
-        where = self.diffusion.undetermined(sample) if keeps else every
+        every = s > 0 and not self.sampler.keeps_certain
+        where = self.diffusion.undetermined(sample) | every
         x_t = sample[where][:, None]
         prediction = self._prediction(model_output[where][:, None], x_t, t)
         probs = self.sampler.probs(prediction, self.diffusion, x_t, s, t)
         noise = uniform_noise(sample.shape, generator, sample.device)
         x_s = categorical(probs, noise=noise[where][:, None])
         sampled_probs = torch.ones(sample.shape, dtype=probs.dtype, device=sample.device)
-        output = DiscreteSchedulerOutput(
+        return DiscreteSchedulerOutput(
             prev_sample=sample.masked_scatter(where, x_s),
             pred_original_sample=sample.masked_scatter(
                 where, prediction.log_conditional.argmax(-1)
             ),
             sampled_probs=sampled_probs.masked_scatter(where, probs.gather(-1, x_s[..., None])),
         )
-        return output if return_dict else output.to_tuple()
 
     def add_noise(
         self,
@@ -250,8 +294,7 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
                 f"`model_output` gives no distribution at {int(lost.sum())} of {lost.numel()} "
                 "positions: +inf, or -inf for every x_0 that the process allows there."
             )
-        config = self.config
-        return Prediction(sharpened(logits, config.temperature, config.top_k, config.top_p))
+        return Prediction(sharpened(logits, *self.sharpening))
 
 
 __all__ = ["DiscreteSchedulerBase", "DiscreteSchedulerOutput"]

@@ -80,7 +80,7 @@ def test_student_steps_follow_the_student_s_own_law(cls, name):
 
 
 @each
-def test_a_jump_that_leaves_certain_tokens_as_they_are_is_seen_by_enumeration(cls):
+def test_a_jump_masks_revealed_tokens_again_as_often_as_any_other(cls):
     """By Bayes on dense kernels: a whole x_0 is drawn, and all of it noised to s; under masks a
     token that x_t had revealed is masked again as often as any other."""
     problem = small(cls)

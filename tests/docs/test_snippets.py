@@ -137,3 +137,12 @@ def test_a_page_is_missing_in_the_index():
     for index in (docs / "README.md", docs / "results" / "README.md"):
         beside = {path.resolve() for path in index.parent.glob("*.md")} - {index.resolve()}
         assert beside <= {path.resolve() for path in links(index)}
+
+
+def test_contributing_names_other_rooms_than_there_are():
+    table = (ROOT / "CONTRIBUTING.md").read_text().split("## The rooms")[1].split("## ")[0]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.M)))
+    package = ROOT / "hf_ddistill"
+    there = {path.stem for path in package.glob("*.py")}
+    there |= {path.name for path in package.iterdir() if (path / "__init__.py").is_file()}
+    assert sorted(named) == sorted(there)

@@ -14,7 +14,7 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.parameterizations import Conditional, Prediction
 from hf_ddistill.processes import General, Uniform
-from hf_ddistill.samplers import Analytic, Ancestral, Canvas, Euler, TauLeaping
+from hf_ddistill.samplers import Analytic, Ancestral, Canvas, Euler, Sampler, TauLeaping
 from hf_ddistill.schedulers import (
     CTMCEulerScheduler,
     DiscreteSchedulerBase,
@@ -23,7 +23,7 @@ from hf_ddistill.schedulers import (
 from hf_ddistill.schedules import Geometric, LogLinear, PiecewiseLinear, Polynomial, Schedule
 
 SCHEDULERS = DiscreteSchedulerBase.__subclasses__()
-SAMPLERS = [cls.kind() for cls in SCHEDULERS]
+SAMPLERS = [kind() for kind in Sampler.registry.values() if kind().is_product]
 each_process = pytest.mark.parametrize("name", PROCESSES)
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.id)
 each_scheduler = pytest.mark.parametrize("cls", SCHEDULERS, ids=lambda cls: cls.__name__)

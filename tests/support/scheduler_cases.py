@@ -12,6 +12,7 @@ from hf_ddistill.schedulers import (
     AncestralScheduler,
     CTMCEulerScheduler,
     JumpScheduler,
+    SamplerScheduler,
     TauLeapingScheduler,
 )
 from hf_ddistill.schedules import LogLinear
@@ -21,6 +22,7 @@ SAMPLERS = {
     AnalyticScheduler: Analytic(),
     CTMCEulerScheduler: Euler(),
     JumpScheduler: Jump(),
+    SamplerScheduler: Ancestral(),
     TauLeapingScheduler: TauLeaping(),
 }
 

@@ -1,0 +1,35 @@
+"""Temperature, top-k and top-p on what another denoiser says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hf_ddistill.denoisers.composite import Ask, Composite
+from hf_ddistill.denoisers.denoiser import Denoiser
+from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.parameterizations.sharpening import sharpened
+
+
+@dataclass(frozen=True)
+class Sharpened(Composite):
+    """p^(1 / temperature), of that the `top_k` likeliest tokens, of those the fewest with `top_p`,
+    normalised, at every position.
+
+    Args:
+        denoiser: what is sharpened.
+        temperature: 0 leaves the likeliest token alone.
+        top_k: None or 0 keeps all.
+        top_p: in (0, 1].
+    """
+
+    denoiser: Denoiser
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
+        """What the denoiser says, sharpened in float64."""
+        log_p = ask(self.denoiser, condition).log_conditional.double()
+        return Prediction(sharpened(log_p, self.temperature, self.top_k, self.top_p))

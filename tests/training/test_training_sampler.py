@@ -1,0 +1,76 @@
+"""A student is sampled with what it was trained for, wherever it is opened."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from training_runs import distilling
+
+from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser
+from hf_ddistill.cli.sample import open_pipeline
+from hf_ddistill.models import sampler_of
+from hf_ddistill.pipelines.text_pipeline import DiscreteDiffusionGenerationPipeline
+from hf_ddistill.samplers import Ancestral, Canvas, Jump
+from hf_ddistill.schedulers import AncestralScheduler, JumpScheduler
+
+SETTINGS = {"max_steps": 2, "collapse_share": 0, "student_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def jumper(tmp_path_factory):
+    """The folder of a student that was trained for jumps, and its trainer."""
+    folder = tmp_path_factory.mktemp("jumper")
+    objective = {"type": "law_matching", "sampler": "jump"}
+    trainer = distilling(folder, objective=objective, **SETTINGS)
+    trainer.train()
+    trainer.save_model()
+    return folder, trainer
+
+
+def test_a_student_of_jumps_opens_with_jumps_everywhere(jumper, tmp_path):
+    folder, _ = jumper
+    pipe = DiscreteDiffusionPipeline.from_pretrained(folder)
+    assert type(pipe.scheduler) is JumpScheduler and sampler_of(pipe.model) == Jump()
+    pipe.save_pretrained(tmp_path / "pipe")
+    again = DiscreteDiffusionPipeline.from_pretrained(tmp_path / "pipe")
+    assert type(again.scheduler) is JumpScheduler
+    assert type(open_pipeline(str(folder), None, None, None).scheduler) is JumpScheduler
+    generate = DiscreteDiffusionGenerationPipeline(pipe.model, tokenizer=None)
+    drawn = generate(num_return_sequences=4, generator=torch.Generator().manual_seed(0))
+    expected = Jump().sample(
+        as_denoiser(pipe.model),
+        Canvas.empty((4, len(drawn[0]["generated_token_ids"]))),
+        3,
+        torch.Generator().manual_seed(0),
+    )
+    assert [row["generated_token_ids"] for row in drawn] == expected.tolist()
+
+
+def test_samples_that_judge_a_training_are_of_the_student_s_own_sampler(jumper):
+    _, trainer = jumper
+    torch.manual_seed(0)
+    drawn = trainer.sample(64, num_steps=4)
+    config = trainer.model.config
+    config.discrete_diffusion = {**config.discrete_diffusion, "sampler": "ancestral"}
+    other = trainer.sample(64, num_steps=4)
+    config.discrete_diffusion = {**config.discrete_diffusion, "sampler": Jump().to_config()}
+    assert torch.equal(trainer.sample(64, num_steps=4), drawn)
+    assert not torch.equal(other, drawn)
+
+
+def test_a_student_of_another_objective_forgets_the_sampler_of_its_start(jumper, tmp_path):
+    folder, _ = jumper
+    model = DiscreteDiffusionPipeline.from_pretrained(folder).model
+    trainer = distilling(tmp_path, model=model, objective="ecd", **SETTINGS)
+    trainer.train()
+    assert sampler_of(trainer.model) == Ancestral()
+    pipe = DiscreteDiffusionPipeline.from_model(trainer.model)
+    assert type(pipe.scheduler) is AncestralScheduler
+
+
+def test_a_sampler_that_cannot_be_read_is_refused_in_a_sentence(jumper):
+    folder, _ = jumper
+    model = DiscreteDiffusionPipeline.from_pretrained(folder).model
+    model.config.discrete_diffusion["sampler"] = "jumpp"
+    with pytest.raises(ValueError, match="cannot be read: Unknown sampler 'jumpp'.*'jump'"):
+        DiscreteDiffusionPipeline.from_model(model)
