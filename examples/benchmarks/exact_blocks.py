@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from block_targets import prefix, table_bias
 from llama_lab import (
     DIFFUSION,
     LENGTH,
@@ -34,8 +35,8 @@ from transformers import LlamaForCausalLM
 
 from hf_ddistill.couplings import TrainingStep, Trajectory, random_masks
 from hf_ddistill.laboratory import all_sequences, entropy, kl_divergence, total_variation
+from hf_ddistill.laboratory.blocks import block_table
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, block_law
-from hf_ddistill.laboratory.blocks.tables import block_table, prefix, table_bias
 from hf_ddistill.linalg import categorical
 from hf_ddistill.objectives import BD3LM, OPDLM, CausalLawMatching
 from hf_ddistill.objectives.alternation import Alternation

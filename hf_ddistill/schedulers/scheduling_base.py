@@ -102,7 +102,7 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
             raise ValueError(f"`sampling_dtype` must be one of {known}, got {sampling_dtype!r}.")
         self.diffusion = Diffusion(Process.from_config(process), Schedule.from_config(schedule))
         sampler = self._made()
-        sharpening = (temperature, top_k, top_p)
+        sharpening = tuple(map(plain, (temperature, top_k, top_p)))
         own = sampler.sharpened(*sharpening)
         self.sharpening = sharpening if own is None else ()
         self.sampler = sampler if own is None else own

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from block_targets import prefix
 from on_policy import on_policy_table, re_scored
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -11,7 +12,7 @@ from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import kl_divergence, total_variation
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, block_law
-from hf_ddistill.laboratory.blocks.tables import CausalTable, block_table, prefix
+from hf_ddistill.laboratory.blocks.tables import CausalTable, block_table
 from hf_ddistill.laboratory.space import all_sequences
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.objectives.blocks.posterior_targets import posterior_targets
