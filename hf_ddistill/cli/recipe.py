@@ -51,8 +51,8 @@ def _student(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> s
         what = f"{options.student}, all weights (--student)"
     else:
         what = f"a copy of {source}, all weights (no --student, no --lora-rank)"
-    noise = getattr(unwrapped(model).config, "noise_dim", 0)
-    noise = f", with a noise input of {noise} numbers per position" if noise else ""
+    latent = trainer.denoiser().latent
+    noise = f", with a noise input of {latent.dim} numbers per {latent.per}" if latent else ""
     return f"{what}{noise}; {trained:,} numbers are trained, in {_dtype(model)}"
 
 
