@@ -61,4 +61,4 @@ class Rounds(TrainerCallback):
         with self.trainer.averaged_weights():
             unwrapped(self.trainer.teacher_model).load_state_dict(student.state_dict())
         # What the objective remembers is of the old teacher, and of another number of steps.
-        self.trainer.memory = {}
+        self.trainer.memory.clear()
