@@ -1,13 +1,14 @@
 """How the states that an objective looks at are drawn: their times, and pairs (x_t, x_s) with s <
 t."""
 
+from hf_ddistill.couplings.adaptive_times import AdaptiveTimes
 from hf_ddistill.couplings.coupling import Coupling
 from hf_ddistill.couplings.forward import ForwardPair
 from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
 from hf_ddistill.couplings.step_back import step_back
 from hf_ddistill.couplings.student_step import StudentStep
 from hf_ddistill.couplings.teacher_steps import TeacherSteps
-from hf_ddistill.couplings.times import AdaptiveTimes, GridTimes, TimeSampler, UniformTimes
+from hf_ddistill.couplings.times import GridTimes, TimeSampler, UniformTimes
 from hf_ddistill.couplings.training_step import (
     Local,
     TrainingStep,

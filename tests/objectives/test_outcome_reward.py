@@ -225,7 +225,7 @@ def test_division_by_the_spread_makes_groups_count_alike():
     base = torch.arange(8) % 2
     more["reward"] = torch.cat([base, 100 * base + 3]).double()
     advantages = [
-        rewarded(8, divide_by_std=divide)._advantages(step_of(x, network, network, **more))
+        rewarded(8, divide_by_std=divide).advantages(step_of(x, network, network, **more))
         for divide in (True, False)
     ]
     assert torch.allclose(advantages[0][:8], advantages[0][8:], atol=1e-3)

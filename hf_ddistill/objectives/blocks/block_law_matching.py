@@ -62,7 +62,7 @@ class BlockLawMatching(Objective):
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             student = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
         log_pi = student.prediction.log_conditional[:, 0].double()
-        seen = [self._draw(step, student, log_pi, size) for _ in range(self.draws)]
+        seen = [self.draw(step, student, log_pi, size) for _ in range(self.draws)]
         step.record["reward"] = (
             torch.stack([d.ratio.of_tokens.sum() for d in seen]).mean() / where.sum()
         )
@@ -74,7 +74,9 @@ class BlockLawMatching(Objective):
             step.record["entropy"] = losses["auxiliary"].detach()
         return losses
 
-    def _draw(self, step: TrainingStep, student: Local, log_pi: Tensor, size: int) -> _Drawn:
+    def draw(self, step: TrainingStep, student: Local, log_pi: Tensor, size: int) -> Draw:
+        """One draw of all N masks from the student's prediction, log_pi (N, K), in blocks of
+        `size`, with the log-ratio there."""
         where = student.where
         tokens = step.draw(log_pi.detach().exp(), where)
         x = step.x_0.masked_scatter(where, tokens)
@@ -84,9 +86,9 @@ class BlockLawMatching(Objective):
         check_possible(ratio)
         blocks = ratio.of_tokens.unflatten(1, (-1, size))
         later = (blocks.sum(-1, keepdim=True) - blocks.cumsum(-1)).flatten(1)[where]
-        return _Drawn(tokens, ratio, later, ratio.auxiliary.log_prob_of(x).mean())
+        return Draw(tokens, ratio, later, ratio.auxiliary.log_prob_of(x).mean())
 
-    def _student_loss(self, log_pi: Tensor, seen: list[_Drawn]) -> Scalar:
+    def _student_loss(self, log_pi: Tensor, seen: list[Draw]) -> Scalar:
         mean = torch.stack([d.later for d in seen]).mean(0)
         possible = log_pi > LOG_ZERO / 2
         loss = torch.zeros((), dtype=torch.float64, device=log_pi.device)
@@ -100,7 +102,7 @@ class BlockLawMatching(Objective):
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Draw:
     """One draw of all N masked tokens: the tokens (N,), the log-ratio there, the sum of l over what
     is later in the block (N,), the mean of log p_A of the tokens."""
 

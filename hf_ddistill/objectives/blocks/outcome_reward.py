@@ -105,7 +105,7 @@ class OutcomeReward(Objective):
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = decoded(step, self.id)
-        advantages = self._advantages(step)
+        advantages = self.advantages(step)
         score = torch.zeros((), dtype=torch.float64, device=step.x_0.device)
         distance = torch.zeros_like(score)
         most = int(trajectory.calls.amax()) if self.calls is None else self.calls
@@ -121,7 +121,7 @@ class OutcomeReward(Objective):
         step.record["kl"] = step.token_mean(distance.detach())
         return {"student": step.token_mean(self.kl * distance - score)}
 
-    def _advantages(self, step: TrainingStep) -> Tensor:
+    def advantages(self, step: TrainingStep) -> Tensor:
         """A of each row, (B,)."""
         reward, size = step.reward, self.rollouts.group
         if reward is None:
