@@ -12,9 +12,12 @@ import difflib
 import inspect
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from torch import Tensor
+
+#: A frozen dataclass of settings that belong together.
+Settings = TypeVar("Settings")
 
 
 class Configurable:
@@ -104,6 +107,30 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value
+
+
+def settings_of(cls: type[Settings], value: Any, name: str) -> Settings | None:
+    """A dataclass of settings that a member has as one of its own: as it is, from a mapping of its
+    fields, or None.
+
+    Args:
+        cls: the dataclass.
+        value: what was given.
+        name: of the setting, for the error.
+
+    Raises:
+        ValueError: for a field that it has not, or anything else.
+    """
+    if value is None or isinstance(value, cls):
+        return value
+    known = dataclasses.fields(cls)
+    named = ", ".join(field.name for field in known)
+    if not isinstance(value, Mapping) or not set(value) <= {field.name for field in known}:
+        raise ValueError(f"{name} must be None or a mapping with some of {named}, got {value!r}.")
+    for field in known:
+        if field.default is dataclasses.MISSING and field.name not in value:
+            raise ValueError(f"{name} needs {field.name}, got {value!r}.")
+    return cls(**value)
 
 
 def frozen(value: Any) -> Any:

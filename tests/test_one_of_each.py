@@ -17,10 +17,12 @@ from hf_ddistill import Diffusion, DiscreteDiffusionPipeline, as_denoiser
 from hf_ddistill.cli.main import main
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.processes import Absorbing
+from hf_ddistill.samplers import Canvas, UnmaskingSampler
 
 PAGE = ROOT / "docs" / "extending.md"
 NAMES = ["coupling", "converter", "denoiser", "judge", "objective", "process", "schedule"]
-NAMES += ["unmasking"]
+NAMES += ["sampler", "step_rule", "unmasking"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,6 +100,34 @@ def test_trainer_does_not_train_the_network_of_a_new_objective(mine, tmp_path):
     assert "discriminator_loss" in str(trainer.state.log_history)
 
 
+def test_pipeline_does_not_open_with_a_new_sampler(mine, tmp_path):
+    network = tiny()
+    as_denoiser(network, Diffusion(Absorbing(3)))
+    network.config.discrete_diffusion["sampler"] = {"type": "restart"}
+    network.save_pretrained(tmp_path)
+    pipe = DiscreteDiffusionPipeline.from_pretrained(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    out = pipe(batch_size=3, num_inference_steps=2, output_type="tokens")
+    assert out.num_network_calls == 4 and int(out.sequences.max()) < 2
+    run("sample", tmp_path, "--steps", 2, "--count", 1, "--device", "cpu")
+
+
+def test_student_of_a_new_step_rule_does_not_open_with_it(mine, tmp_path):
+    objective = {"type": "law_matching", "sampler": "hops"}
+    trainer = distilling(tmp_path, objective=objective)
+    trainer.train()
+    trainer.save_model()
+    pipe = DiscreteDiffusionPipeline.from_pretrained(tmp_path)
+    assert pipe.scheduler.sampler == mine.step_rule.Hops()
+
+
+def test_masked_denoiser_refuses_a_new_unmasking_rule(mine):
+    sampler = UnmaskingSampler("halves")
+    denoiser = as_denoiser(tiny(), Diffusion(Absorbing(3)))
+    x_0 = sampler.sample(denoiser, Canvas.empty((2, 64)), 3)
+    assert int(x_0.max()) < 2
+
+
 def test_decoder_refuses_a_new_unmasking_rule():
     model = block_model()
     out = model.generate(torch.tensor([[3, 4]]), max_new_tokens=8, unmasking="halves")
@@ -108,9 +138,10 @@ def test_laboratory_refuses_a_new_process_or_objective(tmp_path):
     file = tmp_path / "rows.json"
     words = ["exact", "--problem", "digits", "--process", "blank", "--nfe", 2, "--json", file]
     words += ["--objective", "adversarial", '{"type": "ecd", "coupling": "two_views"}']
+    words += ['{"type": "law_matching", "sampler": "hops"}']
     run(*words, "--calls", 8, "--rows", 16, "--width", 16, "--start-steps", 4, "--draws", 64)
     found = json.loads(file.read_text())["rows"]
-    assert {"teacher", "adversarial", "ecd"} <= {row["method"] for row in found}
+    assert {"teacher", "adversarial", "ecd", "law_matching"} <= {row["method"] for row in found}
     assert all(0 <= row["tv"] <= 1 for row in found)
 
 

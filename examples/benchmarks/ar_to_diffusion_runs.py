@@ -49,7 +49,7 @@ RUNS = {
     "fine_tuning_longer": ({"type": "bd3lm"}, "outputs", "fine_tuning"),
     "causal_law_matching": (LAW_MATCHING, "prompts", "fine_tuning"),
     "dparallel": ({"type": "dparallel", "every_block": True}, "prompts", "fine_tuning"),
-    "cdlm": ({"type": "cdlm", "full_teacher": False}, "prompts", "fine_tuning"),
+    "cdlm": ({"type": "cdlm"}, "prompts", "fine_tuning"),
     "pseudo_trajectory": ({"type": "pseudo_trajectory"}, "prompts", "fine_tuning"),
     "t3d": ({"type": "t3d"}, "prompts", "fine_tuning"),
     "outcome_reward": ({"type": "outcome_reward", "calls": 1}, "prompts", "fine_tuning"),

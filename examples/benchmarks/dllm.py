@@ -58,9 +58,13 @@ RUNS = {
 HELD = {**RUNS["outcome_reward"][0], "kl": 1.0}
 RUNS["outcome_reward_kl_1"] = (HELD, *RUNS["outcome_reward"][1:])
 for kind in ("forward", "reverse"):
-    HINTED = {**RUNS["d2f"][0], "divergence": f"{kind}_kl", "teacher_sees": 0.7}
+    HINTED = {**RUNS["d2f"][0], "divergence": f"{kind}_kl", "hints": {"sees": 0.7}}
     RUNS[f"d2f_{kind}_hints"] = (HINTED, BLOCK, {})
-    RUNS[f"d2f_{kind}_hints_limited"] = ({**HINTED, "teacher_limit": 0.05}, BLOCK, {})
+    RUNS[f"d2f_{kind}_hints_limited"] = (
+        {**HINTED, "hints": {"sees": 0.7, "limit": 0.05}},
+        BLOCK,
+        {},
+    )
 
 
 def settings(args, steps, **more):

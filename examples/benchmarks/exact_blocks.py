@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from block_targets import prefix, table_bias
 from llama_lab import (
     DIFFUSION,
     LENGTH,
@@ -34,12 +35,12 @@ from transformers import LlamaForCausalLM
 
 from hf_ddistill.couplings import TrainingStep, Trajectory, random_masks
 from hf_ddistill.laboratory import all_sequences, entropy, kl_divergence, total_variation
+from hf_ddistill.laboratory.blocks import block_table
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, block_law
-from hf_ddistill.laboratory.blocks.tables import block_table, prefix, table_bias
 from hf_ddistill.linalg import categorical
 from hf_ddistill.objectives import BD3LM, OPDLM, CausalLawMatching
 from hf_ddistill.objectives.alternation import Alternation
-from hf_ddistill.objectives.blocks.posterior_targets import posterior_targets
+from hf_ddistill.objectives.blocks.posterior_target import PosteriorTarget
 from hf_ddistill.unmasking import Static, Threshold, Unmasking
 
 BLOCKS = (1, 2, 4, 8)
@@ -115,7 +116,7 @@ def limits(lab, updates=60):
 
 
 def estimates(lab, states=150, repeats=200):
-    """Mean and spread of `posterior_targets` over its draws, at random states."""
+    """Mean and spread of `PosteriorTarget` over its draws, at random states."""
     every = all_sequences(torch.arange(LEVELS), LENGTH)
     #: name: (candidates, completions, whether x_0 given x_t follows the teacher)
     kinds = {"prefix": (0, None, True), "re-scored, x_0 of the teacher": (LEVELS, None, True)}
@@ -140,7 +141,7 @@ def estimates(lab, states=150, repeats=200):
                 path = Trajectory(torch.zeros_like(x_0), b)
                 step = TrainingStep(x_0, DIFFUSION, lab.teacher, {"teacher": lab.teacher})
                 step = replace(step, generator=generator, trajectory=path)
-                found.append(posterior_targets(step, where, true, k, m)[:, 0].exp())
+                found.append(PosteriorTarget(k, m)(step, where, true)[:, 0].exp())
             found, p = torch.stack(found), true[:, 0].exp()
             mean = found.mean(0).clamp_min(1e-12).log()
             kl = (p * (true[:, 0].clamp_min(-50) - mean)).where(p > 0, 0.0).sum(-1)
@@ -159,9 +160,7 @@ def redrawn(lab, x, where, generator):
 METHODS = {
     "plain fine-tuning": Method(BD3LM(), rollouts=False),
     "opdlm": Method(OPDLM(), settings={"reuse": 4}),
-    "opdlm, posterior target": Method(
-        OPDLM(target="posterior", candidates=LEVELS), settings={"reuse": 4}
-    ),
+    "opdlm, posterior target": Method(OPDLM(target=PosteriorTarget(LEVELS)), settings={"reuse": 4}),
 }
 LAW_MATCHING = Method(
     CausalLawMatching(pathwise=True),

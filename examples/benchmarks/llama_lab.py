@@ -20,13 +20,13 @@ from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.couplings import Trajectory
 from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.laboratory import all_sequences, sequence_numbers
-from hf_ddistill.laboratory.blocks import BlockDecoder, CausalTable, causal_law, draw_blocks
+from hf_ddistill.laboratory import all_sequences, clean_tokens, sequence_numbers
+from hf_ddistill.laboratory.blocks import BlockDecoder, CausalTable, draw_blocks
 from hf_ddistill.laboratory.fit import Batch, Pace, fit, mean_of
 from hf_ddistill.linalg import keyed_generator
 from hf_ddistill.objectives import Objective
 from hf_ddistill.objectives.alternation import Alternation
-from hf_ddistill.parameterizations import Conditional, Subs
+from hf_ddistill.parameterizations import Conditional, Subs, log_prob_of
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
 
@@ -81,6 +81,25 @@ class Network:
             ).logits
         logits = logits[..., : DIFFUSION.vocab_size]
         return logits if at is not None else logits.view(*where.shape, -1)
+
+
+def causal_law(denoiser: Denoiser, length: int) -> Tensor:
+    """The law of a causal language model's first L tokens, the clean ones renormalised: float64
+    (C^L,) in product order.
+
+    Args:
+        denoiser: its network, called with `causal=True`, gives the logits of token i at i.
+        length: L.
+    """
+    tokens = clean_tokens(denoiser.diffusion)
+    x = all_sequences(tokens, length).reshape(-1, length)
+    bare = denoiser.read_as(Conditional())
+    with torch.no_grad():
+        log_p = torch.cat([bare(some, causal=True).log_conditional for some in x.split(4096)])
+    log_p = log_p.double()[..., tokens].log_softmax(-1)
+    places = torch.searchsorted(tokens, x)
+    law = log_prob_of(log_p, places).sum(1).exp()
+    return law / law.sum()
 
 
 @dataclass(frozen=True)

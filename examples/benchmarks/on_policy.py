@@ -11,6 +11,7 @@ from collections.abc import Callable
 from itertools import combinations
 
 import torch
+from block_targets import causal_conditional, mixed
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
@@ -18,8 +19,6 @@ from hf_ddistill.laboratory.blocks.tables import (
     BlockTable,
     Open,
     block_table,
-    causal_conditional,
-    mixed,
     posterior,
     sets,
     summed,

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-
+from hf_ddistill.cli.options.card import CardOptions
 from hf_ddistill.hub import read_card
 
-HELP = "show a model's card"
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("model", help="folder or Hub id")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: CardOptions) -> int:
     """Print the card."""
-    print(read_card(args.model))
+    print(read_card(options.model))
     return 0

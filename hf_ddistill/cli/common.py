@@ -1,8 +1,7 @@
-"""What several commands take and write: common options, JSON rows, tables."""
+"""What several commands write, and where they compute: JSON rows, tables, devices."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 
-from hf_ddistill.cli.values import SEED, device_name, json_file, setting, whole
 from hf_ddistill.outputs import writing_file
 
 
@@ -44,40 +42,6 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def add_seed(parser: argparse.ArgumentParser) -> None:
-    """--seed and --json, which every command that measures has."""
-    parser.add_argument("--seed", type=SEED, default=0, help="of all draws")
-    add_json(parser)
-
-
-def add_json(parser: argparse.ArgumentParser, what: str = "the figures") -> None:
-    """--json."""
-    parser.add_argument(
-        "--json", type=json_file, metavar="FILE", help=f"write {what} as rows of JSON"
-    )
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """--device."""
-    parser.add_argument(
-        "--device",
-        type=device_name,
-        help="cpu, cuda:0, ... (default: the accelerator, if there is one)",
-    )
-
-
-def add_diffusion(parser: argparse.ArgumentParser) -> None:
-    """The options that name a process and a schedule."""
-    parser.add_argument(
-        "--process", type=setting, default="absorbing", help="an id (hf-ddistill list), or JSON"
-    )
-    parser.add_argument("--schedule", type=setting, default="log_linear", help="an id, or JSON")
-
-
-#: The type of an option that is an integer of at least 1.
-positive = whole(1)
-
-
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Flat rows as aligned columns on stdout."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -91,8 +55,25 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def pick_device(given: torch.device | None) -> torch.device:
-    """The device that was named, or the first accelerator, or the CPU."""
-    if given is not None:
-        return given
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def pick_device(given: str | None) -> torch.device:
+    """The device that was named, or the first accelerator, or the CPU.
+
+    Raises:
+        ValueError: if this machine does not have it.
+    """
+    accelerator = torch.accelerator.current_accelerator()
+    if given is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = ["cpu"]
+    if accelerator is not None:
+        count = torch.accelerator.device_count()
+        there += [accelerator.type, *(f"{accelerator.type}:{i}" for i in range(count))]
+    try:
+        found = torch.device(given)
+    except RuntimeError:
+        raise ValueError(f"--device: knows no device {given!r}; there are {there}.") from None
+    if given not in there and found.type != "cpu":
+        raise ValueError(
+            f"--device: this machine has no device {given!r}; there are {', '.join(there)}."
+        )
+    return found

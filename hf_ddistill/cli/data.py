@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -12,55 +11,29 @@ from datasets.exceptions import DatasetGenerationError
 from pyarrow import compute
 from transformers import PreTrainedModel
 
+from hf_ddistill.cli.data_names import KINDS, check_data_name, held_out_name
 from hf_ddistill.cli.reachable import check_data_set
 from hf_ddistill.evaluation.digits_data import load_digit_tokens
 from hf_ddistill.models import unwrapped
 from hf_ddistill.models.positions import window
 
-#: How the files of one kind are read, by the end of their names.
-KINDS = {".txt": "text", ".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
-WHAT = "digits, digits:LEVELS, a .txt, .parquet, .jsonl or .csv file, or a data set's Hub id"
 
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """The options that name a data set."""
-    parser.add_argument("--data", required=True, help=WHAT)
-    parser.add_argument("--split", default="train", help="of the data, such as train[1000:]")
-    parser.add_argument("--streaming", action="store_true", help="read the data as a stream")
-
-
-def add_eval_data(parser: argparse.ArgumentParser) -> None:
-    """The options of data that are held out."""
-    parser.add_argument(
-        "--eval-data",
-        help=f"held out: {WHAT} (default: --data, where there is an --eval-split; else none)",
-    )
-    parser.add_argument("--eval-split", help="of it, such as test or train[:1000] (default: train)")
-
-
-def load_data(args: argparse.Namespace) -> Any:
+def load_data(options: Any) -> Any:
     """The rows to train on, with `input_ids` or `text`."""
-    return load(args.data, args.split, args.streaming)
+    return load(options.data, options.split, options.streaming)
 
 
-def load_eval_data(args: argparse.Namespace) -> Any:
+def load_eval_data(options: Any) -> Any:
     """The rows that are held out; None where none are asked for."""
-    if args.eval_data is None and args.eval_split is None:
-        return None
-    name, split = args.eval_data or args.data, args.eval_split or "train"
-    if name == args.data and split == args.split:
-        raise ValueError(
-            f"The data that are held out are those of the training, {name} ({split}); give another "
-            "--eval-split, such as train[:1000] beside --split train[1000:]."
-        )
-    return load(name, split, args.streaming, "--eval-data")
+    held_out = held_out_name(options.data, options.split, options.eval_data, options.eval_split)
+    return None if held_out is None else load(*held_out, options.streaming, "--eval-data")
 
 
 def load(name: str, split: str = "train", streaming: bool = False, option: str = "--data") -> Any:
     """A data set by its name.
 
     Args:
-        name: as `WHAT` says.
+        name: as the help of --data says.
         split: of a file there is "train" alone, and its slices.
         streaming: read it as a stream.
         option: that gave the name, for the errors.
@@ -69,16 +42,13 @@ def load(name: str, split: str = "train", streaming: bool = False, option: str =
         ValueError: if it cannot be read, with the line where that can be told, or a column holds
             something else than it must.
     """
+    check_data_name(name, split, streaming, option)
     if name.split(":")[0] == "digits":
-        return _digits(name, split, streaming, option)
+        return _digits(name)
     path, kind = Path(name), KINDS.get(Path(name).suffix)
     if kind is None:
         check_data_set(name, option)
         return _checked(load_dataset(name, split=split, streaming=streaming), name)
-    if not path.is_file():
-        raise ValueError(f"{option} names {name}, which is not a file.")
-    if path.stat().st_size == 0:
-        raise ValueError(f"The data set {name} is empty; at least one row is needed.")
     try:
         data = load_dataset(kind, data_files=name, split=split, streaming=streaming)
         if streaming:
@@ -133,13 +103,8 @@ def highest(data: Dataset) -> int:
     return compute.max(compute.list_flatten(data.data.column("input_ids"))).as_py() or 0
 
 
-def _digits(name: str, split: str, streaming: bool, option: str) -> Dataset:
-    levels = name.partition(":")[2] or "2"
-    if not levels.isdecimal() or len(levels) > 2:
-        raise ValueError(f"{option} {name}: digits:LEVELS takes a number of levels from 2 to 17.")
-    if split != "train" or streaming:
-        raise ValueError(f"{option} {name} is in memory: it has no other split and is no stream.")
-    tokens, labels = load_digit_tokens(int(levels))
+def _digits(name: str) -> Dataset:
+    tokens, labels = load_digit_tokens(int(name.partition(":")[2] or "2"))
     return Dataset.from_dict({"input_ids": tokens.tolist(), "label": labels.tolist()})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import tempfile
 
@@ -10,30 +9,31 @@ from torch import nn
 from transformers import PreTrainedModel, PrinterCallback
 
 from hf_ddistill.cli.data import load_data, without_labels
+from hf_ddistill.cli.options.diagnose import DiagnoseOptions
 from hf_ddistill.diagnosis.conditioning import Row, warm_against_random
 from hf_ddistill.models.tokenizers import load_tokenizer
 from hf_ddistill.training import DiscreteDistillationConfig, DiscreteDistillationTrainer
 
 
-def start_rows(model: PreTrainedModel, args: argparse.Namespace) -> list[Row]:
-    """The losses of `args.start_steps` steps of ECD on the data, with the model as the teacher."""
-    data = load_data(args)
+def start_rows(model: PreTrainedModel, options: DiagnoseOptions) -> list[Row]:
+    """The losses of `start_steps` steps of ECD on the data, with the model as the teacher."""
+    data = load_data(options)
     if not getattr(model.config, "num_classes", 0):
         data = without_labels(data)
     text = "input_ids" not in next(iter(data))
-    tokenizer = load_tokenizer(args.model) if text else None
+    tokenizer = load_tokenizer(options.model) if text else None
 
     def train(student: nn.Module) -> list[float]:
         with tempfile.TemporaryDirectory() as folder:
             settings = DiscreteDistillationConfig(
                 folder,
-                max_steps=args.start_steps,
-                max_length=args.length,
+                max_steps=options.start_steps,
+                max_length=options.length,
                 per_device_train_batch_size=32,
                 learning_rate=3e-4,
                 lr_scheduler_type="constant",
                 ema_decay=0.0,
-                seed=args.seed,
+                seed=options.seed,
                 logging_steps=1,
                 save_strategy="no",
                 report_to="none",
@@ -52,4 +52,4 @@ def start_rows(model: PreTrainedModel, args: argparse.Namespace) -> list[Row]:
             trainer.train()
         return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
-    return warm_against_random(train, model, args.seed)
+    return warm_against_random(train, model, options.seed)

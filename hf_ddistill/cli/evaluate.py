@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from typing import Any
 
@@ -10,112 +9,61 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.cli.common import (
-    add_device,
-    add_seed,
     pick_device,
-    positive,
     print_table,
     write_json,
 )
-from hf_ddistill.cli.data import WHAT, load
+from hf_ddistill.cli.data import load
 from hf_ddistill.cli.evaluate_blocks import block_rows
 from hf_ddistill.cli.held_out import held_out_bound
 from hf_ddistill.cli.members import member
-from hf_ddistill.cli.sample import SCHEDULERS, add_decoding, open_pipeline
-from hf_ddistill.cli.values import CALLS, TEMPERATURE, setting
+from hf_ddistill.cli.options.evaluate import EvaluateOptions
+from hf_ddistill.cli.options.option import flag_name
+from hf_ddistill.cli.sample import open_pipeline
 from hf_ddistill.evaluation import DiversityJudge, Judge, Source, nfe_frontier
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 
-HELP = "measure quality and diversity against the number of network calls"
 NFE = (1, 2, 4, 8)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("model", help="folder or Hub id of a model or pipeline")
-    parser.add_argument(
-        "--nfe",
-        type=CALLS,
-        nargs="+",
-        help="network calls per sample (default: 1 2 4 8; a block model's follow from its rule)",
-    )
-    parser.add_argument("--samples", type=positive, default=500, help="that are judged, a row")
-    parser.add_argument("--batch-size", type=positive, default=250, help="drawn at once")
-    parser.add_argument("--length", type=positive, help="tokens (default: the model's window)")
-    parser.add_argument("--prompt", help="how text begins (default: as the model does)")
-    parser.add_argument(
-        "--judge",
-        type=setting,
-        default="diversity",
-        help="an id (hf-ddistill list judges), JSON with settings, or a causal LM (folder or id)",
-    )
-    parser.add_argument(
-        "--data",
-        help="held out, for the bound on its nll per token, and for a judge that compares with "
-        f"real data: {WHAT} (default: no bound)",
-    )
-    parser.add_argument("--split", default="train", help="of --data, such as test")
-    parser.add_argument(
-        "--max-length",
-        type=positive,
-        help="tokens in a row of its text (default: the model's window)",
-    )
-    parser.add_argument(
-        "--temperature",
-        type=TEMPERATURE,
-        help="of the draws (default: the one that was saved, or 1)",
-    )
-    parser.add_argument(
-        "--scheduler",
-        choices=list(SCHEDULERS),
-        help="the step rule (default: the one that was saved)",
-    )
-    add_decoding(parser, several=True)
-    add_device(parser)
-    add_seed(parser)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: EvaluateOptions) -> int:
     """Measure, print and write."""
-    device = pick_device(args.device)
-    pipe = open_pipeline(args.model, device, args.scheduler, args.temperature)
+    device = pick_device(options.device)
+    pipe = open_pipeline(options.model, device, options.scheduler, options.temperature)
     pipe.set_progress_bar_config(disable=True)
     of_blocks = isinstance(unwrapped(pipe.model), BlockDiffusionLM)
-    _check(args, of_blocks)
-    judge = _judge(args.judge)
-    judge = judge.suited_to(_source(pipe, judge, args))
-    real, figures = judge.real(args.samples), partial(judged, judge, pipe)
-    bound = {} if args.data is None else {"nelbo": held_out_bound(pipe, args)}
+    _check(options, of_blocks)
+    judge = _judge(options.judge)
+    judge = judge.suited_to(_source(pipe, judge, options))
+    real, figures = judge.real(options.samples), partial(judged, judge, pipe)
+    bound = {} if options.data is None else {"nelbo": held_out_bound(pipe, options)}
     rows = [{"model": "real", "nfe": 0, **real}] if real else []
     if of_blocks:
-        measured = list(block_rows(pipe, args, figures))
+        measured = list(block_rows(pipe, options, figures))
     else:
         sampler = partial(
             draw,
             pipe,
-            seed=args.seed,
-            batch_size=args.batch_size,
-            length=args.length,
-            prompt=args.prompt,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            length=options.length,
+            prompt=options.prompt,
         )
-        measured = nfe_frontier(sampler, args.nfe or list(NFE), args.samples, figures)
-    rows += [{"model": args.model, **row, **bound, "seed": args.seed} for row in measured]
+        measured = nfe_frontier(sampler, options.nfe or list(NFE), options.samples, figures)
+    rows += [{"model": options.model, **row, **bound, "seed": options.seed} for row in measured]
     print_table(rows)
-    write_json(args.json, {"rows": rows})
+    write_json(options.json, {"rows": rows})
     return 0
 
 
-def _check(args: argparse.Namespace, of_blocks: bool) -> None:
+def _check(options: EvaluateOptions, of_blocks: bool) -> None:
     """Raise for options that the model has no use for."""
     others = ("nfe", "length") if of_blocks else ("max_new_tokens", "unmasking", "steps_per_block")
     for name in others:
-        if getattr(args, name) is not None:
-            flag = "--" + name.replace("_", "-")
+        if getattr(options, name) is not None:
             why = "it decodes by blocks" if of_blocks else "it does not decode by blocks"
-            raise ValueError(f"{flag}: not for {args.model}; {why}.")
-    if args.max_length is not None and args.data is None:
-        raise ValueError("--max-length is of the text of --data, which is not given.")
+            raise ValueError(f"{flag_name(name)}: not for {options.model}; {why}.")
 
 
 def draw(
@@ -158,16 +106,16 @@ def _judge(text: str) -> Judge:
     raise ValueError(f"--judge takes {known}, or a causal LM, and {text} is none of them.")
 
 
-def _source(pipe: DiscreteDiffusionPipeline, judge: Judge, args: argparse.Namespace) -> Source:
+def _source(pipe: DiscreteDiffusionPipeline, judge: Judge, options: EvaluateOptions) -> Source:
     """What the judge may know of the model, and the data where it needs some."""
     diffusion = pipe.scheduler.diffusion
     shape = getattr(unwrapped(pipe.model).config, "token_shape", None)
     real = None
-    if judge.needs_real and args.data is not None:
-        data = load(args.data, args.split)
+    if judge.needs_real and options.data is not None:
+        data = load(options.data, options.split)
         if "input_ids" not in data.column_names:
             raise ValueError(
-                f"--judge {judge.id} takes rows of input_ids, which {args.data} lacks."
+                f"--judge {judge.id} takes rows of input_ids, which {options.data} lacks."
             )
         real = torch.tensor(data["input_ids"][:])
     return Source(

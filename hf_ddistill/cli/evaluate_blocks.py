@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.cli.members import member, name_or_json
+from hf_ddistill.cli.options.evaluate import EvaluateOptions
 from hf_ddistill.cli.sample import decoding
 from hf_ddistill.models import unwrapped
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
@@ -20,38 +20,38 @@ Figures = Callable[[Tensor, Tensor], Mapping[str, Any]]
 
 
 def block_rows(
-    pipe: DiscreteDiffusionPipeline, args: argparse.Namespace, figures: Figures
+    pipe: DiscreteDiffusionPipeline, options: EvaluateOptions, figures: Figures
 ) -> Iterator[dict[str, Any]]:
     """A row for each way of decoding: calls per sample, tokens per call, and the judge's figures.
 
     Args:
         pipe: around a `BlockDiffusionLM`.
-        args: of the command; `unmasking` and `steps_per_block` list the ways.
+        options: of the command; `unmasking` and `steps_per_block` list the ways.
         figures: of the new tokens (N, M) and where there are some (N, M).
     """
-    rules = args.unmasking or (["static"] if args.steps_per_block else [None])
+    rules = options.unmasking or (["static"] if options.steps_per_block else [None])
     for rule in rules:
         if rule is not None:
             member(Unmasking, "--unmasking", rule)
     for rule in rules:
-        for steps in args.steps_per_block or [None]:
-            yield _row(pipe, args, figures, rule, steps)
+        for steps in options.steps_per_block or [None]:
+            yield _row(pipe, options, figures, rule, steps)
 
 
 def _row(
     pipe: DiscreteDiffusionPipeline,
-    args: argparse.Namespace,
+    options: EvaluateOptions,
     figures: Figures,
     rule: str | None,
     steps: int | None,
 ) -> dict[str, Any]:
-    settings = decoding(pipe, args, rule, steps)
-    new, generator = settings["max_new_tokens"], torch.Generator().manual_seed(args.seed)
+    settings = decoding(pipe, options, rule, steps)
+    new, generator = settings["max_new_tokens"], torch.Generator().manual_seed(options.seed)
     tokens, where, calls, drawn = [], [], [], []
-    for start in range(0, args.samples, args.batch_size):
-        size = min(args.batch_size, args.samples - start)
+    for start in range(0, options.samples, options.batch_size):
+        size = min(options.batch_size, options.samples - start)
         out = pipe(
-            args.prompt, batch_size=size, generator=generator, output_type="tokens", **settings
+            options.prompt, batch_size=size, generator=generator, output_type="tokens", **settings
         )
         count = (out.tokens_per_call.cpu() * out.calls.cpu()).round().long()
         tokens.append(out.sequences.cpu()[:, -new:])

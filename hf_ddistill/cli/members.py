@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
-import types
-import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from hf_ddistill.cli.families import PACKAGE, family_rooms
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.processes import Process
 from hf_ddistill.schedules import Schedule
 
 Member = TypeVar("Member", bound=Configurable)
-#: What JSON may hold for a field, and in words. A truth value is no number.
-PLAIN = {
-    int: ("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool)),
-    float: (
-        "a number",
-        lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    ),
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    str: ("a string", lambda value: isinstance(value, str)),
-}
 
 
 def name_or_json(option: str, text: str) -> str | dict[str, Any]:
@@ -44,8 +34,6 @@ def member(family: type[Member], option: str, text: str | Mapping[str, Any]) -> 
         ValueError: for an unknown id or setting, or a setting of another kind than it takes.
     """
     config = name_or_json(option, text) if isinstance(text, str) else text
-    if isinstance(config, Mapping):
-        _check_kinds(_kind(family, option, config), option, config)
     try:
         return family.from_config(config)
     # What is deep within a setting, such as a word in a matrix, torch refuses in these ways.
@@ -61,24 +49,12 @@ def _kind(family: type[Member], option: str, config: str | Mapping[str, Any]) ->
     return family.named(kind)
 
 
-def _check_kinds(cls: type[Configurable], option: str, config: Mapping[str, Any]) -> None:
-    """Raise where a plain field is given something else than it holds."""
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        if field.name not in config:
-            continue
-        value, hint = config[field.name], hints[field.name]
-        union = isinstance(hint, types.UnionType)
-        accepted = typing.get_args(hint) if union else (hint,)
-        if value is None and type(None) in accepted:
-            continue
-        plain = [PLAIN[each] for each in accepted if each in PLAIN]
-        others = [each for each in accepted if each not in PLAIN and each is not type(None)]
-        if plain and not others and not any(holds(value) for _, holds in plain):
-            meant = " or ".join(words for words, _ in plain)
-            raise ValueError(
-                f"{option}: {field.name} of {cls.id} must be {meant}, got {json.dumps(value)}."
-            )
+def family_class(name: str) -> type[Configurable]:
+    """The class of a family, with all its members imported."""
+    _, room = family_rooms()[name]
+    place = room.relative_to(PACKAGE.parent).with_suffix("").parts
+    importlib.import_module(".".join(place))
+    return next(base for base in Configurable.__subclasses__() if base.family == name)
 
 
 def noise_tokens(process: str) -> int:

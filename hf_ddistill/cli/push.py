@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
-
+from hf_ddistill.cli.options.push import PushOptions
 from hf_ddistill.outputs.rule import shown
 from hf_ddistill.sharing import Shipment, is_private, push
 
-HELP = "push a model, pipeline or adapter folder, with its card, to the Hub"
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("folder")
-    parser.add_argument("repo", help="user/name on the Hub")
-    parser.add_argument(
-        "--private",
-        action="store_true",
-        help="make a repository that you alone see (default: all the world reads it)",
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: PushOptions) -> int:
     """Say what goes and what stays, and upload."""
 
     def tell(cargo: Shipment) -> None:
-        found = is_private(args.repo)
-        private = args.private if found is None else found
-        print(describe(cargo, args.folder, args.repo, private), flush=True)
+        found = is_private(options.repo)
+        private = options.private if found is None else found
+        print(describe(cargo, options.folder, options.repo, private), flush=True)
 
-    print(push(args.folder, args.repo, args.private, tell))
+    print(push(options.folder, options.repo, options.private, tell))
     return 0
 
 

@@ -8,7 +8,6 @@ hour and a half.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from hf_ddistill.cli.common import print_table
 from hf_ddistill.cli.evaluate import draw
+from hf_ddistill.cli.options.quickstart import QuickstartOptions
 from hf_ddistill.cli.plots import save_frontier, save_samples
 from hf_ddistill.cli.quickstart_figures import Measure
 from hf_ddistill.cli.quickstart_folder import begin, finishing
@@ -46,7 +46,6 @@ from hf_ddistill.training import (
     DiscreteDistillationTrainer,
 )
 
-HELP = "distil a teacher of handwritten digits, with pictures and figures (no download)"
 LEVELS = 2
 
 
@@ -119,21 +118,11 @@ FAST = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("--output", default="quickstart", help="folder (default: quickstart)")
-    parser.add_argument("--fast", action="store_true", help="under two minutes, rougher figures")
-    parser.add_argument(
-        "--from-scratch", action="store_true", help="train the teacher, too (7,000 steps)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: QuickstartOptions) -> int:
     """Everything that the command does."""
-    fast = {**FAST, "fast": True} if args.fast else {}
-    setup = Setup(**fast, seed=args.seed, from_scratch=args.from_scratch)
-    quickstart(Path(args.output), setup, args.overwrite)
+    fast = {**FAST, "fast": True} if options.fast else {}
+    setup = Setup(**fast, seed=options.seed, from_scratch=options.from_scratch)
+    quickstart(Path(options.output), setup, options.overwrite)
     return 0
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
+from hf_ddistill.cli.options.distill import DistillOptions
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
 from hf_ddistill.training import DiscreteDistillationTrainer
 
 
-def recipe(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> str:
+def recipe(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str:
     """The recipe, a line for each choice, with what it follows from."""
     lines = {
-        "objective": _objective(trainer, args),
-        "teacher": _teacher(trainer, args),
-        "student": _student(trainer, args),
+        "objective": _objective(trainer, options),
+        "teacher": _teacher(trainer, options),
+        "student": _student(trainer, options),
         "samples": _samples(trainer),
-        "training": _training(trainer, args),
+        "training": _training(trainer, options),
     }
     for name in trainer.objective.auxiliaries:
         source = trainer.objective.networks[name].copy_of
@@ -25,39 +25,39 @@ def recipe(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> st
     return "\n".join(f"{name:>9}: {what}" for name, what in lines.items())
 
 
-def _objective(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> str:
+def _objective(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str:
     objective = trainer.objective
     own = {key: value for key, value in objective.to_config().items() if key != "type"}
     settings = ", ".join(f"{key} {json.dumps(value)}" for key, value in own.items())
     return f"{objective.id} (--objective): {settings or 'no settings'}"
 
 
-def _teacher(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> str:
-    names = " and ".join(args.teacher)
+def _teacher(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str:
+    names = " and ".join(options.teacher)
     if trainer.own_base:
         return f"{names}, with the adapters off (--lora-rank without --student: one copy in memory)"
-    if len(args.teacher) > 1:
+    if len(options.teacher) > 1:
         return f"the mean of {names}, frozen (several are given)"
     return f"{names}, frozen, in {_dtype(trainer.teacher_model)}"
 
 
-def _student(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> str:
+def _student(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str:
     model = trainer.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    source = args.student or args.teacher[0]
-    if args.lora_rank:
-        what = f"adapters of rank {args.lora_rank} on {source} (--lora-rank)"
-    elif args.student is not None:
-        what = f"{args.student}, all weights (--student)"
+    source = options.student or options.teacher[0]
+    if options.lora_rank:
+        what = f"adapters of rank {options.lora_rank} on {source} (--lora-rank)"
+    elif options.student is not None:
+        what = f"{options.student}, all weights (--student)"
     else:
         what = f"a copy of {source}, all weights (no --student, no --lora-rank)"
-    noise = getattr(unwrapped(model).config, "noise_dim", 0)
-    noise = f", with a noise input of {noise} numbers per position" if noise else ""
+    latent = trainer.denoiser().latent
+    noise = f", with a noise input of {latent.dim} numbers per {latent.per}" if latent else ""
     return f"{what}{noise}; {trained:,} numbers are trained, in {_dtype(model)}"
 
 
 def _samples(trainer: DiscreteDistillationTrainer) -> str:
-    model, args = unwrapped(trainer.model), trainer.args
+    model, options = unwrapped(trainer.model), trainer.args
     if isinstance(model, BlockDiffusionLM):
         rollouts = trainer.objective.rollouts
         rule = "" if rollouts is None else f"; rollouts by the rule {rollouts.unmasking.id}"
@@ -65,15 +65,15 @@ def _samples(trainer: DiscreteDistillationTrainer) -> str:
             f"decoded in blocks of {model.config.block_size} (the student is a block-diffusion "
             f"model){rule}"
         )
-    rounds = f", after {args.rounds} rounds" if args.rounds > 1 else ""
+    rounds = f", after {options.rounds} rounds" if options.rounds > 1 else ""
     sampler = trainer.objective.sampler.id
-    return f"{sampler} steps, {args.student_steps} network calls each (--student-steps){rounds}"
+    return f"{sampler} steps, {options.student_steps} network calls each (--student-steps){rounds}"
 
 
-def _training(trainer: DiscreteDistillationTrainer, args: argparse.Namespace) -> str:
+def _training(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str:
     rollouts = trainer.objective.rollouts
     on = f"what the {rollouts.by} decodes behind prompts of" if rollouts else "rows of"
-    return f"{args.steps:,} steps on {on} {args.data}"
+    return f"{options.steps:,} steps on {on} {options.data}"
 
 
 def _dtype(model: object) -> str:

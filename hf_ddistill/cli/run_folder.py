@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
@@ -31,22 +30,20 @@ _WORK = re.compile(r"(checkpoint-\d+|samples|runs)/.+|run\.json")
 _IN_A_CHECKPOINT = (".safetensors", ".json", ".pt", ".pth", ".bin")
 
 
-def check_run_folder(args: argparse.Namespace, sources: Iterable[str] = ()) -> None:
-    """Raise before any work if a run may not write into `args.output`.
+def check_run_folder(options: Any, sources: Iterable[str] = ()) -> None:
+    """Raise before any work if a run may not write into `options.output`.
 
     Args:
-        args: with `output`, `overwrite` and `resume`.
+        options: with `output`, `overwrite` and `resume`.
         sources: models that are read.
     """
-    if args.resume and args.overwrite:
-        raise ValueError("--resume goes on with a run and --overwrite replaces it; give one.")
     if os.environ.get("RANK", "0") == "0":  # of several processes, one writes
         check_folder(
-            args.output,
-            overwrite=args.overwrite,
-            goes_on=args.resume,
+            options.output,
+            overwrite=options.overwrite,
+            goes_on=options.resume,
             sources=sources,
-            makes=is_model_file if args.resume else _is_of_a_run,
+            makes=is_model_file if options.resume else _is_of_a_run,
         )
 
 

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_ddistill.cli.values import whole
 from hf_ddistill.models import unwrapped
-
-
-def add_mask(parser: argparse.ArgumentParser) -> None:
-    """--mask-token-id."""
-    parser.add_argument(
-        "--mask-token-id",
-        type=whole(),
-        metavar="ID",
-        help="the token that masks (default: the model's or the tokenizer's)",
-    )
 
 
 def name_mask(

@@ -9,16 +9,20 @@ import argparse
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 #: Whole numbers of an option without a bound of its own end here: beyond it is a slip of the hand.
 MOST = 10**9
 #: Network calls for one sample: more of them cannot be meant.
 MOST_CALLS = 100_000
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = ("float32", "bfloat16", "float16")
+#: What transformers can report to.
+REPORTERS = (
+    *("azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte"),
+    *("kubeflow", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
+)
 
 
 def whole(least: int = 0, most: int = MOST) -> Callable[[str], int]:
@@ -70,6 +74,8 @@ def number(
 
 #: Network calls per sample.
 CALLS = whole(1, MOST_CALLS)
+#: An integer of at least 1.
+positive = whole(1)
 #: What every library of random numbers takes.
 SEED = whole(0, 2**32 - 1)
 RATE = number(0, open_ends="(")
@@ -95,27 +101,19 @@ def setting(text: str) -> str:
     return text.strip()
 
 
-def device_name(text: str) -> torch.device:
-    """A device that this machine has."""
-    try:
-        found = torch.device(text)
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(f"knows no device {text!r}; {_devices()}") from None
-    accelerator = torch.accelerator.current_accelerator()
-    there = accelerator is not None and found.type == accelerator.type
-    if found.type != "cpu" and not there:
-        raise argparse.ArgumentTypeError(f"this machine has no device {text!r}; {_devices()}")
-    if there and (found.index or 0) >= torch.accelerator.device_count():
-        raise argparse.ArgumentTypeError(f"this machine has no device {text!r}; {_devices()}")
-    return found
+def device_name(text: str) -> str:
+    """A device as torch names it; whether this machine has it, `pick_device` says."""
+    if not re.fullmatch(r"[a-z]+(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"knows no device {text!r}; there are cpu, cuda:0, ...")
+    return text
 
 
-def _devices() -> str:
-    accelerator = torch.accelerator.current_accelerator()
-    if accelerator is None:
-        return "there is cpu"
-    count = torch.accelerator.device_count()
-    return "there are cpu, " + ", ".join(f"{accelerator.type}:{i}" for i in range(count))
+def reporter(text: str) -> str:
+    """Something that transformers can report to."""
+    if text not in ("none", "all", *REPORTERS):
+        known = ", ".join(["none", "all", *REPORTERS])
+        raise argparse.ArgumentTypeError(f"knows no {text!r}; there are: {known}")
+    return text
 
 
 def json_file(text: str) -> str:

@@ -1,18 +1,20 @@
 """How the states that an objective looks at are drawn: their times, and pairs (x_t, x_s) with s <
 t."""
 
+from hf_ddistill.couplings.adaptive_times import AdaptiveTimes
 from hf_ddistill.couplings.coupling import Coupling
 from hf_ddistill.couplings.forward import ForwardPair
+from hf_ddistill.couplings.memory import Log, Memory
 from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
 from hf_ddistill.couplings.step_back import step_back
 from hf_ddistill.couplings.student_step import StudentStep
 from hf_ddistill.couplings.teacher_steps import TeacherSteps
-from hf_ddistill.couplings.times import AdaptiveTimes, GridTimes, TimeSampler, UniformTimes
+from hf_ddistill.couplings.times import GridTimes, TimeSampler, UniformTimes
 from hf_ddistill.couplings.training_step import (
     Local,
     TrainingStep,
     histogram_entropy,
-    record_variety,
+    log_variety,
 )
 from hf_ddistill.couplings.trajectories import Trajectory, calls_in_blocks, random_masks
 
@@ -23,6 +25,8 @@ __all__ = [
     "ForwardPair",
     "GridTimes",
     "Local",
+    "Log",
+    "Memory",
     "Rollout",
     "StudentStep",
     "TeacherSteps",
@@ -34,7 +38,7 @@ __all__ = [
     "calls_in_blocks",
     "histogram_entropy",
     "random_masks",
-    "record_variety",
+    "log_variety",
     "roll_out",
     "step_back",
 ]

@@ -15,10 +15,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from hf_ddistill.couplings import TrainingStep, Trajectory
+from hf_ddistill.couplings import Memory, TrainingStep, Trajectory
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import keyed_generator
-from hf_ddistill.objectives import Frozen, Objective, Trained
+from hf_ddistill.objectives import Frozen, Objective
 from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.shapes import Tokens
 
@@ -74,14 +74,14 @@ class Run:
         updates: of them those that updated the student.
         progress: share of the training that is done.
         memory: of the objective.
-        record: the parts of the last step's loss that it recorded.
+        figures: of the last step, that the objective logged.
     """
 
     number: int = 0
     updates: int = 0
     progress: float = 0.0
-    memory: dict[str, Tensor] = field(default_factory=dict)
-    record: dict[str, Tensor] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
+    figures: dict[str, Tensor] = field(default_factory=dict)
 
 
 def fit(
@@ -135,7 +135,7 @@ def fit(
             train=turn,
         )
         _update(objective, step, optimizers, pace)
-        run.number, run.record = run.number + 1, step.record
+        run.number, run.figures = run.number + 1, step.log.figures
         if "student" in turn:
             run.updates += 1
             if mean is not None:
@@ -175,7 +175,7 @@ def make_peers(
             source = student if need.copy_of == "student" else sources["start"]
             made[name] = source.trainable_copy()
         else:
-            made[name] = _from_factory(need, name, student, seed)
+            made[name] = need.build(name, student.networks()[0], student.diffusion, seed)
     return made
 
 
@@ -194,12 +194,6 @@ def mean_of(student: Denoiser) -> Denoiser:
     return student.with_networks(
         [copy.deepcopy(network).requires_grad_(False) for network in student.networks()]
     )
-
-
-def _from_factory(need: Trained, name: str, student: Denoiser, seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(keyed_generator(seed, "factory", name).initial_seed())
-        return need.factory(student.networks()[0], student.diffusion)
 
 
 def _modules(network: Denoiser | nn.Module) -> tuple[nn.Module, ...]:

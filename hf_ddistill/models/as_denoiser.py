@@ -108,6 +108,10 @@ def as_denoiser(
 ) -> NetworkDenoiser:
     """A `Denoiser` around any model with logits; what is resolved is entered in the model's config.
 
+    Its config may also say which time the model reads as `timesteps` (`reads_time`: "t", "sigma" or
+    None; t where there is such an input and nothing is said) and which noise it takes as `noise`
+    (`noise_dim`, and `noise_per`: "position" or "sequence").
+
     Args:
         model: a `PreTrainedModel`, or one wrapped by PEFT or for data parallelism.
         diffusion: read from `config.discrete_diffusion` if not given; a masked LM without that

@@ -87,9 +87,9 @@ class ECD(Objective):
         losses = tokens.sum(1) / step.lengths.clamp_min(1)
         weights = self._weights(step, t, losses).to(losses)
         self.times.learn(step, s, t, weights * losses)
-        step.record["divergence"] = step.row_mean(losses.detach())
-        step.record["mean_t"] = t.mean()
-        step.record["revealed"] = step.token_mean(((x_s != x_t) & step.trained).double())
+        step.log("divergence", step.row_mean(losses.detach()))
+        step.log("mean_t", t.mean())
+        step.log("revealed", step.token_mean(((x_s != x_t) & step.trained).double()))
         return {"student": step.row_mean(correction.to(losses) * weights * losses)}
 
     def _distance(self, teacher: Local, student: Local) -> Tensor:
@@ -105,7 +105,7 @@ class ECD(Objective):
             schedule = step.diffusion.schedule
             return schedule.rate(t) / torch.expm1(schedule.sigma(t))
         cells = 16
-        running = step.memory.setdefault("ecd_loss", torch.zeros(cells, dtype=torch.float64))
+        running = step.memory.of(self.id).get("loss", torch.zeros(cells, dtype=torch.float64))
         cell = ((t * cells).ceil().long() - 1).clamp(0, cells - 1).cpu()
         for index in cell.unique().tolist():
             mean = losses.detach()[(cell == index).to(losses.device)].double().mean().cpu()

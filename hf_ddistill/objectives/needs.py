@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.linalg import keyed_generator
 
 SOURCES = ("teacher", "student")
 #: Names that no trained network can have.
@@ -57,6 +59,22 @@ class Trained:
             )
         if self.copy_of is not None and self.copy_of not in SOURCES:
             raise ValueError(f"copy_of must be one of {', '.join(SOURCES)}, got {self.copy_of!r}.")
+
+    def build(self, name: str, student: nn.Module, diffusion: Diffusion, seed: int) -> nn.Module:
+        """What the factory makes, with weights that hang on the seed and the name alone.
+
+        Raises:
+            ValueError: if it makes no network.
+        """
+        with torch.random.fork_rng(devices=[]):
+            of_name = keyed_generator(seed, "factory", name).initial_seed()
+            torch.default_generator.manual_seed(of_name)
+            network = self.factory(student, diffusion)
+        if not isinstance(network, nn.Module):
+            raise ValueError(
+                f"The factory of {name!r} must make an nn.Module, got {type(network).__name__}."
+            )
+        return network
 
 
 Networks = Mapping[str, Frozen | Trained]

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import unwrapped
-from hf_ddistill.objectives import Objective, Trained
+from hf_ddistill.objectives import Objective
 from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.copies import denoiser_copy
@@ -46,22 +44,11 @@ def make_auxiliaries(
         if need.copy_of is not None:
             made[name] = denoiser_copy(sources[need.copy_of], f"The {name}", accelerator)
         else:
-            network = _from_factory(need, name, sources["student"], seed)
+            student = sources["student"]
+            own = unwrapped(student.networks()[0])
+            network = need.build(name, own, student.diffusion, seed)
             made[name] = accelerator.prepare_model(network.train())
     return made
-
-
-def _from_factory(need: Trained, name: str, student: Denoiser, seed: int) -> nn.Module:
-    # A stream of its own: what else is drawn does not hang on it, nor it on the process.
-    with torch.random.fork_rng(devices=[]):
-        seed_of_name = keyed_generator(seed, "factory", name).initial_seed()
-        torch.default_generator.manual_seed(seed_of_name)
-        network = need.factory(unwrapped(student.networks()[0]), student.diffusion)
-    if not isinstance(network, nn.Module):
-        raise ValueError(
-            f"The factory of {name!r} must make an nn.Module, got {type(network).__name__}."
-        )
-    return network
 
 
 class Auxiliaries(TrainerCallback):

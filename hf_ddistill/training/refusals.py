@@ -157,7 +157,6 @@ def check_auxiliaries(objective: str, args: Any, optimizer_is_given: bool) -> No
     """Raise if settings do not go with more networks in the optimizer of the student."""
     by_layer = "layerwise" in args.optim or "lomo" in args.optim
     refused = {
-        "rounds > 1, whose teacher changes": args.rounds > 1,
         "an optimizer that is given": optimizer_is_given,
         f"optim={str(args.optim.value)!r}, which steps within the backward pass": by_layer,
     }

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hf_ddistill.cli import main
-from hf_ddistill.cli.main import COMMANDS
+from hf_ddistill.cli.commands import COMMANDS
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion, as_denoiser
 from hf_ddistill.objectives import Objective

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from hf_ddistill.cli import main
-from hf_ddistill.cli.main import _parsed, build_parser
+from hf_ddistill.cli.parser import build_parser, read
 
 WHOLE = {
     "teacher": {
@@ -61,13 +61,12 @@ JUNK += ["{type: [1]}", "'{\"type\": 5}'", "'{'", "'[1]'", "é", "--cpu", "[-1, 
 def parsed(command, file, *flags):
     """The namespace, or the sentence that `main` would print."""
     try:
-        args = _parsed(build_parser([command]), [command, "--config", str(file), *flags])
+        return read(build_parser([command]), [command, "--config", str(file), *flags])
     except ValueError as error:
         return f"hf-ddistill: {error}"
     except SystemExit as stop:
         assert stop.code == 2
         return None
-    return vars(args)
 
 
 def mutated(text, rng):

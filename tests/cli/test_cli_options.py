@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
+import typing
 from pathlib import Path
 
 import pytest
 from cli_runs import run
+from transformers import TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from hf_ddistill.cli.commands import COMMANDS
 from hf_ddistill.cli.logged import OF_ALL, OF_DISTILLATION, logged
-from hf_ddistill.cli.main import COMMANDS, build_parser
-from hf_ddistill.cli.options import own_fields
+from hf_ddistill.cli.options.exact import PROBLEMS, ExactOptions
+from hf_ddistill.cli.options.shared import TrainingOptions
+from hf_ddistill.cli.parser import build_parser
+from hf_ddistill.cli.training_arguments import SAME
+from hf_ddistill.cli.values import REPORTERS
+from hf_ddistill.laboratory import problems
+from hf_ddistill.laboratory.students import BenchSettings
+from hf_ddistill.schedulers import DiscreteSchedulerBase
 from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDistillationConfig
+from hf_ddistill.training.settings import BOUNDS
 
 ROOT = Path(__file__).parents[2]
+#: Options that `TrainingArguments` have under another name, or that are no setting of a training.
+RENAMED = {"steps": "max_steps", "batch_size": "per_device_train_batch_size"}
+RENAMED |= {"accumulate": "gradient_accumulation_steps", "cpu": "use_cpu"}
+OURS = {"resume", "overwrite"}
 
 
 def command(name):
@@ -24,23 +40,66 @@ def command(name):
     return subs.choices[name]
 
 
+def own_fields(config):
+    """The fields of a trainer's configuration that are not of `TrainingArguments`."""
+    theirs = {field.name for field in dataclasses.fields(TrainingArguments)}
+    return [field for field in dataclasses.fields(config) if field.name not in theirs]
+
+
 @pytest.mark.parametrize(
-    ("name", "configs", "without"),
+    ("name", "config", "without"),
     [
-        ("teacher", [DiscreteDiffusionConfig], set()),
+        ("teacher", DiscreteDiffusionConfig, set()),
         # A student's samples take the calls that it is made for.
-        ("distill", [DiscreteDiffusionConfig, DiscreteDistillationConfig], {"sample_steps"}),
+        ("distill", DiscreteDistillationConfig, {"sample_steps"}),
     ],
 )
-def test_every_setting_of_a_trainer_has_a_flag_with_its_default(name, configs, without):
+def test_a_setting_of_a_trainer_has_no_flag_with_its_type_and_default(name, config, without):
     actions = {action.dest: action for action in command(name)._actions}
-    for config in configs:
-        for field in own_fields(config):
-            if field.name in without:
-                assert field.name not in actions
-                continue
-            assert field.name in actions, f"{field.name} has no flag"
-            assert actions[field.name].default == field.default, field.name
+    own = own_fields(config)
+    assert len(own) > 5
+    hints = typing.get_type_hints(config)
+    options = typing.get_type_hints(COMMANDS[name].options)
+    for field in own:
+        if field.name in without:
+            assert field.name not in actions
+            continue
+        assert field.name in actions, f"{field.name} has no flag"
+        assert actions[field.name].default == field.default, field.name
+        assert options[field.name] == hints[field.name]
+
+
+def test_a_number_of_a_trainer_s_settings_has_no_bounds():
+    for field in own_fields(DiscreteDistillationConfig):
+        assert field.name in BOUNDS or isinstance(field.default, bool), field.name
+    assert set(BOUNDS) <= {field.name for field in own_fields(DiscreteDistillationConfig)}
+
+
+def test_an_option_of_a_training_is_no_argument_of_the_trainer():
+    theirs = {field.name: field for field in dataclasses.fields(TrainingArguments)}
+    ours = {field.name: field for field in dataclasses.fields(TrainingOptions)}
+    for name in set(ours) - OURS:
+        assert RENAMED.get(name, name) in theirs, name
+    assert set(SAME) <= set(ours)
+    assert theirs["optim"].default == ours["optim"].default
+    assert set(REPORTERS) == set(INTEGRATION_TO_CALLBACK)
+
+
+def test_a_setting_of_the_laboratory_has_no_flag_with_its_default():
+    ours = {field.name: field for field in dataclasses.fields(ExactOptions)}
+    for field in dataclasses.fields(BenchSettings):
+        assert field.name in ours
+        if field.name == "calls":  # or minutes
+            assert f"{field.default:,}" in ours["calls"].metadata["flag"].about
+        else:
+            assert ours[field.name].default == field.default, field.name
+    assert tuple(problems.PROBLEMS) == PROBLEMS
+
+
+def test_a_scheduler_is_not_to_be_had():
+    actions = {action.dest: action for action in command("sample")._actions}
+    known = {cls.__name__ for cls in DiscreteSchedulerBase.__subclasses__()}
+    assert set(actions["scheduler"].choices) == known
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -58,12 +117,12 @@ def test_every_option_says_what_it_is_and_what_it_is_by_default(name):
 
 
 def recorded(path):
-    """The names that the source of an objective enters in `step.record`."""
+    """The names that the source of an objective enters with `step.log`."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Subscript) or not isinstance(node.value, ast.Attribute):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
-        if node.value.attr == "record" and isinstance(node.slice, ast.Constant):
-            yield node.slice.value
+        if node.func.attr == "log" and node.args and isinstance(node.args[0], ast.Constant):
+            yield node.args[0].value
 
 
 def test_every_figure_that_an_objective_logs_is_explained():

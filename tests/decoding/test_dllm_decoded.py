@@ -25,12 +25,16 @@ b, L = 3, 6
 # ---------------------------------------------------------------------------- cdlm
 
 
+def cdlm(distil, consistency, masked_lm):
+    return CDLM(distil=distil, consistency=consistency, masked_lm=masked_lm)
+
+
 def test_cdlm_rests_at_the_exact_student():
     """Each of its terms does: later predictions have the earlier one for their mean."""
     teacher, problem = exact_views(b)
     student = Views(teacher.logits.data, b)
     for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
-        objective = CDLM(*weights, teacher_calls=2)
+        objective = cdlm(*weights)
         steps = steps_of(problem, student, teacher, decoded=True)
         found = deviations(objective, student, steps)
         assert found < 4.5, (weights, found)
@@ -44,13 +48,13 @@ def test_consistency_alone_is_content_with_a_student_that_looks_at_nothing():
     teacher, problem = exact_views(b)
     blind = Views(torch.randn(1, L, 3).double().expand(3**L, L, 3), b)
     (step,) = steps_of(problem, blind, teacher, count=1, decoded=True)
-    assert CDLM(0.0, 1.0, 0.0)(step)["student"].abs() < 1e-12
+    assert cdlm(0.0, 1.0, 0.0)(step)["student"].abs() < 1e-12
     (step,) = steps_of(problem, blind, teacher, count=1, decoded=True)
-    assert CDLM(1.0, 0.0, 0.0)(step)["student"] > 0.1
+    assert cdlm(1.0, 0.0, 0.0)(step)["student"] > 0.1
 
 
 def test_cdlm_asks_the_teacher_at_the_call_that_decided_a_token():
-    teacher, problem = exact_views(b)
+    teacher, problem = exact_views(L)  # of full attention
     student = Views(teacher.logits.data, b)
     (step,) = steps_of(problem, student, teacher, count=1, decoded=True)
     CDLM()(step)
@@ -126,7 +130,7 @@ def test_gradient_of_t3d_at_the_reference_raises_real_and_lowers_few_step_tokens
     student = Views(teacher.logits.data, b)
     x_0 = drawn_from(problem, 200, 0)
     step = step_of(x_0, student, teacher, trajectory=random_order(x_0.shape, b, 0))
-    loss = T3D(path=0.0, mask_ratios=(0.67,))(step)["student"]
+    loss = T3D(path=0.0, masks={"ratios": (0.67,)})(step)["student"]
     (grad,) = torch.autograd.grad(loss, student.logits)
     call = teacher.calls[0]
     log_ref = teacher.denoiser()(call["x"], 1.0, clean_ids=x_0).log_conditional
@@ -166,7 +170,9 @@ def test_t3d_masks_a_share_of_each_block_in_its_order(order):
     teacher, problem = exact_views(b)
     x_0 = drawn_from(problem, 100, 0)
     trajectory = random_order(x_0.shape, b, 0)
-    T3D(mask_ratios=(0.67,), order=order)(step_of(x_0, teacher, teacher, trajectory=trajectory))
+    T3D(masks={"order": order, "ratios": (0.67,)})(
+        step_of(x_0, teacher, teacher, trajectory=trajectory)
+    )
     at = teacher.calls[0]["at"]
     assert (at.unflatten(1, (2, b)).sum(-1) == 2).all()
     decided = {"first": trajectory.rounds < 2, "last": trajectory.rounds >= 1}
@@ -178,7 +184,7 @@ def test_path_of_t3d_counts_early_tokens_at_every_later_step():
     x_0 = drawn_from(problem, 50, 0)
     trajectory = random_order(x_0.shape, b, 0)
     losses = [
-        T3D(path=path, mask_ratios=(1.0,), tokens_a_step=1)(
+        T3D(path=path, masks={"ratios": (1.0,)}, tokens_a_step=1)(
             step_of(x_0, teacher, teacher, trajectory=trajectory)
         )["student"]
         for path in (1.0, 0.0)

@@ -82,7 +82,7 @@ def test_positions_that_are_asked_for_get_what_a_whole_call_gives_them(kind):
     denoiser = example(kind)
     log_p = said(denoiser)
     assert log_p.shape == (2, L, K)
-    torch.testing.assert_close(log_p.logsumexp(-1), torch.zeros(2, L), atol=1e-5, rtol=0)
+    torch.testing.assert_close(log_p.logsumexp(-1), torch.zeros(2, L).to(log_p), atol=1e-5, rtol=0)
     assert float(log_p[..., K - 1].exp().max()) == 0
     at = denoiser.at(X, T, WHERE, **GIVEN).log_conditional
     torch.testing.assert_close(at[:, 0], log_p[WHERE])
@@ -110,7 +110,7 @@ def test_output_can_be_read_otherwise(kind):
     assert type(other) is kind and other.networks() == denoiser.networks()
     if kind is not Autoregressive:  # which reads tokens from left to right, whatever is said
         certain = said(other).exp()[0, [0, 2, 4], X[0, [0, 2, 4]]]
-        torch.testing.assert_close(certain, torch.ones(3))
+        torch.testing.assert_close(certain, torch.ones_like(certain))
 
 
 def test_copy_is_one_network_that_can_be_trained_and_shares_no_weight(kind):

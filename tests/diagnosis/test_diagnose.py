@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import re
@@ -13,6 +12,7 @@ from torch import nn
 
 from hf_ddistill.cli import diagnose as command
 from hf_ddistill.cli import main
+from hf_ddistill.cli.parser import parsed
 from hf_ddistill.diagnosis.condition_number import condition_row
 from hf_ddistill.diagnosis.conditioning import (
     Noised,
@@ -34,9 +34,7 @@ K = 6
 
 
 def _parsed(*argv):
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return parser.parse_args([str(item) for item in argv])
+    return parsed(["diagnose", *map(str, argv)])[1]
 
 
 def _tiny(process, folder=None, **settings):

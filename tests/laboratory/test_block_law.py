@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from llama_lab import causal_law
 
 from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import kl_divergence, total_variation
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, block_law, draw_blocks
-from hf_ddistill.laboratory.blocks.tables import BlockTable, CausalTable, block_table, causal_law
+from hf_ddistill.laboratory.blocks.tables import BlockTable, CausalTable, block_table
 from hf_ddistill.laboratory.space import sequence_numbers
 from hf_ddistill.parameterizations import Conditional, Subs
 from hf_ddistill.processes import Absorbing, Uniform

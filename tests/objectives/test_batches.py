@@ -35,16 +35,16 @@ EVERY = {
         {"rollouts": BY_THRESHOLD},
         {"rollouts": {"group": 2, **BY_THRESHOLD}, "calls": "one"},
     ],
-    "opdlm": [{}, {"target": "posterior", "candidates": 2, "completions": 2}],
+    "opdlm": [{}, {"target": {"candidates": 2, "completions": 2}}],
     "outcome_reward": [
         {"rollouts": {"group": 2, **BY_THRESHOLD}},
         {"rollouts": {"group": 2, **BY_THRESHOLD}, "calls": 1, "clip": 0.2},
     ],
-    "d2f": [{"block_size": 4}, {"block_size": 2, "weighted": False, "teacher_sees": 0.3}],
-    "cdlm": [{"full_teacher": False, "consistency": 1.0, "masked_lm": 1.0}],
+    "d2f": [{"block_size": 4}, {"block_size": 2, "weighted": False, "hints": {"sees": 0.3}}],
+    "cdlm": [{"consistency": 1.0, "masked_lm": 1.0}],
     "dparallel": [{}, {"every_block": True}],
     "pseudo_trajectory": [{"window": (3, 5), "certainty": 1.0}],
-    "t3d": [{"tokens_a_step": 2}, {"order": "random", "mask_ratios": (0.5,)}],
+    "t3d": [{"tokens_a_step": 2}, {"masks": {"order": "random", "ratios": (0.5,)}}],
 }
 #: Of block_law_matching, whose student has no noise input here.
 pytestmark = pytest.mark.filterwarnings("ignore:A student of one call")

@@ -73,17 +73,13 @@ CONTRADICTIONS = {
         {"type": "opdlm", "rollouts": {"steps_per_block": 2, "unmasking": "factor"}},
         "'factor' goes by no plan",
     ),
-    "a share of calls for states of no call": (
-        {"type": "opdlm", "states": "random", "per_block": False},
-        "states='random' are of no call",
-    ),
-    "completions for a target that looks at none": (
-        {"type": "opdlm", "completions": 2},
-        "completions=2 are of the target 'posterior'",
-    ),
     "a limit on hints that are not given": (
-        {"type": "d2f", "teacher_limit": 0.1},
-        "teacher_sees is 0",
+        {"type": "d2f", "hints": {"limit": 0.1}},
+        "hints needs sees",
+    ),
+    "divergence that a policy gradient has not": (
+        {"type": "law_matching", "gradient": "policy", "divergence": "jeffreys"},
+        "needs gradient='pathwise'",
     ),
 }
 

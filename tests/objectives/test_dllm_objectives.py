@@ -21,7 +21,7 @@ from hf_ddistill.couplings import TrainingStep, Trajectory
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.objectives import CDLM, D2F, T3D, DParallel, Objective, PseudoTrajectory
 from hf_ddistill.objectives.blocks.dparallel import entropy_where_right
-from hf_ddistill.objectives.blocks.states import informed_teacher
+from hf_ddistill.objectives.blocks.hints import Hints, informed_teacher
 from hf_ddistill.processes import Uniform
 from hf_ddistill.unmasking import Threshold
 
@@ -85,11 +85,11 @@ def test_hinted_teacher_moves_no_target_beyond_the_limit():
     step = step_of(x_0, random_views(L, b), teacher)
     x_t = torch.full_like(x_0, 2)
     where = torch.ones_like(x_0, dtype=torch.bool)
-    plain = informed_teacher(step, x_t, where, 0.0, None)
+    plain = informed_teacher(step, x_t, where, None)
     moved = []
     for limit in (None, 0.05, 0.0):
         step = step_of(x_0, random_views(L, b), teacher)
-        hinted = informed_teacher(step, x_t, where, 0.6, limit)
+        hinted = informed_teacher(step, x_t, where, Hints(0.6, limit))
         assert 0.3 < hinted.where.double().mean() < 0.5, "what it was shown is no target"
         log_q = plain.prediction.log_conditional[hinted.where[where], 0]
         log_p = hinted.prediction.log_conditional[:, 0]
@@ -102,15 +102,15 @@ def test_hints_teach_nothing_where_the_data_are_the_same():
     """The forward divergence rests at the same student, with hints or without."""
     teacher, problem = exact_views(L)
     student = Views(teacher.logits.data, L)
-    objective = D2F(block_size=L, teacher_sees=0.5)
+    objective = D2F(block_size=L, hints=Hints(0.5))
     assert deviations(objective, student, steps_of(problem, student, teacher)) < 4.5
 
 
 @pytest.mark.parametrize("cls", [D2F, CDLM])
-@pytest.mark.parametrize("more", [{"teacher_sees": 1.0}, {"teacher_limit": -1.0}])
+@pytest.mark.parametrize("more", [{"sees": 1.0}, {"limit": -1.0}, {"shows": 0.5}])
 def test_hints_out_of_range_are_refused(cls, more):
-    with pytest.raises(ValueError, match="teacher_"):
-        cls(**more)
+    with pytest.raises(ValueError, match="hints"):
+        cls(hints=more)
 
 
 # ---------------------------------------------------------------------------- dparallel

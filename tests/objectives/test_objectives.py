@@ -20,6 +20,7 @@ from enumeration import (
 )
 from exact_bayes import ExactBayes, total_variation
 
+from hf_ddistill.couplings import Memory
 from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.divergences import Divergence
@@ -228,11 +229,11 @@ def test_likelihood_weighting_is_that_of_the_bound():
 
 def test_adaptive_weighting_evens_the_times_out():
     """A t whose loss is ten times as large gets a tenth of the weight; memory survives."""
-    problem, student, memory = small(Absorbing), tabular(small(Absorbing)), {}
+    problem, student, memory = small(Absorbing), tabular(small(Absorbing)), Memory()
     ecd = ECD(coupling="forward", weighting="adaptive")
     for seed in range(30):
         ecd(training_step(problem, student, 256, seed, memory=memory))
-    running = memory["ecd_loss"]
+    running = memory.tensors["ecd.loss"]
     assert (running > 0).all() and running.max() > 3 * running.min()
     step, t = (
         training_step(problem, student, memory=memory),

@@ -41,15 +41,15 @@ def test_with_blocks_of_one_token_the_causal_model_itself_is_the_optimum():
 def test_the_posterior_target_leaves_the_exact_student_where_it_is_and_the_prefix_does_not():
     """In the mean over rollouts; the exact student's own are the teacher's sequences."""
     step, table = step_of(4, rows=20_000)
-    mended = gradient(OPDLM(target="posterior", candidates=2), step, table)
+    mended = gradient(OPDLM(target={"candidates": 2}), step, table)
     step, table = step_of(4, rows=20_000)
     assert gradient(OPDLM(), step, table) > 4 * mended
 
 
-@pytest.mark.parametrize("per_block", [True, False])
-def test_states_are_those_that_the_decoding_passed_through(per_block):
+@pytest.mark.parametrize("states", ["trajectory", "trajectory_in_step"])
+def test_states_are_those_that_the_decoding_passed_through(states):
     step, _ = step_of(2)
-    where = OPDLM(per_block=per_block)._masks(step)
+    where = OPDLM(states=states).masks(step)
     rounds = step.trajectory.rounds
     for row in range(20):
         for block in range(2):
@@ -68,8 +68,8 @@ def test_random_states_do_not_look_at_the_order():
         **{**vars(step), "x_0": x_0, "trajectory": Trajectory(rounds, 4), "generator": None}
     )
     torch.manual_seed(0)
-    on_path = OPDLM()._masks(step)
-    off_path = OPDLM(states="random")._masks(step)
+    on_path = OPDLM().masks(step)
+    off_path = OPDLM(states="random").masks(step)
     # On the path the hidden tokens are a run at the end of the block.
     assert (on_path.long().diff(dim=1) >= 0).all()
     assert (off_path.long().diff(dim=1) < 0).any()
@@ -97,7 +97,7 @@ def _at(objective, step, where):
     t = torch.ones(len(x_t)).double()
     local = step.look(step.student, x_t, t, where, clean_ids=step.x_0)
     log_q = local.prediction.log_conditional
-    tokens = local.per_token(objective._distance(objective._target(step, where, log_q), log_q))
+    tokens = local.per_token(objective.distance(objective.target_at(step, where, log_q), log_q))
     return (tokens.sum(1) / where.sum(1)).mean().detach()
 
 
@@ -105,11 +105,11 @@ def test_the_sparse_divergence_is_not_normalised_over_the_kept_tokens():
     log_p = torch.tensor([[[0.6, 0.3, 0.1]]]).log()
     log_q = torch.tensor([[[0.2, 0.3, 0.5]]]).log()
     expected = 0.6 * (log_p[0, 0, 0] - log_q[0, 0, 0])
-    assert float(OPDLM(top_k=1)._distance(log_p, log_q)) == pytest.approx(float(expected))
+    assert float(OPDLM(top_k=1).distance(log_p, log_q)) == pytest.approx(float(expected))
 
 
 def test_posterior_targets_train_a_transformer(tmp_path):
-    objective = {"type": "opdlm", "target": "posterior", "candidates": 2, "completions": 2}
+    objective = {"type": "opdlm", "target": {"candidates": 2, "completions": 2}}
     trainer = distilling(tmp_path, objective=objective, max_steps=2)
     trainer.train()
     assert trainer.state.global_step == 2
@@ -118,7 +118,10 @@ def test_posterior_targets_train_a_transformer(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"states": "rollout"}, "Unknown states 'rollout'; there are: trajectory, random"),
+        (
+            {"states": "rollout"},
+            "Unknown states 'rollout'; there are: trajectory, ",
+        ),
         ({"target": "postrior"}, "Unknown target 'postrior'"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"teacher_temperature": 0.0}, "teacher_temperature must be above 0"),

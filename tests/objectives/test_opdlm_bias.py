@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from block_targets import prefix
 from on_policy import on_policy_table, re_scored
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -11,10 +12,10 @@ from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import kl_divergence, total_variation
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, block_law
-from hf_ddistill.laboratory.blocks.tables import CausalTable, block_table, prefix
+from hf_ddistill.laboratory.blocks.tables import CausalTable, block_table
 from hf_ddistill.laboratory.space import all_sequences
 from hf_ddistill.models import as_denoiser
-from hf_ddistill.objectives.blocks.posterior_targets import posterior_targets
+from hf_ddistill.objectives.blocks.posterior_target import PosteriorTarget
 from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
@@ -125,14 +126,14 @@ STATES = [[3, 3, 3, 3], [3, 0, 3, 2], [0, 3, 3, 1], [3, 3, 2, 3], [1, 2, 0, 3], 
 @pytest.mark.parametrize("shown", STATES, ids=str)
 def test_re_scored_sequences_of_the_teacher_give_the_posterior_in_the_mean(shown):
     step, where, p = state_of(shown)
-    found = posterior_targets(step, where, uniform(where), candidates=4)
+    found = PosteriorTarget(4)(step, where, uniform(where))
     mean = torch.einsum("r,rnk->nk", p, found.exp().view(len(p), -1, 4))[:, :3]
     assert torch.allclose(mean, posterior_of(step, where, p), atol=1e-9)
 
 
 def test_without_candidates_it_is_the_prefix_target():
     step, where, p = state_of([3, 0, 3, 2])
-    found = posterior_targets(step, where, uniform(where), candidates=0)
+    found = PosteriorTarget(0)(step, where, uniform(where))
     causal = step.peers["teacher"].at(step.x_0, 0.0, where, causal=True).log_conditional
     assert torch.allclose(found, causal, atol=1e-9)
     mean = torch.einsum("r,rnk->nk", p, found.exp().view(len(p), -1, 4))[:, :3]
@@ -144,7 +145,7 @@ def test_fewer_candidates_keep_the_others_share_and_part_of_the_bias():
     true = posterior_of(step, where, p)
     errors = []
     for k in (0, 2, 3):
-        found = posterior_targets(step, where, uniform(where), candidates=k).exp()
+        found = PosteriorTarget(k)(step, where, uniform(where)).exp()
         assert torch.allclose(found.sum(-1), torch.ones(1, dtype=torch.float64))
         mean = torch.einsum("r,rnk->nk", p, found.view(len(p), -1, 4))[:, :3]
         errors.append(float((mean - true).abs().sum()))
@@ -168,7 +169,7 @@ def test_weighted_completions_of_a_wrong_student_come_near_as_they_grow_many(can
     where = where[:1].repeat(500, 1)
     means, spreads = [], []
     for m in (1, 8, 64):
-        found = posterior_targets(wide, where, uniform(where), candidates, m).exp()
+        found = PosteriorTarget(candidates, m)(wide, where, uniform(where)).exp()
         found = found.view(500, -1, 4)[..., :3]
         means.append(float((found.mean(0) - true).abs().sum()))
         spreads.append(float((found - true).abs().sum((1, 2)).mean()))
@@ -179,11 +180,11 @@ def test_weighted_completions_of_a_wrong_student_come_near_as_they_grow_many(can
 def test_targets_of_a_block_know_the_finished_blocks_and_not_the_candidates_before():
     """Two blocks at once are the same as each by itself."""
     step, where, _ = state_of([3, 3, 3, 3], block_size=2)
-    both = posterior_targets(step, where, uniform(where), 4).view(len(where), 4, 4)
+    both = PosteriorTarget(4)(step, where, uniform(where)).view(len(where), 4, 4)
     for first, columns in ((0, slice(0, 2)), (2, slice(2, 4))):
         only = torch.zeros_like(where)
         only[:, columns] = True
-        alone = posterior_targets(step, only, uniform(only), 4).view(len(where), 2, 4)
+        alone = PosteriorTarget(4)(step, only, uniform(only)).view(len(where), 2, 4)
         assert torch.allclose(both[:, first : first + 2], alone)
 
 
@@ -193,7 +194,7 @@ def test_padding_to_the_right_is_no_context():
     cut = TrainingStep(
         step.x_0, MASKS, step.student, step.peers, trajectory=step.trajectory, attend=attend
     )
-    found = posterior_targets(cut, where, uniform(where), 4).exp()[0, 0, :3]
+    found = PosteriorTarget(4)(cut, where, uniform(where)).exp()[0, 0, :3]
     p = law().view([3] * L).sum((2, 3))[:, 0]
     assert torch.allclose(found, p / p.sum())
 
@@ -222,7 +223,7 @@ def test_language_model_scores_candidates_of_all_blocks_as_it_does_one_sequence_
         x_0, denoiser.diffusion, denoiser, {"teacher": denoiser}, trajectory=Trajectory(rounds, 4)
     )
     flat = torch.zeros(int(where.sum()), 1, 6).log_softmax(-1)
-    found = posterior_targets(step, where, flat, candidates=6)[:, 0]
+    found = PosteriorTarget(6)(step, where, flat)[:, 0]
     for n, (row, i) in enumerate(where.nonzero().tolist()):
         end = i // 4 * 4 + 4
         last = max([j for j in range(i, end) if not where[row, j]], default=i)
@@ -238,4 +239,4 @@ def test_language_model_scores_candidates_of_all_blocks_as_it_does_one_sequence_
 def test_wrong_numbers_are_refused(settings):
     step, where, _ = state_of([3, 0, 1, 2])
     with pytest.raises(ValueError, match="at least"):
-        posterior_targets(step, where, uniform(where), **settings)
+        PosteriorTarget(**settings)(step, where, uniform(where))

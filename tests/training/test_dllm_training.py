@@ -62,10 +62,10 @@ def zeros(x_0, drawn):
 #: The block of the base, and an objective; 16 is full attention.
 CASES = {
     "d2f": (L, D2F(block_size=4)),
-    "d2f-hinted": (L, D2F(block_size=4, divergence="reverse_kl", teacher_sees=0.3)),
+    "d2f-hinted": (L, D2F(block_size=4, divergence="reverse_kl", hints={"sees": 0.3})),
     "dparallel": (4, DParallel(every_block=True)),
     "dparallel-full": (L, DParallel(block_size=4)),
-    "cdlm": (4, CDLM(full_teacher=False)),
+    "cdlm": (4, CDLM()),
     "cdlm-full": (L, CDLM(block_size=4)),
     "pseudo_trajectory": (L, PseudoTrajectory(window=(4, 8))),
     "t3d": (4, T3D(path=0.0)),

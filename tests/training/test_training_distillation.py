@@ -70,8 +70,8 @@ def test_evaluation_changes_nothing_that_the_objective_remembers(tmp_path):
             tmp_path, objective=objective, eval_dataset=rows(20, held_out=True), **often
         )
         trainer.train()
-        ended.append(weights(trainer.model) | trainer.memory)
-    assert {"adaptive_times", "ecd_loss"} <= ended[0].keys()
+        ended.append(weights(trainer.model) | trainer.memory.tensors)
+    assert {"adaptive_times.squares", "ecd.loss"} <= ended[0].keys()
     assert not differing(*ended)
 
 
@@ -95,6 +95,23 @@ def test_each_round_has_half_the_steps_and_the_averaged_student_as_its_teacher(t
         assert not differing(teachers[step], expected)
     assert not differing(weights(trainer.teacher_model), means[4])
     assert trainer.student_steps == 2
+
+
+def test_auxiliary_starts_each_round_as_a_copy_of_its_teacher(tmp_path):
+    trainer = distilling(
+        tmp_path, objective="law_matching", rounds=2, max_steps=4, learning_rate=0.01
+    )
+    same = []
+
+    def look(state, control):
+        teacher, auxiliary = trainer.teacher_model, trainer.auxiliaries.models["auxiliary"]
+        same.append(not differing(weights(teacher), weights(auxiliary)))
+
+    trainer.add_callback(At("on_step_begin", look))
+    start = weights(trainer.teacher_model)
+    trainer.train()
+    assert same == [True, False, True, False]
+    assert differing(weights(trainer.teacher_model), start)
 
 
 def test_rounds_are_refused_where_the_student_cannot_become_the_teacher(tmp_path):

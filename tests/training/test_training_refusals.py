@@ -81,10 +81,6 @@ DISTILLATION = {
         lambda: {"auxiliary_warmup_steps": 2, "auxiliary_updates": 2, "max_steps": 3},
         "its first update is optimizer step 4, and max_steps is 3",
     ),
-    "auxiliary and rounds": (
-        lambda: {"objective": matching(), "rounds": 2},
-        "trains an auxiliary beside the student, which does not go with rounds > 1",
-    ),
     "auxiliary and an optimizer": (
         lambda: {"objective": matching(), "optimizers": (sgd(), None)},
         "trains an auxiliary beside the student, which does not go with an optimizer that is given",

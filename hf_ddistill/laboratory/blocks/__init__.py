@@ -2,13 +2,7 @@
 conditionals, and students on a scoreboard."""
 
 from hf_ddistill.laboratory.blocks.block_law import BlockDecoder, BlockLaw, block_law, draw_blocks
-from hf_ddistill.laboratory.blocks.tables import (
-    BlockTable,
-    CausalTable,
-    block_table,
-    causal_law,
-    table_bias,
-)
+from hf_ddistill.laboratory.blocks.tables import BlockTable, CausalTable, block_table
 
 __all__ = [
     "BlockDecoder",
@@ -17,7 +11,5 @@ __all__ = [
     "CausalTable",
     "block_law",
     "block_table",
-    "causal_law",
     "draw_blocks",
-    "table_bias",
 ]

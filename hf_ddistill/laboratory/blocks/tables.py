@@ -1,5 +1,4 @@
-"""Block decoders and autoregressive laws as tables, and the targets of a block decoder in closed
-form.
+"""Block decoders and autoregressive laws as tables.
 
 C clean tokens, L positions in blocks of b; p the autoregressive law, (C^L,) in product order; M the
 open positions of a block. A function of (prefix, block) is a tensor (P, C, ..., C); one that is
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 
 from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.laboratory.space import all_sequences, clean_tokens, sequence_numbers
-from hf_ddistill.parameterizations import Conditional, Subs, log_prob_of
+from hf_ddistill.laboratory.space import clean_tokens, sequence_numbers
+from hf_ddistill.parameterizations import Subs
 from hf_ddistill.shapes import LOG_ZERO, Tokens
 
 #: The open positions of a block, and what a target says of one of them: (P, d_1 .. d_b) with C at
@@ -128,25 +127,6 @@ class BlockTable(nn.Module):
         return logits if at is None else logits[at]
 
 
-def causal_law(denoiser: Denoiser, length: int) -> Tensor:
-    """The law of a causal language model's first L tokens, the clean ones renormalised: float64
-    (C^L,) in product order.
-
-    Args:
-        denoiser: its network, called with `causal=True`, gives the logits of token i at i.
-        length: L.
-    """
-    tokens = clean_tokens(denoiser.diffusion)
-    x = all_sequences(tokens, length).reshape(-1, length)
-    bare = denoiser.read_as(Conditional())
-    with torch.no_grad():
-        log_p = torch.cat([bare(some, causal=True).log_conditional for some in x.split(4096)])
-    log_p = log_p.double()[..., tokens].log_softmax(-1)
-    places = torch.searchsorted(tokens, x)
-    law = log_prob_of(log_p, places).sum(1).exp()
-    return law / law.sum()
-
-
 def block_table(
     law: Tensor, block_size: int, diffusion: Diffusion, target: Target | None = None
 ) -> BlockTable:
@@ -167,7 +147,7 @@ def block_table(
         of_blocks = conditional_blocks(law, start, b, c)
         table = torch.zeros(len(of_blocks), (c + 1) ** b, b, c, dtype=torch.float64)
         for open_ in sets(b):
-            states = _states(open_, b, c)
+            states = states_of(open_, b, c)
             for i in open_:
                 p = target(of_blocks, open_, i)
                 shape = [1 if j in open_ else c for j in range(b)]
@@ -202,50 +182,8 @@ def posterior(p: Tensor, open_: Open, i: int) -> Tensor:
     return joint / joint.sum(1 + i, keepdim=True)
 
 
-def causal_conditional(p: Tensor, i: int) -> Tensor:
-    """p(x^i | prefix, x^{<i}), constant along the positions after i."""
-    joint = summed(p, tuple(range(i + 1, p.ndim - 1)))
-    return joint / joint.sum(1 + i, keepdim=True)
-
-
-def prefix(p: Tensor, open_: Open, i: int) -> Tensor:
-    """E[p(x^i | x_0^{<i}) | what the block shows] over x_0 ~ p: OPDLM's target where the ends are
-    the teacher's and the masks are random.
-
-    References: Su et al., 2026, arXiv:2606.06712, Eq. 6.
-    """
-    return mixed(p, causal_conditional(p, i), open_, i)
-
-
-def mixed(ends: Tensor, conditional: Tensor, open_: Open, i: int) -> Tensor:
-    """E[conditional | what the block shows] over ends ~ `ends`: the law of token i given others,
-    averaged over the open ones among them."""
-    others = tuple(j for j in open_ if j != i)
-    given = summed(ends, (i,))
-    weight = given / summed(given, others).clamp_min(1e-300)
-    return summed(weight * conditional, others)
-
-
-def _states(open_: Open, b: int, c: int) -> Tensor:
+def states_of(open_: Open, b: int, c: int) -> Tensor:
+    """The numbers of the states of a block that are open at these positions alone, in product
+    order of the others."""
     choices = [torch.tensor([c]) if i in open_ else torch.arange(c) for i in range(b)]
     return sequence_numbers(torch.cartesian_prod(*choices).reshape(-1, b), c + 1)
-
-
-def table_bias(law: Tensor, table: BlockTable) -> float:
-    """KL(posterior || what a table says) in nats per masked token, over x_0 ~ `law`, blocks alike
-    and n of b masks at random, n uniform."""
-    b, c = table.block_size, len(table.tokens)
-    true = block_table(law, b, table.diffusion)
-    total, starts = 0.0, range(0, round(math.log(len(law), c)), b)
-    for start in starts:
-        of_blocks = conditional_blocks(law, start, b, c)
-        of_prefixes = law.double().view(c**start, -1).sum(-1)
-        said = table.logits[start // b].detach().log_softmax(-1)
-        known = true.logits[start // b].detach()
-        divergence = (known.exp() * (known - said)).sum(-1)
-        for open_ in sets(b):
-            states = _states(open_, b, c)
-            weight = of_prefixes[:, None] * summed(of_blocks, open_).flatten(1)
-            each = divergence[:, states][..., list(open_)].mean(-1)
-            total += float((weight * each).sum()) / (b * math.comb(b, len(open_)))
-    return total / len(starts)

@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import Local, TrainingStep, record_variety
+from hf_ddistill.couplings import Local, TrainingStep, log_variety
 from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.log_ratio import LogRatio, check_possible, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
@@ -62,31 +62,32 @@ class BlockLawMatching(Objective):
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             student = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
         log_pi = student.prediction.log_conditional[:, 0].double()
-        seen = [self._draw(step, student, log_pi, size) for _ in range(self.draws)]
-        step.record["reward"] = (
-            torch.stack([d.ratio.of_tokens.sum() for d in seen]).mean() / where.sum()
-        )
+        seen = [self.draw(step, student, log_pi, size) for _ in range(self.draws)]
+        gained = torch.stack([d.ratio.of_tokens.sum() for d in seen]).mean()
+        step.log("reward", gained / where.sum())
         losses = {}
         if learns:
             losses["student"] = self._student_loss(log_pi, seen)
         if "auxiliary" in step.train:
             losses["auxiliary"] = -torch.stack([d.of_auxiliary for d in seen]).mean()
-            step.record["entropy"] = losses["auxiliary"].detach()
+            step.log("entropy", losses["auxiliary"])
         return losses
 
-    def _draw(self, step: TrainingStep, student: Local, log_pi: Tensor, size: int) -> _Drawn:
+    def draw(self, step: TrainingStep, student: Local, log_pi: Tensor, size: int) -> Draw:
+        """One draw of all N masks from the student's prediction, log_pi (N, K), in blocks of
+        `size`, with the log-ratio there."""
         where = student.where
         tokens = step.draw(log_pi.detach().exp(), where)
         x = step.x_0.masked_scatter(where, tokens)
-        record_variety(step, x, where)
+        log_variety(step, x, where)
         given = {"clean_ids": step.x_0, "block_size": size}
         ratio = log_ratio(step, x, x, None, where, causal=True, **given)
         check_possible(ratio)
         blocks = ratio.of_tokens.unflatten(1, (-1, size))
         later = (blocks.sum(-1, keepdim=True) - blocks.cumsum(-1)).flatten(1)[where]
-        return _Drawn(tokens, ratio, later, ratio.auxiliary.log_prob_of(x).mean())
+        return Draw(tokens, ratio, later, ratio.auxiliary.log_prob_of(x).mean())
 
-    def _student_loss(self, log_pi: Tensor, seen: list[_Drawn]) -> Scalar:
+    def _student_loss(self, log_pi: Tensor, seen: list[Draw]) -> Scalar:
         mean = torch.stack([d.later for d in seen]).mean(0)
         possible = log_pi > LOG_ZERO / 2
         loss = torch.zeros((), dtype=torch.float64, device=log_pi.device)
@@ -100,7 +101,7 @@ class BlockLawMatching(Objective):
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Draw:
     """One draw of all N masked tokens: the tokens (N,), the log-ratio there, the sum of l over what
     is later in the block (N,), the mean of log p_A of the tokens."""
 

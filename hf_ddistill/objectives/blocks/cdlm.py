@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_ddistill.configurable import settings_of
 from hf_ddistill.couplings import Local, TrainingStep, random_masks
 from hf_ddistill.divergences import ForwardKL
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.blocks.hints import Hints, informed_teacher, share_asked
 from hf_ddistill.objectives.blocks.states import (
     active_block,
-    check_hints,
     decoded,
-    informed_teacher,
     masked,
     mean_of_blocks,
 )
@@ -39,28 +39,22 @@ class CDLM(Objective):
     Each of the three is a mean over its own tokens: in each row their sum over the mean of their
     number, and rows count by their decoded tokens. The consistency alone is at its least for a
     student that does not look at its input, and collapses, as the paper reports; the first term
-    ties it to the teacher.
+    ties it to the teacher, which looks at what its own attention lets it see: at all, in the paper.
 
     Args:
         rollouts: what the teacher decodes, see `Rollouts`.
         distil, consistency, masked_lm: weights; the paper's (LLaDA: masked_lm=0.1).
-        teacher_calls: calls between y and y* whose tokens are targets in one step, drawn at
-            random (the paper stores hidden states of all); the mean is the same for any number.
         block_size: of the student, where it is not that of the decoding: of a teacher with full
             attention that decodes all as one block.
-        full_teacher: the teacher has full attention, as in the paper; else the student's.
-        teacher_sees, teacher_limit: a teacher that is shown more, as in `D2F`.
+        hints: what the teacher alone is shown, see `Hints`; None for nothing.
     """
 
     rollouts: Rollouts | Mapping[str, Any] = Rollouts(by="teacher")
     distil: float = 1.0
     consistency: float = 0.5
     masked_lm: float = 0.01
-    teacher_calls: int = 1
     block_size: int | None = None
-    full_teacher: bool = True
-    teacher_sees: float = 0.0
-    teacher_limit: float | None = None
+    hints: Hints | Mapping[str, Any] | None = None
     id: ClassVar[str] = "cdlm"
     citation: ClassVar[str] = (
         "Kim et al., CDLM: Consistency Diffusion Language Models for Faster Sampling, 2025, "
@@ -74,9 +68,7 @@ class CDLM(Objective):
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
         if not self.distil + self.consistency + self.masked_lm:
             raise ValueError("distil, consistency and masked_lm are all 0: nothing is trained.")
-        if self.teacher_calls < 1:
-            raise ValueError(f"teacher_calls must be at least 1, got {self.teacher_calls}.")
-        check_hints(self.teacher_sees, self.teacher_limit)
+        object.__setattr__(self, "hints", settings_of(Hints, self.hints, "hints"))
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = decoded(step, self.id, self.block_size)
@@ -94,7 +86,8 @@ class CDLM(Objective):
             terms["consistency"] = self._consistency(step, q, later)
         if self.masked_lm:
             terms["masked_lm"] = self._masked_lm(step)
-        step.record.update({name: term.detach() for name, term in terms.items()})
+        for name, term in terms.items():
+            step.log(name, term)
         total = [getattr(self, name) * term for name, term in terms.items()]
         return {"student": torch.stack(total).sum()}
 
@@ -102,23 +95,20 @@ class CDLM(Objective):
         self, step: TrainingStep, q: Local, number: Tensor, active: Where, later: Where
     ) -> Scalar:
         trajectory = step.trajectory
-        size = step.x_0.shape[1] if self.full_teacher else trajectory.block_size
         left = trajectory.calls - number
-        total = torch.zeros(len(number), device=number.device)
-        for _ in range(self.teacher_calls):
-            noise = uniform_noise(number.shape, step.generator, number.device)
-            call = number + (noise * left).long().minimum((left - 1).clamp_min(0))
-            state = masked(step, (trajectory.at(call) & active) | later)
-            here = active & (trajectory.rounds == trajectory.spread(call))
-            hints = (self.teacher_sees, self.teacher_limit)
-            p = informed_teacher(step, state, here, *hints, block_size=size)
-            distance = ForwardKL()(p.log_conditional_at(p.where), q.log_conditional_at(p.where))
-            # One call stands for all that are left of its block.
-            weight = trajectory.spread(left)[p.where].to(distance)
-            total = total + p.per_token((weight * distance)[:, None]).sum(1)
+        # Of the calls between y and y* a random one (the paper stores hidden states of all).
+        noise = uniform_noise(number.shape, step.generator, number.device)
+        call = number + (noise * left).long().minimum((left - 1).clamp_min(0))
+        state = masked(step, (trajectory.at(call) & active) | later)
+        here = active & (trajectory.rounds == trajectory.spread(call))
+        p = informed_teacher(step, state, here, self.hints)
+        distance = ForwardKL()(p.log_conditional_at(p.where), q.log_conditional_at(p.where))
+        # It stands for all that are left of its block.
+        weight = trajectory.spread(left)[p.where].to(distance)
+        total = p.per_token((weight * distance)[:, None]).sum(1)
         # Before a call that is as likely as others, r + 1 of n calls find a token of call r masked.
         shares = (trajectory.rounds + 1) / trajectory.spread(trajectory.calls).clamp_min(1)
-        expected = self.teacher_calls * (1 - self.teacher_sees) * mean_of_blocks(step, shares)
+        expected = share_asked(self.hints) * mean_of_blocks(step, shares)
         return step.row_mean(total / expected.clamp_min(1e-9))
 
     def _consistency(self, step: TrainingStep, q: Local, later: Where) -> Scalar:

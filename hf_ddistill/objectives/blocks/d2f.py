@@ -12,15 +12,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_ddistill.configurable import settings_of
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.divergences import Divergence
 from hf_ddistill.linalg import uniform_noise
-from hf_ddistill.objectives.blocks.states import (
-    check_hints,
-    divided,
-    informed_teacher,
-    masked,
-)
+from hf_ddistill.objectives.blocks.hints import Hints, informed_teacher, share_asked
+from hf_ddistill.objectives.blocks.states import divided, masked
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import Scalar
 
@@ -44,17 +41,14 @@ class D2F(Objective):
         masks: least and greatest share of masks; the shares of the blocks are sorted uniform draws
             between them (in the code: increments from a uniform start, to much the same effect).
         weighted: w_j = 1 / t_j, so that each block's tokens count alike.
-        teacher_sees: share of the masked tokens that the teacher alone is shown, and
-        teacher_limit: the nats per token that this may move its target, or None; see
-            `couplings.block_states.informed_teacher` for what the two do.
+        hints: what the teacher alone is shown, see `Hints`; None for nothing.
     """
 
     block_size: int = 16
     divergence: Divergence | Mapping[str, Any] | str = "forward_kl"
     masks: Sequence[float] = (0.3, 0.7)
     weighted: bool = True
-    teacher_sees: float = 0.0
-    teacher_limit: float | None = None
+    hints: Hints | Mapping[str, Any] | None = None
     id: ClassVar[str] = "d2f"
     citation: ClassVar[str] = (
         "Wang et al., Diffusion LLMs Can Do Faster-Than-AR Inference via Discrete Diffusion "
@@ -68,27 +62,21 @@ class D2F(Objective):
             raise ValueError(
                 f"masks must be two shares in (0, 1], the lesser first, got {self.masks}."
             )
-        check_hints(self.teacher_sees, self.teacher_limit)
+        object.__setattr__(self, "hints", settings_of(Hints, self.hints, "hints"))
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         shares = self._shares(step).repeat_interleave(self.block_size, 1)
         noise = uniform_noise(step.x_0.shape, step.generator, step.x_0.device)
         x_t = masked(step, step.trained & torch.as_tensor(noise < shares))
-        teacher = informed_teacher(
-            step,
-            x_t,
-            x_t != step.x_0,
-            self.teacher_sees,
-            self.teacher_limit,
-            block_size=x_t.shape[1],
-        )
+        whole = x_t.shape[1]
+        teacher = informed_teacher(step, x_t, x_t != step.x_0, self.hints, block_size=whole)
         student = step.look(step.student, x_t, None, teacher.where, block_size=self.block_size)
         log_p, log_q = (one.log_conditional_at(teacher.where) for one in (teacher, student))
         distance = self.divergence(log_p, log_q)
-        step.record["divergence"] = distance.detach().sum() / max(distance.numel(), 1)
+        step.log("divergence", distance.detach().sum() / max(distance.numel(), 1))
         if self.weighted:
             distance = distance / shares[teacher.where].to(distance.dtype)
-        mean_share = sum(self.masks) / 2 * (1 - self.teacher_sees)
+        mean_share = sum(self.masks) / 2 * share_asked(self.hints)
         return {"student": step.token_mean(distance) / mean_share}
 
     def _shares(self, step: TrainingStep) -> Tensor:

@@ -14,16 +14,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_ddistill.configurable import settings_of
 from hf_ddistill.couplings import TrainingStep, random_masks
 from hf_ddistill.denoisers import Autoregressive
 from hf_ddistill.divergences import Divergence, ForwardKL
-from hf_ddistill.objectives.blocks.posterior_targets import posterior_targets
+from hf_ddistill.objectives.blocks.posterior_target import PosteriorTarget
 from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import LOG_ZERO, Scalar, Where
 
-STATES = ("trajectory", "random")
+STATES = ("trajectory", "trajectory_in_step", "random")
 TARGETS = ("prefix", "posterior")
 
 
@@ -34,32 +35,26 @@ class OPDLM(Objective):
     A sequence counts as the mean over its masked tokens. The paper's target looks at the tokens of
     x_0 to the left, some of which the student does not see, and at none to the right, some of which
     it does: within a block its mean is not the posterior of the student's state. The target
-    "posterior" mends that, from the same causal model (`posterior_targets`).
+    "posterior" mends that, from the same causal model (`PosteriorTarget`).
 
     Args:
         rollouts: what the student decodes, see `Rollouts`.
-        states: "trajectory" (the paper's: states that the decoding passed through) or "random"
-            (OPDLM_off: random masks on the same x_0).
-        per_block: a state for each block by itself (the released code) or one call number share
-            for all of a row's blocks (Algorithm 1).
+        states: "trajectory" (those that the decoding passed through, one for each block by itself,
+            as in the released code), "trajectory_in_step" (after one share of the calls in all of a
+            row's blocks, Algorithm 1) or "random" (OPDLM_off: random masks on the same x_0).
         divergence: D; the paper's is the forward KL.
         top_k: match the teacher's k likeliest tokens only, neither side normalised over them (16
             for the paper's larger models); None for all.
         teacher_temperature: of the causal model.
-        target: "prefix" (the paper's) or "posterior".
-        candidates: tokens at each mask that a posterior re-scores with the rest of the block.
-        completions: of the block, drawn and weighted for a posterior; None for x_0 alone.
+        target: "prefix" (the paper's), "posterior", or a `PosteriorTarget` or its settings.
     """
 
     rollouts: Rollouts | Mapping[str, Any] = Rollouts()
     states: str = "trajectory"
-    per_block: bool = True
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ForwardKL)
     top_k: int | None = None
     teacher_temperature: float = 1.0
-    target: str = "prefix"
-    candidates: int = 4
-    completions: int | None = None
+    target: PosteriorTarget | Mapping[str, Any] | str = "prefix"
     id: ClassVar[str] = "opdlm"
     unit: ClassVar[str] = "row"
     citation: ClassVar[str] = (
@@ -70,21 +65,13 @@ class OPDLM(Objective):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "divergence", Divergence.from_config(self.divergence))
+        if isinstance(self.target, Mapping) or self.target == "posterior":
+            given = {} if self.target == "posterior" else self.target
+            object.__setattr__(self, "target", settings_of(PosteriorTarget, given, "target"))
         for name, known in (("states", STATES), ("target", TARGETS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"Unknown {name} {getattr(self, name)!r}; there are: {', '.join(known)}."
-                )
-        if self.states == "random" and not self.per_block:
-            raise ValueError(
-                "per_block=False is a share of the calls of a decoding, and states='random' are of "
-                "no call: give states='trajectory', or leave per_block out."
-            )
-        if self.target == "prefix" and self.completions is not None:
-            raise ValueError(
-                f"completions={self.completions} are of the target 'posterior', and target is "
-                "'prefix': give target='posterior', or leave completions out."
-            )
+            value = getattr(self, name)
+            if value not in known and not isinstance(value, PosteriorTarget):
+                raise ValueError(f"Unknown {name} {value!r}; there are: {', '.join(known)}.")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}.")
         if not self.teacher_temperature > 0:
@@ -93,34 +80,36 @@ class OPDLM(Objective):
             )
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        where = self._masks(step)
+        where = self.masks(step)
         x_t = masked(step, where)
         student = step.look(step.student, x_t, None, where, clean_ids=step.x_0)
         log_q = student.prediction.log_conditional
-        tokens = student.per_token(self._distance(self._target(step, where, log_q), log_q))
+        tokens = student.per_token(self.distance(self.target_at(step, where, log_q), log_q))
         counts = where.sum(1)
         losses = tokens.sum(1) / counts.clamp_min(1)
         rows = (step.lengths > 0).sum().clamp_min(1)
-        step.record["masked"] = counts.double().mean()
-        step.record["calls_per_block"] = _mean_calls(step)
+        step.log("masked", counts.double().mean())
+        step.log("calls_per_block", _mean_calls(step))
         return {"student": losses.sum() / rows}
 
-    def _masks(self, step: TrainingStep) -> Where:
+    def masks(self, step: TrainingStep) -> Where:
+        """(B, L), the masks of the state that the student is trained at."""
         path = decoded(step, self.id)
         if self.states == "random":
             return random_masks(step.x_0, path.drawn, path.block_size, step.generator)
-        return path.at(path.any_call(step.generator, self.per_block))
+        return path.at(path.any_call(step.generator, self.states == "trajectory"))
 
-    def _target(self, step: TrainingStep, where: Where, log_q: Tensor) -> Tensor:
+    def target_at(self, step: TrainingStep, where: Where, log_q: Tensor) -> Tensor:
         """log p (N, 1, K) that the student is trained on at the masks."""
-        if self.target == "posterior":
-            return posterior_targets(step, where, log_q.detach(), self.candidates, self.completions)
+        if isinstance(self.target, PosteriorTarget):
+            return self.target(step, where, log_q.detach())
         teacher = Autoregressive(step.peers["teacher"])
         with torch.no_grad():
             local = step.look(teacher, step.x_0, None, where)
         return local.prediction.log_conditional
 
-    def _distance(self, log_p: Tensor, log_q: Tensor) -> Tensor:
+    def distance(self, log_p: Tensor, log_q: Tensor) -> Tensor:
+        """D of two laws (..., K), the teacher's at its temperature and cut to its top k: (...)."""
         if self.teacher_temperature != 1:
             possible = log_p > LOG_ZERO / 2
             log_p = (log_p / self.teacher_temperature).where(possible, log_p).log_softmax(-1)

@@ -1,14 +1,11 @@
-"""States of block diffusion that an objective looks at: what is masked in them, and what the
-teacher alone is shown of it."""
+"""States of block diffusion that an objective looks at: what is masked in them."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings.training_step import Local, TrainingStep
+from hf_ddistill.couplings.training_step import TrainingStep
 from hf_ddistill.couplings.trajectories import Trajectory
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.shapes import Generators, Tokens, Where
@@ -73,66 +70,6 @@ def mean_of_blocks(step: TrainingStep, values: Tensor) -> Tensor:
     path = step.trajectory
     blocks = busy_blocks(path.drawn, path.block_size).clamp_min(1)
     return (values * path.drawn).sum(1) / blocks
-
-
-def informed_teacher(
-    step: TrainingStep, x_t: Tokens, where: Where, sees: float, limit: float | None, **more: Any
-) -> Local:
-    """The teacher's prediction at `where`, without gradients, where it alone is shown a share of
-    the tokens that are masked in x_t.
-
-    A token that it is shown is no target: `where` of what comes back lacks it. A student that
-    matches such a teacher is asked for what it cannot know. Under the forward KL it learns the mean
-    over what was hidden, which is what the same teacher says without the hint. Under the reverse KL
-    it learns the geometric mean, and is surer than it is right: more tokens a call, at a cost that
-    is greatest on other data than in training (`examples/results/hints.json` has it exactly).
-    `limit` keeps the target near what the teacher says without the hint:
-
-        (1 - w) p + w p_hinted with the greatest w in [0, 1] for which w KL(p_hinted || p) <= limit
-
-    so that KL(target || p) <= limit (convexity). It takes most from the hints that are the greatest
-    surprise, so that it makes even a student under the forward KL a little surer.
-
-    Args:
-        x_t: (B, L), what the student is given.
-        where: (B, L), its masks that are asked for.
-        sees: share of the masks that are filled in for the teacher, in [0, 1).
-        limit: in nats per token; None for none. It costs a second call of the teacher.
-        **more: inputs of the teacher's call.
-    """
-    teacher = step.peers["teacher"]
-    with torch.no_grad():
-        if not sees:
-            return step.look(teacher, x_t, None, where, **more)
-        hidden = (x_t != step.x_0) & step.trained
-        noise = uniform_noise(x_t.shape, step.generator, x_t.device)
-        shown = hidden & (noise < sees)
-        asked = where & ~shown
-        hinted = step.look(teacher, step.x_0.where(shown, x_t), None, asked, **more)
-        if limit is None:
-            return hinted
-        log_h = hinted.prediction.log_conditional
-        plain = step.look(teacher, x_t, None, asked, **more).prediction
-        gained = (log_h.exp() * (log_h - plain.log_conditional)).sum(-1, keepdim=True)
-        share = (limit / gained.clamp_min(1e-12)).clamp(1e-12, 1 - 1e-7)
-        mixture = torch.logaddexp(log_h + share.log(), plain.log_conditional + (-share).log1p())
-        return Local(type(hinted.prediction)(mixture), asked, None)
-
-
-def check_hints(sees: float, limit: float | None) -> None:
-    """A ValueError for settings of `informed_teacher` that mean nothing."""
-    if not 0 <= sees < 1:
-        raise ValueError(
-            f"teacher_sees must lie in [0, 1), got {sees}: a teacher that is shown all has no "
-            "token left to predict."
-        )
-    if limit is not None and not limit >= 0:
-        raise ValueError(f"teacher_limit must be at least 0 nats (or None), got {limit}.")
-    if limit is not None and not sees:
-        raise ValueError(
-            f"teacher_limit={limit} limits what a hint moves, and teacher_sees is 0, so that there "
-            "are no hints: set teacher_sees, or leave teacher_limit out."
-        )
 
 
 def decoded(step: TrainingStep, name: str, block_size: int | None = None) -> Trajectory:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from hf_ddistill.configurable import settings_of
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.linalg import categorical, uniform_noise
 from hf_ddistill.objectives.blocks.states import decoded, masked, ranks_in_blocks
@@ -22,6 +23,54 @@ from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import Scalar, Tokens, Where
 
 ORDERS = ("first", "last", "random")
+
+
+@dataclass(frozen=True)
+class DecidedMasks:
+    """Which of the tokens of a block are masked, by the order that they were decided in.
+
+    Args:
+        order: those that were decided "first" (the released code), those decided "last" (the states
+            that decoding goes through), or "random" ones.
+        ratios: of a block's tokens, one drawn for each row with probability proportional to
+            ratio^exponent.
+        exponent: the released code's 8: nearly always all of them.
+
+    Raises:
+        ValueError: for an unknown order, or ratios out of range.
+    """
+
+    order: str = "first"
+    ratios: Sequence[float] = (1.0, 0.75, 0.5, 0.25)
+    exponent: float = 8.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ratios", tuple(self.ratios))
+        if not self.ratios or not all(0 < ratio <= 1 for ratio in self.ratios):
+            raise ValueError(f"masks.ratios must lie in (0, 1], got {self.ratios}.")
+        if self.order not in ORDERS:
+            raise ValueError(f"Unknown masks.order {self.order!r}; there are: {', '.join(ORDERS)}.")
+
+    def draw(self, step: TrainingStep, rank: Tensor) -> Where:
+        """(B, L), the masks.
+
+        Args:
+            step: with a trajectory.
+            rank: (B, L), the place of each token in its block by when it was decided.
+        """
+        trajectory = step.trajectory
+        size = trajectory.block_size
+        ratios = torch.tensor(self.ratios, dtype=torch.float64, device=rank.device)
+        weights = (ratios**self.exponent)[None].expand(len(rank), -1)
+        ratio = ratios[categorical(weights / weights.sum(1, keepdim=True), step.generator)]
+        if self.order == "random":
+            noise = uniform_noise(rank.shape, step.generator, rank.device)
+            rank = ranks_in_blocks(noise.masked_fill(~trajectory.drawn, -1.0), size)
+        tokens = trajectory.drawn.unflatten(1, (-1, size)).sum(-1)
+        count = (tokens * ratio[:, None]).floor().long()
+        if self.order == "last":
+            return trajectory.drawn & (rank >= trajectory.spread(tokens - count))
+        return trajectory.drawn & (rank < trajectory.spread(count))
 
 
 @dataclass(frozen=True)
@@ -41,10 +90,7 @@ class T3D(Objective):
     Args:
         rollouts: what the teacher decodes, see `Rollouts`.
         beta, alpha, path: the paper's 0.1, 0.5, 0.2.
-        mask_ratios: of a block's tokens, one drawn for each row with probability
-            proportional to ratio^ratio_exponent.
-        order: which tokens are masked: those that were decided "first" (the released code), those
-            decided "last" (the states that decoding goes through), or "random" ones.
+        masks: which of a block's tokens are masked, see `DecidedMasks`.
         tokens_a_step: of the path.
     """
 
@@ -52,9 +98,7 @@ class T3D(Objective):
     beta: float = 0.1
     alpha: float = 0.5
     path: float = 0.2
-    mask_ratios: Sequence[float] = (1.0, 0.75, 0.5, 0.25)
-    ratio_exponent: float = 8.0
-    order: str = "first"
+    masks: DecidedMasks | Mapping[str, Any] = DecidedMasks()
     tokens_a_step: int = 4
     id: ClassVar[str] = "t3d"
     unit: ClassVar[str] = "row"
@@ -65,11 +109,8 @@ class T3D(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "mask_ratios", tuple(self.mask_ratios))
-        if not self.mask_ratios or not all(0 < ratio <= 1 for ratio in self.mask_ratios):
-            raise ValueError(f"mask_ratios must lie in (0, 1], got {self.mask_ratios}.")
-        if self.order not in ORDERS:
-            raise ValueError(f"Unknown order {self.order!r}; there are: {', '.join(ORDERS)}.")
+        masks = settings_of(DecidedMasks, self.masks, "masks") or DecidedMasks()
+        object.__setattr__(self, "masks", masks)
         if not self.beta > 0 or not min(self.alpha, self.path) >= 0:
             raise ValueError(
                 "beta must be above 0, alpha and path at least 0, got "
@@ -81,7 +122,7 @@ class T3D(Objective):
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         trajectory = decoded(step, self.id)
         rank = ranks_in_blocks(trajectory.rounds, trajectory.block_size)
-        where = self._masks(step, rank)
+        where = self.masks.draw(step, rank)
         x_t = masked(step, where)
         more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
         student = step.look(step.student, x_t, None, where, **more)
@@ -92,31 +133,16 @@ class T3D(Objective):
         for name, y in (("real", step.x_0), ("fake", fake)):
             gap = student.per_token(student.log_prob_of(y) - reference.log_prob_of(y)).sum(1)
             gaps[name] = gap / where.sum(1).clamp_min(1)
-            step.record[f"gap_{name}"] = gaps[name].detach().mean()
+            step.log(f"gap_{name}", gaps[name].detach().mean())
         # log(1 - sigma(x)) = log sigma(-x)
         told_apart = logsigmoid(self.beta * gaps["real"])
         told_apart = told_apart + self.alpha * logsigmoid(-self.beta * gaps["fake"])
         losses = -told_apart
-        step.record["same"] = (fake == step.x_0)[where].double().sum() / where.sum().clamp_min(1)
+        step.log("same", (fake == step.x_0)[where].double().sum() / where.sum().clamp_min(1))
         if self.path:
             losses = losses + self.path * self._path(student, step.x_0, rank)
         trained = step.lengths > 0
         return {"student": (losses * trained).sum() / trained.sum().clamp_min(1)}
-
-    def _masks(self, step: TrainingStep, rank: Tensor) -> Where:
-        trajectory = step.trajectory
-        size = trajectory.block_size
-        ratios = torch.tensor(self.mask_ratios, dtype=torch.float64, device=rank.device)
-        weights = (ratios**self.ratio_exponent)[None].expand(len(rank), -1)
-        ratio = ratios[categorical(weights / weights.sum(1, keepdim=True), step.generator)]
-        if self.order == "random":
-            noise = uniform_noise(rank.shape, step.generator, rank.device)
-            rank = ranks_in_blocks(noise.masked_fill(~trajectory.drawn, -1.0), size)
-        tokens = trajectory.drawn.unflatten(1, (-1, size)).sum(-1)
-        count = (tokens * ratio[:, None]).floor().long()
-        if self.order == "last":
-            return trajectory.drawn & (rank >= trajectory.spread(tokens - count))
-        return trajectory.drawn & (rank < trajectory.spread(count))
 
     def _path(self, student: Local, x_0: Tokens, rank: Tensor) -> Tensor:
         """The last term of each row, (B,)."""

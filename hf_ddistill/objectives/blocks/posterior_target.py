@@ -13,6 +13,8 @@ property; the mean of p(c | x^{<i}), OPDLM's target, is not: it forgets x_t to t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -22,14 +24,8 @@ from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.shapes import Tokens, Where
 
 
-@torch.no_grad()
-def posterior_targets(
-    step: TrainingStep,
-    where: Where,
-    proposal: Tensor,
-    candidates: int = 4,
-    completions: int | None = None,
-) -> Tensor:
+@dataclass(frozen=True)
+class PosteriorTarget:
     """log of an estimate of p(x^i | x_0^{<block}, x_t^block) at every mask, from the causal model
     `step.peers["teacher"]`.
 
@@ -42,44 +38,60 @@ def posterior_targets(
         w_j = p(x_j^{-i}) / q(x_j^{-i}),  q(x) = prod over masks of p_student(x^l | x_t)
 
     self-normalised: what is left of the bias falls as 1 / m. Each completion costs a call of the
-    teacher and up to b - 1 more of k times the rows, whatever the number of blocks. The teacher is
-    called with `causal=True`, `clean_ids` and `block_size`: it reads the candidates in their own
-    block, and x_0 before it.
+    teacher and up to b - 1 more of k times the rows, whatever the number of blocks.
+
+    Where both laws are known, in blocks of 4: a mean KL(posterior || target's mean) of .00038 nats
+    a token for OPDLM's .03401 (x_0 of the teacher), and on the student's own rollouts a total
+    variation of 0 instead of .267 at one token a call, at the fixed point; trained networks end at
+    .200 instead of .318 (`docs/results/exact_blocks.md`).
 
     Args:
-        step: with `x_0` and `trajectory`, which says where blocks are.
-        where: (B, L), the N masks of x_t.
-        proposal: (N, 1, K), log p_student(. | x_t) there, detached.
         candidates: k, at least 0; the vocabulary size for all.
-        completions: m, at least 1, or None.
-
-    Returns:
-        (N, 1, K), normalised.
+        completions: m, at least 1, or None for x_0 alone.
 
     Raises:
         ValueError: for numbers below these.
     """
-    if candidates < 0 or (completions is not None and completions < 1):
-        raise ValueError(
-            f"candidates must be at least 0 and completions at least 1 or None, got {candidates} "
-            f"and {completions}."
-        )
-    q = proposal[:, 0].double()
-    scope = _scope(step, where) if candidates else torch.zeros_like(where)
-    if completions is None:
-        return _given(step, where, scope, step.x_0, (q, candidates))[0][:, None].to(proposal)
-    targets, weights = [], []
-    for _ in range(completions):
-        drawn = step.draw(q.exp(), where)
-        x = step.x_0.masked_scatter(where, drawn)
-        target, log_p = _given(step, where, scope, x, (q, candidates))
-        log_q = torch.zeros(where.shape, dtype=q.dtype, device=q.device)
-        log_q = log_q.masked_scatter(where, log_prob_of(q, drawn))
-        targets.append(target)
-        weights.append(log_p - _others(log_q, scope, step.trajectory.block_size)[where])
-    share = torch.stack(weights).log_softmax(0)
-    mixed = torch.logsumexp(torch.stack(targets) + share[..., None], 0)
-    return mixed[:, None].to(proposal)
+
+    candidates: int = 4
+    completions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.candidates < 0 or (self.completions is not None and self.completions < 1):
+            raise ValueError(
+                "candidates must be at least 0 and completions at least 1 or None, got "
+                f"{self.candidates} and {self.completions}."
+            )
+
+    @torch.no_grad()
+    def __call__(self, step: TrainingStep, where: Where, proposal: Tensor) -> Tensor:
+        """The target (N, 1, K), normalised.
+
+        The teacher is called with `causal=True`, `clean_ids` and `block_size`: it reads the
+        candidates in their own block, and x_0 before it.
+
+        Args:
+            step: with `x_0` and `trajectory`, which says where blocks are.
+            where: (B, L), the N masks of x_t.
+            proposal: (N, 1, K), log p_student(. | x_t) there, detached.
+        """
+        q = proposal[:, 0].double()
+        about = (q, self.candidates)
+        scope = _scope(step, where) if self.candidates else torch.zeros_like(where)
+        if self.completions is None:
+            return _given(step, where, scope, step.x_0, about)[0][:, None].to(proposal)
+        targets, weights = [], []
+        for _ in range(self.completions):
+            drawn = step.draw(q.exp(), where)
+            x = step.x_0.masked_scatter(where, drawn)
+            target, log_p = _given(step, where, scope, x, about)
+            log_q = torch.zeros(where.shape, dtype=q.dtype, device=q.device)
+            log_q = log_q.masked_scatter(where, log_prob_of(q, drawn))
+            targets.append(target)
+            weights.append(log_p - _others(log_q, scope, step.trajectory.block_size)[where])
+        share = torch.stack(weights).log_softmax(0)
+        mixed = torch.logsumexp(torch.stack(targets) + share[..., None], 0)
+        return mixed[:, None].to(proposal)
 
 
 def _scope(step: TrainingStep, where: Where) -> Where:

@@ -1,0 +1,52 @@
+"""What names a data set: checked before anything that reads it is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+#: How the files of one kind are read, by the end of their names.
+KINDS = {".txt": "text", ".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
+
+
+def check_data_name(name: str, split: str, streaming: bool, option: str = "--data") -> None:
+    """Raise for digits that there are not, and for a file that is missing or empty.
+
+    Args:
+        name: digits, digits:LEVELS, a file, or a folder or Hub id, which is not looked at.
+        split: of it.
+        streaming: whether it is to be a stream.
+        option: that gave the name, for the errors.
+    """
+    if name.split(":")[0] == "digits":
+        levels = name.partition(":")[2] or "2"
+        if not levels.isdecimal() or len(levels) > 2:
+            raise ValueError(
+                f"{option} {name}: digits:LEVELS takes a number of levels from 2 to 17."
+            )
+        if split != "train" or streaming:
+            raise ValueError(
+                f"{option} {name} is in memory: it has no other split and is no stream."
+            )
+        return
+    path = Path(name)
+    if path.suffix not in KINDS:
+        return
+    if not path.is_file():
+        raise ValueError(f"{option} names {name}, which is not a file.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"The data set {name} is empty; at least one row is needed.")
+
+
+def held_out_name(
+    data: str, split: str, eval_data: str | None, eval_split: str | None
+) -> tuple[str, str] | None:
+    """Name and split of the data that are held out; None where none are asked for."""
+    if eval_data is None and eval_split is None:
+        return None
+    name, of = eval_data or data, eval_split or "train"
+    if name == data and of == split:
+        raise ValueError(
+            f"The data that are held out are those of the training, {name} ({of}); give another "
+            "--eval-split, such as train[:1000] beside --split train[1000:]."
+        )
+    return name, of

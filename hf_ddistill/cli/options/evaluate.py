@@ -1,0 +1,64 @@
+"""Options of `hf-ddistill evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hf_ddistill.cli.data_names import check_data_name
+from hf_ddistill.cli.options.member_flags import check_member
+from hf_ddistill.cli.options.option import option, word
+from hf_ddistill.cli.options.shared import BLOCKS, DATA, JsonOptions, SamplingOptions
+from hf_ddistill.cli.values import CALLS, SEED, positive, setting
+
+
+@dataclass
+class EvaluateOptions(SamplingOptions, JsonOptions):
+    """measure quality and diversity against the number of network calls"""
+
+    model: str = word("folder or Hub id of a model or pipeline")
+    nfe: Sequence[int] | None = option(
+        "network calls per sample (default: 1 2 4 8; a block model's follow from its rule)",
+        kind=CALLS,
+        many=True,
+    )
+    samples: int = option("that are judged, a row", 500, kind=positive)
+    batch_size: int = option("drawn at once", 250, kind=positive)
+    length: int | None = option("tokens (default: the model's window)", kind=positive)
+    prompt: str | None = option("how text begins (default: as the model does)")
+    judge: str = option(
+        "an id (hf-ddistill list judges), JSON with settings, or a causal LM (folder or id)",
+        "diversity",
+        kind=setting,
+    )
+    data: str | None = option(
+        "held out, for the bound on its nll per token, and for a judge that compares with real "
+        f"data: {DATA} (default: no bound)"
+    )
+    split: str = option("of --data, such as test", "train")
+    max_length: int | None = option(
+        "tokens in a row of its text (default: the model's window)", kind=positive
+    )
+    unmasking: Sequence[str] | None = option(
+        "the rules that decide tokens: ids (hf-ddistill list unmasking), or JSON (default: the "
+        "model's)",
+        family="unmasking",
+        many=True,
+        group=BLOCKS,
+    )
+    steps_per_block: Sequence[int] | None = option(
+        "calls that a static rule plans (default: a token each)",
+        kind=CALLS,
+        many=True,
+        group=BLOCKS,
+    )
+    seed: int = option("of all draws", 0, kind=SEED)
+
+    def check(self) -> None:
+        """Raise for an option that would not be acted on."""
+        if self.max_length is not None and self.data is None:
+            raise ValueError("--max-length is of the text of --data, which is not given.")
+        if self.judge.startswith("{"):
+            check_member("--judge", "judge", self.judge)
+        if self.data is not None:
+            check_data_name(self.data, self.split, streaming=False)
