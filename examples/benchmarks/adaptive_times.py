@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import one_hot
 from tqdm import tqdm
 
-from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.couplings import Memory, TrainingStep
 from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.objectives import ECD
@@ -88,7 +88,7 @@ def distance(layers, diffusion, times):
 
 def gradients(layers, diffusion, objective, seed):
     """Leave the gradient of one batch after the other in the layers, and yield it as a vector."""
-    memory, generator = {}, torch.Generator().manual_seed(seed)
+    memory, generator = Memory(), torch.Generator().manual_seed(seed)
     denoiser, peers = student(layers, diffusion), {"teacher": exact(diffusion)}
     while True:
         x_0 = CLEAN[torch.multinomial(LAW, BATCH, True, generator=generator)]

@@ -147,7 +147,7 @@ def check(name, plan, rule):
     calls = float(calls[calls > 0].double().mean())
     both, losses = counted(lambda: trainer.objective(record))
     backward, _ = counted(losses["student"].backward)
-    masked = float(record.record["masked"]) * plan.rows
+    masked = float(record.log.figures["masked"]) * plan.rows
     measured = {"rollout": rollout, "teacher and student": both, "backward": backward}
     plan = replace(plan, calls=calls, masked=masked)
     formula = plan.flops()
@@ -155,7 +155,9 @@ def check(name, plan, rule):
     trainer, network, shown = trained(plan, rule, "sdpa")
     record = replace(record, student=trainer.denoiser(network), peers=trainer.peers())
     measured["peak bytes"] = peak_bytes(trainer, network, record)
-    formula["peak bytes"] = replace(plan, masked=float(record.record["masked"]) * plan.rows).peak()
+    formula["peak bytes"] = replace(
+        plan, masked=float(record.log.figures["masked"]) * plan.rows
+    ).peak()
     measured["weights"] = sum(p.numel() for p in network.parameters())
     rank = plan.lora
     formula["weights"] = plan.shape.parameters + (plan.shape.adapters(rank) if rank else 0)

@@ -20,7 +20,7 @@ import torch
 
 from hf_ddistill import DDiTForDiscreteDiffusion, Objective, as_denoiser
 from hf_ddistill.cli.quickstart import shipped_teacher
-from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.couplings import Memory, TrainingStep
 from hf_ddistill.evaluation import load_digit_tokens
 
 
@@ -61,7 +61,8 @@ def main() -> None:
             denoiser = counted(student, "student", seen)
             step = TrainingStep(x_0, denoiser.diffusion, denoiser, peers, 0.0, generator, 4)
             # The teacher's entropy on data is measured in a run's first steps alone.
-            memory = {"law_matching_teacher": torch.tensor([20.0, 20.0], dtype=torch.float64)}
+            known = torch.tensor([20.0, 20.0], dtype=torch.float64)
+            memory = Memory({"law_matching.teacher": known})
             step = replace(step, condition=condition, memory=memory)
             objective = Objective.from_config(name)
             started = time.perf_counter()

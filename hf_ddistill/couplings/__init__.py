@@ -4,6 +4,7 @@ t."""
 from hf_ddistill.couplings.adaptive_times import AdaptiveTimes
 from hf_ddistill.couplings.coupling import Coupling
 from hf_ddistill.couplings.forward import ForwardPair
+from hf_ddistill.couplings.memory import Log, Memory
 from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
 from hf_ddistill.couplings.step_back import step_back
 from hf_ddistill.couplings.student_step import StudentStep
@@ -13,7 +14,7 @@ from hf_ddistill.couplings.training_step import (
     Local,
     TrainingStep,
     histogram_entropy,
-    record_variety,
+    log_variety,
 )
 from hf_ddistill.couplings.trajectories import Trajectory, calls_in_blocks, random_masks
 
@@ -24,6 +25,8 @@ __all__ = [
     "ForwardPair",
     "GridTimes",
     "Local",
+    "Log",
+    "Memory",
     "Rollout",
     "StudentStep",
     "TeacherSteps",
@@ -35,7 +38,7 @@ __all__ = [
     "calls_in_blocks",
     "histogram_entropy",
     "random_masks",
-    "record_variety",
+    "log_variety",
     "roll_out",
     "step_back",
 ]

@@ -62,7 +62,7 @@ class AdaptiveTimes(TimeSampler):
 
     def _table(self, step: TrainingStep) -> Tensor:
         fresh = torch.ones(self._shape(step), dtype=torch.float64)
-        return step.memory.setdefault("adaptive_times", fresh)
+        return step.memory.of(self.id).get("squares", fresh)
 
     def probabilities(self, step: TrainingStep) -> Tensor:
         """The probability of each cell, (cells along t, cells along s / t)."""
@@ -103,4 +103,4 @@ class AdaptiveTimes(TimeSampler):
         seen = count > 0
         flat = table.flatten().clone()
         flat[seen] = self.decay * flat[seen] + (1 - self.decay) * total[seen] / count[seen]
-        step.memory["adaptive_times"] = flat.view_as(table)
+        step.memory.of(self.id).put("squares", flat.view_as(table))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings.step_back import step_back
-from hf_ddistill.couplings.training_step import Local, TrainingStep, record_variety
+from hf_ddistill.couplings.training_step import Local, TrainingStep, log_variety
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.samplers import Sampler, walk
 from hf_ddistill.shapes import Tokens
@@ -109,7 +109,7 @@ def roll_out(
     last = step.look(step.student, x, 1 - stop / calls.double())
     probs = last.prediction.log_conditional.detach().exp()
     x_0 = last.place(step.draw(probs, last.where), x)
-    record_variety(step, x_0)
+    log_variety(step, x_0)
     none = torch.zeros(shape[0], 0, dtype=torch.float64, device=device)
     log_probs = torch.stack(log_probs, 1) if graph else none
     return Rollout(x_0, last, log_probs, stop, tuple(earlier))

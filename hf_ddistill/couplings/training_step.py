@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from hf_ddistill.couplings.memory import Log, Memory
 from hf_ddistill.couplings.trajectories import Trajectory
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
@@ -37,8 +38,9 @@ class TrainingStep:
         attend: (B, L), False at padding; None where there is none.
         context: (B, L), True at tokens that are given, such as a prompt: all networks see them,
             they are never noised, and no part of a loss; None where there are none.
-        memory: tensors that live on from step to step and are saved with a checkpoint.
-        record: parts of the loss to log, entered by the objective, detached.
+        memory: what lives on from step to step and is saved with a checkpoint, each part its
+            owner's: `step.memory.of(owner)`.
+        log: takes the figures of this step, such as parts of its loss: `step.log(name, value)`.
         trajectory: how x_0 came about, where it was decoded block by block for this step.
         reward: (B,), what the rollouts earned, where there is a reward.
         train: the networks that are updated at this step, all if not given; an objective leaves
@@ -57,8 +59,8 @@ class TrainingStep:
     condition: Mapping[str, Any] = field(default_factory=dict)
     attend: Where | None = None
     context: Where | None = None
-    memory: dict[str, Tensor] = field(default_factory=dict)
-    record: dict[str, Tensor] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
+    log: Log = field(default_factory=Log)
     trajectory: Trajectory | None = None
     reward: Tensor | None = None
     train: frozenset[str] | None = None
@@ -192,8 +194,8 @@ class Local:
         return zero.masked_scatter(self.where, values[:, 0])
 
 
-def record_variety(step: TrainingStep, drawn: Tokens, where: Where | None = None) -> None:
-    """Record the entropy of the tokens that a student drew, and of the batch's own in their place.
+def log_variety(step: TrainingStep, drawn: Tokens, where: Where | None = None) -> None:
+    """Log the entropy of the tokens that a student drew, and of the batch's own in their place.
 
     Args:
         step: with data x_0 of the shape of
@@ -201,8 +203,8 @@ def record_variety(step: TrainingStep, drawn: Tokens, where: Where | None = None
         where: (B, L), the positions that were drawn; all but padding if not given.
     """
     where, size = step.attend if where is None else where, step.diffusion.vocab_size
-    step.record["rollout_entropy"] = histogram_entropy(drawn, where, size)
-    step.record["data_entropy"] = histogram_entropy(step.x_0, where, size)
+    step.log("rollout_entropy", histogram_entropy(drawn, where, size))
+    step.log("data_entropy", histogram_entropy(step.x_0, where, size))
 
 
 def histogram_entropy(tokens: Tokens, where: Where | None, vocab_size: int) -> Scalar:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from hf_ddistill.couplings import TrainingStep, Trajectory
+from hf_ddistill.couplings import Memory, TrainingStep, Trajectory
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import keyed_generator
 from hf_ddistill.objectives import Frozen, Objective
@@ -74,14 +74,14 @@ class Run:
         updates: of them those that updated the student.
         progress: share of the training that is done.
         memory: of the objective.
-        record: the parts of the last step's loss that it recorded.
+        figures: of the last step, that the objective logged.
     """
 
     number: int = 0
     updates: int = 0
     progress: float = 0.0
-    memory: dict[str, Tensor] = field(default_factory=dict)
-    record: dict[str, Tensor] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
+    figures: dict[str, Tensor] = field(default_factory=dict)
 
 
 def fit(
@@ -135,7 +135,7 @@ def fit(
             train=turn,
         )
         _update(objective, step, optimizers, pace)
-        run.number, run.record = run.number + 1, step.record
+        run.number, run.figures = run.number + 1, step.log.figures
         if "student" in turn:
             run.updates += 1
             if mean is not None:

@@ -76,9 +76,9 @@ class ECD(Objective):
         tokens = student.per_token(distance)
         losses = tokens.sum(1) / step.lengths.clamp_min(1)
         self.times.learn(step, s, t, losses)
-        step.record["divergence"] = step.row_mean(losses.detach())
-        step.record["mean_t"] = t.mean()
-        step.record["revealed"] = step.token_mean(((x_s != x_t) & step.trained).double())
+        step.log("divergence", step.row_mean(losses.detach()))
+        step.log("mean_t", t.mean())
+        step.log("revealed", step.token_mean(((x_s != x_t) & step.trained).double()))
         return {"student": step.row_mean(correction.to(losses) * losses)}
 
     def _distance(self, teacher: Local, student: Local) -> Tensor:

@@ -137,7 +137,7 @@ class LawMatching(Objective):
         if "auxiliary" in step.train:
             parts = [cross_entropy(step, ratio.auxiliary, rollout.x_0) for ratio in ratios]
             losses["auxiliary"] = torch.stack(parts).mean()
-            step.record["entropy"] = losses["auxiliary"].detach()
+            step.log("entropy", losses["auxiliary"])
         return losses
 
     def _rollout(self, step: TrainingStep) -> Rollout:
@@ -163,7 +163,7 @@ class LawMatching(Objective):
     ) -> Scalar:
         rewards = [ratio.of_tokens.sum(1) * view.weight for view, ratio in shown]
         rewards = [torch.where(good, reward, torch.zeros_like(reward)) for reward in rewards]
-        step.record["reward"] = torch.stack(rewards).mean()
+        step.log("reward", torch.stack(rewards).mean())
         loss = torch.zeros((), dtype=torch.float64, device=rollout.x_0.device)
         if self.gradient == "policy":
             log_prob = rollout.log_probs_with_last().sum(1)
@@ -204,14 +204,14 @@ class LawMatching(Objective):
 
     def _record_teacher(self, step: TrainingStep, within: Where) -> None:
         """The teacher's cross entropy on the data at such states, from the first 20 steps."""
-        known = step.memory.setdefault("law_matching_teacher", torch.zeros(2, dtype=torch.float64))
+        known = step.memory.of(self.id).get("teacher", torch.zeros(2, dtype=torch.float64))
         if known[1] < 20:
             view = self._view(step, step.x_0, within)
             with torch.no_grad():
                 seen = step.look(step.peers["teacher"], view.z, view.t, view.where)
             mean = cross_entropy(step, seen, step.x_0)
             known += torch.tensor([float(mean), 1.0], dtype=torch.float64)
-        step.record["teacher_entropy"] = known[0] / known[1]
+        step.log("teacher_entropy", known[0] / known[1])
 
 
 def plans_in_one_call(student: Denoiser) -> bool:
@@ -225,9 +225,9 @@ def finite_rows(step: TrainingStep, ratios: list[LogRatio]) -> Tensor:
     """The rows (B,) whose log-ratios are finite everywhere; raises if too few are."""
     good = ~torch.stack([ratio.impossible.any(1) for ratio in ratios]).any(0)
     skipped = 1 - good.double().mean()
-    total = step.memory.setdefault("law_matching_rows", torch.zeros(2, dtype=torch.float64))
+    total = step.memory.of("law_matching").get("rows", torch.zeros(2, dtype=torch.float64))
     total += torch.tensor([len(good), float(skipped) * len(good)], dtype=torch.float64)
-    step.record["skipped"] = skipped
+    step.log("skipped", skipped)
     if float(total[1]) > max(0.01 * float(total[0]), 1.0):
         raise ValueError(
             f"The reward of {float(total[1] / total[0]):.1%} of the rollouts is not finite, "

@@ -87,7 +87,7 @@ class NELBO(Objective):
         loss = step.token_mean(local)
         log_p = prediction.log_prob_of(step.x_0[where][:, None])
         # A mean that is 0 and not NaN where a small batch has no position open.
-        step.record["cross_entropy"] = -log_p.detach().sum() / max(log_p.numel(), 1)
+        step.log("cross_entropy", -log_p.detach().sum() / max(log_p.numel(), 1))
         return {"student": loss}
 
     def _dropped(self, key: str, value: Tensor, step: TrainingStep) -> Tensor:

@@ -165,7 +165,11 @@ class Sampler(Configurable, ABC):
         generator: Generators = None,
         **condition: Any,
     ) -> Tokens:
-        """x_s, by as many calls of the denoiser as it takes; see `look`."""
+        """x_s, by as many calls of the denoiser as it takes; see `look`.
+
+        `s` and `t` are a number each, or one for each row (B,); s = 0 is the last step, which must
+        leave data.
+        """
         prediction = look(denoiser, x_t, t, generator, **condition)
         return self.advance(prediction, denoiser.diffusion, x_t, s, t, generator)
 

@@ -67,7 +67,8 @@ class BatchTrainer(Trainer):
             condition=inputs,
             attend=attend,
             context=context,
-            memory=self.memory,
+            # An evaluation must leave no trace in it.
+            memory=self.memory.copy() if held_out else self.memory,
             trajectory=path,
             reward=None if decoded is None else decoded.reward,
             train=self.updated(held_out),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 from transformers.trainer_utils import HubStrategy
 
+from hf_ddistill.couplings import Memory
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg.keyed_noise import keyed_generator
@@ -124,7 +124,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
 
     def _renew(self) -> None:
         """What a run remembers and the mean of its weights, as they are before the first step."""
-        self.memory: dict[str, Tensor] = {}
+        self.memory = Memory()
         self.measured: list[dict[str, Any]] = []
         self.parts = Parts()
         if self.average is not None:
@@ -175,7 +175,9 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         losses = self._objective(record)
         losses = {name: loss for name, loss in losses.items() if name in record.train}
         loss = total(losses, self._objective.id, step)
-        self.parts.add({f"{name}_loss": value for name, value in losses.items()} | record.record)
+        self.parts.add(
+            {f"{name}_loss": value for name, value in losses.items()} | record.log.figures
+        )
         return self.shared(loss, record, num_items_in_batch)
 
     def prediction_step(
@@ -190,8 +192,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         own, counts = self.own(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             record = self.training_record(model, own, EVALUATION)
-            memory = {name: value.clone() for name, value in self.memory.items()}
-            loss = sum(self._objective(replace(record, memory=memory)).values())
+            loss = sum(self._objective(record).values())
         self.hold_out(loss, record, counts)
         loss = loss.detach().reshape(1)
         return (loss, None, None) if prediction_loss_only else (loss, *self._samples_for(inputs))

@@ -180,7 +180,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         """The step that the objective is given."""
         record = super().training_record(model, inputs, *key)
         if model.training:
-            self.watch.see(record.record)
+            self.watch.see(record.log)
         self.auxiliaries.train(model.training)
         return record
 

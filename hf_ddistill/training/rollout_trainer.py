@@ -54,7 +54,7 @@ class RolloutTrainer(Trainer):
         rollouts = self._objective.rollouts
         if rollouts is not None and rollouts.by == "student":
             drawn, size = record.trajectory.drawn, self.diffusion.vocab_size
-            record.record["rollout_entropy"] = histogram_entropy(record.x_0, drawn, size)
+            record.log("rollout_entropy", histogram_entropy(record.x_0, drawn, size))
         return record
 
     def lengths(self, micro: int, inputs: Mapping[str, Tensor]) -> Tensor:

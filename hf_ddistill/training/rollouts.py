@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_ddistill.couplings import Trajectory, calls_in_blocks
+from hf_ddistill.couplings import Memory, Trajectory, calls_in_blocks
 from hf_ddistill.decoding.decoding import DecodingPlan, decode
 from hf_ddistill.models import BlockDiffusionGenerationConfig, BlockDiffusionLM, unwrapped
 from hf_ddistill.models.as_denoiser import base_model
@@ -124,7 +124,7 @@ class RolloutDecoder:
 
     def kept(
         self,
-        memory: dict[str, Tensor],
+        memory: Memory,
         step: int,
         micro: int,
         draw: Callable[[], Decoded],
@@ -141,22 +141,18 @@ class RolloutDecoder:
         """
         if self.settings.updates == 1:
             return draw()
-        name = f"rollouts_{micro}_"
-        if step % self.settings.updates == 0 or name + "input_ids" not in memory:
+        own = memory.of("rollouts").of(str(micro))
+        if step % self.settings.updates == 0 or not own.own():
             fresh = draw()
-            for key in [key for key in memory if key.startswith(name)]:
-                del memory[key]
-            memory |= {name + key: value for key, value in fresh.inputs.items()}
-            memory[name + "rounds"] = fresh.trajectory.rounds
-            memory[name + "log_prob"] = fresh.trajectory.log_prob
-            memory[name + "block_size"] = torch.tensor(fresh.trajectory.block_size)
+            own.clear()
+            path = fresh.trajectory
+            kept = {**fresh.inputs, "rounds": path.rounds, "log_prob": path.log_prob}
+            kept["block_size"] = torch.tensor(path.block_size)
             if fresh.reward is not None:
-                memory[name + "reward"] = fresh.reward
-        kept = {
-            key.removeprefix(name): value.to(device)
-            for key, value in memory.items()
-            if key.startswith(name)
-        }
+                kept["reward"] = fresh.reward
+            for name, tensor in kept.items():
+                own.put(name, tensor)
+        kept = {name: tensor.to(device) for name, tensor in own.own().items()}
         inputs = {key: kept[key] for key in ("input_ids", "attention_mask") if key in kept}
         trajectory = Trajectory(kept["rounds"], int(kept["block_size"]), kept["log_prob"])
         return Decoded(inputs, trajectory, kept.get("reward"))

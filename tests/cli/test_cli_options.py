@@ -117,12 +117,12 @@ def test_every_option_says_what_it_is_and_what_it_is_by_default(name):
 
 
 def recorded(path):
-    """The names that the source of an objective enters in `step.record`."""
+    """The names that the source of an objective enters with `step.log`."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Subscript) or not isinstance(node.value, ast.Attribute):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
-        if node.value.attr == "record" and isinstance(node.slice, ast.Constant):
-            yield node.slice.value
+        if node.func.attr == "log" and node.args and isinstance(node.args[0], ast.Constant):
+            yield node.args[0].value
 
 
 def test_every_figure_that_an_objective_logs_is_explained():

@@ -21,6 +21,7 @@ from hf_ddistill.couplings import (
     Coupling,
     ForwardPair,
     GridTimes,
+    Memory,
     StudentStep,
     TeacherSteps,
     TimeSampler,
@@ -170,7 +171,7 @@ def a_loss(s, t):
 
 @pytest.mark.parametrize("grid", [False, True])
 def test_adaptive_times_follow_the_loss_and_leave_its_mean_alone(grid):
-    problem, memory, sampler = small(Uniform), {}, AdaptiveTimes(grid=grid)
+    problem, memory, sampler = small(Uniform), Memory(), AdaptiveTimes(grid=grid)
     student = tabular(problem)
     even = GridTimes() if grid else UniformTimes()
     for seed in range(60):
@@ -202,12 +203,11 @@ def test_adaptive_times_follow_the_loss_and_leave_its_mean_alone(grid):
 
 
 def test_adaptive_times_remember_across_a_checkpoint():
-    problem, memory, sampler = small(Uniform), {}, AdaptiveTimes()
+    problem, memory, sampler = small(Uniform), Memory(), AdaptiveTimes()
     step = training_step(problem, tabular(problem), 512, memory=memory)
     s, t, _ = sampler.draw(step)
     sampler.learn(step, s, t, a_loss(s, t))
-    saved = {name: tensor.clone() for name, tensor in memory.items()}
-    again = training_step(problem, tabular(problem), 512, memory=saved)
+    again = training_step(problem, tabular(problem), 512, memory=memory.copy())
     assert torch.equal(sampler.probabilities(again), sampler.probabilities(step))
     assert not torch.equal(
         sampler.probabilities(again),
@@ -223,7 +223,8 @@ def test_a_time_on_the_grid_is_learned_in_its_own_cell(steps):
     t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
     sampler.learn(step, t - 0.5 / steps, t, torch.arange(1, steps + 1).double())
     assert torch.equal(
-        step.memory["adaptive_times"][:, 0].sqrt(), torch.arange(1, steps + 1.0).double()
+        step.memory.tensors["adaptive_times.squares"][:, 0].sqrt(),
+        torch.arange(1, steps + 1.0).double(),
     )
 
 

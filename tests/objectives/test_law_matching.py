@@ -184,7 +184,7 @@ def test_few_rewards_that_are_not_finite_are_skipped_and_counted():
     student, auxiliary = table(MASKS), table(MASKS, seed=4)
     step = step_of(MASKS, student, broken(0.005), auxiliary, rows=1000)
     loss = LawMatching()(step)["student"]
-    assert loss.isfinite() and 0 < float(step.record["skipped"]) < 0.01
+    assert loss.isfinite() and 0 < float(step.log.figures["skipped"]) < 0.01
     loss.backward()
     assert student.network.logits.grad.isfinite().all()
 

@@ -167,7 +167,7 @@ def trained(objective, rule, steps=80):
         optimizer.zero_grad()
         objective(step)["student"].backward()
         optimizer.step()
-    return student, step.record
+    return student, step.log.figures
 
 
 def test_reward_rises_to_near_its_greatest_value_and_the_teacher_holds_it_back():
@@ -216,7 +216,7 @@ def test_group_of_equal_rewards_says_nothing_however_great_they_are():
     step = step_of(x, network, network, **more)
     loss = rewarded(8, kl=0.04)(step)["student"]
     assert torch.autograd.grad(loss, network.logits)[0].abs().max() < 1e-12
-    assert step.record["informative"] == 0 and step.record["reward"] == 2.5
+    assert step.log.figures["informative"] == 0 and step.log.figures["reward"] == 2.5
 
 
 def test_division_by_the_spread_makes_groups_count_alike():

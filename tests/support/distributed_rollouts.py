@@ -33,7 +33,7 @@ def main(folder):
     whole.train()
     one, other = gathered(weights(whole.model))
     assert not differing(one, other)
-    mine, theirs = gathered(whole.memory["rollouts_0_input_ids"])
+    mine, theirs = gathered(whole.memory.tensors["rollouts.0.input_ids"])
     assert not torch.equal(mine, theirs)
 
     run(folder / "stopped", stop_after(3)).train()

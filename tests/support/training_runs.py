@@ -165,8 +165,8 @@ class _Matching(Objective):
             gain = student.exp()[auxiliary.where.flatten()] * reward.clamp(-10, 10)
             # While the auxiliary is the teacher there is no reward, but something shall move.
             losses["student"] = -gain.sum(-1).mean() - 0.1 * student[..., 0].mean()
-        step.record["entropy"] = -(log_p.detach().exp() * log_p.detach()).sum(-1).mean()
-        step.record["teacher_entropy"] = torch.ones(())
+        step.log("entropy", -(log_p.detach().exp() * log_p.detach()).sum(-1).mean())
+        step.log("teacher_entropy", torch.ones(()))
         self.seen.append((step.train, {k: v.detach() for k, v in losses.items()}, step))
         return losses
 

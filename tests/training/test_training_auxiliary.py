@@ -266,8 +266,8 @@ def watched(folder, entropies, share=0.5, window=2):
 
     def call(plain, self, step):
         losses = plain(self, step)
-        step.record["entropy"] = torch.tensor(next(given))
-        step.record["teacher_entropy"] = torch.tensor(2.0)
+        step.log("entropy", torch.tensor(next(given)))
+        step.log("teacher_entropy", torch.tensor(2.0))
         return losses
 
     settings = {"max_steps": len(entropies), "logging_steps": window, "collapse_share": share}

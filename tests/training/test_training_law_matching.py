@@ -68,7 +68,11 @@ def test_resumed_run_is_bit_equal(tmp_path, step):
     def ended(trainer):
         parts = {"student": trainer.model, "auxiliary": trainer.auxiliaries.models["auxiliary"]}
         named = {f"{part}.{n}": w for part, m in parts.items() for n, w in weights(m).items()}
-        return named | trainer.average.mean | {f"memory.{k}": v for k, v in trainer.memory.items()}
+        return (
+            named
+            | trainer.average.mean
+            | {f"memory.{k}": v for k, v in trainer.memory.tensors.items()}
+        )
 
     whole = run(tmp_path / "whole", **settings)
     whole.train()

@@ -53,7 +53,7 @@ def everything(trainer):
         "student": weights(trainer.model),
         "mean": trainer.average.mean,
         "teacher": weights(trainer.teacher_model),
-        "memory": trainer.memory,
+        "memory": trainer.memory.tensors,
         "moments": {
             f"{i}.{key}": value
             for i, moments in trainer.optimizer.state_dict()["state"].items()
@@ -170,7 +170,7 @@ def test_times_on_the_grid_follow_the_rounds_and_resume(tmp_path):
     shapes = []
 
     def look(state, control):
-        shapes.append(tuple(whole.memory["adaptive_times"].shape))
+        shapes.append(tuple(whole.memory.tensors["adaptive_times.squares"].shape))
 
     whole = run(tmp_path / "whole", objective=ON_A_GRID)
     # Before the last step of a round is counted, or its memory is gone.

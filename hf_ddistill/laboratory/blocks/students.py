@@ -163,7 +163,7 @@ def train_block_student(
         network_calls(student, peers, settings.rows),
         run.updates,
         time.perf_counter() - begun,
-        {key: float(value) for key, value in run.record.items()},
+        {key: float(value) for key, value in run.figures.items()},
     )
 
 

@@ -51,7 +51,7 @@ class BD3LM(Objective):
         x_t = masked(step, where)
         local = step.look(step.student, x_t, None, where, clean_ids=step.x_0)
         log_p = local.log_prob_of(step.x_0)
-        step.record["cross_entropy"] = -log_p.detach().mean()
+        step.log("cross_entropy", -log_p.detach().mean())
         losses = -local.per_token(log_p)
         if self.weighting == "likelihood":
             return {"student": step.token_mean(losses * path.spread(self._weights(blocks, where)))}

@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import Local, TrainingStep, record_variety
+from hf_ddistill.couplings import Local, TrainingStep, log_variety
 from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.log_ratio import LogRatio, check_possible, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
@@ -63,15 +63,14 @@ class BlockLawMatching(Objective):
             student = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
         log_pi = student.prediction.log_conditional[:, 0].double()
         seen = [self.draw(step, student, log_pi, size) for _ in range(self.draws)]
-        step.record["reward"] = (
-            torch.stack([d.ratio.of_tokens.sum() for d in seen]).mean() / where.sum()
-        )
+        gained = torch.stack([d.ratio.of_tokens.sum() for d in seen]).mean()
+        step.log("reward", gained / where.sum())
         losses = {}
         if learns:
             losses["student"] = self._student_loss(log_pi, seen)
         if "auxiliary" in step.train:
             losses["auxiliary"] = -torch.stack([d.of_auxiliary for d in seen]).mean()
-            step.record["entropy"] = losses["auxiliary"].detach()
+            step.log("entropy", losses["auxiliary"])
         return losses
 
     def draw(self, step: TrainingStep, student: Local, log_pi: Tensor, size: int) -> Draw:
@@ -80,7 +79,7 @@ class BlockLawMatching(Objective):
         where = student.where
         tokens = step.draw(log_pi.detach().exp(), where)
         x = step.x_0.masked_scatter(where, tokens)
-        record_variety(step, x, where)
+        log_variety(step, x, where)
         given = {"clean_ids": step.x_0, "block_size": size}
         ratio = log_ratio(step, x, x, None, where, causal=True, **given)
         check_possible(ratio)

@@ -100,7 +100,7 @@ class CausalLawMatching(Objective):
         where = trajectory.drawn
         ratio = log_ratio(step, step.x_0, step.x_0, None, where, causal=True)
         entropy = -ratio.auxiliary.log_prob_of(step.x_0).sum() / where.sum()
-        step.record["entropy"] = entropy.detach()
+        step.log("entropy", entropy)
         losses = {}
         if "student" in step.train:
             losses["student"] = self._student_loss(step, trajectory, ratio)
@@ -125,7 +125,7 @@ class CausalLawMatching(Objective):
     def _student_loss(self, step: TrainingStep, trajectory: Trajectory, ratio: LogRatio) -> Scalar:
         check_possible(ratio)
         where, ratios = trajectory.drawn, ratio.of_tokens
-        step.record["reward"] = ratios.sum() / where.sum()
+        step.log("reward", ratios.sum() / where.sum())
         own = alone(trajectory) if self.pathwise else torch.zeros_like(where)
         credits = self._credits(trajectory, ratios, own)
         centred = credits if step.held_out else self._centred(credits, where)

@@ -86,7 +86,8 @@ class CDLM(Objective):
             terms["consistency"] = self._consistency(step, q, later)
         if self.masked_lm:
             terms["masked_lm"] = self._masked_lm(step)
-        step.record.update({name: term.detach() for name, term in terms.items()})
+        for name, term in terms.items():
+            step.log(name, term)
         total = [getattr(self, name) * term for name, term in terms.items()]
         return {"student": torch.stack(total).sum()}
 

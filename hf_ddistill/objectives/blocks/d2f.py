@@ -73,7 +73,7 @@ class D2F(Objective):
         student = step.look(step.student, x_t, None, teacher.where, block_size=self.block_size)
         log_p, log_q = (one.log_conditional_at(teacher.where) for one in (teacher, student))
         distance = self.divergence(log_p, log_q)
-        step.record["divergence"] = distance.detach().sum() / max(distance.numel(), 1)
+        step.log("divergence", distance.detach().sum() / max(distance.numel(), 1))
         if self.weighted:
             distance = distance / shares[teacher.where].to(distance.dtype)
         mean_share = sum(self.masks) / 2 * share_asked(self.hints)

@@ -92,8 +92,9 @@ class DParallel(Objective):
             right = (log_p.argmax(-1) == tokens).double().sum() / max(len(tokens), 1)
             parts.append(torch.stack([cross_entropy, entropy, right.to(entropy)]))
         cross_entropy, entropy, right = torch.stack(parts).mean(0)
-        step.record["cross_entropy"], step.record["right"] = cross_entropy.detach(), right.detach()
-        step.record["entropy_where_right"] = entropy.detach()
+        step.log("cross_entropy", cross_entropy)
+        step.log("right", right)
+        step.log("entropy_where_right", entropy)
         return {"student": cross_entropy + self.certainty * entropy}
 
 

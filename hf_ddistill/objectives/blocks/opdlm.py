@@ -88,8 +88,8 @@ class OPDLM(Objective):
         counts = where.sum(1)
         losses = tokens.sum(1) / counts.clamp_min(1)
         rows = (step.lengths > 0).sum().clamp_min(1)
-        step.record["masked"] = counts.double().mean()
-        step.record["calls_per_block"] = _mean_calls(step)
+        step.log("masked", counts.double().mean())
+        step.log("calls_per_block", _mean_calls(step))
         return {"student": losses.sum() / rows}
 
     def masks(self, step: TrainingStep) -> Where:

@@ -118,7 +118,7 @@ class OutcomeReward(Objective):
             gained, kl = self._call(step, call, trajectory.spread(weight), advantages)
             score = score + gained
             distance = distance + kl
-        step.record["kl"] = step.token_mean(distance.detach())
+        step.log("kl", step.token_mean(distance.detach()))
         return {"student": step.token_mean(self.kl * distance - score)}
 
     def advantages(self, step: TrainingStep) -> Tensor:
@@ -134,9 +134,9 @@ class OutcomeReward(Objective):
                 f"Groups of rollouts.group={size} rows do not divide a batch of {len(reward)}."
             )
         groups = reward.double().unflatten(0, (-1, size))
-        step.record["reward"] = groups.mean()
+        step.log("reward", groups.mean())
         spread = groups.std(1, correction=0, keepdim=True)
-        step.record["informative"] = (spread > 0).double().mean()
+        step.log("informative", (spread > 0).double().mean())
         centred = groups - groups.mean(1, keepdim=True)
         if self.divide_by_std:
             centred = centred / (spread + 1e-4)
@@ -179,7 +179,7 @@ class OutcomeReward(Objective):
             )
         ratio = (log_p - before[here]).exp()
         near = ratio.clamp(1 - self.clip, 1 + self.clip)
-        step.record["clipped"] = (ratio != near).double().mean().detach()
+        step.log("clipped", (ratio != near).double().mean())
         return torch.minimum(ratio * each, near * each)
 
     def _order(self, step: TrainingStep, local: Local, here: Where) -> Tensor:

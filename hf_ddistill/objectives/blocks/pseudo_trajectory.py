@@ -89,8 +89,8 @@ class PseudoTrajectory(Objective):
         log_q, tokens = local.log_conditional_at(where), step.x_0[where]
         said = local.per_token(local.log_prob_of(step.x_0)).sum(1)
         loss = -step.row_mean(said / where.sum(1).clamp_min(1))
-        step.record["cross_entropy"] = loss.detach()
-        step.record["masked"] = where.sum() / window.sum().clamp_min(1)
+        step.log("cross_entropy", loss)
+        step.log("masked", where.sum() / window.sum().clamp_min(1))
         if self.certainty:
             of_rows = (local.rows, len(said))
             entropy, _ = entropy_where_right(log_q, tokens, self.temperature, *of_rows)

@@ -133,12 +133,12 @@ class T3D(Objective):
         for name, y in (("real", step.x_0), ("fake", fake)):
             gap = student.per_token(student.log_prob_of(y) - reference.log_prob_of(y)).sum(1)
             gaps[name] = gap / where.sum(1).clamp_min(1)
-            step.record[f"gap_{name}"] = gaps[name].detach().mean()
+            step.log(f"gap_{name}", gaps[name].detach().mean())
         # log(1 - sigma(x)) = log sigma(-x)
         told_apart = logsigmoid(self.beta * gaps["real"])
         told_apart = told_apart + self.alpha * logsigmoid(-self.beta * gaps["fake"])
         losses = -told_apart
-        step.record["same"] = (fake == step.x_0)[where].double().sum() / where.sum().clamp_min(1)
+        step.log("same", (fake == step.x_0)[where].double().sum() / where.sum().clamp_min(1))
         if self.path:
             losses = losses + self.path * self._path(student, step.x_0, rank)
         trained = step.lengths > 0

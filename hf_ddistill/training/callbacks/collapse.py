@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Mapping
 
-from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_ddistill.couplings import Log
 
 #: What a student's figure is held against, with the reference's name in a warning.
 _LAW = ("entropy", "teacher_entropy")
@@ -21,7 +21,7 @@ _NOTHING = 0.05
 class CollapseWatch(TrainerCallback):
     """Warns, once, in the step in which the student's variety falls below a share of what it was.
 
-    It looks, at each optimizer step, at what the objective (or the decoder of rollouts) recorded:
+    It looks, at each optimizer step, at what the objective (or the decoder of rollouts) logged:
 
     - `rollout_entropy`, of the tokens that the student draws, as one histogram over the batch; held
       against that of the first step and, where there is data of the same kind, `data_entropy`, the
@@ -41,14 +41,14 @@ class CollapseWatch(TrainerCallback):
     def start(self, share: float) -> None:
         """Forget what was seen: a run begins."""
         self.share, self.warned = share, False
-        self.seen: list[Mapping[str, Tensor]] = []
+        self.seen: list[Log] = []
         self.last: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_STEPS))
         self.first: float | None = None
 
-    def see(self, record: Mapping[str, Tensor]) -> None:
-        """Take note of a record of the step, which the objective will have filled by its end."""
+    def see(self, log: Log) -> None:
+        """Take note of the log of a step, which the objective will have filled by its end."""
         if self.share and not self.warned:
-            self.seen.append(record)
+            self.seen.append(log)
 
     def on_step_end(
         self,
@@ -58,7 +58,7 @@ class CollapseWatch(TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Compare, where both figures were recorded."""
-        records, self.seen = self.seen, []
+        records, self.seen = [log.figures for log in self.seen], []
         if self.warned or not records:
             return
         for name in (*_LAW, *_TOKENS):

@@ -73,4 +73,4 @@ class Rounds(TrainerCallback):
                 if trainer.objective.networks[name].copy_of == "teacher":
                     model.load_state_dict(student.state_dict())
         # What the objective remembers is of the old teacher, and of another number of steps.
-        trainer.memory = {}
+        trainer.memory.clear()

@@ -1,0 +1,155 @@
+"""What every sampler of the family keeps: its law, what is given, what it is told.
+
+A new sampler is tried here by being registered.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from exact_bayes import ExactBayes, total_variation
+
+from hf_ddistill.denoisers import Latent, NetworkDenoiser
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.laboratory import terminal_law
+from hf_ddistill.parameterizations import Conditional
+from hf_ddistill.processes import Absorbing, Uniform
+from hf_ddistill.samplers import Canvas, Sampler, walk
+from hf_ddistill.schedules import Linear, LogLinear
+
+K, L, DRAWS, STEEP = 4, 2, 20_000, Linear(0.0, 9.0)
+#: Where the default is no sampler of the data's law: the surest first is biased.
+SETTINGS = {"unmasking": {"unmasking": {"type": "static", "score": "random"}}}
+FAMILY = [kind(**SETTINGS.get(name, {})) for name, kind in Sampler.registry.items()]
+each_sampler = pytest.mark.parametrize("sampler", FAMILY, ids=lambda sampler: sampler.id)
+each_process = pytest.mark.parametrize("cls", [Absorbing, Uniform], ids=lambda cls: cls.id)
+PRODUCTS = [sampler for sampler in FAMILY if sampler.is_product]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def of(cls, sampler, schedule=STEEP):
+    """A small joint law under a process that the sampler accepts."""
+    problem = ExactBayes.random(Diffusion(cls.example(K), schedule), L)
+    try:
+        sampler.check(problem.diffusion)
+    except ValueError as error:
+        pytest.skip(str(error))
+    return problem
+
+
+def drawn(problem, sampler, steps, denoiser=None, seed=0):
+    """The law of what is drawn, as frequencies over all states."""
+    denoiser = problem.denoiser() if denoiser is None else denoiser
+    x = sampler.sample(denoiser, Canvas.empty((DRAWS, L)), steps, seeded(seed))
+    return problem.index(x).bincount(minlength=len(problem.states)).double() / DRAWS
+
+
+@each_process
+@each_sampler
+def test_the_law_of_an_exact_denoiser_tends_to_the_data_s(cls, sampler):
+    problem = of(cls, sampler)
+    few, many = (total_variation(drawn(problem, sampler, n), problem.data) for n in (1, 128))
+    assert few > 0.06, "one step is never this good: is the test able to fail?"
+    assert many < 0.03
+
+
+@each_process
+@pytest.mark.parametrize("sampler", PRODUCTS, ids=lambda sampler: sampler.id)
+def test_what_is_drawn_has_the_sampler_s_terminal_law(cls, sampler):
+    problem = of(cls, sampler, LogLinear())
+    table = 2 * torch.randn(L, K, L, K, dtype=torch.float64)
+
+    def network(x_t, t):
+        return torch.einsum("blk,lkmv->bmv", torch.nn.functional.one_hot(x_t, K).double(), table)
+
+    denoiser = NetworkDenoiser(network, problem.diffusion, Conditional())
+    grid = sampler.grid(3, problem.diffusion)
+    with torch.no_grad():
+        law = terminal_law(denoiser, problem.diffusion, L, grid, sampler)
+        other = terminal_law(denoiser, problem.diffusion, L, [1.0, 0.0], sampler)
+    clean = [~torch.isin(problem.states, torch.tensor(problem.diffusion.process.noise_tokens))]
+    found = drawn(problem, sampler, 3, denoiser)[clean[0].all(-1)]
+    spread = (law * (1 - law) / DRAWS).sqrt()
+    assert ((found - law).abs() <= 4.5 * spread + 1e-9).all()
+    assert ((found - other).abs() > 4.5 * spread + 1e-9).any(), "the test sees no difference"
+
+
+@each_sampler
+def test_given_tokens_are_held_and_shown_to_every_call(sampler):
+    problem, seen = of(Absorbing, sampler), []
+
+    def network(x_t, t):
+        seen.append(x_t)
+        return torch.zeros(*x_t.shape, K)
+
+    tokens = torch.tensor([[2, 0], [1, 0]])
+    canvas = Canvas(tokens, torch.tensor([[False, True], [False, True]]))
+    denoiser = NetworkDenoiser(network, problem.diffusion)
+    x = sampler.sample(denoiser, canvas, 3, seeded())
+    assert len(seen) >= 3 and x.max() < K - 1
+    for state in [*seen, x]:
+        assert torch.equal(state[:, 0], tokens[:, 0])
+
+
+@each_sampler
+def test_conditions_and_fresh_noise_reach_every_call(sampler):
+    problem, seen = of(Absorbing, sampler), []
+
+    def network(x_t, t, noise, class_labels):
+        seen.append(noise)
+        assert class_labels.tolist() == [3, 4]
+        return torch.zeros(*x_t.shape, K)
+
+    denoiser = NetworkDenoiser(network, problem.diffusion, latent=Latent(2))
+    labels = torch.tensor([3, 4])
+    sampler.sample(denoiser, Canvas.empty((2, L)), 2, seeded(), class_labels=labels)
+    assert len(seen) >= 2 and not torch.equal(seen[0], seen[1])
+
+
+@each_sampler
+def test_who_is_told_of_a_step_can_replace_its_state_and_end_it(sampler):
+    problem, told = of(Absorbing, sampler), []
+    other = torch.tensor([[0, K - 1]])
+
+    def on_step(reached):
+        told.append((reached.number, reached.t, reached.s))
+        if reached.number == 1:
+            reached.state, reached.stop = other, True
+
+    x = sampler.sample(problem.denoiser(), Canvas.empty((1, L)), 4, seeded(), on_step)
+    assert torch.equal(x, other)
+    times = list(sampler.grid(4, problem.diffusion))
+    assert told == [(0, times[0], times[1]), (1, times[1], times[2])]
+
+
+@each_sampler
+def test_two_samples_of_one_seed_are_the_same_and_a_row_has_its_own(sampler):
+    problem = of(Absorbing, sampler)
+
+    def draw(seeds):
+        canvas = Canvas.empty((len(seeds), L))
+        return sampler.sample(problem.denoiser(), canvas, 3, [seeded(seed) for seed in seeds])
+
+    together = draw([5, 6, 7, 8])
+    assert torch.equal(together, draw([5, 6, 7, 8]))
+    assert torch.equal(torch.cat([draw([seed]) for seed in (5, 6, 7, 8)]), together)
+
+
+@each_sampler
+def test_a_sampler_comes_back_from_its_configuration(sampler):
+    assert Sampler.from_config(sampler.to_config()) == sampler
+    assert sampler.citation and sampler.calls_once >= sampler.is_product
+
+
+def test_a_walk_goes_through_all_intervals_in_order():
+    moves = []
+
+    def move(state, s, t):
+        moves.append((t, s))
+        return state + 1
+
+    assert walk([1.0, 0.7, 0.1, 0.0], 10, move) == 13
+    assert moves == [(1.0, 0.7), (0.7, 0.1), (0.1, 0.0)]
