@@ -65,7 +65,7 @@ def take_defaults(parser: argparse.ArgumentParser, file: Path) -> None:
         ValueError: for an option that the command has not, or a value that its flag would refuse.
     """
     actions = {action.dest: action for action in parser._actions}
-    known = sorted(set(actions) - {"config", "help"})
+    known = sorted(set(actions) - {"config", "help", "imports"})
     values: dict[str, Any] = {}
     for key, value in read_options(file).items():
         name = str(key).replace("-", "_")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,6 +56,12 @@ def build_parser(names: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentPar
             sub.add_argument(
                 "--config", metavar="FILE", help="YAML with these options; flags override."
             )
+            sub.add_argument(
+                "--import",
+                dest="imports",
+                metavar="MODULE",
+                help="a module of your own: its processes, objectives, ... are known then",
+            )
             add_options(sub, command.options, getattr(command.options, "without", ()))
             if command.options is ConvertOptions:
                 add_converters(sub)
@@ -86,6 +93,13 @@ def parsed(argv: Sequence[str]) -> tuple[str | None, Any]:
     return name, options
 
 
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--import {name}: {error}.") from error
+
+
 def read(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
     """The values of a command's options, with those of a YAML file as defaults."""
     command = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
@@ -96,6 +110,8 @@ def read(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
         only.add_argument(f"--{name}", dest="value")
         return only.parse_known_args(argv[1:])[0].value
 
+    if (module := given("import")) is not None:
+        _import(module)
     if (file := given("config")) is not None:
         take_defaults(sub, Path(file))
     flags = []

@@ -151,6 +151,24 @@ def test_a_member_of_another_package_is_not_known():
         Unmasking.registry.pop("foreign", None)
 
 
+def test_a_module_of_the_user_s_is_not_imported(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_rules.py").write_text(
+        "from hf_ddistill.unmasking import Threshold\n"
+        "class Sure(Threshold):\n"
+        "    id = 'sure'\n"
+        "    threshold: float = 0.99\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        given = ["sample", "m", "--import", "my_rules", "--unmasking", "sure"]
+        assert read(build_parser(["sample"]), given)["unmasking"] == "sure"
+        check_member("--unmasking", "unmasking", "sure")
+    finally:
+        Unmasking.registry.pop("sure", None)
+    said = refused(capsys, "list", "--import", "no_such_module")
+    assert "--import no_such_module: No module named 'no_such_module'." in said
+
+
 def test_a_percent_sign_ends_a_help(monkeypatch):
     member = families.Member("x", "X", "5 % of", (families.Setting("a", "int", "1", "9 % of"),))
     monkeypatch.setattr(
