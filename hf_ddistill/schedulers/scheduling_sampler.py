@@ -57,8 +57,9 @@ def scheduler_for(
     for kind in DiscreteSchedulerBase.__subclasses__():
         if sampler == _default(kind):
             return kind, {}
-    config = sampler.to_config()
-    own = {name: config[name] for name in ("temperature", "top_k", "top_p") if name in config}
+    config, plain = sampler.to_config(), type(sampler)().to_config()
+    settings = (name for name in ("temperature", "top_k", "top_p") if name in config)
+    own = {name: config[name] for name in settings if config[name] != plain[name]}
     return SamplerScheduler, {"sampler": config, **own}
 
 
