@@ -64,7 +64,7 @@ with tempfile.TemporaryDirectory() as folder:
         objective={"type": "opdlm", "rollouts": {"tokens": 32}},
         args=DiscreteDistillationConfig(
             output_dir=folder,
-            max_steps=150,
+            max_steps=60,
             per_device_train_batch_size=32,
             learning_rate=3e-4,
             ema_decay=0.0,

@@ -111,11 +111,6 @@ def _networks(
         return _opened(options, options.student, trained), _causal(options, kept), lora
     # Adapters beside several teachers need a base of their own: the first is one of the averaged.
     source = options.student or (first if lora and others else None)
-    if source is None and options.teacher_dtype is not None:
-        raise ValueError(
-            "--teacher-dtype is of a teacher beside --student; without one the student is made of "
-            "the teacher, whose weights have --dtype."
-        )
     teachers = [_opened(options, name, kept) for name in options.teacher]
     student = _opened(options, source, trained) if source else None
     if others:

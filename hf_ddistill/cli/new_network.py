@@ -115,8 +115,6 @@ def _classes(options: TeacherOptions, data: Any, first: dict[str, Any]) -> int:
     label = next((key for key in ("class_labels", "label") if key in first), None)
     if label is None:
         raise ValueError("--class-conditional needs a column 'label' in the data.")
-    if options.streaming:
-        raise ValueError("--class-conditional counts the labels, which a stream cannot do.")
     labels = [row[label] for row in data]
     wrong = next((each for each in labels if not isinstance(each, int) or each < 0), None)
     if wrong is not None:

@@ -3,12 +3,13 @@ randomness."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Module
 
 from hf_ddistill.couplings.memory import Log, Memory
@@ -149,6 +150,21 @@ class TrainingStep:
             trajectory=path if path is None else path.of(rows),
             reward=None if self.reward is None else self.reward[rows],
         )
+
+    @contextlib.contextmanager
+    def freeze(self, name: str) -> Iterator[Denoiser | nn.Module]:
+        """A peer whose weights get no gradient within it, while what it is shown does: for the loss
+        of a student by what a discriminator says, which must not train the discriminator."""
+        peer = self.peers[name]
+        networks = peer.networks() if isinstance(peer, Denoiser) else (peer,)
+        weights = [w for each in networks for w in each.parameters() if w.requires_grad]
+        for weight in weights:
+            weight.requires_grad_(False)
+        try:
+            yield peer
+        finally:
+            for weight in weights:
+                weight.requires_grad_(True)
 
     def open(self, x: Tokens) -> Where:
         """The positions of x that count: not certain, and none of padding and context."""

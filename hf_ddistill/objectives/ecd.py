@@ -25,14 +25,12 @@ from hf_ddistill.couplings import (
 )
 from hf_ddistill.divergences import CrossEntropy, Divergence
 from hf_ddistill.objectives.objective import Objective
-from hf_ddistill.shapes import Scalar, Times
-
-WEIGHTINGS = ("uniform", "likelihood", "adaptive")
+from hf_ddistill.shapes import Scalar
 
 
 @dataclass(frozen=True)
 class ECD(Objective):
-    """E w(t) sum_i D(p_teacher(x_0^i | x_s), p_student(x_0^i | x_t)), Algorithm 1.
+    """E sum_i D(p_teacher(x_0^i | x_s), p_student(x_0^i | x_t)), Algorithm 1.
 
     With x_s from the true reverse kernel (`coupling="forward"`) and the cross entropy, the teacher
     itself is the optimum at every t: the student can copy it and no more. With the student's own
@@ -43,16 +41,12 @@ class ECD(Objective):
             (reverse KL, Jeffreys) leaves out the tokens that x_s has revealed.
         coupling: how x_s is drawn: "student" (the paper's), "forward", "teacher".
         times: "uniform_times" (one-step form), "grid_times" (few-step form), "adaptive_times".
-        weighting: w(t): "uniform", "likelihood" (sigma' alpha / (1 - alpha), that of the bound), or
-            "adaptive" (one over the running loss at that t, so that every t counts alike; an
-            evaluation, which must not change with what the training remembers, weighs uniformly).
         top_k: match the teacher's k likeliest tokens and the rest as one; None for all.
     """
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=CrossEntropy)
     coupling: Coupling | Mapping[str, Any] | str = field(default_factory=StudentStep)
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=UniformTimes)
-    weighting: str = "uniform"
     top_k: int | None = None
     id: ClassVar[str] = "ecd"
     citation: ClassVar[str] = (
@@ -67,10 +61,6 @@ class ECD(Objective):
             ("times", TimeSampler),
         ):
             object.__setattr__(self, name, family.from_config(getattr(self, name)))
-        if self.weighting not in WEIGHTINGS:
-            raise ValueError(
-                f"Unknown weighting {self.weighting!r}; there are: {', '.join(WEIGHTINGS)}."
-            )
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         s, t, correction = self.times.draw(step)
@@ -85,31 +75,14 @@ class ECD(Objective):
             distance = distance * step.diffusion.undetermined(x_s)[student.where][:, None]
         tokens = student.per_token(distance)
         losses = tokens.sum(1) / step.lengths.clamp_min(1)
-        weights = self._weights(step, t, losses).to(losses)
-        self.times.learn(step, s, t, weights * losses)
+        self.times.learn(step, s, t, losses)
         step.log("divergence", step.row_mean(losses.detach()))
         step.log("mean_t", t.mean())
         step.log("revealed", step.token_mean(((x_s != x_t) & step.trained).double()))
-        return {"student": step.row_mean(correction.to(losses) * weights * losses)}
+        return {"student": step.row_mean(correction.to(losses) * losses)}
 
     def _distance(self, teacher: Local, student: Local) -> Tensor:
         log_p, log_q = teacher.prediction.log_conditional, student.prediction.log_conditional
         if self.top_k is not None:
             return self.divergence.top_k(log_p, log_q, self.top_k)
         return self.divergence(log_p, log_q)
-
-    def _weights(self, step: TrainingStep, t: Times, losses: Tensor) -> Tensor:
-        if self.weighting == "uniform" or (self.weighting == "adaptive" and step.held_out):
-            return torch.ones_like(t)
-        if self.weighting == "likelihood":
-            schedule = step.diffusion.schedule
-            return schedule.rate(t) / torch.expm1(schedule.sigma(t))
-        cells = 16
-        running = step.memory.of(self.id).get("loss", torch.zeros(cells, dtype=torch.float64))
-        cell = ((t * cells).ceil().long() - 1).clamp(0, cells - 1).cpu()
-        for index in cell.unique().tolist():
-            mean = losses.detach()[(cell == index).to(losses.device)].double().mean().cpu()
-            running[index] = mean if running[index] == 0 else 0.9 * running[index] + 0.1 * mean
-        # A floor at a tenth of the mean: a time that is solved must not take all the weight.
-        weights = 1 / running[cell].clamp_min(0.1 * float(running[running > 0].mean()))
-        return (weights / weights.mean()).to(t.device)

@@ -19,6 +19,9 @@ class SamplerScheduler(DiscreteSchedulerBase):
     What calls its network more than once a step cannot be stepped from outside: the pipeline runs
     it.
 
+    References:
+        Those of its sampler (`hf-ddistill list samplers`).
+
     Args:
         process, schedule, temperature, ...: see `DiscreteSchedulerBase`.
         sampler (`dict` or `str`): `Sampler.to_config()`, such as

@@ -29,6 +29,10 @@ class PlackettLuce(Unmasking):
     that `outcome_reward` trains the order without one. The score is that of the likeliest token and
     not of the drawn one: the law of the positions must not depend on drafts that are thrown away.
 
+    On characters, rewarded for known words at two a call, `outcome_reward` takes their share by
+    confidence from .35 to .45 with the order trained and to .62 without; the order's student is the
+    nearer one to the language model (nll 3.26 for 3.77; `docs/results/characters.md`).
+
     Args:
         temperature: above 0; at 0.05 nearly the surest first, at 10 nearly any.
     """

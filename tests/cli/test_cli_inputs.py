@@ -142,7 +142,7 @@ WRONG = {  # options of a command, and words of the sentence
     "problem": ("exact", ["--problem", "nothing.json"], ["no file"]),
     "seeds": ("exact", ["--seeds", "x"], ["must be an integer, got 'x'"]),
     "minutes": ("exact", ["--minutes", "inf"], ["above 0, got inf"]),
-    "setting": ("exact", ["--objective", '{"type": "ecd", "weighting": 1}'], ["a string"]),
+    "setting": ("exact", ["--objective", '{"type": "law_matching", "steps": 1}'], ["a string"]),
 }
 
 

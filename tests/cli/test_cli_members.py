@@ -62,11 +62,11 @@ def test_a_setting_of_an_objective_has_no_flag():
         "type": "law_matching",
         "maskings": 2,
     }
-    given = ["--objective", '{"type": "ecd", "top_k": 3, "weighting": "x"}']
+    given = ["--objective", '{"type": "ecd", "top_k": 3, "coupling": "x"}']
     assert json.loads(objective(*given, "--objective.top_k", "none")) == {
         "type": "ecd",
         "top_k": None,
-        "weighting": "x",
+        "coupling": "x",
     }
 
 

@@ -20,7 +20,7 @@ EVERY = {
     "ecd": [
         {},
         {"diffusion": FLIPS, "coupling": "forward", "times": "grid_times"},
-        {"coupling": {"type": "teacher", "substeps": 2}, "weighting": "adaptive"},
+        {"coupling": {"type": "teacher", "substeps": 2}},
         {"coupling": "forward", "times": "adaptive_times", "divergence": "reverse_kl"},
     ],
     "law_matching": [
@@ -78,7 +78,6 @@ IN_TRAINING = [
     for name, settings in CASES
     if name != "causal_law_matching"
     and (name != "law_matching" or settings.get("gradient") == "pathwise")
-    and settings.get("weighting") != "adaptive"
 ]
 
 

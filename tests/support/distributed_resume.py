@@ -23,7 +23,7 @@ SETTINGS = {"max_steps": 4, "per_device_train_batch_size": 4, "save_strategy": "
 
 
 def run(folder, *callbacks):
-    objective = {"type": "ecd", "times": {"type": "adaptive_times"}, "weighting": "adaptive"}
+    objective = {"type": "ecd", "times": {"type": "adaptive_times"}}
     made = {"objective": objective, "callbacks": list(callbacks), "logging_steps": 1}
     trainer = distilling(folder, tiny(), rows(32), **made, **SETTINGS, save_steps=3)
     check_world(trainer)

@@ -24,7 +24,7 @@ from training_runs import (
 from transformers import AutoModelForMaskedLM
 
 ADAPTERS = LoraConfig(r=2, target_modules=["qkv", "up"], lora_dropout=0.1)
-ECD = {"type": "ecd", "times": {"type": "adaptive_times"}, "weighting": "adaptive"}
+ECD = {"type": "ecd", "times": {"type": "adaptive_times"}}
 LAWS = {"type": "law_matching", "gradient": "policy", "horizon": "rollout", "maskings": 2}
 SETTINGS = {"max_steps": 4, "per_device_train_batch_size": 4, "learning_rate": 0.02}
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import softplus
-from training_runs import differing, digits, distilling, stop_after, tiny, weights
+from training_runs import differing, digits, distilling, rows, stop_after, tiny, weights
 
 from hf_ddistill.objectives import Frozen, Networks, Objective, Trained
 
@@ -137,6 +137,22 @@ def test_each_of_several_trained_networks_has_its_loss_its_norm_and_the_settings
     assert rates == [0.01] * 2 + [0.05] * 4
     told = json.dumps(trainer.facts().training)
     assert "learning rate of the critic and denoiser" in told
+
+
+def test_a_loss_through_a_frozen_critic_reaches_the_student_alone(tmp_path):
+    trainer = run(tmp_path, max_steps=2)
+    step = trainer.training_record(trainer.model, trainer.data_collator(rows(4)), 0, 0)
+    seen = step.student(step.noised(torch.ones(4)), 1.0).log_conditional
+    critic = step.peers["critic"]
+    with step.freeze("critic") as same:
+        assert same is critic and not critic.table.requires_grad
+        loss = -(seen.exp() * critic.table).sum()
+    assert critic.table.requires_grad
+    (loss + critic(step.x_0).sum()).backward()
+    counts = torch.zeros_like(critic.table)
+    counts.index_put_((torch.arange(64).repeat(4), step.x_0.flatten()), torch.ones(256), True)
+    assert torch.equal(critic.table.grad, counts)
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in trainer.model.parameters())
 
 
 def test_nothing_of_a_critic_is_in_what_is_saved_at_the_end(tmp_path):

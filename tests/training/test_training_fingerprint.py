@@ -51,7 +51,7 @@ OTHERS = {
     "batch": ({"per_device_train_batch_size": 4}, "per_device_train_batch_size was 8 and is 4"),
     "accumulation": ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps was 1 and"),
     "no mean": ({"ema_decay": 0.0}, "ema_decay was 0.999 and is 0.0"),
-    "objective": ({"objective": {"type": "ecd", "weighting": "adaptive"}}, "objective.weighting"),
+    "objective": ({"objective": {"type": "ecd", "top_k": 2}}, "objective.top_k was null"),
     "auxiliary": ({"objective": matching()}, "objective.type was"),
     "times": ({"objective": {"type": "ecd", "times": "grid_times"}}, "objective.times.type was"),
     "rounds": ({"rounds": 2}, "rounds was 1 and is 2"),

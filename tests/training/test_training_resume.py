@@ -23,7 +23,7 @@ from training_runs import (
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 
 # Everything that a run remembers: two memories of the objective, and a teacher that changes.
-OBJECTIVE = {"type": "ecd", "weighting": "adaptive", "times": {"type": "adaptive_times"}}
+OBJECTIVE = {"type": "ecd", "times": {"type": "adaptive_times"}}
 ON_A_GRID = OBJECTIVE | {"times": {"type": "adaptive_times", "grid": True}}
 DROPOUT = {"dropout": 0.2, "attention_dropout": 0.2}
 STEPS = 6

@@ -41,3 +41,9 @@ class DistillOptions(DistillationSettings, DiffusionSettings, TrainingOptions, T
         self.check_data(eval_steps=self.eval_steps, num_eval_samples=self.num_eval_samples)
         self.check_diffusion()
         self.check_distillation(self.steps)
+        has_own_base = self.lora_rank is not None and len(self.teacher) > 1
+        if self.teacher_dtype is not None and self.student is None and not has_own_base:
+            raise ValueError(
+                "--teacher-dtype is of a teacher beside --student; without one the student is made "
+                "of the teacher, whose weights have --dtype."
+            )

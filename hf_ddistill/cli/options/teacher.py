@@ -65,6 +65,8 @@ class TeacherOptions(DiffusionSettings, TrainingOptions, TrainingDataOptions):
         self.check_resume()
         self.check_data(eval_steps=self.eval_steps, num_eval_samples=self.num_eval_samples)
         self.check_diffusion()
+        if self.class_conditional and self.streaming:
+            raise ValueError("--class-conditional counts the labels, which a stream cannot do.")
         if self.init is None:
             for name, default in FRESH.items():
                 if getattr(self, name) is None:
