@@ -67,7 +67,8 @@ def test_a_line_of_the_package_imports_no_file_of_its_own(mine):
 def test_a_family_does_not_find_its_new_member(mine, capsys):
     run("list")
     listed = capsys.readouterr().out.split()
-    assert {"blank", "quadratic", "halves", "two_views", "adversarial", "ink"} <= set(listed)
+    ids = {"blank", "quadratic", "hops", "restart", "halves", "two_views", "adversarial", "ink"}
+    assert ids | {"plain"} <= set(listed)
 
 
 def test_trainer_and_pipeline_refuse_a_new_process_and_schedule(teacher):
