@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from hf_ddistill.cli.held_out import held_out_bound
 from hf_ddistill.cli.members import member
 from hf_ddistill.cli.options.evaluate import EvaluateOptions
 from hf_ddistill.cli.options.option import flag_name
-from hf_ddistill.cli.sample import open_pipeline
+from hf_ddistill.cli.sample import open_pipeline, use_unmasking
 from hf_ddistill.evaluation import DiversityJudge, Judge, Source, nfe_frontier
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
@@ -30,7 +31,7 @@ NFE = (1, 2, 4, 8)
 def run(options: EvaluateOptions) -> int:
     """Measure, print and write."""
     device = pick_device(options.device)
-    pipe = open_pipeline(options.model, device, options.scheduler, options.temperature)
+    pipe = open_pipeline(options.model, device, options.sampler, options.temperature)
     pipe.set_progress_bar_config(disable=True)
     of_blocks = isinstance(unwrapped(pipe.model), BlockDiffusionLM)
     _check(options, of_blocks)
@@ -42,24 +43,34 @@ def run(options: EvaluateOptions) -> int:
     if of_blocks:
         measured = list(block_rows(pipe, options, figures))
     else:
-        sampler = partial(
-            draw,
-            pipe,
-            seed=options.seed,
-            batch_size=options.batch_size,
-            length=options.length,
-            prompt=options.prompt,
-        )
-        measured = nfe_frontier(sampler, options.nfe or list(NFE), options.samples, figures)
+        measured = list(_frontier(pipe, options, figures))
     rows += [{"model": options.model, **row, **bound, "seed": options.seed} for row in measured]
     print_table(rows)
     write_json(options.json, {"rows": rows})
     return 0
 
 
+def _frontier(
+    pipe: DiscreteDiffusionPipeline, options: EvaluateOptions, figures: Callable[..., Any]
+) -> Iterator[dict[str, Any]]:
+    """A row for each number of calls, by the pipeline's sampler or by each unmasking rule."""
+    sampler = partial(
+        draw,
+        pipe,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        length=options.length,
+        prompt=options.prompt,
+    )
+    for rule in options.unmasking or [None]:
+        use_unmasking(pipe, options.sampler, rule)
+        for row in nfe_frontier(sampler, options.nfe or list(NFE), options.samples, figures):
+            yield row if rule is None else {"unmasking": rule, **row}
+
+
 def _check(options: EvaluateOptions, of_blocks: bool) -> None:
     """Raise for options that the model has no use for."""
-    others = ("nfe", "length") if of_blocks else ("max_new_tokens", "unmasking", "steps_per_block")
+    others = ("nfe", "length") if of_blocks else ("max_new_tokens", "steps_per_block")
     for name in others:
         if getattr(options, name) is not None:
             why = "it decodes by blocks" if of_blocks else "it does not decode by blocks"

@@ -90,15 +90,6 @@ def structures(family: str) -> dict[str, Member]:
     return {name: _member(classes, name) for name, found in classes.items() if found.is_dataclass}
 
 
-def scheduler_names() -> list[str]:
-    """The classes of the schedulers, in the order in which their package names them."""
-    tree = ast.parse((PACKAGE / "schedulers" / "__init__.py").read_text("utf-8"))
-    imported = (
-        alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    )
-    return [name for name in imported if name.endswith("Scheduler")]
-
-
 @functools.cache
 def _in_source(family: str) -> dict[str, Member]:
     base, _ = family_rooms()[family]

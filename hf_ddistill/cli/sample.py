@@ -16,12 +16,12 @@ from hf_ddistill.cli.terminal import is_terminal
 from hf_ddistill.hub import load_pipeline
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
-from hf_ddistill.schedulers import DiscreteSchedulerBase
+from hf_ddistill.samplers import Sampler
+from hf_ddistill.schedulers import scheduler_for
 from hf_ddistill.unmasking import Unmasking
 
 #: Of a block-diffusion model, where neither it nor the user says.
 NEW_TOKENS = 64
-SCHEDULERS = {cls.__name__: cls for cls in DiscreteSchedulerBase.__subclasses__()}
 
 
 def run(options: SampleOptions) -> int:
@@ -29,7 +29,7 @@ def run(options: SampleOptions) -> int:
     if options.unmasking is not None:
         member(Unmasking, "--unmasking", options.unmasking)
     device = pick_device(options.device)
-    pipe = open_pipeline(options.model, device, options.scheduler, options.temperature)
+    pipe = open_pipeline(options.model, device, options.sampler, options.temperature)
     # One generator for each row: the first samples stay the same whatever the count.
     generators = [
         torch.Generator().manual_seed(options.seed * 100_003 + i) for i in range(options.count)
@@ -40,6 +40,7 @@ def run(options: SampleOptions) -> int:
         out = pipe(options.prompt, batch_size=options.count, generator=generators, **settings)
     else:
         _check_no_blocks(options)
+        use_unmasking(pipe, options.sampler, options.unmasking)
         given = {
             "length": options.length,
             "num_inference_steps": options.steps,
@@ -63,19 +64,34 @@ def run(options: SampleOptions) -> int:
 
 
 def open_pipeline(
-    name: str, device: torch.device, scheduler: str | None, temperature: float | None
+    name: str, device: torch.device, sampler: str | None, temperature: float | None
 ) -> DiscreteDiffusionPipeline:
     """A pipeline with the sampler that was saved, but for what is given."""
     pipe = load_pipeline(name).to(device)
     pipe.set_progress_bar_config(disable=not is_terminal())
     if isinstance(unwrapped(pipe.model), BlockDiffusionLM):
-        if scheduler is not None:
-            raise ValueError(f"--scheduler: not for {name}, which decodes by blocks (--unmasking).")
+        if sampler is not None:
+            raise ValueError(f"--sampler: not for {name}, which decodes by blocks (--unmasking).")
         return pipe
-    kind = type(pipe.scheduler) if scheduler is None else SCHEDULERS[scheduler]
-    own = {} if temperature is None else {"temperature": temperature}
+    kind, own = type(pipe.scheduler), {}
+    if sampler is not None:
+        kind, own = scheduler_for(member(Sampler, "--sampler", sampler))
+    own |= {} if temperature is None else {"temperature": temperature}
     pipe.scheduler = kind.from_config(pipe.scheduler.config, **own)
     return pipe
+
+
+def use_unmasking(
+    pipe: DiscreteDiffusionPipeline, sampler: str | None, unmasking: str | None
+) -> None:
+    """Let an unmasking rule, if one is given, choose what a pipeline's steps decide."""
+    if unmasking is None:
+        return
+    if sampler is not None:
+        raise ValueError("--unmasking is of the sampler 'unmasking': give no --sampler.")
+    rule = {"type": "unmasking", "unmasking": name_or_json("--unmasking", unmasking)}
+    kind, own = scheduler_for(rule)
+    pipe.scheduler = kind.from_config(pipe.scheduler.config, **own)
 
 
 def decoding(
@@ -111,7 +127,7 @@ def _check_blocks(options: SampleOptions) -> None:
 
 def _check_no_blocks(options: SampleOptions) -> None:
     """Raise for options of block-diffusion models alone."""
-    for name in ("max_new_tokens", "unmasking", "steps_per_block"):
+    for name in ("max_new_tokens", "steps_per_block"):
         if getattr(options, name) is not None:
             raise ValueError(
                 f"{flag_name(name)}: of block-diffusion models, and {options.model} is none."

@@ -77,5 +77,6 @@ class Objective(Configurable, ABC):
         """{"student": loss, ...}, in nats per token, a mean over the units of the batch.
 
         What a row adds to the sum over them hangs on no other row, up to baselines that leave its
-        mean as it is.
+        mean as it is. All losses go backward together: what a loss must not train, it takes from
+        `torch.no_grad`, detached, or within `TrainingStep.freeze`.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,9 +61,13 @@ def scheduler_for(
     for kind in DiscreteSchedulerBase.__subclasses__():
         if sampler == _default(kind):
             return kind, {}
-    config = sampler.to_config()
-    own = {name: config[name] for name in ("temperature", "top_k", "top_p") if name in config}
-    return SamplerScheduler, {"sampler": config, **own}
+    own = {
+        field.name: getattr(sampler, field.name)
+        for field in dataclasses.fields(sampler)
+        if field.name in ("temperature", "top_k", "top_p")
+        and getattr(sampler, field.name) != field.default
+    }
+    return SamplerScheduler, {"sampler": sampler.to_config(), **own}
 
 
 def _default(kind: type[DiscreteSchedulerBase]) -> Sampler | None:

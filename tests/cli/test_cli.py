@@ -152,7 +152,7 @@ def test_a_student_with_noise_is_matched_in_law_and_samples_afresh(model, tmp_pa
     options = ["--teacher", str(model), "--output", student, "--data", "digits", "--cpu"]
     options += ["--objective", "law_matching", "--noise-dim", "2", "--steps", "2"]
     assert main(["distill", *options, "--auxiliary-learning-rate", "1e-3"]) == 0
-    assert main(["sample", student, "--count", "2", "--scheduler", "JumpScheduler"]) == 0
+    assert main(["sample", student, "--count", "2", "--sampler", "jump"]) == 0
     assert json.loads((tmp_path / "student" / "config.json").read_text())["noise_dim"] == 2
 
 

@@ -33,7 +33,7 @@ CALLS = [  # the arguments, and the exit code
     ([*DISTILL, "--eval-steps", "3"], 2),
     ([*DISTILL, "--config", "nowhere.yaml"], 2),
     (["teacher", "--data", "digits", "--output", "o", "--process", "nonsense"], 2),
-    (["sample", "m", "--scheduler", "nonsense"], 2),
+    (["sample", "m", "--sampler", "nonsense"], 2),
     (["sample", "m", "--device", "?"], 2),
     (["sample", "m", "--json", "/"], 2),
     (["exact", "--problem", "nonsense"], 2),

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from hf_ddistill.cli.commands import COMMANDS
+from hf_ddistill.cli.families import members
 from hf_ddistill.cli.logged import OF_ALL, OF_DISTILLATION, logged
 from hf_ddistill.cli.options.exact import PROBLEMS, ExactOptions
 from hf_ddistill.cli.options.shared import TrainingOptions
@@ -22,7 +23,7 @@ from hf_ddistill.cli.training_arguments import SAME
 from hf_ddistill.cli.values import REPORTERS
 from hf_ddistill.laboratory import problems
 from hf_ddistill.laboratory.students import BenchSettings
-from hf_ddistill.schedulers import DiscreteSchedulerBase
+from hf_ddistill.samplers import Sampler
 from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDistillationConfig
 from hf_ddistill.training.settings import BOUNDS
 
@@ -96,10 +97,8 @@ def test_a_setting_of_the_laboratory_has_no_flag_with_its_default():
     assert tuple(problems.PROBLEMS) == PROBLEMS
 
 
-def test_a_scheduler_is_not_to_be_had():
-    actions = {action.dest: action for action in command("sample")._actions}
-    known = {cls.__name__ for cls in DiscreteSchedulerBase.__subclasses__()}
-    assert set(actions["scheduler"].choices) == known
+def test_a_sampler_is_not_to_be_had():
+    assert set(members("sampler")) == set(Sampler.registry)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

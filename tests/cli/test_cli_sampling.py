@@ -43,11 +43,27 @@ def test_the_sampler_that_was_saved_is_the_one_that_runs(cold, tmp_path):
         return type(made), made.config.temperature
 
     assert kind_of(None, None) == (JumpScheduler, 0.3)
-    assert kind_of("AncestralScheduler", None) == (AncestralScheduler, 0.3)
+    assert kind_of("ancestral", None) == (AncestralScheduler, 0.3)
     assert kind_of(None, 0.9) == (JumpScheduler, 0.9)
     assert rows_of(tmp_path, "sample", cold) == rows_of(
-        tmp_path, "sample", cold, "--temperature", 0.3, "--scheduler", "JumpScheduler", "--steps", 3
+        tmp_path, "sample", cold, "--temperature", 0.3, "--sampler", "jump", "--steps", 3
     )
+
+
+def test_an_unmasking_rule_serves_a_model_of_all_positions(cold, tmp_path, capsys):
+    given = ["sample", cold, "--steps", 3]
+    by_rule = rows_of(tmp_path, *given, "--unmasking", "threshold")
+    named = ["--sampler", "unmasking", "--sampler.unmasking", "threshold"]
+    assert by_rule == rows_of(tmp_path, *given, *named) != rows_of(tmp_path, *given)
+    scheduler = open_pipeline(str(cold), None, '{"type": "unmasking"}', None).scheduler
+    assert scheduler.sampler.temperature == 0.3, "the one that was saved"
+    rules = ["static", '{"type": "factor", "factor": 2.0}']
+    few = ["evaluate", cold, "--nfe", 1, 2, "--samples", 8]
+    rows = rows_of(tmp_path, *few, "--unmasking", *rules)
+    assert [row["unmasking"] for row in rows] == [rules[0]] * 2 + [rules[1]] * 2
+    assert [row["nfe"] for row in rows] == [1, 2] * 2
+    assert "give no --sampler" in refused(capsys, *given, *named, "--unmasking", "static")
+    assert "--sampler" in refused(capsys, *given, "--sampler", "jumpp")
 
 
 def test_evaluate_leaves_the_temperature_as_it_was_saved(cold, tmp_path):
@@ -109,7 +125,7 @@ def test_a_block_model_is_judged_as_its_decoder_writes(blocks, tmp_path, capsys)
     assert [row["unmasking"] for row in rules] == ["static", '{"type": "factor", "factor": 2.0}']
     assert "decodes by blocks" in refused(capsys, *given, "--nfe", 4)
     assert "decodes behind a prompt" in refused(capsys, "sample", blocks, "--steps", 4)
-    assert "--scheduler" in refused(capsys, *given, "--scheduler", "JumpScheduler")
+    assert "--sampler" in refused(capsys, *given, "--sampler", "jump")
 
 
 def test_the_bound_of_a_block_model_is_told(blocks, tmp_path):

@@ -44,7 +44,6 @@ class EvaluateOptions(SamplingOptions, JsonOptions):
         "model's)",
         family="unmasking",
         many=True,
-        group=BLOCKS,
     )
     steps_per_block: Sequence[int] | None = option(
         "calls that a static rule plans (default: a token each)",

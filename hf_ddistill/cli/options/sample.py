@@ -26,7 +26,6 @@ class SampleOptions(SamplingOptions, WritesOptions):
         "the rule that decides tokens: an id (hf-ddistill list unmasking), or JSON (default: the "
         "model's)",
         family="unmasking",
-        group=BLOCKS,
     )
     steps_per_block: int | None = option(
         "calls that a static rule plans (default: a token each)", kind=CALLS, group=BLOCKS

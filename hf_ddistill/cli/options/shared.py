@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 
 from hf_ddistill.cli.data_names import check_data_name, held_out_name
-from hf_ddistill.cli.families import scheduler_names
 from hf_ddistill.cli.options.option import flag_name, option
 from hf_ddistill.cli.values import (
     DTYPES,
@@ -51,8 +50,10 @@ class SamplingOptions:
     temperature: float | None = option(
         "of the draws (default: the one that was saved, or 1)", kind=TEMPERATURE
     )
-    scheduler: str | None = option(
-        "the step rule (default: the one that was saved)", choices=scheduler_names
+    sampler: str | None = option(
+        "what takes the steps: an id (hf-ddistill list samplers), or JSON (default: the one that "
+        "was saved)",
+        family="sampler",
     )
     max_new_tokens: int | None = option(
         "behind the prompt (default: the model's, or 64)", kind=positive, group=BLOCKS
