@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name is None:
             return 0
         check_outputs(options)
+        importlib.import_module("hf_ddistill.cli.members").check_members(options)
         module = COMMANDS[name].imported()
         quiet_unless_terminal()
         return module.run(options)

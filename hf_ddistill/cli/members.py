@@ -41,6 +41,19 @@ def member(family: type[Member], option: str, text: str | Mapping[str, Any]) -> 
         raise ValueError(f"{option} {text} has a setting of a wrong kind: {error}.") from error
 
 
+#: Options that name a member which can be made before anything else is known, and its family.
+EARLY = {"objective": "objective", "unmasking": "unmasking", "schedule": "schedule"}
+
+
+def check_members(options: Any) -> None:
+    """Make the members that a command's options name: a value out of range is told before the
+    libraries of the command are imported."""
+    for name, family in EARLY.items():
+        given = getattr(options, name, None)
+        for text in [given] if isinstance(given, str) else given or ():
+            member(family_class(family), f"--{name}", text)
+
+
 def _kind(family: type[Member], option: str, config: str | Mapping[str, Any]) -> type[Member]:
     """The class that an id, or the 'type' of a mapping, names."""
     kind = config if isinstance(config, str) else config.get("type")

@@ -105,10 +105,13 @@ def read(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
     command = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     sub = command.choices[argv[0]]
 
-    def given(name: str) -> str | None:
+    def words(name: str) -> list[str]:
         only = _Parser(prog=sub.prog, add_help=False)
-        only.add_argument(f"--{name}", dest="value")
-        return only.parse_known_args(argv[1:])[0].value
+        only.add_argument(f"--{name}", dest="words", nargs="+", default=[])
+        return only.parse_known_args(argv[1:])[0].words
+
+    def given(name: str) -> str | None:
+        return next(iter(words(name)), None)
 
     if (module := given("import")) is not None:
         _import(module)
@@ -117,14 +120,20 @@ def read(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
     flags = []
     for field in dataclasses.fields(COMMANDS[argv[0]].options):
         flag = flag_of(field)
-        if flag is None or flag.family is None or flag.many:
+        if flag is None or flag.family is None:
             continue
-        flags.append(MemberFlags(field.name, flag.family, given))
-        flags[-1].add_to(sub, given(field.name) or sub.get_default(field.name))
+        named = sub.get_default(field.name)
+        named = words(field.name) or (named if flag.many else [named] if named else []) or []
+        if len(named) == 1 or named and not flag.many:  # of several, none has flags
+            flags.append(MemberFlags(field.name, flag.family, given))
+            flags[-1].add_to(sub, named[0])
     values = vars(parser.parse_args(argv))
     for each in flags:
-        if (text := values[each.name]) is not None:
+        text = values[each.name]
+        if isinstance(text, str):
             values[each.name] = each.merged(text, values)
+        elif text:
+            values[each.name] = [each.merged(text[0], values)]
     if COMMANDS[argv[0]].options is ConvertOptions:
         values["settings"] = converter_settings(values)
     return values

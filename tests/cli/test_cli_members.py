@@ -84,6 +84,16 @@ def test_what_an_objective_is_made_of_has_no_flags():
     }
 
 
+def test_one_of_several_objectives_has_no_flags(capsys):
+    def several(*flags):
+        return read(build_parser(["exact"]), ["exact", "--objective", *flags])["objective"]
+
+    assert json.loads(several("ecd", "--objective.top_k", "2")[0]) == {"type": "ecd", "top_k": 2}
+    assert several("ecd", "law_matching") == ["ecd", "law_matching"]
+    with pytest.raises(SystemExit):  # of which?
+        several("ecd", "law_matching", "--objective.top_k", "2")
+
+
 def test_a_flag_does_not_override_the_file(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("objective: {type: law_matching, maskings: 2, steps: only}\n")
@@ -115,6 +125,7 @@ REFUSED = {
     ),
     "idle width": (["--noise-std", "1"], "noise_std=1.0 is of a noise input, and noise_dim is 0"),
     "idle prompt": (["--prompt-length", "8", "--max-length", "8"], "leaves nothing to train on"),
+    "no view": (["--objective.maskings", "0"], "maskings must be at least 1, got 0"),
     "no step": (["--auxiliary-updates", "5", "--steps", "3"], "would never be updated"),
     "no file": (["--eval-data", "nowhere.txt"], "--eval-data names nowhere.txt, which is not a"),
 }
