@@ -58,7 +58,7 @@ def _kind(family: type[Member], option: str, config: str | Mapping[str, Any]) ->
     """The class that an id, or the 'type' of a mapping, names."""
     kind = config if isinstance(config, str) else config.get("type")
     if not isinstance(kind, str):
-        raise ValueError(f"{option} needs a 'type', the id of a {family.family}; got {config}.")
+        raise ValueError(f"{option} needs a 'type': its {family.family}'s id; got {config}.")
     return family.named(kind)
 
 

@@ -98,6 +98,8 @@ def _import(name: str) -> None:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ValueError(f"--import {name}: {error}.") from error
+    except Exception as error:  # whatever a module of the user's raises
+        raise ValueError(f"--import {name}: {type(error).__name__}: {error}.") from error
 
 
 def read(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
@@ -127,7 +129,12 @@ def read(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
         if len(named) == 1 or named and not flag.many:  # of several, none has flags
             flags.append(MemberFlags(field.name, flag.family, given))
             flags[-1].add_to(sub, named[0])
-    values = vars(parser.parse_args(argv))
+    known, left = parser.parse_known_args(argv)
+    for each in flags:
+        each.refuse(left)
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    values = vars(known)
     for each in flags:
         text = values[each.name]
         if isinstance(text, str):

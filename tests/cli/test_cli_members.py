@@ -84,6 +84,26 @@ def test_what_an_objective_is_made_of_has_no_flags():
     }
 
 
+def test_what_an_objective_is_made_of_has_the_flags_of_another_s_default(capsys):
+    reward = ["--objective", "outcome_reward"]  # its rule is not that of other rollouts
+    assert json.loads(objective(*reward, "--objective.rollouts.unmasking.score", "random"))[
+        "rollouts"
+    ] == {"unmasking": {"type": "static", "score": "random"}}
+    with pytest.raises(SystemExit):
+        read(build_parser(["distill"]), ["distill", *reward, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "one after another in the batch (default: 8)" in shown
+    assert "(default: Static('entropy'))" in shown and "(default: 'entropy')" in shown
+
+
+def test_flags_of_what_json_names_are_those_of_the_default():
+    given = ["--objective", '{"type": "opdlm", "rollouts": {"unmasking": "static"}}']
+    assert json.loads(objective(*given, "--objective.rollouts.unmasking.score", "random")) == {
+        "type": "opdlm",
+        "rollouts": {"unmasking": {"type": "static", "score": "random"}},
+    }
+
+
 def test_one_of_several_objectives_has_no_flags(capsys):
     def several(*flags):
         return read(build_parser(["exact"]), ["exact", "--objective", *flags])["objective"]
@@ -111,13 +131,20 @@ def test_the_help_of_a_command_does_not_show_the_settings(capsys):
 
 REFUSED = {
     "unknown": (["--objective", "law_machting"], "did you mean 'law_matching'"),
-    "no setting": (["--objective.maskngs", "2"], "unrecognized arguments: --objective.maskngs"),
-    "another's": (["--objective", "ecd", "--objective.maskings", "2"], "unrecognized arguments"),
+    "no setting": (
+        ["--objective.maskngs", "2"],
+        "--objective.maskngs: law_matching has no such setting; there are: objective.gradient,",
+    ),
+    "another's": (
+        ["--objective", "ecd", "--objective.maskings=2"],
+        "--objective.maskings: ecd has no such setting; there are: objective.divergence,",
+    ),
+    "of nothing": (["--objective", "ecdd", "--objective.top_k", "2"], "did you mean 'ecd'"),
     "a word": (["--objective.maskings", "two"], "must be an integer, got 'two'"),
     "a fraction": (["--objective.maskings", "2.5"], "must be an integer, got '2.5'"),
     "json": (["--objective", '{"type": "ecd", "top": 1}'], "ECD has no setting 'top'"),
     "kind": (["--objective", '{"type": "ecd", "top_k": true}'], "must be an integer, got true"),
-    "no type": (["--objective", '{"top_k": 1}'], "needs a 'type', the id of a objective"),
+    "no type": (["--objective", '{"top_k": 1}'], "needs a 'type': its objective's id"),
     "inside": (["--objective", "ecd", "--objective.divergence", "kl"], "unknown divergence 'kl'"),
     "a part": (
         ["--objective", '{"type": "opdlm", "rollouts": {"token": 1}}'],
@@ -176,6 +203,9 @@ def test_a_module_of_the_user_s_is_not_imported(tmp_path, monkeypatch, capsys):
         check_member("--unmasking", "unmasking", "sure")
     finally:
         Unmasking.registry.pop("sure", None)
+    (tmp_path / "broken_rules.py").write_text("1 / 0\n")
+    assert "ZeroDivisionError: division" in refused(capsys, "list", "--import", "broken_rules")
+    assert "--import .rules: TypeError" in refused(capsys, "list", "--import", ".rules")
     said = refused(capsys, "list", "--import", "no_such_module")
     assert "--import no_such_module: No module named 'no_such_module'." in said
 

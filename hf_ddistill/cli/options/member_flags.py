@@ -7,10 +7,12 @@ are follows from the member that the command line names; all is known from the s
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hf_ddistill.cli.families import Member, Setting, family_rooms, members, structures
@@ -39,10 +41,16 @@ class MemberFlags:
     def __init__(self, name: str, family: str, given: Callable[[str], str | None]) -> None:
         self.name, self.family, self.given = name, family, given
         self.types: dict[str, str] = {}
+        self.named: str | None = None
+        self.flags: list[str] = []
+        self.config: dict[str, Any] = {}
 
     def add_to(self, parser: argparse.ArgumentParser, text: str | None) -> None:
         """Add the flags of the member that `text` names, if there is such a one."""
-        member = members(self.family).get(_id_in(text) or "")
+        self.named = _id_in(text)
+        if self.named is not None and self.named != text:
+            self.config = json.loads(text or "")
+        member = members(self.family).get(self.named or "")
         if member is not None and member.settings:
             title = f"--{self.name} {member.id}"
             self._add(parser.add_argument_group(title, _escaped(member.about)), self.name, member)
@@ -50,6 +58,7 @@ class MemberFlags:
     def _add(self, group: Any, path: str, member: Member) -> None:
         for setting in member.settings:
             inner = f"{path}.{setting.name}"
+            self.flags.append(inner)
             group.add_argument(
                 f"--{inner}",
                 dest=inner,
@@ -62,18 +71,35 @@ class MemberFlags:
             if found is not None:
                 self._add(group, inner, found)
 
+    def refuse(self, left: Sequence[str]) -> None:
+        """Raise for a flag of the member's among the words that no flag took."""
+        for text in left:
+            name = text.split("=")[0].removeprefix("--")
+            if text.startswith(f"--{self.name}.") and self.named is not None:
+                check_member(f"--{self.name}", self.family, self.named)
+                there = ", ".join(self.flags) or "none"
+                raise ValueError(f"--{name}: {self.named} has no such setting; there are: {there}.")
+
     def _inside(self, path: str, setting: Setting) -> Member | None:
         """What a setting holds, where that has settings itself."""
         family = _family_of(setting)
         if family is None:
             parts = structures(self.family)
-            return next((parts[name] for name in setting.accepted if name in parts), None)
-        named = _id_in(self.given(path)) or (setting.default or "").strip("'\"").removesuffix("()")
+            part = next((parts[name] for name in setting.accepted if name in parts), None)
+            return part and _as_made(part, setting.default)
+        named = _id_in(self.given(path)) or self._in_json(path)
         for member in members(family).values():
-            if named in (member.id, member.name):
+            if named == member.id or (named is None and _makes(setting.default, member)):
                 self.types[path] = member.id
-                return member
+                return member if named else _as_made(member, setting.default)
         return None
+
+    def _in_json(self, path: str) -> str | None:
+        """The id that the option's JSON has at a path."""
+        at: Any = self.config
+        for name in path.split(".")[1:]:
+            at = at.get(name) if isinstance(at, dict) else None
+        return at.get("type") if isinstance(at, dict) else at if isinstance(at, str) else None
 
     def merged(self, text: str, values: Mapping[str, Any]) -> str:
         """The option's text, with what the flags of its member say: an id as it is, or JSON."""
@@ -107,7 +133,7 @@ def check_member(option: str, family: str, text: str | Mapping[str, Any]) -> Non
     given = {"type": given} if isinstance(given, str) else given
     kind, known = given.get("type"), members(family)
     if not isinstance(kind, str):
-        raise ValueError(f"{option} needs a 'type', the id of a {family}; got {json.dumps(given)}.")
+        raise ValueError(f"{option} needs a 'type': its {family}'s id; got {json.dumps(given)}.")
     if kind not in known:
         near = difflib.get_close_matches(kind, known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -187,6 +213,37 @@ def value_of(setting: Setting) -> Callable[[str], Any]:
 def _family_of(setting: Setting) -> str | None:
     classes = {name: family for family, (name, _) in family_rooms().items()}
     return next((classes[each] for each in setting.accepted if each in classes), None)
+
+
+def _call(default: str | None) -> ast.Call | None:
+    """A default such as `Static('entropy')`, as it stands in the source."""
+    try:
+        node = ast.parse(default or "None", mode="eval").body
+    except SyntaxError:  # the look of an object
+        return None
+    return node if isinstance(node, ast.Call) else None
+
+
+def _makes(default: str | None, member: Member) -> bool:
+    """Whether a default is this member: its id, or a call of its class."""
+    call = _call(default)
+    if call is None:
+        return default is not None and default.strip("'\"") == member.id
+    return ast.unparse(call.func) == member.name
+
+
+def _as_made(member: Member, default: str | None) -> Member:
+    """The member with the defaults that a call of its class gives to its settings."""
+    call = _call(default)
+    if call is None:
+        return member
+    names = [setting.name for setting in member.settings]
+    given = dict(zip(names, call.args, strict=False)) | {k.arg: k.value for k in call.keywords}
+    settings = (
+        replace(each, default=ast.unparse(given[each.name])) if each.name in given else each
+        for each in member.settings
+    )
+    return replace(member, settings=tuple(settings))
 
 
 def _id_in(text: str | None) -> str | None:
