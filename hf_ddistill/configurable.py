@@ -85,7 +85,7 @@ class Configurable:
     @classmethod
     def named(cls, name: str) -> type[Self]:
         """The class registered under `name` in this family."""
-        if name not in cls.registry:
+        if not isinstance(name, str) or name not in cls.registry:
             near = difflib.get_close_matches(str(name), cls.registry, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(

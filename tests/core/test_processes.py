@@ -170,6 +170,9 @@ def test_unknown_process_lists_those_that_exist():
         Process.from_config("uniform")
     with pytest.raises(ValueError, match="with a 'type'"):
         Process.from_config({"vocab_size": 4})
+    for unheard_of in (["uniform"], {"type": "uniform"}, None):  # lists and mappings have no hash
+        with pytest.raises(ValueError, match="Unknown process .*; there are: absorbing"):
+            Process.from_config({"type": unheard_of})
 
 
 @pytest.mark.parametrize(
