@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Generator, Tensor
 
 Tokens: TypeAlias = Int64[Tensor, "B L"]
 Times: TypeAlias = Float[Tensor, "B"]
@@ -22,7 +21,7 @@ PerToken: TypeAlias = Float[Tensor, "B L"]
 Scalar: TypeAlias = Float[Tensor, ""]
 #: A matrix as a member of a family takes it: a tensor, or the nested lists of a JSON file.
 Matrix: TypeAlias = Tensor | Sequence[Sequence[float | int]]
-Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
+Generators: TypeAlias = Generator | Sequence[Generator] | None
 
 #: What stands for log 0: finite, so that 0 * log 0 is 0 and a gradient through it is not NaN.
 LOG_ZERO = -1.0e6

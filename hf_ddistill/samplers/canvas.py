@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from hf_ddistill.shapes import Tokens, Where
+from hf_ddistill.shapes import Tokens
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,25 @@ class Canvas:
     Args:
         tokens: (B, L), the given ones where `infill` is False.
         infill: (B, L), True where a token is to be generated.
+
+    Raises:
+        ValueError: unless both are so.
     """
 
-    tokens: Tokens
-    infill: Where
+    tokens: Tensor
+    infill: Tensor
+
+    def __post_init__(self) -> None:
+        tokens, infill = self.tokens, self.infill
+        if tokens.dtype != torch.int64 or tokens.ndim != 2:
+            raise ValueError(
+                f"Tokens are int64 of shape (B, L), got {tokens.dtype}, {tuple(tokens.shape)}."
+            )
+        if infill.dtype != torch.bool or infill.shape != tokens.shape:
+            raise ValueError(
+                f"infill must be Boolean and of the shape of its tokens, {tuple(tokens.shape)}; "
+                f"got {infill.dtype}, {tuple(infill.shape)}."
+            )
 
     @classmethod
     def empty(cls, shape: Sequence[int], device: torch.device | str | None = None) -> Canvas:

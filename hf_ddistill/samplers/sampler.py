@@ -9,6 +9,7 @@ from abc import ABC
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -194,10 +195,12 @@ class Sampler(Configurable, ABC):
             **condition: inputs of the denoiser, such as `class_labels`.
 
         Raises:
-            ValueError: for n under 1, and a diffusion under which the sampler cannot start.
+            ValueError: for n under 1, given tokens outside the vocabulary, and a diffusion under
+                which the sampler cannot start.
         """
         grid = self.grid(n, denoiser.diffusion)
         self.check(denoiser.diffusion)
+        denoiser.diffusion.check_tokens(canvas.tokens.masked_fill(canvas.infill, 0))
         run = self.begin()
 
         def move(x: Tokens, s: float, t: float) -> Tokens:
@@ -221,6 +224,6 @@ def look(
 
 def step_grid(n: int) -> list[float]:
     """The times 1, 1 - 1/n, ..., 1/n, 0 that n steps go through."""
-    if n < 1:
-        raise ValueError(f"The number of steps must be at least 1, got {n}.")
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"The number of steps must be an integer of at least 1, got {n!r}.")
     return [1 - i / n for i in range(n)] + [0.0]

@@ -153,3 +153,25 @@ def test_a_walk_goes_through_all_intervals_in_order():
 
     assert walk([1.0, 0.7, 0.1, 0.0], 10, move) == 13
     assert moves == [(1.0, 0.7), (0.7, 0.1), (0.1, 0.0)]
+
+
+@pytest.mark.parametrize("n", [0, -1, True])
+def test_a_number_of_steps_that_is_none_is_no_sentence(n):
+    problem = ExactBayes.random(Diffusion(Absorbing.example(K), STEEP), L)
+    with pytest.raises(ValueError, match="steps must be an integer of at least 1, got"):
+        Sampler.from_config("ancestral").sample(problem.denoiser(), Canvas.empty((1, L)), n)
+
+
+def test_a_canvas_that_does_not_fit_is_found_out_by_torch():
+    tokens, infill = torch.zeros(2, L, dtype=torch.int64), torch.ones(2, L, dtype=torch.bool)
+    for wrong in ((tokens, infill[:, 1:]), (tokens, infill.long())):
+        with pytest.raises(ValueError, match="infill must be Boolean and of the shape"):
+            Canvas(*wrong)
+    for wrong in (tokens.double(), tokens[0]):
+        with pytest.raises(ValueError, match="Tokens are int64 of shape"):
+            Canvas(wrong, infill)
+    problem = ExactBayes.random(Diffusion(Absorbing.example(K), STEEP), L)
+    sampler = Sampler.from_config("ancestral")
+    with pytest.raises(ValueError, match="Tokens must lie in"):
+        sampler.sample(problem.denoiser(), Canvas(tokens + 99, ~infill), 1)
+    sampler.sample(problem.denoiser(), Canvas(tokens - 100, infill), 1)  # none of them is given
