@@ -21,6 +21,8 @@ OF_DISTILLATION = {
     "reward": "what the samples of the student earn: log-ratio to the teacher, or outcome",
     "entropy": "of the student's samples, in nats per token; a fall towards 0 is a collapse",
     "teacher_entropy": "the same of the teacher on the data",
+    "rollout_entropy": "of the tokens that the student draws, as one histogram of the batch",
+    "data_entropy": "the same of the batch's own tokens in their place",
     "skipped": "share of the samples whose reward is not finite",
     "divergence": "between teacher and student, per token",
     "mean_t": "mean time of the states that are looked at",

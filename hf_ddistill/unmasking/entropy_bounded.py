@@ -16,7 +16,9 @@ from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
 
 @dataclass(frozen=True)
 class EntropyBounded(Unmasking):
-    """The positions of least entropy, the largest such set U with
+    """The positions of least entropy, as many as a bound on what they lose together allows.
+
+    The largest such set U with
 
         sum_(i in U) H_i - max_(i in U) H_i <= gamma
 

@@ -16,13 +16,13 @@ from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
 
 @dataclass(frozen=True)
 class Factor(Unmasking):
-    """The n surest tokens, for the greatest n with
+    """The n surest tokens, for the greatest n that keeps (n + 1) times their doubt small.
 
         (n + 1) (1 - c_(n)) < factor
 
-    and the surest in any case. With factor 1 and likeliest tokens, the n tokens together are the
-    likeliest n-tuple of *any* joint law with these marginals (their theorem 1), and for no greater
-    factor that is so.
+    with c_(n) the probability of the n-th; and the surest in any case. With factor 1 and likeliest
+    tokens, the n tokens together are the likeliest n-tuple of *any* joint law with these marginals
+    (their theorem 1), and for no greater factor that is so.
 
     Args:
         factor: above 0.

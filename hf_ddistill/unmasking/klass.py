@@ -13,12 +13,12 @@ from hf_ddistill.unmasking.unmasking import Draft, Unmasking
 
 @dataclass(frozen=True)
 class KLASS(Unmasking):
-    """The tokens whose probability is above `threshold` and whose prediction is stable,
+    """The tokens whose probability is above `threshold` and whose prediction is stable.
 
         KL(p_now || p_before) < bound
 
-    between this call and the one before in the block; none is stable at a block's first call, and
-    the surest token is taken where there is no other. (The paper can ask for stability over
+    holds between this call and the one before in the block; none is stable at a block's first call,
+    and the surest token is taken where there is no other. (The paper can ask for stability over
     several calls; here it is one.)
 
     Args:

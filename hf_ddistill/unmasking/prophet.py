@@ -14,12 +14,12 @@ from hf_ddistill.unmasking.unmasking import Draft, Unmasking
 
 @dataclass(frozen=True)
 class Prophet(Unmasking):
-    """All open tokens of a block as soon as the two likeliest tokens are far enough apart,
+    """All open tokens of a block as soon as the two likeliest tokens are far enough apart.
 
         mean over the open positions of (l_1 - l_2) >= gaps[phase]
 
-    l_1 and l_2 the two greatest logits of a position, and the phase how far decoding has come: the
-    longer it has lasted, the less it takes. Until then another rule decides.
+    l_1 and l_2 are the two greatest logits of a position, and the phase is how far decoding has
+    come: the longer it has lasted, the less it takes. Until then another rule decides.
 
     Args:
         gaps: thresholds, one for each phase.

@@ -57,6 +57,7 @@ def test_list_shows_every_member_of_every_family_with_a_source(tmp_path, capsys)
     for family, registry in (("processes", Process.registry), ("objectives", Objective.registry)):
         assert {row["id"] for row in rows if row["family"] == family} == set(registry)
     assert all(row["citation"] and row["summary"] and row["id"] in shown for row in rows)
+    assert [row["id"] for row in rows if row["summary"][-1] != "."] == []
 
 
 def test_a_step_count_of_zero_is_refused(model, capsys):

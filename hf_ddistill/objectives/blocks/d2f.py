@@ -25,7 +25,7 @@ from hf_ddistill.shapes import Scalar
 @dataclass(frozen=True)
 class D2F(Objective):
     """Discrete diffusion forcing: the student sees its own block and the noisy ones before it, the
-    teacher all of the same x_t:
+    teacher all of the same x_t.
 
         E sum_j sum_(i masked in block j) w_j D(p_T(x_0^i | x_t), p_S(x_0^i | x_t^(<=j)))
 

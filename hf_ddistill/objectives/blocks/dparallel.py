@@ -24,7 +24,9 @@ from hf_ddistill.shapes import Scalar
 
 @dataclass(frozen=True)
 class DParallel(Objective):
-    """Certainty forcing on what the teacher decoded, y:
+    """Certainty forcing: a student that is right about what the teacher decoded becomes sure.
+
+    With y what the teacher decoded,
 
         CE(y) + beta mean over {i masked: argmax p_S^i = y^i} of H(softmax(log p_S^i / T))
 

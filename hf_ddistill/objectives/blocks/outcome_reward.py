@@ -25,8 +25,10 @@ from hf_ddistill.unmasking import Static, Unmasking, set_log_probability
 
 @dataclass(frozen=True)
 class OutcomeReward(Objective):
-    """-(A / L) log pi(tau) + kl KL(p_S || p_T) at the states of tau, L the mean number of decoded
-    tokens of the rows, where
+    """Policy gradient of a reward of whole answers, held near the teacher: the loss of a decoding
+    tau is -(A / L) log pi(tau) + kl KL(p_S || p_T) at its states.
+
+    L is the mean number of decoded tokens of the rows, and
 
         log pi(tau) = sum_r [log P(S_r | x_r) + sum_(i in S_r) log p_S(x_0^i | x_r)]
         A = (R - mean R of its group) / (std R of its group)

@@ -24,11 +24,13 @@ from hf_ddistill.shapes import Scalar, Where
 
 @dataclass(frozen=True)
 class PseudoTrajectory(Objective):
-    """The cross entropy of the masks of a window, -log p_S(y^i | y~), where in
+    """The cross entropy of a window's masks, -log p_S(y^i | y~), in the teacher's order.
+
+    The state is
 
         y~ = y before the window, T_(s + k - ceil(k t)) in it, masks behind it
 
-    the share t of the window is masked that the teacher decided last. Over the training t and k
+    and masked is the share t of the window that the teacher decided last. Over the training t and k
     grow. (The authors call t the mask ratio and write T_(s + ceil(k t)), which would be the share
     that is decided; their code is as here.) Of a row it is the mean over the masks of its window;
     rows count by their tokens.

@@ -76,13 +76,15 @@ class DecidedMasks:
 @dataclass(frozen=True)
 class T3D(Objective):
     """Direct discriminative optimization: the ratio of student and reference is a classifier of
+    the teacher's tokens and the student's own few-step ones.
 
         - log sigma(beta (l(y) - l_ref(y))) - alpha log(1 - sigma(beta (l(y') - l_ref(y'))))
         + path CE(y along the order of decoding)
 
-    real and few-step tokens. For the last, the mean over the steps of a decoding of `tokens_a_step`
-    tokens each of the cross entropy of all tokens that are decided by then: what is decided early
-    counts more. All from one call with clean blocks before each noisy one.
+    y are the teacher's ("real") tokens, y' the few-step ones. The last term is the mean over the
+    steps of a decoding of `tokens_a_step` tokens each of the cross entropy of all tokens that are
+    decided by then: what is decided early counts more. All from one call with clean blocks before
+    each noisy one.
 
     The paper makes the student the new reference twice (`rounds` of the trainer). Its code also
     puts random tokens in place of a tenth of the masks, which is not done here.

@@ -31,8 +31,8 @@ def check_rounds(model: nn.Module, teacher: object, changes: bool) -> None:
     if changes or not same_weights(model, teacher):
         raise ValueError(
             "With rounds > 1 the teacher takes on the student's weights, so it must be a model of "
-            "its own with the same architecture, and the student no adapter, nor one that "
-            "model_init= makes anew."
+            "its own (no denoiser) with the same architecture, and the student no adapter, nor one "
+            "with a noise input that the teacher lacks, nor one that model_init= makes anew."
         )
 
 
