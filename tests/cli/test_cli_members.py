@@ -150,6 +150,14 @@ REFUSED = {
         ["--objective", '{"type": "opdlm", "rollouts": {"token": 1}}'],
         "rollouts of opdlm has no setting 'token'; it has: by, tokens",
     ),
+    "no member": (
+        ["--objective", '{"type": "law_matching", "sampler": 3}'],
+        "--objective: sampler of law_matching must be an id, or a mapping with a 'type', got 3.",
+    ),
+    "no part": (
+        ["--objective", "opdlm", "--objective.rollouts", "5"],
+        "--objective: rollouts of opdlm must be a mapping of its settings, got 5.",
+    ),
     "idle width": (["--noise-std", "1"], "noise_std=1.0 is of a noise input, and noise_dim is 0"),
     "idle prompt": (["--prompt-length", "8", "--max-length", "8"], "leaves nothing to train on"),
     "no view": (["--objective.maskings", "0"], "maskings must be at least 1, got 0"),

@@ -158,6 +158,10 @@ def _check_settings(
             _check_settings(option, family, part, f"{name} of {member.id}", value)
         elif inner is not None and isinstance(value, str | Mapping):
             check_member(f"{option}: {name} of {member.id}", inner, value)
+        elif (part or inner) and not (value is None and "None" in setting.accepted):
+            meant = "a mapping of its settings" if part else "an id, or a mapping with a 'type'"
+            shown = json.dumps(value)
+            raise ValueError(f"{option}: {name} of {member.id} must be {meant}, got {shown}.")
         else:
             _check_kind(option, member, setting, value)
 
