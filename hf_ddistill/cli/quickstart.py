@@ -140,7 +140,7 @@ def quickstart(folder: Path, setup: Setup, overwrite: bool = False) -> None:
     students = {}
     for name in setup.objectives:
         print(f"Distilling by {name}.")
-        students[name] = _student(folder, setup, name, teacher, split)
+        students[name] = train_student(folder, setup, name, teacher, split)
     measure = Measure(judge, setup.samples, setup.draws, setup.seed)
     measure.model("teacher", teacher, setup.teacher_nfes)
     for name, student in students.items():
@@ -201,10 +201,10 @@ def _teacher(folder: Path, setup: Setup, split: DigitSplit) -> PreTrainedModel:
     return train_teacher(folder / "teacher", split.train_tokens, split.train_labels, sizes)
 
 
-def _student(
+def train_student(
     folder: Path, setup: Setup, name: str, teacher: PreTrainedModel, split: DigitSplit
 ) -> PreTrainedModel:
-    """Distil, from the last checkpoint if there is one."""
+    """Distil by the recipe of an objective, from the last checkpoint if there is one."""
     work, recipe = folder / "distillation" / name, RECIPES[name]
     steps = setup.steps or recipe.steps
     if recipe.more.get("bf16"):

@@ -101,17 +101,17 @@ def test_an_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_does(
 ):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     teacher = shipped_teacher()
-    expected = module._student(whole, TINY, name, teacher, split)
+    expected = module.train_student(whole, TINY, name, teacher, split)
     trainer = module.DiscreteDistillationTrainer
     with monkeypatch.context() as patch:
         stopping = lambda **kwargs: trainer(callbacks=[Stop()], **kwargs)  # noqa: E731
         patch.setattr(module, "DiscreteDistillationTrainer", stopping)
         with pytest.raises(KeyboardInterrupt):
-            module._student(broken, TINY, name, shipped_teacher(), split)
+            module.train_student(broken, TINY, name, shipped_teacher(), split)
     # A checkpoint that was cut off while it was written is passed over.
     (broken / "distillation" / name / "checkpoint-9").mkdir()
     with pytest.warns(UserWarning, match="checkpoint-9 .whole.json is missing"):
-        again = module._student(broken, TINY, name, shipped_teacher(), split)
+        again = module.train_student(broken, TINY, name, shipped_teacher(), split)
     for a, b in zip(expected.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
