@@ -12,7 +12,7 @@ from pydoc_data.topics import topics
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
+from hf_ddistill import DiscreteDiffusionConfig, DiscreteDiffusionTrainer
 from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.evaluation import token_entropy, token_nll
 
@@ -59,11 +59,10 @@ def compare(name: str) -> None:
 
 compare("converted")
 with tempfile.TemporaryDirectory() as folder:
-    trainer = DiscreteDistillationTrainer(
+    trainer = DiscreteDiffusionTrainer(
         model=student,
-        teacher=lm,
         objective="bd3lm",
-        args=DiscreteDistillationConfig(
+        args=DiscreteDiffusionConfig(
             output_dir=folder,
             max_steps=150,
             per_device_train_batch_size=32,
