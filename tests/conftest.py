@@ -103,3 +103,15 @@ def local_hub(tmp_path):
     """A Hub on loopback: `.env` for subprocesses, `.files(repo_id)` for what they pushed."""
     with LocalHub(home=tmp_path / "hub-client") as hub:
         yield hub
+
+
+@pytest.fixture(scope="module")
+def registries_of_their_own():
+    """What the tests of a file register is in no registry when they are over."""
+    from hf_ddistill.configurable import Configurable  # after the import hook
+
+    before = {family: dict(family.registry) for family in Configurable.__subclasses__()}
+    yield
+    for family, registry in before.items():
+        family.registry.clear()
+        family.registry.update(registry)

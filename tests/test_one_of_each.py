@@ -15,7 +15,6 @@ from training_runs import differing, distilling, rows, teaching, tiny, weights
 
 from hf_ddistill import Diffusion, DiscreteDiffusionPipeline, as_denoiser
 from hf_ddistill.cli.main import main
-from hf_ddistill.configurable import Configurable
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.samplers import Canvas, UnmaskingSampler
@@ -26,9 +25,8 @@ NAMES += ["sampler", "step_rule", "unmasking"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def mine(tmp_path_factory):
-    """The package of the page, imported; the registries are as before when the tests are over."""
-    before = {family: dict(family.registry) for family in Configurable.__subclasses__()}
+def mine(tmp_path_factory, registries_of_their_own):
+    """The package of the page, imported."""
     folder = tmp_path_factory.mktemp("package")
     for block in blocks(PAGE, "python"):
         file = folder / block.mark
@@ -39,9 +37,6 @@ def mine(tmp_path_factory):
         yield importlib.import_module("mine")
     for name in [name for name in sys.modules if name.split(".")[0] == "mine"]:
         del sys.modules[name]
-    for family, registry in before.items():
-        family.registry.clear()
-        family.registry.update(registry)
 
 
 @pytest.fixture(scope="module")

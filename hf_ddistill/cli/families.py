@@ -227,7 +227,9 @@ def _live_member(cls: type) -> Member:
     about = _arguments(inspect.getdoc(cls) or "")
     settings = []
     for field in dataclasses.fields(cls):
-        annotation = field.type if isinstance(field.type, str) else field.type.__name__
+        # A module without `from __future__ import annotations` has types where others have text.
+        kind = field.type
+        annotation = kind.__name__ if isinstance(kind, type) else str(kind)
         default = None if field.default is dataclasses.MISSING else repr(field.default)
         if field.default_factory is not dataclasses.MISSING:
             default = repr(field.default_factory())

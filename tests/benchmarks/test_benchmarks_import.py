@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("registries_of_their_own")
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 
 

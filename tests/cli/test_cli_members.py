@@ -200,14 +200,17 @@ def test_a_member_of_another_package_is_not_known():
 def test_a_module_of_the_user_s_is_not_imported(tmp_path, monkeypatch, capsys):
     (tmp_path / "my_rules.py").write_text(
         "from hf_ddistill.unmasking import Threshold\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass(frozen=True)\n"
         "class Sure(Threshold):\n"
         "    id = 'sure'\n"
-        "    threshold: float = 0.99\n"
+        "    threshold: float | int = 0.99\n"  # a type, not its text
     )
     monkeypatch.syspath_prepend(tmp_path)
     try:
         given = ["sample", "m", "--import", "my_rules", "--unmasking", "sure"]
         assert read(build_parser(["sample"]), given)["unmasking"] == "sure"
+        assert families.members("unmasking")["sure"].settings[0].annotation == "float | int"
         check_member("--unmasking", "unmasking", "sure")
     finally:
         Unmasking.registry.pop("sure", None)
