@@ -47,8 +47,9 @@ class Ensemble(Composite):
                 )
             if each.latent is not None:
                 raise ValueError(
-                    f"A member of an ensemble has noise_dim={each.latent.dim}; 0 is accepted: the "
-                    "mean of what two draws of the noise plan is no plan."
+                    f"A member of an ensemble takes noise, {each.latent.dim} numbers per "
+                    f"{each.latent.per}; none is accepted: the mean of what two "
+                    "draws of the noise plan is no plan."
                 )
 
     def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:

@@ -96,7 +96,7 @@ def test_list_of_models_and_names_is_their_mean_and_the_card_names_all(tmp_path)
     [
         (lambda: (), "at least one denoiser, got none"),
         (lambda: tuple(problem(each, 0).denoiser() for each in (MASKS, FLIPS)), "one diffusion"),
-        (lambda: (as_denoiser(tiny(noise_dim=2)),), "noise_dim=2; 0 is accepted"),
+        (lambda: (as_denoiser(tiny(noise_dim=2)),), "2 numbers per position; none is"),
     ],
     ids=["none", "two processes", "noise"],
 )

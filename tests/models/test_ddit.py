@@ -75,6 +75,10 @@ def test_an_input_the_model_has_no_place_for_is_refused() -> None:
         model(tokens(), class_labels=torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
         model()
+    with pytest.raises(
+        ValueError, match=r"class_labels has shape \(3,\); it must be \(B,\) = \(2,"
+    ):
+        build(num_classes=3)(tokens(), class_labels=torch.tensor([0, 1, 2]))
 
 
 def test_no_class_label_is_the_null_class() -> None:

@@ -154,6 +154,11 @@ class DDiTModel(DDiTPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         hidden_states = self._embed(inputs_embeds, noise)
+        if class_labels is not None and class_labels.shape != hidden_states.shape[:1]:
+            raise ValueError(
+                f"class_labels has shape {tuple(class_labels.shape)}; it must be (B,) = "
+                f"{tuple(hidden_states.shape[:1])}"
+            )
         condition = None
         if self.condition is not None:
             condition = self.condition(timesteps, class_labels, hidden_states)
