@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from hf_ddistill.cli.common import print_table, write_json
 from hf_ddistill.cli.exact_plot import save_scoreboard
+from hf_ddistill.cli.kept_limits import cached_limit
 from hf_ddistill.cli.members import build_diffusion, member, noise_tokens
 from hf_ddistill.cli.options.exact import ExactOptions
 from hf_ddistill.cli.terminal import is_terminal
@@ -84,7 +86,7 @@ def measured(
     yield from tqdm(bench.teacher_rows(nfe), "teacher", len(nfe), **quiet)
     if options.limit:
         with tqdm(desc="limit: evaluations", **quiet) as bar:
-            yield from bench.limit_rows(nfe, bar.update)
+            yield from bench.limit_rows(nfe, partial(cached_limit, notify=bar.update))
     if not objectives:
         return
     start = bench.fit_start()

@@ -14,13 +14,13 @@ from torch import Tensor
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.laboratory import (
     ExactProblem,
+    Limit,
     chi_square,
     entropy,
     kl_divergence,
     terminal_law,
     total_variation,
 )
-from hf_ddistill.laboratory.kept_limits import cached_limit
 from hf_ddistill.laboratory.network import ExactNetwork, network_denoiser
 from hf_ddistill.laboratory.students import BenchSettings, fit_start, train_student
 from hf_ddistill.objectives import Objective
@@ -105,13 +105,12 @@ class Bench:
             yield self.row("teacher", calls, None, self.law(self.problem.denoiser(), calls)[0])
 
     def limit_rows(
-        self, nfe: Iterable[int], notify: Callable[[], object] | None = None
+        self, nfe: Iterable[int], find: Callable[[ExactProblem, int], Limit]
     ) -> Iterator[Row]:
-        """The best factorised sampler without a noise input that was found: a bound by
-        optimisation, not a proof."""
+        """The best factorised sampler without a noise input that `find` finds for a number of
+        calls: a bound by optimisation, not a proof."""
         for calls in nfe:
-            found = cached_limit(self.problem, calls, notify=notify)
-            yield self.row("limit", calls, 0, found.law)
+            yield self.row("limit", calls, 0, find(self.problem, calls).law)
 
     def start_rows(self, start: ExactNetwork, nfe: Iterable[int]) -> Iterator[Row]:
         """The network that all students start from."""

@@ -49,9 +49,9 @@ def test_the_command_prints_the_known_table(process, tmp_path, capsys):
 
 
 def test_a_run_has_teacher_limit_start_and_every_objective(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("hf_ddistill.laboratory.kept_limits.HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("hf_ddistill.cli.kept_limits.HF_HOME", str(tmp_path / "home"))
     search = LimitSearch(scales=(1.0,), adam_steps=20, lbfgs_steps=0)
-    monkeypatch.setattr("hf_ddistill.laboratory.kept_limits.search_for", lambda _: search)
+    monkeypatch.setattr("hf_ddistill.cli.kept_limits.search_for", lambda _: search)
     plot = tmp_path / "plots" / "board.png"
     objective = '{"type": "law_matching", "gradient": "policy", "horizon": "rollout"}'
     options = ["--problem", "parity:3", "--nfe", 2, 1, "--seeds", 0, 1, "--limit", "--plot", plot]

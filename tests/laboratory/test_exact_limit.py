@@ -8,6 +8,7 @@ from enumeration import digits as enumerated_digits
 from enumeration import tabular, transition
 from exact_bayes import total_variation as distance
 
+from hf_ddistill.cli import kept_limits as exact_limits
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import (
     ExactProblem,
@@ -17,7 +18,6 @@ from hf_ddistill.laboratory import (
     terminal_law,
     total_variation,
 )
-from hf_ddistill.laboratory import kept_limits as exact_limits
 from hf_ddistill.laboratory.problems import digits, parity
 from hf_ddistill.processes import Absorbing, Hybrid, Uniform
 from hf_ddistill.samplers import Ancestral, step_grid
