@@ -27,7 +27,7 @@ from hf_ddistill.training.data_blocks import whole_blocks
 from hf_ddistill.training.held_out import EVALUATION
 from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
-from hf_ddistill.training.refusals import check_networks, check_settings
+from hf_ddistill.training.refusals import check_networks, check_settings, warn_of_half_precision
 from hf_ddistill.training.resumable import ResumableTrainer
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples
@@ -84,6 +84,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
         if model is None:
             raise ValueError("There is nothing to train: give model= or model_init=.")
+        warn_of_half_precision(model)
         self.objective = Objective.from_config(objective)
         check_networks(self._objective, args, type(self).__name__, self.distils)
         self._process, self._tokenizer = (

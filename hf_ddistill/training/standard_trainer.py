@@ -27,7 +27,6 @@ from hf_ddistill.objectives import Objective
 from hf_ddistill.training.arguments import DiscreteDiffusionConfig
 from hf_ddistill.training.model_card import write_card
 from hf_ddistill.training.predictions import predicted
-from hf_ddistill.training.refusals import warn_of_half_precision
 from hf_ddistill.training.samples import write_samples
 
 
@@ -211,6 +210,4 @@ def first_model(
     if isinstance(model, str):
         # What is trained in half precision hardly moves, and many files are.
         return open_model(model, dtype=torch.float32)
-    if model is not None:
-        warn_of_half_precision(model)
     return model

@@ -25,6 +25,12 @@ def test_teacher_has_no_gradient_and_does_not_change(tmp_path):
     assert differing(weights(trainer.model), start)
 
 
+def test_half_precision_is_warned_of_twice(tmp_path):
+    with pytest.warns(UserWarning, match="most will not move") as seen:
+        distilling(tmp_path, model=tiny().bfloat16())
+    assert sum("most will not move" in str(warning.message) for warning in seen) == 1
+
+
 def test_student_learns_the_law_of_its_teacher(tmp_path):
     settings = {"max_steps": 60, "per_device_train_batch_size": 32, "learning_rate": 0.02}
     settings |= {"ema_decay": 0.9, "eval_dataset": rows(100, held_out=True)}
