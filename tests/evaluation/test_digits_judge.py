@@ -70,6 +70,7 @@ def test_judge_names_held_out_digits(judge):
     assert judge.features(split.held_out_tokens).shape == (300, 32)
 
 
+@pytest.mark.slow
 def test_training_is_deterministic_and_leaves_global_state(binary_judge):
     torch.manual_seed(123)
     before, threads = torch.get_rng_state(), torch.get_num_threads()

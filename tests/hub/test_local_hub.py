@@ -79,6 +79,7 @@ def run(source, *arguments, env):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_pushed_model_is_loaded_bit_equal_by_another_process(local_hub, tmp_path):
     state = tmp_path / "state.pt"
     run(PUSH, REPO, state, env=local_hub.env)

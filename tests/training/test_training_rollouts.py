@@ -76,6 +76,7 @@ def test_states_of_a_trajectory_hide_what_later_calls_decided(tmp_path):
     assert (path.rounds[last] == path.spread(path.calls - 1)[last]).all()
 
 
+@pytest.mark.slow
 def test_conversion_lowers_the_samples_nll_under_the_language_model(tmp_path):
     """Objective, teacher and rollouts together do what OPDLM is for."""
     trainer = distilling(tmp_path, max_steps=100, per_device_train_batch_size=32)
