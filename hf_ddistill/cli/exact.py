@@ -18,7 +18,7 @@ from hf_ddistill.cli.options.exact import ExactOptions
 from hf_ddistill.cli.terminal import is_terminal
 from hf_ddistill.laboratory import ExactProblem
 from hf_ddistill.laboratory.blocks.scoreboard import BlockBench
-from hf_ddistill.laboratory.blocks.students import BlockProblem
+from hf_ddistill.laboratory.blocks.students import BlockProblem, check_rollouts
 from hf_ddistill.laboratory.fit import check_networks
 from hf_ddistill.laboratory.problems import exact_law
 from hf_ddistill.laboratory.scoreboard import Bench, Row
@@ -47,14 +47,14 @@ def run(options: ExactOptions) -> int:
 
 
 def _check_blocks(options: ExactOptions, objectives: Sequence[Objective]) -> None:
-    """Raise for an objective that needs blocks, where there are none."""
-    if options.block_size is None:
-        for objective in objectives:
-            if objective.rollouts is not None:
-                raise ValueError(
-                    f"--objective {objective.id} trains on blocks that are decoded; give "
-                    "--block-size."
-                )
+    """Raise for an objective that needs blocks, where there are none, or asks too much of them."""
+    for objective in objectives:
+        if options.block_size is not None:
+            check_rollouts(objective)
+        elif objective.rollouts is not None:
+            raise ValueError(
+                f"--objective {objective.id} trains on blocks that are decoded; give --block-size."
+            )
 
 
 def build_bench(options: ExactOptions) -> Bench | BlockBench:

@@ -180,10 +180,37 @@ def train_student(
     objective, mean = objective.for_student(student), mean_of(student)
     sources = {"teacher": teacher, "start": network_denoiser(start, problem)}
     peers = make_peers(objective, student, mean, sources, seed)
-    begun = time.perf_counter()
 
     def batch(number: int) -> Batch:
         return Batch(_data(problem, settings.rows, keyed_generator(seed, number, "data")))
+
+    return fit_student(
+        objective,
+        student,
+        peers,
+        batch,
+        settings,
+        mean=mean,
+        student_steps=student_steps,
+        seed=seed,
+        notify=notify,
+    )
+
+
+def fit_student(
+    objective: Objective,
+    student: Denoiser,
+    peers: Peers,
+    batch: Callable[[int], Batch],
+    settings: BenchSettings,
+    *,
+    mean: Denoiser,
+    student_steps: int,
+    seed: int,
+    notify: Callable[[float], object] | None,
+) -> Student:
+    """`fit` for as many passes, or minutes, as the settings give, with what it took."""
+    begun = time.perf_counter()
 
     def done(number: int) -> float:
         if settings.calls is not None:

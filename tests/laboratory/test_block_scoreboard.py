@@ -80,6 +80,14 @@ def test_rollouts_are_decoded_for_every_update(monkeypatch):
     assert len(decoded) == -(-row["updates"] // 3) > 1
 
 
+def test_settings_of_rollouts_are_ignored():
+    for given in ({"tokens": 8}, {"unmasking": "factor"}, {"temperature": 0.5}):
+        with pytest.raises(ValueError, match=f"rollouts.{next(iter(given))} would not be acted on"):
+            students.check_rollouts(OPDLM(rollouts=given))
+    accepted = {"updates": 2, "unmasking": {"type": "static", "score": "random"}}
+    students.check_rollouts(OPDLM(rollouts=accepted))
+
+
 def test_both_readings_of_the_teacher_are_of_one_law():
     teacher = bench(2).problem.teacher()
     x = torch.tensor([[0, 1, 1, MASK]])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -21,13 +20,14 @@ from hf_ddistill.laboratory.blocks.network import (
     block_student,
     block_teacher,
 )
-from hf_ddistill.laboratory.fit import Batch, Pace, fit, make_peers, mean_of
+from hf_ddistill.laboratory.fit import Batch, Pace, make_peers, mean_of
 from hf_ddistill.laboratory.space import all_sequences
-from hf_ddistill.laboratory.students import BenchSettings, Student, network_calls
+from hf_ddistill.laboratory.students import BenchSettings, Student, fit_student
 from hf_ddistill.linalg import keyed_generator
 from hf_ddistill.objectives import Objective
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
+from hf_ddistill.unmasking import Static
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +121,11 @@ def train_block_student(
         ValueError: if the objective needs a network that the laboratory does not have, or its loss
             is not finite.
     """
+    check_rollouts(objective)
     student, teacher = block_student(copy.deepcopy(start), problem.diffusion), problem.teacher()
     objective, mean = objective.for_student(student), mean_of(student)
     sources = {"teacher": teacher, "start": block_teacher(start, problem.diffusion)}
     peers = make_peers(objective, student, mean, sources, seed)
-    begun = time.perf_counter()
-
     kept: dict[int, Batch] = {}
 
     def batch(number: int) -> Batch:
@@ -140,31 +139,38 @@ def train_block_student(
             kept[number] = decoded_batch(problem, decodes, calls, settings.rows, generator)
         return kept[number]
 
-    def done(number: int) -> float:
-        if settings.calls is not None:
-            return student.network.sequences / settings.rows / settings.calls
-        return (time.perf_counter() - begun) / 60 / settings.minutes
-
-    run = fit(
+    return fit_student(
         objective,
         student,
         peers,
         batch,
-        done,
-        pace=settings.pace,
+        settings,
         mean=mean,
         student_steps=calls,
         seed=seed,
         notify=notify,
     )
-    return Student(
-        mean,
-        student.network.sequences / settings.rows,
-        network_calls(student, peers, settings.rows),
-        run.updates,
-        time.perf_counter() - begun,
-        {key: float(value) for key, value in run.figures.items()},
-    )
+
+
+def check_rollouts(objective: Objective) -> None:
+    """Raise for settings of rollouts that the laboratory does not act on."""
+    needed, default = objective.rollouts, type(objective).rollouts
+    if needed is None:
+        return
+    same = replace(needed, updates=default.updates)
+    if needed.unmasking == Static("random"):
+        same = replace(same, unmasking=default.unmasking)
+    idle = [
+        field.name
+        for field in fields(needed)
+        if getattr(same, field.name) != getattr(default, field.name)
+    ]
+    if idle:
+        raise ValueError(
+            f"The laboratory decodes {objective.id!r} in random order, as many tokens as its "
+            f"sequences have: rollouts.{idle[0]} would not be acted on; leave it out "
+            "(rollouts.updates, and unmasking static by the score 'random', are accepted)."
+        )
 
 
 def decoded_batch(
