@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_runs import At, differing, digits, probe, rows, teaching, tiny, weights
+from training_runs import At, differing, digits, means_of, probe, rows, teaching, tiny, weights
 from transformers import AutoModelForMaskedLM
 
 from hf_ddistill.objectives import NELBO
@@ -161,7 +161,7 @@ def test_best_checkpoint_brings_back_its_mean(tmp_path):
         num_eval_samples=1,
         sample_metrics=lambda samples: {"rank": next(rank)},
     )
-    keep = At("on_save", lambda s, _: means.update({s.global_step: dict(trainer.average.mean)}))
+    keep = At("on_save", lambda s, _: means.update({s.global_step: means_of(trainer)}))
     trainer.add_callback(keep)
     trainer.train()
     assert trainer.state.best_global_step == 2
