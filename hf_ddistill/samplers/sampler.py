@@ -35,6 +35,7 @@ class Reached(Generic[State]):
         number: of the step, from 0.
         t: the time that the step was from.
         s: the time that it has reached.
+        before: what was there at t, such as x_t.
         state: what is there, such as x_s.
         stop: whether the walk ends here.
     """
@@ -42,6 +43,7 @@ class Reached(Generic[State]):
     number: int
     t: Any
     s: Any
+    before: State
     state: State
     stop: bool = False
 
@@ -61,7 +63,7 @@ def walk(
         on_step: is told behind each.
     """
     for number, (t, s) in enumerate(pairwise(grid)):
-        reached = Reached(number, t, s, move(state, s, t))
+        reached = Reached(number, t, s, state, move(state, s, t))
         if on_step is not None:
             on_step(reached)
         state = reached.state
