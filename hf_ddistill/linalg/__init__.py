@@ -2,7 +2,7 @@
 describe."""
 
 from hf_ddistill.linalg.dense import Dense
-from hf_ddistill.linalg.draw import categorical, normal_noise, uniform_noise
+from hf_ddistill.linalg.draw import bernoulli, categorical, normal_noise, uniform_noise
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.linalg.kronecker import KroneckerProduct, KroneckerSum
 from hf_ddistill.linalg.operator import LinearOperator
@@ -20,6 +20,7 @@ __all__ = [
     "ScalarPlusLowRank",
     "Spectral",
     "Tridiagonal",
+    "bernoulli",
     "categorical",
     "keyed_generator",
     "normal_noise",

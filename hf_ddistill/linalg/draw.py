@@ -99,3 +99,23 @@ def categorical(probs: Tensor, generator: Generators = None, noise: Tensor | Non
     # `right=True`: u == 0 never picks a leading token of probability zero.
     found = torch.searchsorted(cumulative, (noise * total).unsqueeze(-1), right=True).squeeze(-1)
     return found.clamp_max(probs.shape[-1] - 1)
+
+
+def bernoulli(prob: Tensor, generator: Generators = None) -> Tensor:
+    """Flip a coin at each entry: True where its uniform number lies under `prob`.
+
+    Args:
+        prob: the probability of True, rows first; numbers are compared in float64.
+        generator: one, or one for each row of the first dimension.
+
+    Returns:
+        Booleans of the shape of `prob`.
+
+    Raises:
+        ValueError: if a probability is NaN or not in [0, 1].
+    """
+    if prob.numel():
+        low, high = (float(end) for end in prob.detach().aminmax())
+        if not (low >= 0 and high <= 1):  # which NaN is not, either
+            raise ValueError(f"Probabilities are in [0, 1], got values from {low} to {high}.")
+    return uniform_noise(prob.shape, generator, prob.device) < prob.double()

@@ -16,6 +16,7 @@ from hf_ddistill.linalg import (
     ScalarPlusLowRank,
     Spectral,
     Tridiagonal,
+    bernoulli,
     categorical,
     uniform_noise,
 )
@@ -216,3 +217,17 @@ def test_small_probabilities_are_not_lost_to_float32():
 def test_generators_must_be_as_many_as_rows():
     with pytest.raises(ValueError, match="2 generators for 3 rows"):
         uniform_noise((3, 4), [torch.Generator(), torch.Generator()])
+
+
+def test_a_coin_lands_as_often_as_its_probability_and_by_its_row_alone():
+    prob = torch.tensor([[0.0, 0.25], [1.0, 0.75]]).repeat(1, 4000)
+    heads = bernoulli(prob, [torch.Generator().manual_seed(seed) for seed in (1, 2)])
+    assert heads[:, ::2].float().mean(1).tolist() == [0, 1]
+    assert heads[:, 1::2].float().mean(1) == pytest.approx(torch.tensor([0.25, 0.75]), abs=0.03)
+    assert torch.equal(heads[1:], bernoulli(prob[1:], [torch.Generator().manual_seed(2)]))
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
+def test_a_coin_of_no_probability_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        bernoulli(torch.tensor([0.5, wrong]))
