@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
@@ -81,37 +80,6 @@ def test_a_row_does_not_depend_on_its_batch(rule):
     together = rule()(asked([0, 1, 2, 3]))
     for row in range(4):
         assert (rule()(asked([row]))[0] == together[row]).all()
-
-
-@pytest.mark.parametrize(
-    "rule", [*(rule() for rule in RULES), Static("margin"), Static("entropy")], ids=repr
-)
-def test_the_laws_of_masked_positions_alone_decide_the_same(rule):
-    generator = torch.Generator().manual_seed(3)
-    p, q = ((8 * torch.rand(5, 6, 4, generator=generator)).softmax(-1) for _ in range(2))
-    masked = torch.rand(5, 6, generator=generator) < 0.7
-    for before in (None, 0.99 * p.log() + 0.01 * q.log()):
-        whole = draft(p, masked, calls=3, before=before)
-        packed = dataclasses.replace(
-            whole,
-            log_p=whole.log_p[masked],
-            raw=whole.raw[masked],
-            before=None if before is None else before[masked],
-        )
-        drawn = [torch.Generator().manual_seed(7) for _ in range(2)]
-        found = [
-            rule(dataclasses.replace(each, generator=stream))
-            for each, stream in zip((whole, packed), drawn, strict=True)
-        ]
-        assert torch.equal(*found) and found[0].any(1).equal(masked.any(1))
-
-
-@pytest.mark.parametrize("rule", [Static("random"), Static("left_to_right")], ids=repr)
-def test_a_rule_that_reads_no_logits_needs_none(rule):
-    masked = torch.tensor([[True, False, True, True], [False] * 4])
-    given = Draft(None, None, None, masked, 0, 2, generator=torch.Generator())
-    assert not rule.reads_logits and rule(given).sum(1).tolist() == [2, 0]
-    assert Static("entropy").reads_logits
 
 
 def test_static_shares_the_masks_out_over_the_planned_calls():
