@@ -195,8 +195,9 @@ def bernoulli(prob: Tensor, generator: Generators = None) -> Tensor:
     Raises:
         ValueError: if a probability is NaN or not in [0, 1].
     """
-    # NaN is neither.
-    require(
-        (prob >= 0) & (prob <= 1), lambda n, of: f"Probabilities are in [0, 1]; {n} of {of} not."
-    )
+    require((prob >= 0) & (prob <= 1), _no_coin)  # NaN is neither
     return uniform_noise(prob.shape, generator, prob.device) < prob.double()
+
+
+def _no_coin(wrong: int, total: int) -> str:
+    return f"Probabilities are in [0, 1], which {wrong} of {total} are not."

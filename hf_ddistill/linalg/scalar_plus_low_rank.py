@@ -73,6 +73,10 @@ class ScalarPlusLowRank(LinearOperator):
             y, self._through(on(self.right, y.device)[y], self.core.mT), self.left, dtype
         )
 
+    def entries(self, x: Tensor, y: Tensor) -> Tensor:
+        within = self._through(on(self.left, x.device)[x], self.core) * on(self.right, x.device)[y]
+        return within.sum(-1) + self._at(x, self.scalar).masked_fill(x != y, 0.0)
+
     def _through(self, weights: Tensor, core: Tensor) -> Tensor:
         """weights (..., r) C; where r = 1 a product of numbers."""
         if self.rank == 1:
