@@ -7,17 +7,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_runs import (
-    At,
-    differing,
-    distilling,
-    matching,
-    means_of,
-    rows,
-    stop_after,
-    tiny,
-    weights,
-)
+from training_runs import At, differing, distilling, matching, rows, stop_after, tiny, weights
 
 from hf_ddistill.models import as_denoiser
 
@@ -57,7 +47,7 @@ def histories(trainer):
         parts = (
             weights(trainer.model),
             weights(trainer.auxiliaries.models["auxiliary"]),
-            means_of(trainer),
+            {name: mean.clone() for name, mean in trainer.average.mean.items()},
         )
         return dict(zip(("student", "auxiliary", "mean"), parts, strict=True), moments=moments)
 
