@@ -2,7 +2,14 @@
 describe."""
 
 from hf_ddistill.linalg.dense import Dense
-from hf_ddistill.linalg.draw import bernoulli, categorical, normal_noise, uniform_noise
+from hf_ddistill.linalg.draw import (
+    bernoulli,
+    categorical,
+    categorical_at,
+    generators_of,
+    normal_noise,
+    uniform_noise,
+)
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.linalg.kronecker import KroneckerProduct, KroneckerSum
 from hf_ddistill.linalg.operator import LinearOperator
@@ -22,6 +29,8 @@ __all__ = [
     "Tridiagonal",
     "bernoulli",
     "categorical",
+    "categorical_at",
+    "generators_of",
     "keyed_generator",
     "normal_noise",
     "uniform_noise",

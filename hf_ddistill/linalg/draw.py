@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.linalg.row_streams import RowStreams
-from hf_ddistill.shapes import Generators
+from hf_ddistill.shapes import Chooser, Generators
 
 
 def uniform_noise(
@@ -30,7 +30,7 @@ def uniform_noise(
         device: where the numbers go.
 
     Raises:
-        ValueError: if there are not as many generators as rows.
+        ValueError: if there are not as many generators as rows, or a `Chooser` stands for them.
     """
     return _drawn(torch.rand, shape, generator, device)
 
@@ -52,6 +52,11 @@ def _drawn(
     generator: Generators,
     device: torch.device | str | None,
 ) -> Tensor:
+    if isinstance(generator, Chooser):
+        raise ValueError(
+            "Numbers of a continuous law cannot be enumerated: what has an exact law draws through "
+            "`categorical` or `bernoulli` alone."
+        )
     if isinstance(generator, RowStreams) and len(generator) != shape[0]:
         generator = generator.joint()
     if generator is None or isinstance(generator, torch.Generator):
@@ -94,11 +99,37 @@ def categorical(probs: Tensor, generator: Generators = None, noise: Tensor | Non
             "Cannot draw: a distribution holds NaN, infinity or no mass at all "
             f"({int((~((total > 0) & total.isfinite())).sum())} of {total.numel()} positions)."
         )
+    if noise is None and isinstance(generator, Chooser):
+        return generator.choose(probs)
     if noise is None:
         noise = uniform_noise(total.shape, generator, probs.device)
     # `right=True`: u == 0 never picks a leading token of probability zero.
     found = torch.searchsorted(cumulative, (noise * total).unsqueeze(-1), right=True).squeeze(-1)
     return found.clamp_max(probs.shape[-1] - 1)
+
+
+def categorical_at(probs: Tensor, where: Tensor, generator: Generators = None) -> Tensor:
+    """Draw at some positions of a batch what `categorical` would draw there.
+
+    Args:
+        probs: (N, K), at the N positions of `where`, row by row.
+        where: (B, L) bool.
+        generator: one, or one for each of the B rows: its numbers are those of all of (B, L), so
+            that a row's tokens do not hang on where others are drawn.
+
+    Returns:
+        int64 (N,).
+
+    Raises:
+        ValueError: as `categorical`.
+    """
+    if isinstance(generator, Chooser):
+        elsewhere = torch.nn.functional.one_hot(torch.zeros_like(where).long(), probs.shape[-1])
+        whole = elsewhere.to(probs.dtype)
+        whole[where] = probs
+        return categorical(whole, generator)[where]
+    noise = uniform_noise(where.shape, generator, probs.device)
+    return categorical(probs, noise=noise[where])
 
 
 def bernoulli(prob: Tensor, generator: Generators = None) -> Tensor:
@@ -118,4 +149,15 @@ def bernoulli(prob: Tensor, generator: Generators = None) -> Tensor:
         low, high = (float(end) for end in prob.detach().aminmax())
         if not (low >= 0 and high <= 1):  # which NaN is not, either
             raise ValueError(f"Probabilities are in [0, 1], got values from {low} to {high}.")
+    if isinstance(generator, Chooser):
+        return generator.choose(torch.stack([1 - prob, prob], -1)).bool()
     return uniform_noise(prob.shape, generator, prob.device) < prob.double()
+
+
+def generators_of(generator: Generators, rows: Tensor) -> Generators:
+    """Those of some rows of a batch, given by their numbers; one for all rows stays what it is."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    if isinstance(generator, RowStreams | Chooser):
+        return generator.of(rows)
+    return [generator[row] for row in rows.tolist()]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hf_ddistill.linalg.draw import categorical, uniform_noise
 from hf_ddistill.linalg.operator import LinearOperator, spread
-from hf_ddistill.shapes import Generators
+from hf_ddistill.shapes import Chooser, Generators
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,8 @@ class ScalarPlusLowRank(LinearOperator):
     def draw(self, x: Tensor, generator: Generators = None) -> Tensor:
         """A kernel is a mixture: stay with probability c, or draw from one of the r laws in V. No
         (B, L, K) is made."""
+        if isinstance(generator, Chooser):
+            return super().draw(x, generator)
         noise = uniform_noise((*x.shape, 2), generator, x.device)
         laws = self.right.to(x.device)
         mass = laws.sum(0)
