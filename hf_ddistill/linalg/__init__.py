@@ -1,18 +1,21 @@
 """Structured K x K operators that act on row vectors, and draws from the laws that they
 describe."""
 
+from hf_ddistill.linalg.checks import asked_at_the_end, require
+from hf_ddistill.linalg.constants import on
 from hf_ddistill.linalg.dense import Dense
 from hf_ddistill.linalg.draw import (
     bernoulli,
     categorical,
     categorical_at,
+    categorical_of_logs,
     generators_of,
     normal_noise,
     uniform_noise,
 )
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.linalg.kronecker import KroneckerProduct, KroneckerSum
-from hf_ddistill.linalg.operator import LinearOperator
+from hf_ddistill.linalg.operator import LinearOperator, beside
 from hf_ddistill.linalg.row_streams import RowStreams
 from hf_ddistill.linalg.scalar_plus_low_rank import ScalarPlusLowRank
 from hf_ddistill.linalg.spectral import Spectral
@@ -27,11 +30,16 @@ __all__ = [
     "ScalarPlusLowRank",
     "Spectral",
     "Tridiagonal",
+    "asked_at_the_end",
+    "beside",
     "bernoulli",
     "categorical",
     "categorical_at",
+    "categorical_of_logs",
     "generators_of",
     "keyed_generator",
     "normal_noise",
+    "on",
+    "require",
     "uniform_noise",
 ]

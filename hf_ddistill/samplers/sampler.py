@@ -18,7 +18,7 @@ from torch import Tensor
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import categorical
+from hf_ddistill.linalg import asked_at_the_end, categorical
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
@@ -230,7 +230,8 @@ class Sampler(Configurable, ABC):
 
         shape, device = canvas.tokens.shape, canvas.tokens.device
         noise = canvas.hold(denoiser.diffusion.prior(shape, generator, device))
-        return walk(grid, noise, move, on_step)
+        with asked_at_the_end():
+            return walk(grid, noise, move, on_step)
 
 
 def look(

@@ -137,41 +137,39 @@ def test_what_a_sampler_remembers_of_a_row_goes_with_its_branch(rule):
     assert ((found - law).abs() <= 4.5 * (law * (1 - law) / draws).sqrt() + 1e-9).all()
 
 
-class InParts(UnmaskingSampler):
-    """Draws for each row by itself and at its masks alone: the law of one token a call at random.
+def in_parts(own_loop):
+    """A sampler that draws for each row by itself and at its masks alone: a token a call, anywhere.
 
-    Rows that have none left leave the batch, and whether a row goes on first tosses a coin of 1.
+    Rows that have none left leave the batch. With a loop of its own it goes on until none is left.
     """
 
-    is_product = False
+    class InParts(UnmaskingSampler):
+        def step(self, denoiser, x_t, s, t, generator=None, **condition):
+            rows = denoiser.diffusion.undetermined(x_t).any(1).nonzero()[:, 0]
+            x, own = x_t[rows], generators_of(generator, rows)
+            assert bernoulli(torch.ones(len(x_t), 1), generator).all()
+            masked = denoiser.diffusion.undetermined(x)
+            where = torch.nn.functional.one_hot(categorical(masked.double(), own), L).bool()
+            p = denoiser(x, t).log_conditional.exp()
+            x[where] = categorical_at(p[where], where, own)
+            return x_t.index_copy(0, rows, x)
 
-    def step(self, denoiser, x_t, s, t, generator=None, **condition):
-        rows = denoiser.diffusion.undetermined(x_t).any(1).nonzero()[:, 0]
-        x, own = x_t[rows], generators_of(generator, rows)
-        assert bernoulli(torch.ones(len(x_t), 1), generator).all()
-        masked = denoiser.diffusion.undetermined(x)
-        where = torch.nn.functional.one_hot(categorical(masked.double(), own), L).bool()
-        p = denoiser(x, t).log_conditional.exp()
-        x[where] = categorical_at(p[where], where, own)
-        return x_t.index_copy(0, rows, x)
+    class OwnLoop(InParts):
+        def sample(self, denoiser, canvas, n, generator=None, on_step=None, **condition):
+            x = denoiser.diffusion.prior(canvas.tokens.shape, generator)
+            while (x == K - 1).any():
+                x = self.step(denoiser, x, 0.0, 1.0, generator)
+            return x
 
-
-class OwnLoop(InParts):
-    """Its loop is its own, and may end early."""
-
-    def sample(self, denoiser, canvas, n, generator=None, on_step=None, **condition):
-        x = denoiser.diffusion.prior(canvas.tokens.shape, generator)
-        while (x == K - 1).any():
-            x = self.step(denoiser, x, 0.0, 1.0, generator)
-        return x
+    return OwnLoop() if own_loop else InParts()
 
 
-@pytest.mark.parametrize("kind", [InParts, OwnLoop])
-def test_draws_of_some_rows_and_loops_of_their_own_are_followed(kind):
+@pytest.mark.parametrize("own_loop", [False, True])
+def test_draws_of_some_rows_and_loops_of_their_own_are_followed(own_loop):
     denoiser, random = denoiser_of(MASKS), UnmaskingSampler({"type": "static", "score": "random"})
     grid = random.grid(L + 1, MASKS)
     expected = terminal_law(denoiser, MASKS, L, random.grid(L, MASKS), random)
-    law = terminal_law(denoiser, MASKS, L, grid, kind())
+    law = terminal_law(denoiser, MASKS, L, grid, in_parts(own_loop))
     torch.testing.assert_close(law, expected, rtol=0, atol=1e-12)
 
 
