@@ -7,6 +7,9 @@ from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.euler import Euler
 from hf_ddistill.samplers.jump import Jump
+from hf_ddistill.samplers.psi import Psi
+from hf_ddistill.samplers.remdm import ReMDM
+from hf_ddistill.samplers.remdm_loop import ReMDMLoop
 from hf_ddistill.samplers.sampler import Reached, Sampler, look, step_grid, walk
 from hf_ddistill.samplers.tau_leaping import TauLeaping
 from hf_ddistill.samplers.unmasking import UnmaskingSampler
@@ -18,6 +21,9 @@ __all__ = [
     "Chances",
     "Euler",
     "Jump",
+    "Psi",
+    "ReMDM",
+    "ReMDMLoop",
     "Reached",
     "Sampler",
     "TauLeaping",
