@@ -6,12 +6,15 @@ from hf_ddistill.samplers.ancestral import Ancestral
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.euler import Euler
+from hf_ddistill.samplers.holding import Holding
 from hf_ddistill.samplers.jump import Jump
 from hf_ddistill.samplers.psi import Psi
 from hf_ddistill.samplers.remdm import ReMDM
 from hf_ddistill.samplers.remdm_loop import ReMDMLoop
 from hf_ddistill.samplers.sampler import Reached, Sampler, look, step_grid, walk
 from hf_ddistill.samplers.tau_leaping import TauLeaping
+from hf_ddistill.samplers.theta_rk2 import ThetaRK2
+from hf_ddistill.samplers.theta_trapezoidal import ThetaTrapezoidal
 from hf_ddistill.samplers.unmasking import UnmaskingSampler
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "Canvas",
     "Chances",
     "Euler",
+    "Holding",
     "Jump",
     "Psi",
     "ReMDM",
@@ -27,6 +31,8 @@ __all__ = [
     "Reached",
     "Sampler",
     "TauLeaping",
+    "ThetaRK2",
+    "ThetaTrapezoidal",
     "UnmaskingSampler",
     "look",
     "step_grid",
