@@ -7,9 +7,9 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import LinearOperator, categorical_of_logs
-from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.samplers.interval import interval
-from hf_ddistill.shapes import Generators, Probs, Tokens
+from hf_ddistill.shapes import Generators, PerToken, Probs, Tokens
 
 
 def posterior(
@@ -47,6 +47,34 @@ def draw_posterior(
     if s.device.type == "cpu" and bool((s == 0).all()):
         return x_0
     return diffusion.kernel(zero, s).bridge(diffusion.kernel(s, t), x_0, x_t, generator)
+
+
+def posterior_at(
+    prediction: Prediction,
+    diffusion: Diffusion,
+    x_t: Tokens,
+    x_s: Tokens,
+    s: Tensor | float,
+    t: Tensor | float,
+) -> PerToken:
+    """The probabilities (B, L) that `posterior` gives to tokens x_s, where it can be without it.
+
+    With P_st[x, y] = a 1[x = y] + v_st(y) and w = p(x_0 | x_t) / P_0t[x_0, x_t]:
+    P_st[x_s, x_t] (a_0s w(x_s) + v_0s(x_s) sum w), and sum w is known from p(x_t | x_t).
+    """
+    if not diffusion.process.is_flat:
+        return log_prob_of(posterior(prediction, diffusion, x_t, s, t), x_s)
+    s, t = interval(s, t, x_t)
+    zero, size = torch.zeros_like(s), diffusion.vocab_size
+    first, whole = diffusion.kernel(zero, s), diffusion.kernel(zero, t)
+    here, there = (prediction.log_prob_of(x).double().exp() for x in (x_t, x_s))
+    away = whole.entries((x_t + 1) % size, x_t)  # from any other token
+    weights = here / whole.entries(x_t, x_t) + torch.where(away > 0, (1 - here) / away, 0.0)
+    reached = whole.entries(x_s, x_t)
+    fresh = first.entries((x_s + 1) % size, x_s)
+    kept = first.entries(x_s, x_s) - fresh
+    past = fresh * weights + torch.where(reached > 0, kept * there / reached, 0.0)
+    return diffusion.kernel(s, t).entries(x_s, x_t) * past / torch.where(away > 0, 1.0, here)
 
 
 def _draw_clean(

@@ -11,7 +11,7 @@ from hf_ddistill.linalg import ScalarPlusLowRank
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.processes import Hybrid, Kronecker, Uniform
 from hf_ddistill.samplers import Analytic, Ancestral, Jump
-from hf_ddistill.samplers.posterior import posterior
+from hf_ddistill.samplers.posterior import posterior, posterior_at
 
 TIMES = [(0.0, 0.3), (0.2, 0.3), (0.01, 0.99), (0.5, 1.0)]
 FLAT = {name: process for name, process in PROCESSES.items() if process.is_flat} | {
@@ -54,6 +54,19 @@ def test_the_mixture_of_few_pieces_is_the_step_rule(name, s, t):
     known = p.sum(-1).isfinite()
     assert known.any()
     torch.testing.assert_close(law[known], expected[known], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("s", "t"), TIMES)
+@pytest.mark.parametrize("name", CHANGING)
+def test_the_probability_of_what_was_drawn_is_that_of_the_rule(name, s, t):
+    process = CHANGING[name]
+    diffusion, k = Diffusion(process), process.vocab_size
+    x_t, prediction = torch.arange(k)[:, None], said(process, k)
+    expected = posterior(prediction, diffusion, x_t, s, t)
+    for x_s in torch.arange(k):
+        probs = posterior_at(prediction, diffusion, x_t, x_s.expand(k, 1), s, t)
+        known = expected[..., x_s].isfinite()
+        torch.testing.assert_close(probs[known], expected[..., x_s][known], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("sampler", [Ancestral(), Analytic(), Jump()], ids=lambda s: s.id)
