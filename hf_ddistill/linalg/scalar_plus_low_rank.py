@@ -18,7 +18,7 @@ from torch import Tensor
 from hf_ddistill.linalg.constants import made_of, on
 from hf_ddistill.linalg.draw import categorical, uniform_noise
 from hf_ddistill.linalg.operator import LinearOperator, beside, spread
-from hf_ddistill.shapes import Generators
+from hf_ddistill.shapes import Chooser, Generators
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,8 @@ class ScalarPlusLowRank(LinearOperator):
     def draw(self, x: Tensor, generator: Generators = None) -> Tensor:
         """A kernel is a mixture: stay with probability c, or draw from one of the r laws in V. No
         (B, L, K) is made."""
+        if isinstance(generator, Chooser):
+            return super().draw(x, generator)
         noise = uniform_noise((*x.shape, 2), generator, x.device)
         mass = on(made_of(self.right, "mass", _mass), x.device)
         leave = self._through(on(self.left, x.device)[x], self.core) * mass

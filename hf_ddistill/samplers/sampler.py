@@ -79,7 +79,7 @@ class Sampler(Configurable, ABC):
     A member gives one of three, the first that is possible:
 
     `rule`: p(x_s | x_t) of each position by itself. Its step is then known from one call of the
-    denoiser, its law can be computed and differentiated: schedulers, couplings, rollouts and the
+    denoiser, its law can be differentiated: schedulers, couplings, rollouts and the limits of the
     laboratory take such a sampler.
     `advance`: x_s from one prediction for all positions together. Schedulers take it.
     `step`: x_s from a denoiser that is called as often as it takes. Pipelines take it.
@@ -133,8 +133,7 @@ class Sampler(Configurable, ABC):
         """
         raise ValueError(
             f"The steps of the sampler {self.id!r} are no product over positions, so that it has "
-            "no step rule; schedulers, rollouts of training and exact laws need one, such as "
-            "'ancestral'."
+            "no step rule; schedulers and rollouts of training need one, such as 'ancestral'."
         )
 
     def probs(
