@@ -8,12 +8,15 @@ from torch.nn.functional import one_hot
 
 from hf_ddistill.couplings.training_step import Local, TrainingStep
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.linalg import categorical_of_logs, uniform_noise
-from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.linalg import categorical, categorical_of_logs, uniform_noise
+from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.places import Places
 from hf_ddistill.samplers import Sampler
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.shapes import LOG_ZERO, Times, Tokens
+
+#: Entries of the laws that are made at a time where no gradient needs them.
+CHUNK = 2**20
 
 
 def step_back(
@@ -84,7 +87,7 @@ def _by_chances(
     reveal = chances.reveal.index_select(0, here.rows)
     share = step.numbers(here.places) / reveal
     shown = (share < 1).nonzero()[:, 0]
-    log_p = here.prediction.log_conditional[:, 0].index_select(0, shown)
+    log_p = here.prediction.log_conditional.squeeze(1).index_select(0, shown)
     tokens = _drawn(log_p[:, None], share.index_select(0, shown))
     places = Places(here.places.index.index_select(0, shown), here.places.shape)
     gained = reveal.log().index_select(0, shown) + log_p.gather(-1, tokens)[:, 0].double()
@@ -109,18 +112,30 @@ def _masked_again(
 def _by_rule(
     step: TrainingStep, x_t: Tokens, here: Local, s: Times, sampler: Sampler
 ) -> tuple[Tokens, Tensor]:
-    probs = _probs(step, x_t, here, s, sampler)
-    drawn = step.draw(probs.detach(), here.places)
-    log_p = probs.gather(-1, drawn[..., None])[..., 0].clamp_min(1e-30).log()
-    x_s = here.place(drawn, x_t)
+    drawn, log_p = _ruled(step, x_t, here, s, sampler)
+    x_s = here.places.put(drawn, x_t)
     if not sampler.keeps_certain:
         sure = Places.of(step.trained & ~here.where)
         certain = one_hot(sure.take(x_t), step.diffusion.vocab_size)[:, None].double()
         known = Local(Prediction(certain.log().clamp_min(LOG_ZERO)), sure, here.t)
-        x_s = known.place(step.draw(_probs(step, x_t, known, s, sampler), sure), x_s)
-    return x_s, log_p[:, 0].double()
+        x_s = sure.put(_ruled(step, x_t, known, s, sampler)[0], x_s)
+    return x_s, log_p
 
 
-def _probs(step: TrainingStep, x_t: Tokens, here: Local, s: Times, sampler: Sampler) -> Tensor:
-    rows, local = here.rows, here.places.take(x_t)[:, None]
-    return sampler.rule(here.prediction, step.diffusion, local, s[rows], here.t[rows])
+def _ruled(
+    step: TrainingStep, x_t: Tokens, here: Local, s: Times, sampler: Sampler
+) -> tuple[Tensor, Tensor]:
+    """Tokens (N,) by the rule and their log-probabilities; without gradients a few positions at a
+    time, so that no law of all of them is made."""
+    log_p, noise = here.prediction.log_conditional, step.numbers(here.places)
+    tokens = here.places.take(x_t)[:, None]
+    then, now = (times.index_select(0, here.rows) for times in (s, here.t))
+    size = len(log_p) if torch.is_grad_enabled() else CHUNK // log_p.shape[-1]
+    drawn, gained = [tokens[:0, 0]], [noise[:0]]
+    for start in range(0, len(log_p), max(1, size)):
+        at = slice(start, start + max(1, size))
+        local = Prediction(log_p[at])
+        probs = sampler.rule(local, step.diffusion, tokens[at], then[at], now[at])[:, 0]
+        drawn.append(categorical(probs, noise=noise[at]))
+        gained.append(log_prob_of(probs, drawn[-1]).clamp_min(1e-30).log().double())
+    return torch.cat(drawn), torch.cat(gained)

@@ -214,9 +214,9 @@ class Local:
         """The log-conditional (N', K) at the positions of `where`, a part of its own; all of it
         where these are its own."""
         if where is self.places or where is self.where:
-            return self.prediction.log_conditional[:, 0]
+            return self.prediction.log_conditional.squeeze(1)
         numbers = self.numbers_of(Places.of(where))
-        return self.prediction.log_conditional[:, 0].index_select(0, numbers)
+        return self.prediction.log_conditional.squeeze(1).index_select(0, numbers)
 
     def place(self, values: Tensor, into: Tensor) -> Tensor:
         """`into` (B, L) with `values` (N, 1) put in at the positions."""

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: (some of the positions, log q (n, K) there) -> (n,), each position by itself.
-Distance = Callable[[slice, Tensor], Tensor]
+#: (some of the positions, log q (n, K) there, and what is given beside it (n,)) -> (n,), each
+#: position by itself.
+Distance = Callable[..., Tensor]
 
 #: Entries that are looked at together: few enough for a processor's cache, and on a device enough
 #: for the launches to be worth their while.
@@ -42,16 +43,18 @@ def by_position(
     log_q: Tensor,
     numbers: Tensor | None = None,
     certain: Certain | None = None,
+    beside: Tensor | None = None,
 ) -> Tensor:
-    """distance (N,) at each position; gradients flow to log_q alone.
+    """distance (N,) at each position; gradients flow to log_q and to `beside`.
 
     Args:
         distance: of some positions; its slices count those of `numbers`.
         log_q: (N, K).
         numbers: (N',), the positions that the distance is of; all if not given, in order.
         certain: what is said of others of them; 0 where nothing is.
+        beside: (N',), one more argument of the distance, if it takes one.
     """
-    return _ByPosition.apply(log_q, distance, numbers, certain)
+    return _ByPosition.apply(log_q, beside, distance, numbers, certain)
 
 
 class _ByPosition(torch.autograd.Function):
@@ -59,36 +62,47 @@ class _ByPosition(torch.autograd.Function):
     def forward(
         ctx: Any,  # noqa: ANN401 (torch's own)
         log_q: Tensor,
+        beside: Tensor | None,
         distance: Distance,
         numbers: Tensor | None,
         certain: Certain | None,
     ) -> Tensor:
-        ctx.save_for_backward(log_q)
+        ctx.save_for_backward(log_q, beside)
         ctx.about = distance, numbers, certain
-        out = log_q.new_zeros(log_q.shape[0])
-        if certain is not None:
-            out = torch.where(certain.here, certain.distance(_at(log_q, certain)), out)
+        found = [log_q.new_zeros(0)]
         for some in _chunks(log_q, numbers):
             at = some if numbers is None else numbers[some]
-            out[at] = distance(some, log_q[at])
-        return out
+            more = () if beside is None else (beside[some],)
+            found.append(distance(some, log_q[at], *more))
+        values = torch.cat(found)
+        if numbers is None:
+            return values
+        out = values.new_zeros(log_q.shape[0])
+        if certain is not None:
+            own = certain.distance(_at(log_q, certain))
+            out = torch.where(certain.here, own.to(out.dtype), out)
+        return out.index_copy_(0, numbers, values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        (log_q,), (distance, numbers, certain) = ctx.saved_tensors, ctx.about
-        out = torch.zeros_like(log_q)
+        (log_q, beside), (distance, numbers, certain) = ctx.saved_tensors, ctx.about
+        out, own = torch.zeros_like(log_q), None if beside is None else torch.zeros_like(beside)
         if certain is not None:
             with torch.enable_grad():
-                own = _at(log_q, certain).requires_grad_()
-                (slope,) = torch.autograd.grad(certain.distance(own).sum(), own)
+                known = _at(log_q, certain).requires_grad_()
+                (slope,) = torch.autograd.grad(certain.distance(known).sum(), known)
             slope = torch.where(certain.here, slope * gradient, 0.0)
-            out.scatter_(-1, certain.tokens[:, None], slope[:, None])
+            out.scatter_(-1, certain.tokens[:, None], slope[:, None].to(out.dtype))
         for some in _chunks(log_q, numbers):
             at = some if numbers is None else numbers[some]
+            given = [log_q[at]] if beside is None else [log_q[at], beside[some]]
             with torch.enable_grad():
-                part = log_q[at].detach().requires_grad_()
-                (out[at],) = torch.autograd.grad(distance(some, part), part, gradient[at])
-        return out, None, None, None
+                given = [each.detach().requires_grad_() for each in given]
+                slopes = torch.autograd.grad(distance(some, *given), given, gradient[at])
+            out[at] = slopes[0]
+            if own is not None:
+                own[some] = slopes[1]
+        return out, own, None, None, None
 
 
 def _at(log_q: Tensor, certain: Certain) -> Tensor:

@@ -80,13 +80,13 @@ class ECD(Objective):
 
     def _distances(self, step: TrainingStep, student: Local, x_s: Tokens, s: Times) -> Tensor:
         """D (N, 1) at the student's positions."""
-        log_q, tokens = student.prediction.log_conditional[:, 0], student.places.take(x_s)
+        log_q, tokens = student.prediction.log_conditional.squeeze(1), student.places.take(x_s)
         still = step.diffusion.undetermined(x_s) & student.where if step.diffusion.reveals else None
         # Where x_s is certain, so is the teacher: it is not asked.
         open_ = student.places if still is None else Places.of(still)
         with torch.no_grad():
             teacher = step.look(step.peers["teacher"], x_s, s, open_)
-        log_p = teacher.prediction.log_conditional[:, 0]
+        log_p = teacher.prediction.log_conditional.squeeze(1)
 
         def distance(some: slice, log_q: Tensor) -> Tensor:
             return self._distance(log_p[some], log_q)

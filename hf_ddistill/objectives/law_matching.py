@@ -205,7 +205,7 @@ class LawMatching(Objective):
             # A token that is impossible for the teacher, and for the student, says nothing.
             return torch.where(log_p > LOG_ZERO / 2, log_p.exp() * d, torch.zeros_like(d)).sum(-1)
 
-        log_p = local.prediction.log_conditional[:, 0]
+        log_p = local.prediction.log_conditional.squeeze(1)
         value = by_position(mean, log_p, local.numbers_of(both))
         sums = value.new_zeros(both.shape[0]).index_add(0, local.rows, value)
         return sums * view.weight.clamp_max(8.0)[rows]

@@ -54,7 +54,7 @@ class LogRatio:
     def laws(self) -> tuple[Tensor, Tensor]:
         """log p_T and log p_A (N, K), without gradients."""
         both = self.teacher, self.auxiliary
-        return tuple(one.prediction.log_conditional.detach()[:, 0] for one in both)
+        return tuple(one.prediction.log_conditional.detach().squeeze(1) for one in both)
 
 
 def log_ratio(
