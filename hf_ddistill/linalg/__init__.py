@@ -10,6 +10,7 @@ from hf_ddistill.linalg.row_streams import RowStreams
 from hf_ddistill.linalg.scalar_plus_low_rank import ScalarPlusLowRank
 from hf_ddistill.linalg.spectral import Spectral
 from hf_ddistill.linalg.tridiagonal import Tridiagonal
+from hf_ddistill.linalg.verify_drafts import verify_drafts
 
 __all__ = [
     "Dense",
@@ -25,4 +26,5 @@ __all__ = [
     "keyed_generator",
     "normal_noise",
     "uniform_noise",
+    "verify_drafts",
 ]

@@ -7,6 +7,7 @@ from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.euler import Euler
 from hf_ddistill.samplers.jump import Jump
 from hf_ddistill.samplers.sampler import Reached, Sampler, look, step_grid, walk
+from hf_ddistill.samplers.speculative import Speculated, Speculative, speculate
 from hf_ddistill.samplers.tau_leaping import TauLeaping
 from hf_ddistill.samplers.unmasking import UnmaskingSampler
 
@@ -18,9 +19,12 @@ __all__ = [
     "Jump",
     "Reached",
     "Sampler",
+    "Speculated",
+    "Speculative",
     "TauLeaping",
     "UnmaskingSampler",
     "look",
+    "speculate",
     "step_grid",
     "walk",
 ]
