@@ -48,12 +48,28 @@ class Diffusion:
                 f"s={s.flatten()[0]:.4g} must precede t={t.flatten()[0]:.4g}: time runs "
                 "from data to noise."
             )
-        return self.process.kernel(self._sigma(s), self._sigma(t))
+        return self.process.kernel(self.total_noise(s), self.total_noise(t))
 
-    def _sigma(self, t: Tensor) -> Tensor:
+    def total_noise(self, t: Tensor) -> Tensor:
+        """The total noise at t, 0 at t = 0."""
         # Data are clean by definition, also under a schedule (geometric) that leaves a little
         # noise at t = 0.
         return torch.where(t == 0, torch.zeros_like(t), self.schedule.sigma(t))
+
+    def pace(self, t: Tensor) -> Tensor:
+        """sigma'(t).
+
+        Raises:
+            ValueError: where it is infinite (`Polynomial` with a power below 1, at t = 1).
+        """
+        pace = self.schedule.rate(t)
+        if not bool(pace.isfinite().all()):
+            at = float(t.flatten()[(~pace.isfinite()).flatten().nonzero()[0, 0]])
+            raise ValueError(
+                f"Noise comes infinitely fast at t = {at:.4g} under {self.schedule!r}, so there is "
+                "no rate: 'ancestral' and 'jump' steps take none."
+            )
+        return pace
 
     def reverse_rate(self, score: Probs, x_t: Tokens, t: Tensor | float) -> Probs:
         """The rate of x_t -> y backwards in time, sigma'(t) Q[y, x_t] score[y], with a diagonal
@@ -62,19 +78,11 @@ class Diffusion:
         References: Lou et al., 2024, arXiv:2310.16834, Eq. 4.
 
         Raises:
-            ValueError: where the rate is infinite: under Hybrid at t = 0, and where the schedule's
-                is (`Polynomial` with a power below 1, at t = 1).
+            ValueError: where the rate is infinite: under Hybrid at t = 0, and where `pace` is.
         """
         t = times(t).to(x_t.device)
-        pace = self.schedule.rate(t)
-        if not bool(pace.isfinite().all()):
-            at = float(t.flatten()[(~pace.isfinite()).flatten().nonzero()[0, 0]])
-            raise ValueError(
-                f"Noise comes infinitely fast at t = {at:.4g} under {self.schedule!r}, so there is "
-                "no rate: 'ancestral' and 'jump' steps take none."
-            )
-        columns = self.process.rate(self._sigma(t)).columns(x_t, score.dtype)
-        pace = pace.to(score.dtype)
+        pace = self.pace(t).to(score.dtype)
+        columns = self.process.rate(self.total_noise(t)).columns(x_t, score.dtype)
         rate = columns * score * (pace[:, None, None] if pace.ndim else pace)
         rate = rate.scatter(-1, x_t[..., None], 0.0)
         return rate.scatter(-1, x_t[..., None], -rate.sum(-1, keepdim=True))

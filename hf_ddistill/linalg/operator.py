@@ -37,6 +37,11 @@ class LinearOperator(ABC):
     def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """M[:, y] for tokens y of shape (B, L): (B, L, K)."""
 
+    def entries(self, x: Tensor, y: Tensor) -> Tensor:
+        """M[x, y] for tokens x and y of shape (B, L): (B, L), float64. Overridden where no (B, L,
+        K) is needed."""
+        return self.rows(x).gather(-1, y[..., None])[..., 0]
+
     @abstractmethod
     def inverse(self) -> LinearOperator:
         """The inverse matrix, of the same structure."""

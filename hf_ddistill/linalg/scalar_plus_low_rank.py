@@ -60,6 +60,12 @@ class ScalarPlusLowRank(LinearOperator):
             y, self.right.to(y.device)[y] @ self.core.to(y.device).mT, self.left, dtype
         )
 
+    def entries(self, x: Tensor, y: Tensor) -> Tensor:
+        left, core, right = (m.to(x.device) for m in (self.left, self.core, self.right))
+        scalar = self.scalar.to(x.device)
+        kept = torch.where(x == y, scalar[:, None] if scalar.ndim else scalar, 0.0)
+        return kept + (left[x] @ core * right[y]).sum(-1)
+
     def _one_hot_plus(
         self, x: Tensor, weights: Tensor, basis: Tensor, dtype: torch.dtype
     ) -> Tensor:

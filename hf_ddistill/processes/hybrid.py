@@ -52,6 +52,10 @@ class Hybrid(Process):
     def reveals(self) -> bool:
         return self.uniform == 0
 
+    @property
+    def is_flat(self) -> bool:
+        return True
+
     @cached_property
     def _laws(self) -> Tensor:
         mask = point_mass(self.mask_token_id, self.vocab_size)

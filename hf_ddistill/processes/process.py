@@ -51,6 +51,12 @@ class Process(Configurable, ABC):
         return False
 
     @property
+    def is_flat(self) -> bool:
+        """Whether P_st[x, y] = a 1[x = y] + v(y) with one v at all tokens but the mask, a being
+        the scalar of a `ScalarPlusLowRank`: what is noised becomes any token alike, or the mask."""
+        return False
+
+    @property
     def noise_tokens(self) -> tuple[int, ...]:
         """Tokens that the data never hold: p(x_0 | x_t) is zero there."""
         return () if self.mask_token_id is None else (self.mask_token_id,)

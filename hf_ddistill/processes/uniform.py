@@ -29,6 +29,10 @@ class Uniform(Process):
     def __post_init__(self) -> None:
         check_vocabulary(self.vocab_size)
 
+    @property
+    def is_flat(self) -> bool:
+        return True
+
     @cached_property
     def _rate(self) -> ScalarPlusLowRank:
         return to_limit(self.limit())

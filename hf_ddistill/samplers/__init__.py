@@ -4,6 +4,7 @@ file; `Sampler.sample` is the loop that all of them share."""
 from hf_ddistill.samplers.analytic import Analytic
 from hf_ddistill.samplers.ancestral import Ancestral
 from hf_ddistill.samplers.canvas import Canvas
+from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.euler import Euler
 from hf_ddistill.samplers.jump import Jump
 from hf_ddistill.samplers.sampler import Reached, Sampler, look, step_grid, walk
@@ -15,6 +16,7 @@ __all__ = [
     "Analytic",
     "Ancestral",
     "Canvas",
+    "Chances",
     "Euler",
     "Jump",
     "Reached",

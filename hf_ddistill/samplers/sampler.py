@@ -21,6 +21,7 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import categorical
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.canvas import Canvas
+from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.posterior import posterior
 from hf_ddistill.shapes import Generators, Probs, Tokens
 
@@ -144,6 +145,22 @@ class Sampler(Configurable, ABC):
         """
         last = bool((torch.as_tensor(s) == 0).all())
         return (posterior if last else self.rule)(prediction, diffusion, x_t, s, t)
+
+    def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances | None:
+        """How likely the rule, for 0 < s < t, is to reveal a mask and to mask a token, where that
+        hangs on no prediction; asked under a process that reveals alone. None: it hangs on one.
+
+        What it says is what `rule` says; a step then asks the denoiser only where a token is drawn.
+        """
+        return None
+
+    def step_chances(
+        self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float
+    ) -> Chances | None:
+        """`chances`, and to s = 0 those of `posterior`, so that no mask is left; None under a
+        process that does not reveal."""
+        chances = self.chances(diffusion, s, t) if diffusion.reveals else None
+        return None if chances is None else chances.to_data(s)
 
     def advance(
         self,
