@@ -10,8 +10,7 @@ from hf_ddistill.diffusion import Diffusion, times
 
 def masked_share(diffusion: Diffusion, t: Tensor | float) -> Tensor:
     """1 - alpha_t, the share of the tokens that is masked at t; none at t = 0."""
-    t = times(t)
-    return torch.where(t > 0, -torch.expm1(-diffusion.schedule.sigma(t)), 0.0)
+    return -torch.expm1(-diffusion.total_noise(times(t)))
 
 
 def time_of_share(diffusion: Diffusion, share: Tensor) -> Tensor:
