@@ -112,6 +112,10 @@ class Sampler(Configurable, ABC):
         """Itself, or a copy that may remember from step to step; every sample begins with it."""
         return self
 
+    def holding(self, canvas: Canvas) -> Sampler:
+        """Itself, or a copy that holds what is given within a step too, see `Holding`."""
+        return self
+
     def rule(
         self,
         prediction: Prediction,
@@ -218,7 +222,7 @@ class Sampler(Configurable, ABC):
         grid = self.grid(n, denoiser.diffusion)
         self.check(denoiser.diffusion)
         denoiser.diffusion.check_tokens(canvas.tokens.masked_fill(canvas.infill, 0))
-        run = self.begin()
+        run = self.begin().holding(canvas)
 
         def move(x: Tokens, s: float, t: float) -> Tokens:
             return canvas.hold(run.step(denoiser, x, s, t, generator, **condition))
