@@ -17,6 +17,7 @@ Times: TypeAlias = Float[Tensor, "B"]
 Probs: TypeAlias = Float[Tensor, "B L K"]
 LogProbs: TypeAlias = Float[Tensor, "B L K"]
 Where: TypeAlias = Bool[Tensor, "B L"]
+Index: TypeAlias = Int64[Tensor, "N"]
 PerToken: TypeAlias = Float[Tensor, "B L"]
 Scalar: TypeAlias = Float[Tensor, ""]
 #: A matrix as a member of a family takes it: a tensor, or the nested lists of a JSON file.

@@ -69,20 +69,22 @@ class BlockReader:
         inside = max(start - shift, 0)
         again = self.cache == "dual" and self._range == (start, stop)
         if again:
-            queries = torch.arange(inside, stop, device=ids.device)
+            first, last = inside, stop
         else:
             self._keep(self._columns < self._settled)
-            queries = torch.arange(len(self._columns), end, device=ids.device)
+            first, last = len(self._columns), end
+        queries = torch.arange(first, last, device=ids.device)
         self._columns = torch.cat([self._columns, queries])
-        wanted = (queries >= start) & (queries < stop)
+        rows = torch.arange(len(ids), device=ids.device)[:, None] * (last - first)
+        wanted = queries[start - first : stop - first] - first
         more = {}
         if noise is not None:
-            more["noise"] = noise.new_zeros(len(ids), len(queries), noise.shape[-1])
-            more["noise"][:, wanted] = noise
+            more["noise"] = noise.new_zeros(len(ids), last - first, noise.shape[-1])
+            more["noise"][:, start - first : stop - first] = noise
         logits = self.model(
             input_ids=ids[:, queries],
             attention_mask=self.real[:, :end],
-            at=wanted.expand(len(ids), -1),
+            at=(rows + wanted).flatten(),
             block_size=self.block_size,
             columns=self._columns,
             cache=None if self.cache == "none" else self._kept,

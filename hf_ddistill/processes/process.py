@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from hf_ddistill.configurable import Configurable
-from hf_ddistill.linalg import LinearOperator, ScalarPlusLowRank
+from hf_ddistill.linalg import LinearOperator, ScalarPlusLowRank, on
 
 
 class Process(Configurable, ABC):
@@ -60,6 +61,14 @@ class Process(Configurable, ABC):
     def noise_tokens(self) -> tuple[int, ...]:
         """Tokens that the data never hold: p(x_0 | x_t) is zero there."""
         return () if self.mask_token_id is None else (self.mask_token_id,)
+
+    def noise_index(self, device: torch.device) -> Tensor:
+        """`noise_tokens` (n,) int64 on a device, sent there once."""
+        return on(self._noise_index, device)
+
+    @cached_property
+    def _noise_index(self) -> Tensor:
+        return torch.tensor(self.noise_tokens, dtype=torch.int64)
 
 
 def to_limit(law: Tensor) -> ScalarPlusLowRank:

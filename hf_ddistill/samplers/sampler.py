@@ -18,7 +18,7 @@ from torch import Tensor
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import categorical
+from hf_ddistill.linalg import asked_at_the_end, categorical
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
@@ -36,6 +36,7 @@ class Reached(Generic[State]):
         number: of the step, from 0.
         t: the time that the step was from.
         s: the time that it has reached.
+        before: what was there at t, such as x_t.
         state: what is there, such as x_s.
         stop: whether the walk ends here.
     """
@@ -43,6 +44,7 @@ class Reached(Generic[State]):
     number: int
     t: Any
     s: Any
+    before: State
     state: State
     stop: bool = False
 
@@ -62,7 +64,7 @@ def walk(
         on_step: is told behind each.
     """
     for number, (t, s) in enumerate(pairwise(grid)):
-        reached = Reached(number, t, s, move(state, s, t))
+        reached = Reached(number, t, s, state, move(state, s, t))
         if on_step is not None:
             on_step(reached)
         state = reached.state
@@ -229,7 +231,8 @@ class Sampler(Configurable, ABC):
 
         shape, device = canvas.tokens.shape, canvas.tokens.device
         noise = canvas.hold(denoiser.diffusion.prior(shape, generator, device))
-        return walk(grid, noise, move, on_step)
+        with asked_at_the_end():
+            return walk(grid, noise, move, on_step)
 
 
 def look(

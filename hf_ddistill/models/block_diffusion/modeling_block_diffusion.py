@@ -145,7 +145,7 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
                 may be on either side; of all columns, those in the cache included.
             clean_ids (`torch.LongTensor` of shape `(batch_size, length)`): x_0: a block of x_t then
                 sees itself and the clean blocks before it, all blocks in one call.
-            at (`torch.BoolTensor` of shape `(batch_size, length)`): the N positions to answer for.
+            at (`torch.LongTensor` of shape `(N,)`): row * length + position of those to answer for.
             labels (`torch.LongTensor` of shape `(batch_size, length)`): x_0 where it is asked for,
                 -100 elsewhere; the loss is the mean cross-entropy there, each token at its own
                 position, as a masked language model's. (Objectives weight it by the process.)
@@ -208,12 +208,13 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         if at is None:
             hidden = hidden[:, source]
         else:
-            row, position = at.nonzero(as_tuple=True)
-            hidden = hidden[row, source[position]]
+            hidden = hidden[at // length, source[at % length]]
         logits, loss = self._head(hidden), None
         if labels is not None:
             check_labels(labels, input_ids, self.config.mask_token_id, causal)
-            loss = masked_loss(logits, labels if at is None else labels[at], num_items_in_batch)
+            loss = masked_loss(
+                logits, labels if at is None else labels.flatten()[at], num_items_in_batch
+            )
         more = {name: getattr(decoded, name, None) for name in ("hidden_states", "attentions")}
         output = CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache, **more)
         as_tuple = not (self.config.return_dict if return_dict is None else return_dict)
