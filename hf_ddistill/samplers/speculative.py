@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import categorical, verify_drafts
+from hf_ddistill.places import Places
 from hf_ddistill.samplers.clock import masked_share, time_of_share
 from hf_ddistill.samplers.rows import generators_of, inputs_of
 from hf_ddistill.samplers.sampler import Sampler
@@ -277,12 +278,14 @@ class _Work:
         Returns:
             (M, K), probabilities at all positions asked for; and (N, A), which of them is whose.
         """
-        where = pad(torch.zeros_like(x, dtype=torch.bool), (0, 1)).scatter(1, asked, True)[:, :-1]
-        index = pad((where.flatten().cumsum(0) - 1).view_as(where), (0, 1)).gather(1, asked)
+        valid = asked < self.length
+        index = (valid.flatten().cumsum(0) - 1).view_as(asked).clamp_min(0)
+        first = self.length * torch.arange(len(x), device=x.device)[:, None]
+        places = Places((first + asked)[valid], (len(x), self.length))
         t = time_of_share(denoiser.diffusion, self._masked(x).sum(1) / self.length)
         given = inputs_of(self.condition, rows, self.rows)
         fresh = denoiser.fresh_noise(x, self._generators(rows))
-        said = denoiser.at(x, t, where, **{**fresh, **given}).log_conditional[:, 0].double().exp()
+        said = denoiser.at(x, t, places, **{**fresh, **given}).log_conditional[:, 0].double().exp()
         return said / said.sum(-1, keepdim=True), index
 
     def _generators(self, rows: Tensor) -> Generators:
