@@ -23,8 +23,7 @@ from hf_ddistill.decoding.plan import DecodingPlan
 from hf_ddistill.decoding.processing import Processing, ProxySteering, changes
 from hf_ddistill.decoding.prompts import Decoded, Prompts
 from hf_ddistill.decoding.reading import BlockReader
-from hf_ddistill.linalg import categorical, normal_noise, verify_drafts
-from hf_ddistill.samplers.rows import generators_of
+from hf_ddistill.linalg import categorical, generators_of, normal_noise, verify_drafts
 from hf_ddistill.shapes import Generators
 
 

@@ -91,7 +91,7 @@ class Denoiser(ABC):
 
     @property
     def draft(self) -> Denoiser:
-        """What drafts its tokens where a sampler verifies drafts: itself, unless it is `Drafted`."""
+        """What drafts its tokens where drafts are verified: itself, unless it is `Drafted`."""
         return self
 
     def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:

@@ -127,9 +127,7 @@ class Acceptance(Objective):
         return time_of_share(step.diffusion, hidden.sum(1) / real.sum(1).clamp_min(1))
 
     @torch.no_grad()
-    def _teacher(
-        self, step: TrainingStep, rank: Tensor, masked: Tensor, counts: Tensor
-    ) -> Tensor:
+    def _teacher(self, step: TrainingStep, rank: Tensor, masked: Tensor, counts: Tensor) -> Tensor:
         """log p_j of those that count, (N, K): a row of one call for each."""
         rows, more = counts.nonzero(as_tuple=True)
         part = step.rows(rows)

@@ -8,6 +8,9 @@ from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.euler import Euler
 from hf_ddistill.samplers.holding import Holding
 from hf_ddistill.samplers.jump import Jump
+from hf_ddistill.samplers.psi import Psi
+from hf_ddistill.samplers.remdm import ReMDM
+from hf_ddistill.samplers.remdm_loop import ReMDMLoop
 from hf_ddistill.samplers.sampler import Reached, Sampler, look, step_grid, walk
 from hf_ddistill.samplers.speculative import Speculated, Speculative, speculate
 from hf_ddistill.samplers.tau_leaping import TauLeaping
@@ -23,6 +26,9 @@ __all__ = [
     "Euler",
     "Holding",
     "Jump",
+    "Psi",
+    "ReMDM",
+    "ReMDMLoop",
     "Reached",
     "Sampler",
     "Speculated",

@@ -1,23 +1,11 @@
-"""Some rows of a batch: their generators, and their inputs."""
+"""The inputs of some rows of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-
-from hf_ddistill.linalg import RowStreams
-from hf_ddistill.shapes import Generators
-
-
-def generators_of(generator: Generators, rows: Tensor) -> Generators:
-    """Those of rows (N,), given by their numbers; a row may come several times."""
-    if isinstance(generator, RowStreams):
-        return generator.of(rows)
-    if isinstance(generator, Sequence):
-        return [generator[row] for row in rows.tolist()]
-    return generator
 
 
 def inputs_of(condition: Mapping[str, Any], rows: Tensor, total: int) -> dict[str, Any]:

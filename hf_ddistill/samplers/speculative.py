@@ -18,10 +18,11 @@ from torch.nn.functional import pad
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import categorical, verify_drafts
+from hf_ddistill.linalg import categorical, generators_of, verify_drafts
 from hf_ddistill.places import Places
 from hf_ddistill.samplers.clock import masked_share, time_of_share
-from hf_ddistill.samplers.rows import generators_of, inputs_of
+from hf_ddistill.samplers.queued import Queued, filled
+from hf_ddistill.samplers.rows import inputs_of
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, Tokens
 
@@ -99,10 +100,10 @@ class Speculative(Sampler):
         left = (masks * share.to(masks.device) + 1e-9).long()
         work = _Work(denoiser, x_t, self.lookahead, generator, condition)
         if self._kept:
-            work.drafts = self._kept.pop()
+            work.drafts = Queued(*self._kept)
         work.go_on(left)
         if self._kept is not None:
-            self._kept.append(work.drafts)
+            self._kept[:] = vars(work.drafts).values()
         return work.x
 
 
@@ -161,36 +162,6 @@ def check_lookahead(lookahead: int) -> None:
         raise ValueError(f"lookahead, the tokens of a draft, must be at least 1, got {lookahead}.")
 
 
-@dataclass(frozen=True)
-class _Drafts:
-    """The next positions of each row, and what is drafted there.
-
-    Args:
-        queue: (B, W) int64, L where there is none.
-        laws: (B, k, K), q at the first k of them.
-        ready: (B,), how many of these are known.
-    """
-
-    queue: Tensor
-    laws: Tensor
-    ready: Tensor
-
-    def of(self, rows: Tensor) -> _Drafts:
-        """Those of some rows."""
-        return _Drafts(self.queue[rows], self.laws[rows], self.ready[rows])
-
-    def put(self, rows: Tensor, new: _Drafts) -> _Drafts:
-        """With others in some rows."""
-        pairs = zip(vars(self).values(), vars(new).values(), strict=True)
-        return _Drafts(*(old.index_copy(0, rows, value) for old, value in pairs))
-
-    def fitting(self, masked: Tensor) -> _Drafts:
-        """Without those of rows in which a position is no mask any more."""
-        there = pad(masked, (0, 1), value=True).gather(1, self.queue).all(1)
-        queue = self.queue.masked_fill(~there[:, None], masked.shape[1])
-        return _Drafts(queue, self.laws, self.ready * there)
-
-
 class _Work:
     """The state of a decoding; `counts` (B, 3) are tokens, calls and rows of the teacher."""
 
@@ -211,7 +182,7 @@ class _Work:
         queue = x.new_full((self.rows, self.k + self.seen), self.length)
         size = (self.rows, self.k, denoiser.diffusion.vocab_size)
         laws = torch.zeros(size, dtype=torch.float64, device=x.device)
-        self.drafts = _Drafts(queue, laws, x.new_zeros(self.rows))
+        self.drafts = Queued(queue, laws, x.new_zeros(self.rows))
         self.counts = x.new_zeros(self.rows, 3)
 
     def go_on(self, left: Tensor) -> None:
@@ -227,7 +198,7 @@ class _Work:
         """One call of the teacher for some rows, and the tokens that it lets stand."""
         x, generator, drafts = self.x[rows], self._generators(rows), self.drafts.of(rows)
         masked, own = self._masked(x), torch.arange(len(rows), device=x.device)
-        queue = _filled(drafts.queue, masked, generator)
+        queue = filled(drafts.queue, masked, generator)
         laws, ready = drafts.laws, drafts.ready
         if self.drafter:
             laws, ready = self._drafted(rows, x, queue)
@@ -255,7 +226,7 @@ class _Work:
             ready = (known < self.length).sum(1)
         onward = number.new_tensor(range(queue.shape[1])) + kept[:, None] + 1
         queue = pad(queue, (0, self.k + 1), value=self.length).gather(1, onward)
-        self.drafts = self.drafts.put(rows, _Drafts(queue, laws, ready))
+        self.drafts = self.drafts.put(rows, Queued(queue, laws, ready))
         self.counts[rows] += torch.stack([kept + 1, torch.ones_like(kept), count + 1], 1)
 
     def _drafted(self, rows: Tensor, x: Tokens, queue: Tensor) -> tuple[Tensor, Tensor]:
@@ -290,17 +261,3 @@ class _Work:
 
     def _generators(self, rows: Tensor) -> Generators:
         return generators_of(self.generator, rows)
-
-
-def _filled(queue: Tensor, masked: Tensor, generator: Generators) -> Tensor:
-    """A queue (n, W) with masked positions that are not in it at its free places, each as likely as
-    the others; every row draws W numbers."""
-    none, queue = masked.shape[1], queue.clone()
-    waiting = pad(masked, (0, 1)).scatter(1, queue, False)
-    for slot in queue.unbind(1):
-        free = (slot == none) & waiting.any(1)
-        law = waiting & free[:, None]
-        law[:, none] = ~free
-        slot.copy_(categorical(law.double(), generator).where(free, slot))
-        waiting = waiting.scatter(1, slot[:, None], False)
-    return queue
