@@ -8,6 +8,7 @@ from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.euler import Euler
 from hf_ddistill.samplers.holding import Holding
 from hf_ddistill.samplers.jump import Jump
+from hf_ddistill.samplers.predictor_corrector import PredictorCorrector
 from hf_ddistill.samplers.psi import Psi
 from hf_ddistill.samplers.remdm import ReMDM
 from hf_ddistill.samplers.remdm_loop import ReMDMLoop
@@ -25,6 +26,7 @@ __all__ = [
     "Euler",
     "Holding",
     "Jump",
+    "PredictorCorrector",
     "Psi",
     "ReMDM",
     "ReMDMLoop",
