@@ -19,11 +19,11 @@ from hf_ddistill.configurable import Configurable
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import asked_at_the_end, categorical
-from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.posterior import posterior
-from hf_ddistill.shapes import Generators, Probs, Tokens
+from hf_ddistill.shapes import Generators, PerToken, Probs, Tokens
 
 State = TypeVar("State")
 
@@ -150,6 +150,18 @@ class Sampler(Configurable, ABC):
         """
         last = bool((torch.as_tensor(s) == 0).all())
         return (posterior if last else self.rule)(prediction, diffusion, x_t, s, t)
+
+    def prob_of(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        x_s: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+    ) -> PerToken:
+        """The probabilities (B, L) that a step gives to tokens x_s, see `probs`."""
+        return log_prob_of(self.probs(prediction, diffusion, x_t, s, t), x_s)
 
     def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances | None:
         """How likely the rule, for 0 < s < t, is to reveal a mask and to mask a token, where that
