@@ -130,8 +130,11 @@ def _each_state_once(denoiser: Denoiser) -> Denoiser:
         if t is not None and not torch.equal(t, t[:1].expand_as(t)):
             key = torch.cat([key.double(), t[:, None]], 1)
         first, place = _distinct(key)
-        said = denoiser(x_t[first], None if t is None else t[first]).log_conditional[place]
-        return said if at is None else said.flatten(0, 1)[at]
+        said = denoiser(x_t[first], None if t is None else t[first]).log_conditional
+        if at is None:
+            return said[place]
+        length = x_t.shape[1]
+        return said[place[at // length], at % length]
 
     reads = "t" if denoiser.needs_time else None
     return NetworkDenoiser(network, denoiser.diffusion, Conditional(), reads_time=reads)
