@@ -89,9 +89,10 @@ def test_given_tokens_are_held_and_shown_to_every_call(sampler):
     canvas = Canvas(tokens, torch.tensor([[False, True], [False, True]]))
     denoiser = NetworkDenoiser(network, problem.diffusion)
     x = sampler.sample(denoiser, canvas, 3, seeded())
-    assert len(seen) >= 3 and x.max() < K - 1
-    for state in [*seen, x]:
-        assert torch.equal(state[:, 0], tokens[:, 0])
+    assert seen and x.max() < K - 1
+    assert torch.equal(x[:, 0], tokens[:, 0])
+    for state in seen:  # of all rows, or of those that the call draws something of
+        assert torch.isin(state[:, 0], tokens[:, 0]).all()
 
 
 @each_sampler
@@ -100,13 +101,13 @@ def test_conditions_and_fresh_noise_reach_every_call(sampler):
 
     def network(x_t, t, noise, class_labels):
         seen.append(noise)
-        assert class_labels.tolist() == [3, 4]
+        assert len(class_labels) == len(x_t) and torch.isin(class_labels, labels).all()
         return torch.zeros(*x_t.shape, K)
 
     denoiser = NetworkDenoiser(network, problem.diffusion, latent=Latent(2))
     labels = torch.tensor([3, 4])
-    sampler.sample(denoiser, Canvas.empty((2, L)), 2, seeded(), class_labels=labels)
-    assert len(seen) >= 2 and not torch.equal(seen[0], seen[1])
+    sampler.sample(denoiser, Canvas.empty((2, 6)), 24, seeded(), class_labels=labels)
+    assert len(seen) >= 2 and not torch.equal(seen[0][-1], seen[1][-1])
 
 
 @each_sampler
