@@ -14,7 +14,8 @@ from torch.nn import Module
 
 from hf_ddistill.couplings.memory import Log, Memory
 from hf_ddistill.couplings.trajectories import Trajectory
-from hf_ddistill.denoisers import Denoiser, condition_of
+from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers.denoiser import condition_of
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import RowStreams, categorical, uniform_noise
 from hf_ddistill.parameterizations import Prediction

@@ -2,7 +2,7 @@
 
 from hf_ddistill.denoisers.causal import Autoregressive
 from hf_ddistill.denoisers.composite import Composite
-from hf_ddistill.denoisers.denoiser import Denoiser, condition_of
+from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.denoisers.ensemble import Ensemble
 from hf_ddistill.denoisers.guided import Guided
 from hf_ddistill.denoisers.latent import Latent
@@ -18,5 +18,4 @@ __all__ = [
     "Latent",
     "NetworkDenoiser",
     "Sharpened",
-    "condition_of",
 ]

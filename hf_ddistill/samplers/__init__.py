@@ -14,7 +14,7 @@ from hf_ddistill.samplers.tau_leaping import TauLeaping
 from hf_ddistill.samplers.theta_rk2 import ThetaRK2
 from hf_ddistill.samplers.theta_trapezoidal import ThetaTrapezoidal
 from hf_ddistill.samplers.unmasking import UnmaskingSampler
-from hf_ddistill.samplers.walk import Reached, walk
+from hf_ddistill.samplers.walk import Progress, Reached, walk
 
 __all__ = [
     "Analytic",
@@ -24,6 +24,7 @@ __all__ = [
     "Euler",
     "Holding",
     "Jump",
+    "Progress",
     "Reached",
     "Sampler",
     "TauLeaping",

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_ddistill.denoisers import Denoiser, condition_of
+from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers.denoiser import condition_of
 from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import Index, Tokens

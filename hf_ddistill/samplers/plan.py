@@ -24,7 +24,7 @@ def only_reveal(chances: Sequence[Chances | None]) -> bool:
 
 def planned(
     grid: Sequence[float], chances: Sequence[Chances], canvas: Canvas, generator: Generators
-) -> Iterator[Asked]:
+) -> Iterator[tuple[Asked, float]]:
     """The calls that draw a canvas, from masks at all positions that are to be generated.
 
     A step that reveals nothing of a row needs no call, whatever the network: what it said would not
@@ -41,7 +41,7 @@ def planned(
         generator: of the numbers.
 
     Yields:
-        What each call is asked, of at most n.
+        What each call is asked, of at most n, and the share of all positions that is done with it.
     """
     where, device = canvas.infill, canvas.infill.device
     when, share = _revealed([float(each.reveal) for each in chances], where, generator)
@@ -64,9 +64,11 @@ def planned(
     sizes, parts = counts.sum(1).tolist(), in_call.sum(1).tolist()
     pieces = (among.to(device).split(sizes), noise.split(sizes))
     pieces += (start.split(parts), whose.to(device).split(parts))
+    done = 0
     for places, u, t, some in zip(*pieces, strict=True):
-        all_rows = len(some) == rows
-        yield Asked(Places(places, (len(some), length)), u, t, None if all_rows else some)
+        done += len(places)
+        asked = Asked(Places(places, (len(some), length)), u, t, some if len(some) < rows else None)
+        yield asked, done / len(index)
 
 
 def _revealed(

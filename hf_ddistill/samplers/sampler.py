@@ -24,7 +24,7 @@ from hf_ddistill.samplers.grid import check_grid, step_grid
 from hf_ddistill.samplers.plan import only_reveal, planned
 from hf_ddistill.samplers.posterior import posterior
 from hf_ddistill.samplers.revealing import Throw, reveal
-from hf_ddistill.samplers.walk import Reached, walk
+from hf_ddistill.samplers.walk import Progress, Reached, unwatched, walk
 from hf_ddistill.shapes import Generators, Probs, Tokens
 
 
@@ -123,13 +123,18 @@ class Sampler(Configurable, ABC):
         chances = self.chances(diffusion, s, t) if diffusion.reveals else None
         return None if chances is None else chances.to_data(s)
 
-    def _known(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances | None:
-        """`step_chances`, unless a class below the one that says them has another step."""
-        says = _maker(self, "chances")
-        others = (_maker(self, name) for name in ("rule", "probs", "advance", "step"))
-        if not all(issubclass(says, other) for other in others):
-            return None
-        return self.step_chances(diffusion, s, t)
+    def known_chances(
+        self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float
+    ) -> Chances | None:
+        """`step_chances`, unless a class nearer than the one that says them has another step."""
+        others = map(self._made_by, ("rule", "probs", "advance", "step"))
+        return (
+            self.step_chances(diffusion, s, t) if self._made_by("chances") <= min(others) else None
+        )
+
+    def _made_by(self, name: str) -> int:
+        """How far up the class is that a method comes from."""
+        return next(i for i, kind in enumerate(type(self).__mro__) if name in vars(kind))
 
     def advance(
         self,
@@ -157,7 +162,7 @@ class Sampler(Configurable, ABC):
         `s` and `t` are a number each, or one for each row (B,); s = 0 is the last step, which must
         leave data. With `chances` the denoiser is asked where a token is drawn, and nowhere else.
         """
-        chances = self._known(denoiser.diffusion, s, t)
+        chances = self.known_chances(denoiser.diffusion, s, t)
         if chances is not None:
             return reveal(denoiser, x_t, t, Throw(chances, generator), condition)
         prediction = look(denoiser, x_t, t, generator, **condition)
@@ -168,9 +173,9 @@ class Sampler(Configurable, ABC):
         self,
         denoiser: Denoiser,
         canvas: Canvas,
-        n: int,
+        n: int | Sequence[float],
         generator: Generators = None,
-        on_step: Callable[[Reached[Tokens]], object] | None = None,
+        on_step: Callable[[Reached[Tokens]], object] | Progress | None = None,
         **condition: Any,
     ) -> Tokens:
         """Draw x_0 (B, L) in n steps.
@@ -179,10 +184,11 @@ class Sampler(Configurable, ABC):
             denoiser: any.
             canvas: the shape, and what is given of x_0: it is held behind every step.
             n: number of steps: at most as many network calls for a sampler with one a step, since a
-                step that draws nothing needs none; if all is given, none at all.
+                step that draws nothing needs none; if all is given, none at all. Or the times
+                themselves, from at most 1 down to 0.
             generator: of all random numbers, or a list with one for each row.
             on_step: is told behind each step, see `Reached`; what it puts in is not held. Without
-                it, rows need not be at the same step in a call.
+                one, and for a `Progress`, rows need not be at the same step in a call.
             **condition: inputs of the denoiser, such as `class_labels`; tensors whose first
                 dimension is B are by rows.
 
@@ -190,14 +196,15 @@ class Sampler(Configurable, ABC):
             ValueError: for n under 1, a grid that does not descend to 0, given tokens outside the
                 vocabulary, and a diffusion under which the sampler cannot start.
         """
-        grid, diffusion = self.grid(n, denoiser.diffusion), denoiser.diffusion
+        diffusion = denoiser.diffusion
+        grid = n if isinstance(n, list | tuple) else self.grid(n, diffusion)
         check_grid(grid)
         self.check(diffusion)
         diffusion.check_tokens(canvas.tokens.masked_fill(canvas.infill, 0))
         run = self.begin().holding(canvas)
         shape, device = canvas.tokens.shape, canvas.tokens.device
         x = canvas.hold(diffusion.prior(shape, generator, device))
-        chances = [run._known(diffusion, s, t) for t, s in pairwise(grid)]
+        chances = [run.known_chances(diffusion, s, t) for t, s in pairwise(grid)]
         known = iter(chances)
 
         def move(x: Tokens, s: float, t: float) -> Tokens:
@@ -209,9 +216,11 @@ class Sampler(Configurable, ABC):
 
         drawn_noise = denoiser.latent is not None and "noise" not in condition
         with asked_at_the_end():
-            if on_step is None and not drawn_noise and only_reveal(chances):
-                for asked in planned(grid, chances, canvas, generator):
+            if unwatched(on_step) and not drawn_noise and only_reveal(chances):
+                for asked, share in planned(grid, chances, canvas, generator):
                     x = asked.put(asked.draw(denoiser, x, condition), x)
+                    if on_step is not None:
+                        on_step.told(share)
                 return x
             return walk(grid, x, move, on_step) if bool(canvas.infill.any()) else x
 
@@ -227,8 +236,3 @@ def look(
     if "noise" not in condition:
         condition = {**condition, **denoiser.fresh_noise(x_t, generator)}
     return denoiser(x_t, t, **condition)
-
-
-def _maker(sampler: Sampler, name: str) -> type:
-    """The class that a method of it comes from."""
-    return next(kind for kind in type(sampler).__mro__ if name in vars(kind))

@@ -31,11 +31,27 @@ class Reached(Generic[State]):
     stop: bool = False
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Is told how much of the work is done, and looks at no state.
+
+    Args:
+        told: (share of it, in (0, 1]).
+    """
+
+    told: Callable[[float], object]
+
+
+def unwatched(on_step: Callable[..., object] | Progress | None) -> bool:
+    """Whether nobody looks at the state behind each step."""
+    return on_step is None or isinstance(on_step, Progress)
+
+
 def walk(
     grid: Sequence[Any],
     state: State,
     move: Callable[[State, Any, Any], State],
-    on_step: Callable[[Reached[State]], object] | None = None,
+    on_step: Callable[[Reached[State]], object] | Progress | None = None,
 ) -> State:
     """The loop over steps: `state = move(state, s, t)` for each t of the grid and the s after it.
 
@@ -47,7 +63,9 @@ def walk(
     """
     for number, (t, s) in enumerate(pairwise(grid)):
         reached = Reached(number, t, s, state, move(state, s, t))
-        if on_step is not None:
+        if isinstance(on_step, Progress):
+            on_step.told((number + 1) / (len(grid) - 1))
+        elif on_step is not None:
             on_step(reached)
         state = reached.state
         if reached.stop:
