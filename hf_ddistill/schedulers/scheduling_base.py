@@ -20,7 +20,7 @@ from hf_ddistill.linalg import asked_at_the_end, require
 from hf_ddistill.processes import Process
 from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedulers.step_times import check_times, number_of_steps, place_in, plain
-from hf_ddistill.schedulers.steps import Given, Made, Reader, by_chances, by_rule, together
+from hf_ddistill.schedulers.steps import Given, Made, Reader, by_chances, by_rule, by_sampler
 from hf_ddistill.schedules import Schedule
 from hf_ddistill.shapes import Generators
 
@@ -203,11 +203,11 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
         chances = self.sampler.known_chances(self.diffusion, given.s, given.t)
         if chances is not None:
             return by_chances(reader, given, chances)
-        if self.sampler.is_product:
+        if self.sampler.is_product and self.diffusion.reveals:
             return by_rule(reader, given, self.sampler)
         if given.t == self._grid[0]:
             self._run = self.sampler.begin()
-        return together(reader, given, self._run.advance)
+        return by_sampler(reader, given, self._run)
 
     def add_noise(
         self,

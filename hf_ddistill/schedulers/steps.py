@@ -5,15 +5,14 @@ Notation: x_t noised tokens (B, L) at t, x_s those at the next time s < t, logit
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import categorical, categorical_of_logs, require, uniform_noise
-from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.parameterizations.sharpening import sharpened
 from hf_ddistill.places import Places
 from hf_ddistill.samplers import Chances, Sampler
@@ -107,39 +106,32 @@ def by_chances(reader: Reader, given: Given, chances: Chances) -> Made:
 
 
 def by_rule(reader: Reader, given: Given, sampler: Sampler) -> Made:
-    """A step that draws each position by itself, by a sampler's rule."""
+    """A step that draws each position that can still change by itself, by a sampler's rule."""
     diffusion, x_t = reader.diffusion, given.x_t
-    noise = uniform_noise(x_t.shape, given.generator, x_t.device)
-    if not diffusion.reveals:
-        return _drawn(reader, given, sampler, noise)
-    # Only what can still change goes through the rule, as rows of length one.
     every = given.s > 0 and not sampler.keeps_certain
     places = Places.of(diffusion.undetermined(x_t) | every)
-    local, local_noise = (places.take(each)[:, None] for each in (x_t, noise))
-    logits = places.take(given.logits)[:, None]
-    made = _drawn(reader, replace(given, logits=logits, x_t=local), sampler, local_noise)
-    ones = torch.ones(x_t.shape, dtype=made.probs.dtype, device=x_t.device)
+    local = places.take(x_t)[:, None]
+    said = reader.anywhere(places.take(given.logits)[:, None], local, given.t)
+    probs = sampler.probs(said, diffusion, local, given.s, given.t)
+    noise = uniform_noise(x_t.shape, given.generator, x_t.device)
+    x_s = categorical(probs, noise=places.take(noise)[:, None])
+    ones = torch.ones(x_t.shape, dtype=probs.dtype, device=x_t.device)
     return Made(
-        places.put(made.x_s[:, 0], x_t),
-        places.put(made.likeliest[:, 0], x_t),
-        places.put(made.probs[:, 0], ones),
+        places.put(x_s[:, 0], x_t),
+        places.put(said.log_conditional.argmax(-1)[:, 0], x_t),
+        places.put(log_prob_of(probs, x_s)[:, 0], ones),
     )
 
 
-def together(reader: Reader, given: Given, advance: Callable[..., Tokens]) -> Made:
-    """A step that draws all positions together: no probability is known of each."""
+def by_sampler(reader: Reader, given: Given, run: Sampler) -> Made:
+    """A step that draws all positions from all of them; of one that is no product over positions no
+    probabilities are known."""
     diffusion, x_t = reader.diffusion, given.x_t
     said, where = reader.anywhere(given.logits, x_t, given.t), diffusion.undetermined(x_t)
-    x_s = advance(said, diffusion, x_t, given.s, given.t, given.generator)
-    return Made(x_s, torch.where(where, said.log_conditional.argmax(-1), x_t))
-
-
-def _drawn(reader: Reader, given: Given, sampler: Sampler, noise: Tensor) -> Made:
-    said = reader.anywhere(given.logits, given.x_t, given.t)
-    probs = sampler.probs(said, reader.diffusion, given.x_t, given.s, given.t)
-    x_s = categorical(probs, noise=noise)
-    likeliest = said.log_conditional.argmax(-1)
-    return Made(x_s, likeliest, probs.gather(-1, x_s[..., None])[..., 0])
+    x_s, probs = run.advance(said, diffusion, x_t, given.s, given.t, given.generator), None
+    if run.is_product:
+        probs = run.prob_of(said, diffusion, x_t, x_s, given.s, given.t).to(reader.dtype)
+    return Made(x_s, torch.where(where, said.log_conditional.argmax(-1), x_t), probs)
 
 
 def _check(highest: Tensor, asked: Tensor | None = None) -> None:

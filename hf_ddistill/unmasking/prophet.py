@@ -58,6 +58,11 @@ class Prophet(Unmasking):
         """As the rule until then."""
         return self.otherwise.reads_tokens
 
+    @property
+    def compares(self) -> bool:
+        """As the rule until then."""
+        return self.otherwise.compares
+
     def pick(self, draft: Draft) -> Where:
         mean = draft.gap.sum(1) / draft.masked.sum(1).clamp_min(1)
         known = (mean >= self.threshold(draft.progress, mean))[:, None]

@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.shapes import Where
-from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
+from hf_ddistill.unmasking.unmasking import Draft, Unmasking, any_positions, largest
 
 SCORES = ("confidence", "margin", "entropy", "random", "left_to_right")
 
@@ -46,8 +45,10 @@ class Static(Unmasking):
 
     def pick(self, draft: Draft) -> Where:
         left = max(draft.calls - draft.call, 1)
-        open_ = draft.masked.sum(1)
-        return largest(scores(self.score, draft), draft.masked, -(-open_ // left))
+        share = -(-draft.masked.sum(1) // left)
+        if self.score == "random":
+            return any_positions(draft.masked, share, draft.generator)
+        return largest(scores(self.score, draft), draft.masked, share)
 
 
 def scores(name: str, draft: Draft) -> Tensor:
@@ -58,7 +59,5 @@ def scores(name: str, draft: Draft) -> Tensor:
         return draft.margin
     if name == "entropy":
         return -draft.entropy
-    if name == "random":
-        return uniform_noise(draft.masked.shape, draft.generator, draft.masked.device)
     where = torch.arange(draft.masked.shape[1], device=draft.masked.device)
     return -where.double().expand(draft.masked.shape)
