@@ -6,6 +6,8 @@ from hf_ddistill.samplers.ancestral import Ancestral
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.euler import Euler
+from hf_ddistill.samplers.given_times import GivenTimes
+from hf_ddistill.samplers.greedy_tail import GreedyTail
 from hf_ddistill.samplers.holding import Holding
 from hf_ddistill.samplers.jump import Jump
 from hf_ddistill.samplers.psi import Psi
@@ -23,6 +25,8 @@ __all__ = [
     "Canvas",
     "Chances",
     "Euler",
+    "GivenTimes",
+    "GreedyTail",
     "Holding",
     "Jump",
     "Psi",
