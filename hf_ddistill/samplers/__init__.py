@@ -1,4 +1,7 @@
-"""How x_0 is drawn from hf_ddistill.samplers.analytic import Analytic
+"""How x_0 is drawn from a denoiser in a few calls: one step rule, with its grid and its settings, a
+file; `Sampler.sample` is the loop that all of them share."""
+
+from hf_ddistill.samplers.analytic import Analytic
 from hf_ddistill.samplers.ancestral import Ancestral
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
@@ -13,7 +16,6 @@ from hf_ddistill.samplers.psi import Psi
 from hf_ddistill.samplers.remdm import ReMDM
 from hf_ddistill.samplers.remdm_loop import ReMDMLoop
 from hf_ddistill.samplers.sampler import Sampler, look
-from hf_ddistill.samplers.sampler import Reached, Sampler, look, step_grid, walk
 from hf_ddistill.samplers.speculative import Speculated, Speculative, speculate
 from hf_ddistill.samplers.tau_leaping import TauLeaping
 from hf_ddistill.samplers.theta_rk2 import ThetaRK2
