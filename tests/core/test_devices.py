@@ -12,7 +12,11 @@ from hf_ddistill.models import as_denoiser
 from hf_ddistill.parameterizations import Conditional, Prediction
 from hf_ddistill.samplers import Analytic, Ancestral, Canvas, Euler, Jump, TauLeaping
 
-PROCESSES = {"uniform": Uniform(300), "absorbing": Absorbing(300, 7), "hybrid": Hybrid(300)}
+PROCESSES = {
+    "uniform": Uniform(300),
+    "absorbing": Absorbing(300, 7),
+    "hybrid": Hybrid(300, mask_token_id=7),
+}
 SAMPLERS = (Ancestral(), Analytic(), Euler(), TauLeaping(), Jump())
 
 
@@ -57,15 +61,16 @@ def test_noise_at_times_of_the_device_waits_for_nothing(name):
     torch.testing.assert_close(out, work(x_0, t))
 
 
-@pytest.mark.parametrize("name", ["uniform", "hybrid"])
+@pytest.mark.parametrize("name", PROCESSES)
 def test_a_sample_waits_as_often_whatever_its_number_of_steps(name):
-    diffusion, model = Diffusion(PROCESSES[name]), build(vocab_size=300, mask_token_id=299)
+    diffusion, model = Diffusion(PROCESSES[name]), build(vocab_size=300, mask_token_id=7)
     counts = {}
     for steps in (2, 5):
 
         def work(canvas, steps=steps):
             with torch.no_grad():
-                denoiser = as_denoiser(model, diffusion, "conditional")
+                reading = "subs" if diffusion.reveals else "conditional"
+                denoiser = as_denoiser(model, diffusion, reading)
                 return Ancestral().sample(denoiser, Canvas.empty((2, 8), canvas.device), steps)
 
         recorder = RecordingDevice()
@@ -76,7 +81,7 @@ def test_a_sample_waits_as_often_whatever_its_number_of_steps(name):
             recorder.clear()
             work(canvas)
         counts[steps] = recorder.reads.total(), recorder.copies.total()
-    assert counts[2] == counts[5] and max(counts[5]) <= 3, recorder.report()
+    assert counts[2] == counts[5] and max(counts[5]) <= 5, recorder.report()
 
 
 def test_a_draw_of_noise_asks_once_whether_it_was_one():
