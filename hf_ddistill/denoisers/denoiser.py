@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -89,8 +89,26 @@ class Denoiser(ABC):
         """Whether what it predicts depends on the time; if not, calls may leave `t` out."""
         return self.reads_time is not None
 
+    @property
+    def draft(self) -> Denoiser:
+        """What drafts its tokens where drafts are verified: itself, unless it is `Drafted`."""
+        return self
+
     def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
         """The condition `noise` of one call at x_t, see `Latent.draw`; empty without a latent."""
         if self.latent is None:
             return {}
         return {"noise": self.latent.draw(x_t, self.diffusion, generator)}
+
+
+def condition_of(condition: Mapping[str, Any], rows: Tensor, count: int) -> dict[str, Any]:
+    """The condition of some of `count` rows, given by their numbers: of each tensor with as many
+    rows those, all else as it is."""
+    return {
+        key: value.index_select(0, rows.to(value.device)) if _by_rows(value, count) else value
+        for key, value in condition.items()
+    }
+
+
+def _by_rows(value: Any, count: int) -> bool:
+    return isinstance(value, Tensor) and value.shape[:1] == (count,)

@@ -69,14 +69,17 @@ class ModelNetwork:
         else:
             with base_model(self.model):
                 logits = self.model(input_ids=x_t, **given).logits
-        if logits.numel():
-            # Their ends say it, in one pass; NaN is at both.
-            ends = torch.stack(logits.detach().aminmax())
-            name = type(self.model).__name__
-            require(ends.isfinite(), lambda *_: f"{name} gives logits that are NaN or infinite.")
+        self._check(logits)
         if at is not None and "at" not in self.inputs:
             return logits.flatten(0, 1).index_select(0, at)
         return logits
+
+    def _check(self, logits: Tensor) -> None:
+        """Refuse logits that are NaN or infinite, in one pass over them."""
+        if logits.numel():
+            ends = torch.stack(logits.detach().aminmax())  # which NaN reaches
+            name = type(self.model).__name__
+            require(ends.isfinite(), lambda *_: f"{name} gives logits that are NaN or infinite.")
 
     @property
     def description(self) -> str:
