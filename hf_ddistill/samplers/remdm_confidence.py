@@ -31,9 +31,9 @@ class ReMDMConfidence(Sampler):
 
     over the revealed positions of a row, p_i the probability that its token had when it was drawn:
     in a step about sigma tokens of a row are masked again, and no given one is. Masks are revealed
-    as in an ancestral step, so that more are left at s than without it, which the last step
-    reveals. What is masked hangs on what was drawn: however many steps, unlikely tokens are drawn
-    anew more often than likely ones, and the law is not quite the denoiser's.
+    as in an ancestral step, so that more masks are left at s than without it; the last step
+    reveals them. What is masked hangs on what was drawn, and with many steps the law comes to the
+    denoiser's more slowly than that of `ReMDM`.
 
     Args:
         strategy: of sigma, see `ReMDM`.
