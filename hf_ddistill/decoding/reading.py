@@ -1,7 +1,7 @@
 """What a block-diffusion model says of some blocks of a canvas, with the keys and values that stay
 from call to call.
 
-A canvas has C columns; A is the block size of the attention, s is 1 where the head is shifted.
+A canvas has R rows of C columns; A is the block size of the attention.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
+
+from hf_ddistill.decoding.column_cache import ColumnCache
+from hf_ddistill.decoding.window import Window
 
 #: Caches: none; of finished blocks; of all columns but those in work.
 CACHES = ("none", "finished", "dual")
@@ -19,9 +22,10 @@ CACHES = ("none", "finished", "dual")
 
 @dataclass
 class BlockReader:
-    """Logits of a range of columns, call after call, from left to right.
+    """Logits of a range of columns of each row, call after call, from left to right.
 
-    "finished" keeps the keys and values of blocks that will not change: the logits are those of
+    Rows stand where they are: each has its own range, of one width, and those that are not asked
+    about any more are forgotten. "finished" keeps the keys and values of blocks that will not change: the logits are those of
     "none". "dual" matters where the attention reaches beyond the range: all columns are computed
     when a new range starts, and until it ends the keys and values of the columns on both sides of
     it are taken from that call. That is an approximation, since what those columns hold depends on
@@ -47,61 +51,85 @@ class BlockReader:
     real: Tensor
     block_size: int
     cache: str = "finished"
-    _kept: DynamicCache = field(init=False)
-    _columns: Tensor = field(init=False)
-    _settled: int = field(init=False, default=0)
+    _kept: ColumnCache | None = field(init=False, default=None)
+    _rows: np.ndarray = field(init=False)
+    _settled: np.ndarray = field(init=False)
     _range: tuple[int, int] | None = field(init=False, default=None)
+    _padded: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self._kept = DynamicCache()
-        self._columns = torch.arange(0, device=self.real.device)
+        self._rows = np.arange(len(self.real))
+        self._settled = np.zeros(len(self.real), dtype=np.int64)
+        self._padded = not bool(self.real.all())
+        if self.cache != "none":
+            self._kept = ColumnCache(self.real.shape[1])
 
-    def __call__(self, ids: Tensor, start: int, stop: int, noise: Tensor | None = None) -> Tensor:
-        """Logits (B, stop - start, K), float32, of the canvas `ids` (B, C), with noise (B, stop -
-        start, noise_dim) for a model that takes it.
+    def __call__(self, ids: Tensor, asked: Window, noise: Tensor | None = None) -> Tensor:
+        """Logits (R, n, K), float32, of the n places that are asked for.
 
-        All blocks of the attention that end before `start` must be finished.
+        All blocks of the attention that end before a row's range must be finished.
+
+        Args:
+            ids: (R, C), the canvas of the rows of `asked`.
+            asked: the range and its places.
+            noise: (R, width, noise_dim), of the range, for a model that takes it.
         """
-        size, shift = self.block_size, int(self.model.config.shift_logits)
-        # A shifted head reads a block's first token at the end of the block before.
-        settled = max(start // size * size - shift, 0)
-        end = min(-(-stop // size) * size, ids.shape[1])
-        inside = max(start - shift, 0)
-        again = self.cache == "dual" and self._range == (start, stop)
-        if again:
-            queries = torch.arange(inside, stop, device=ids.device)
+        self._keep(asked.rows)
+        shift = int(self.model.config.shift_logits)
+        read = self._read(asked, shift)
+        at = asked.at
+        if at is None:
+            at = torch.arange(asked.width, device=ids.device)[None]
+        offset = asked.starts - read.starts
+        if asked.shared is not None and read.shared is not None:
+            at = at + int(offset[0])
         else:
-            self._keep(self._columns < self._settled)
-            queries = torch.arange(len(self._columns), end, device=ids.device)
-        self._columns = torch.cat([self._columns, queries])
-        wanted = (queries >= start) & (queries < stop)
+            at = at + torch.from_numpy(offset).to(ids.device)[:, None]
         more = {}
         if noise is not None:
-            more["noise"] = noise.new_zeros(len(ids), len(queries), noise.shape[-1])
-            more["noise"][:, wanted] = noise
+            more["noise"] = noise.new_zeros(len(ids), read.width, noise.shape[-1])
+            place = torch.from_numpy(offset).to(ids.device)[:, None]
+            place = place + torch.arange(asked.width, device=ids.device)
+            more["noise"].scatter_(1, place[..., None].expand_as(noise), noise)
+        if self._kept is not None:
+            self._kept.computes(read)
         logits = self.model(
-            input_ids=ids[:, queries],
-            attention_mask=self.real[:, :end],
-            at=wanted.expand(len(ids), -1),
+            input_ids=read.of(ids),
+            attention_mask=self.real[:, : int(read.starts.max()) + read.width]
+            if self._padded
+            else None,
+            at=at.expand(len(ids), -1),
             block_size=self.block_size,
-            columns=self._columns,
-            cache=None if self.cache == "none" else self._kept,
+            columns=read.columns,
+            cache=self._kept,
             **more,
         ).logits
-        if self.cache == "dual":
-            self._keep((self._columns < inside) | (self._columns >= stop))
-        else:
-            self._keep(self._columns < (settled if self.cache == "finished" else 0))
-        self._settled, self._range = settled if self.cache != "none" else 0, (start, stop)
-        return logits.float().unflatten(0, (len(ids), -1))
+        # A shifted head reads a block's first token at the end of the block before.
+        blocks = asked.starts // self.block_size * self.block_size
+        if self._kept is not None:
+            self._settled = np.maximum(blocks - shift, 0)
+            self._range = (int(asked.starts[0]), asked.width)
+        return logits.float()
 
-    def _keep(self, kept: Tensor) -> None:
-        """Keep the keys and values of some of the columns, bool like `_columns`."""
-        if bool(kept.all()):
+    def _read(self, asked: Window, shift: int) -> Window:
+        """The columns that have to be computed: of every row as many, so that some read settled
+        ones again, or what lies behind their blocks."""
+        size, stops = self.block_size, asked.starts + asked.width
+        inside = np.maximum(asked.starts - shift, 0)
+        if self.cache == "dual" and self._range == (int(asked.starts[0]), asked.width):
+            return Window(asked.rows, inside, int((stops - inside).max()), asked.device)
+        ends = np.minimum(-(-stops // size) * size, self.real.shape[1])
+        width = int((ends - np.minimum(self._settled, inside)).max())
+        starts = np.maximum(ends - width, 0)
+        return Window(asked.rows, starts, width, asked.device)
+
+    def _keep(self, rows: np.ndarray) -> None:
+        """Forget all rows but these."""
+        if len(rows) == len(self._rows):
             return
-        index = kept.nonzero()[:, 0]
-        if bool((index == torch.arange(len(index), device=index.device)).all()):
-            index = slice(len(index))  # a beginning: no copy
-        self._columns = self._columns[index]
-        for layer in self._kept.layers:
-            layer.keys, layer.values = layer.keys[..., index, :], layer.values[..., index, :]
+        kept = np.searchsorted(self._rows, rows)
+        self._rows, self._settled = rows, self._settled[kept]
+        index = torch.from_numpy(kept).to(self.real.device)
+        self.real = self.real[index]
+        if self._kept is not None:
+            self._kept.keep(index)

@@ -30,6 +30,7 @@ class KLASS(Unmasking):
     bound: float = 0.01
     id: ClassVar[str] = "klass"
     planned: ClassVar[bool] = False
+    compares: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Kim et al., KLASS: KL-Guided Fast Inference in Masked Diffusion Models, 2025, "
         "arXiv:2511.05664"

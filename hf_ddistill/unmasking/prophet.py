@@ -58,6 +58,16 @@ class Prophet(Unmasking):
         """As the rule until then."""
         return self.otherwise.reads_tokens
 
+    @property
+    def draws(self) -> bool:
+        """As the rule until then."""
+        return self.otherwise.draws
+
+    @property
+    def compares(self) -> bool:
+        """As the rule until then."""
+        return self.otherwise.compares
+
     def pick(self, draft: Draft) -> Where:
         two = draft.raw.double().topk(2, -1).values
         gap = (two[..., 0] - two[..., 1]).masked_fill(~draft.masked, 0.0)

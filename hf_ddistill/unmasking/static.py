@@ -27,6 +27,7 @@ class Static(Unmasking):
     """
 
     score: str = "confidence"
+    even: ClassVar[bool] = True
     id: ClassVar[str] = "static"
     citation: ClassVar[str] = "Nie et al., Large Language Diffusion Models, 2025, arXiv:2502.09992"
 
@@ -39,10 +40,13 @@ class Static(Unmasking):
         """By the score "confidence" alone, which is that of the drawn token."""
         return self.score == "confidence"
 
+    @property
+    def draws(self) -> bool:
+        """By the score "random"."""
+        return self.score == "random"
+
     def pick(self, draft: Draft) -> Where:
-        left = max(draft.calls - draft.call, 1)
-        open_ = draft.masked.sum(1)
-        return largest(scores(self.score, draft), draft.masked, -(-open_ // left))
+        return largest(scores(self.score, draft), draft.masked, draft.due)
 
 
 def scores(name: str, draft: Draft) -> Tensor:

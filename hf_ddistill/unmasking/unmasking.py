@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,13 +23,15 @@ class Draft:
     """What one call says of the positions of one block of each row.
 
     Args:
-        log_p: (B, n, K), log p(x_0 | x_t), after temperature, top-k and top-p.
+        log_p: (B, n, K), log p(x_0 | x_t), after temperature, top-k and top-p; at temperature 0,
+            where one token has it all, it may be `raw`.
         raw: (B, n, K), the same before them: what confidence is read from.
         tokens: (B, n), drawn from `log_p` (or its likeliest, at temperature 0).
         masked: (B, n), the positions that are still open.
-        call: number of the call within the block, from 0.
+        call: number of the call within the block, from 0; one, or one for each row (B,).
         calls: calls that are planned for a block (`static` rules); n for one token a call.
-        before: (B, n, K), `raw` of the call before in this block; None at its first.
+        before: (B, n, K), `raw` of the call before in this block; None at its first, and `LOG_ZERO`
+            everywhere in a row that is at its first where others are not.
         progress: share of all tokens asked for that are decided, in [0, 1]; one number, or one for
             each row (B,).
         generator: for rules that draw.
@@ -38,13 +41,20 @@ class Draft:
     raw: LogProbs
     tokens: Tokens
     masked: Where
-    call: int
+    call: int | Tensor
     calls: int
     before: LogProbs | None = None
     progress: float | Tensor = 0.0
     generator: Generators = None
 
     @property
+    def due(self) -> Tensor:
+        """(B,), an even share of the open positions for each of the planned calls that are left."""
+        left = self.calls - self.call
+        left = left.clamp_min(1) if isinstance(left, Tensor) else max(left, 1)
+        return even_share(self.masked.sum(1), left)
+
+    @cached_property
     def confidence(self) -> Tensor:
         """(B, n) float64, the probability of the drawn token; -1 where a position is decided."""
         chosen = self.raw.gather(-1, self.tokens[..., None])[..., 0].double().exp()
@@ -71,6 +81,13 @@ class Unmasking(Configurable, ABC):
     has_law: ClassVar[bool] = False
     #: Whether the positions that it picks hang on the tokens that the call drew there.
     reads_tokens: ClassVar[bool] = True
+    #: Whether a call decides `Draft.due` positions, whatever the logits: then nobody has to ask the
+    #: device how many are left.
+    even: ClassVar[bool] = False
+    #: Whether it draws numbers of its own, one for each position that it is given.
+    draws: ClassVar[bool] = False
+    #: Whether it looks at `Draft.before`.
+    compares: ClassVar[bool] = False
 
     @abstractmethod
     def pick(self, draft: Draft) -> Where:
@@ -80,6 +97,11 @@ class Unmasking(Configurable, ABC):
         picked = self.pick(draft) & draft.masked
         none = ~picked.any(1, keepdim=True)
         return picked | (none & largest(draft.confidence, draft.masked, 1))
+
+
+def even_share(open_: Any, left: Any) -> Any:  # noqa: ANN401 (a number, a tensor or an array)
+    """ceil(open / left): what does not divide goes to the earliest calls."""
+    return -(-open_ // left)
 
 
 def largest(score: Tensor, among: Where, count: int | Tensor) -> Where:

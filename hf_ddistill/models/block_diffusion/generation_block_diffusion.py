@@ -120,7 +120,7 @@ class BlockDiffusionGenerationMixin:
             raise ValueError(f"Got {len(generator)} generators for {rows} rows; give one for each.")
         pad = self.padding_token(config.pad_token_id, plan.eos)
         new, plan = new_tokens(config, plan, prompts, self.config.max_position_embeddings)
-        record = Record(prompts.start, plan.sub_block_size or plan.block_size, wanted)
+        record = Record(wanted)
         decoded = decode(
             self,
             prompts,

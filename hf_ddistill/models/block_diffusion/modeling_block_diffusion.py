@@ -18,7 +18,7 @@ from hf_ddistill.models.block_diffusion.generation_block_diffusion import (
     BlockDiffusionGenerationMixin,
 )
 from hf_ddistill.models.block_diffusion.masked_loss import check_labels, masked_loss
-from hf_ddistill.models.block_diffusion.masks import Layout, attention_masks
+from hf_ddistill.models.block_diffusion.masks import Layout, attention_masks, layout_of
 from hf_ddistill.shapes import LOG_ZERO
 
 
@@ -145,7 +145,8 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
                 may be on either side; of all columns, those in the cache included.
             clean_ids (`torch.LongTensor` of shape `(batch_size, length)`): x_0: a block of x_t then
                 sees itself and the clean blocks before it, all blocks in one call.
-            at (`torch.BoolTensor` of shape `(batch_size, length)`): the N positions to answer for.
+            at (`torch.BoolTensor` of shape `(batch_size, length)`): the N positions to answer for;
+                or which of the positions, int64 of shape `(batch_size, n)`.
             labels (`torch.LongTensor` of shape `(batch_size, length)`): x_0 where it is asked for,
                 -100 elsewhere; the loss is the mean cross-entropy there, each token at its own
                 position, as a masked language model's. (Objectives weight it by the process.)
@@ -159,7 +160,8 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
                 block, and of `clean_ids` (if given) in the blocks before. (Nothing says the first
                 one; its output is its own.)
             columns (`torch.LongTensor` of shape `(cached + length,)`): the columns of the cached
-                tokens and of these; in order from 0 if not given.
+                tokens and of these; in order from 0 if not given. Or, of shape `(1 or batch_size,
+                length)`, those of these tokens alone, where the cache has a place for each column.
             cache (`Cache`): gets these tokens added.
             output_hidden_states (`bool`): of all layers, the clean copy (if given) in front.
             output_attentions (`bool`): likewise; with eager attention alone.
@@ -167,7 +169,8 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             num_items_in_batch (`int`): divides the sum of the loss, in place of its own count.
 
         Returns:
-            `CausalLMOutputWithPast`: `logits` of shape (batch_size, length, K), or (N, K).
+            `CausalLMOutputWithPast`: `logits` of shape (batch_size, length, K), or (N, K), or
+            (batch_size, n, K).
 
         Raises:
             ValueError: for inputs that exclude or do not fit each other.
@@ -180,7 +183,7 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             cached = 0 if cache is None else cache.get_seq_length()
             columns = torch.arange(cached + length, device=given.device)
         size = block_size or self.config.block_size
-        layout = _layout((rows, length), clean_ids, attention_mask, columns, size)
+        layout = layout_of((rows, length), clean_ids, attention_mask, columns, size, cache)
         layout = replace(layout, causal=causal)
         text = self.lm.config
         masks = attention_masks(text, layout, rows, self.get_input_embeddings().weight.dtype)
@@ -208,8 +211,8 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         if at is None:
             hidden = hidden[:, source]
         else:
-            row, position = at.nonzero(as_tuple=True)
-            hidden = hidden[row, source[position]]
+            at = _index(at)
+            hidden = hidden[at[0], source[at[1]]]
         logits, loss = self._head(hidden), None
         if labels is not None:
             check_labels(labels, input_ids, self.config.mask_token_id, causal)
@@ -245,7 +248,7 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
 
     def _source(self, layout: Layout, length: int, causal: bool) -> Tensor:
         """(length,), which of the computed hidden states speaks of each position."""
-        copies = layout.queries // length
+        copies = layout.queries.shape[1] // length
         own = torch.arange(length, device=layout.columns.device)
         offset = (copies - 1) * length
         if not (causal or self.config.shift_logits):
@@ -271,26 +274,11 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         return logits
 
 
-def _layout(
-    shape: tuple[int, int],
-    clean_ids: Tensor | None,
-    attention_mask: Tensor | None,
-    columns: Tensor,
-    block_size: int,
-) -> Layout:
-    length = shape[1]
-    real = None if attention_mask is None else attention_mask.bool()
-    if real is not None and bool(real.all()):
-        real = None
-    if clean_ids is None:
-        return Layout(columns, length, block_size, None, real)
-    if clean_ids.shape != shape:
-        raise ValueError(
-            f"clean_ids has shape {tuple(clean_ids.shape)} and input_ids "
-            f"{shape}: they are two states of the same tokens."
-        )
-    clean = torch.arange(2 * length, device=columns.device) < length
-    return Layout(columns.repeat(2), 2 * length, block_size, clean, real)
+def _index(at: Tensor) -> tuple[Tensor, ...]:
+    """Rows and positions, of Booleans (B, L) or of the positions of each row, (B, n)."""
+    if at.dtype == torch.bool:
+        return at.nonzero(as_tuple=True)
+    return torch.arange(len(at), device=at.device)[:, None], at
 
 
 __all__ = ["BlockDiffusionLM"]
