@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_ddistill.linalg import LinearOperator, uniform_noise
+from hf_ddistill.linalg import LinearOperator, beside, uniform_noise
 from hf_ddistill.processes import Process
 from hf_ddistill.schedules import LogLinear, Schedule
 from hf_ddistill.shapes import Generators, Probs, Tokens, Where
@@ -41,19 +41,35 @@ class Diffusion:
     def kernel(self, s: Tensor | float, t: Tensor | float) -> LinearOperator:
         """P_st; rows are distributions of x_t given x_s. `s` and `t` are () or (B,)."""
         s, t = times(s), times(t)
-        if bool((s > t).any()):
+        if s.device.type == t.device.type == "cpu" and bool((s > t).any()):
             late = (s > t).broadcast_to(torch.broadcast_shapes(s.shape, t.shape))
             s, t = s.broadcast_to(late.shape)[late], t.broadcast_to(late.shape)[late]
             raise ValueError(
                 f"s={s.flatten()[0]:.4g} must precede t={t.flatten()[0]:.4g}: time runs "
                 "from data to noise."
             )
-        return self.process.kernel(self._sigma(s), self._sigma(t))
+        return self.process.kernel(self.total_noise(s), self.total_noise(t))
 
-    def _sigma(self, t: Tensor) -> Tensor:
+    def total_noise(self, t: Tensor) -> Tensor:
+        """The total noise at t, 0 at t = 0."""
         # Data are clean by definition, also under a schedule (geometric) that leaves a little
         # noise at t = 0.
         return torch.where(t == 0, torch.zeros_like(t), self.schedule.sigma(t))
+
+    def pace(self, t: Tensor) -> Tensor:
+        """sigma'(t).
+
+        Raises:
+            ValueError: where it is infinite (`Polynomial` with a power below 1, at t = 1).
+        """
+        pace = self.schedule.rate(t)
+        if not bool(pace.isfinite().all()):
+            at = float(t.flatten()[(~pace.isfinite()).flatten().nonzero()[0, 0]])
+            raise ValueError(
+                f"Noise comes infinitely fast at t = {at:.4g} under {self.schedule!r}, so there is "
+                "no rate: 'ancestral' and 'jump' steps take none."
+            )
+        return pace
 
     def reverse_rate(self, score: Probs, x_t: Tokens, t: Tensor | float) -> Probs:
         """The rate of x_t -> y backwards in time, sigma'(t) Q[y, x_t] score[y], with a diagonal
@@ -62,33 +78,27 @@ class Diffusion:
         References: Lou et al., 2024, arXiv:2310.16834, Eq. 4.
 
         Raises:
-            ValueError: where the rate is infinite: under Hybrid at t = 0, and where the schedule's
-                is (`Polynomial` with a power below 1, at t = 1).
+            ValueError: where the rate is infinite: under Hybrid at t = 0, and where `pace` is.
         """
-        t = times(t).to(x_t.device)
-        pace = self.schedule.rate(t)
-        if not bool(pace.isfinite().all()):
-            at = float(t.flatten()[(~pace.isfinite()).flatten().nonzero()[0, 0]])
-            raise ValueError(
-                f"Noise comes infinitely fast at t = {at:.4g} under {self.schedule!r}, so there is "
-                "no rate: 'ancestral' and 'jump' steps take none."
-            )
-        columns = self.process.rate(self._sigma(t)).columns(x_t, score.dtype)
-        pace = pace.to(score.dtype)
+        t = times_at(t, x_t)
+        pace = self.pace(t).to(score.dtype)
+        columns = self.process.rate(self.total_noise(t)).columns(x_t, score.dtype)
         rate = columns * score * (pace[:, None, None] if pace.ndim else pace)
         rate = rate.scatter(-1, x_t[..., None], 0.0)
         return rate.scatter(-1, x_t[..., None], -rate.sum(-1, keepdim=True))
 
     def corrupt(self, x_0: Tokens, t: Tensor | float, generator: Generators = None) -> Tokens:
         """x_t ~ P_0t[x_0]; `t` is () or (B,)."""
-        self.check_tokens(x_0)
-        return self.kernel(torch.zeros_like(times(t)), times(t).to(x_0.device)).draw(x_0, generator)
+        if x_0.device.type == "cpu":  # elsewhere the lookup itself stops at a token out of range
+            self.check_tokens(x_0)
+        t = times_at(t, x_0)
+        return self.kernel(torch.zeros_like(t), t).draw(x_0, generator)
 
     def renoise(
         self, x_s: Tokens, s: Tensor | float, t: Tensor | float, generator: Generators = None
     ) -> Tokens:
         """x_t ~ P_st[x_s]."""
-        return self.kernel(times(s).to(x_s.device), times(t).to(x_s.device)).draw(x_s, generator)
+        return self.kernel(times_at(s, x_s), times_at(t, x_s)).draw(x_s, generator)
 
     def prior(
         self,
@@ -124,10 +134,12 @@ class Diffusion:
 
     def check_tokens(self, x: Tensor) -> None:
         """Raise if a token lies outside the vocabulary."""
-        if x.numel() and (int(x.min()) < 0 or int(x.max()) >= self.vocab_size):
+        if not x.numel():
+            return
+        low, high = torch.stack(x.aminmax()).tolist()
+        if low < 0 or high >= self.vocab_size:
             raise ValueError(
-                f"Tokens must lie in [0, {self.vocab_size}), got values from {int(x.min())} "
-                f"to {int(x.max())}."
+                f"Tokens must lie in [0, {self.vocab_size}), got values from {low} to {high}."
             )
 
     def to_config(self) -> dict[str, Any]:
@@ -146,12 +158,22 @@ class Diffusion:
 
 
 def times(t: Tensor | float) -> Tensor:
-    """A time as float64; raises if it lies outside [0, 1]."""
+    """A time as float64; raises if it lies outside [0, 1].
+
+    On a device it is not looked at, since the host would have to wait for it: who takes times from
+    outside passes them here before they go there.
+    """
     t = torch.as_tensor(t, dtype=torch.float64)
-    if t.numel():
+    if t.numel() and t.device.type == "cpu":
         low, high = (float(end) for end in t.detach().aminmax())
         if not (low >= 0 and high <= 1):
             raise ValueError(
                 f"Times run from 0 (data) to 1 (noise), got values from {low} to {high}."
             )
     return t
+
+
+def times_at(t: Tensor | float, x: Tensor) -> Tensor:
+    """The same where it can meet tokens `x`: one number stays on the CPU, one for each row goes to
+    their device."""
+    return beside(times(t), x)

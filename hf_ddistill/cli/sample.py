@@ -12,10 +12,11 @@ from hf_ddistill.cli.members import member, name_or_json
 from hf_ddistill.cli.options.option import flag_name
 from hf_ddistill.cli.options.sample import SampleOptions
 from hf_ddistill.cli.plots import save_grid
+from hf_ddistill.cli.show.shown import shown
 from hf_ddistill.cli.terminal import is_terminal
 from hf_ddistill.hub import load_pipeline
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
-from hf_ddistill.pipelines import DiscreteDiffusionPipeline
+from hf_ddistill.pipelines import DiscreteDiffusionPipeline, Trace
 from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedulers import scheduler_for
 from hf_ddistill.unmasking import Unmasking
@@ -34,10 +35,15 @@ def run(options: SampleOptions) -> int:
     generators = [
         torch.Generator().manual_seed(options.seed * 100_003 + i) for i in range(options.count)
     ]
+    trace, watching = Trace(), {}
+    if options.show is not None:
+        watching = {
+            "callback_on_step_end": trace,
+            "callback_on_step_end_tensor_inputs": trace.inputs,
+        }
     if isinstance(unwrapped(pipe.model), BlockDiffusionLM):
         _check_blocks(options)
-        settings = decoding(pipe, options, options.unmasking, options.steps_per_block)
-        out = pipe(options.prompt, batch_size=options.count, generator=generators, **settings)
+        given = decoding(pipe, options, options.unmasking, options.steps_per_block)
     else:
         _check_no_blocks(options)
         use_unmasking(pipe, options.sampler, options.unmasking)
@@ -49,7 +55,10 @@ def run(options: SampleOptions) -> int:
             "output_type": "image" if options.image else None,
         }
         given = {key: value for key, value in given.items() if value is not None}
-        out = pipe(options.prompt, batch_size=options.count, generator=generators, **given)
+    given |= watching
+    out = pipe(options.prompt, batch_size=options.count, generator=generators, **given)
+    if options.show is not None:
+        shown(pipe, trace, options.show)
     rows = [{"tokens": tokens} for tokens in out.sequences.tolist()]
     for i, row in enumerate(rows):
         if out.texts is not None:

@@ -130,6 +130,22 @@ def png_file(text: str) -> str:
     return text
 
 
+#: What stands for the terminal where a file could be named.
+TERMINAL = "terminal"
+
+
+def show_file(text: str) -> str:
+    """`TERMINAL`, or a file of a kind that shows steps."""
+    if text == TERMINAL:
+        return text
+    if Path(text).suffix.lower() not in (".gif", ".html"):
+        raise argparse.ArgumentTypeError(
+            f"writes a .gif or an .html file, or takes no value; got {text}"
+        )
+    check_writable(Path(text))
+    return text
+
+
 def check_writable(file: Path) -> None:
     """Raise if a file cannot be written there; folders that are missing can be made."""
     if not file.name:

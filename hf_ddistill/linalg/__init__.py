@@ -1,11 +1,19 @@
 """Structured K x K operators that act on row vectors, and draws from the laws that they
 describe."""
 
+from hf_ddistill.linalg.checks import asked_at_the_end, require
+from hf_ddistill.linalg.constants import on
 from hf_ddistill.linalg.dense import Dense
-from hf_ddistill.linalg.draw import bernoulli, categorical, normal_noise, uniform_noise
+from hf_ddistill.linalg.draw import (
+    bernoulli,
+    categorical,
+    categorical_of_logs,
+    normal_noise,
+    uniform_noise,
+)
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.linalg.kronecker import KroneckerProduct, KroneckerSum
-from hf_ddistill.linalg.operator import LinearOperator
+from hf_ddistill.linalg.operator import LinearOperator, beside
 from hf_ddistill.linalg.row_streams import RowStreams
 from hf_ddistill.linalg.scalar_plus_low_rank import ScalarPlusLowRank
 from hf_ddistill.linalg.spectral import Spectral
@@ -20,9 +28,14 @@ __all__ = [
     "ScalarPlusLowRank",
     "Spectral",
     "Tridiagonal",
+    "asked_at_the_end",
+    "beside",
     "bernoulli",
     "categorical",
+    "categorical_of_logs",
     "keyed_generator",
     "normal_noise",
+    "on",
+    "require",
     "uniform_noise",
 ]

@@ -14,8 +14,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from hf_ddistill.linalg.checks import require
 from hf_ddistill.linalg.row_streams import RowStreams
 from hf_ddistill.shapes import Generators
+
+#: Up to this many tokens one sum over all of them is the quickest.
+SMALL = 256
+#: How many weights are made at a time: few enough for a processor's cache.
+CHUNK = 2**20
 
 
 def uniform_noise(
@@ -57,7 +63,7 @@ def _drawn(
     if generator is None or isinstance(generator, torch.Generator):
         source = device if generator is None else generator.device
         numbers = law(tuple(shape), generator=generator, dtype=torch.float64, device=source)
-        return numbers.to(device)
+        return _sent(numbers, device)
     if len(generator) != shape[0]:
         raise ValueError(
             f"Got {len(generator)} generators for {shape[0]} rows; give one for each row, "
@@ -69,8 +75,13 @@ def _drawn(
     if not rows:  # which `stack` does not take
         return torch.empty(tuple(shape), dtype=torch.float64, device=device)
     if len({row.device for row in rows}) == 1:
-        return torch.stack(rows).to(device)
+        return _sent(torch.stack(rows), device)
     return torch.stack([row.to(device) for row in rows])
+
+
+def _sent(numbers: Tensor, device: torch.device | str | None) -> Tensor:
+    """Numbers on a device; from the CPU nobody waits until they are there."""
+    return numbers.to(device, non_blocking=numbers.device.type == "cpu")
 
 
 def categorical(probs: Tensor, generator: Generators = None, noise: Tensor | None = None) -> Tensor:
@@ -85,20 +96,90 @@ def categorical(probs: Tensor, generator: Generators = None, noise: Tensor | Non
         int64 tokens of shape (...).
 
     Raises:
-        ValueError: if a distribution is not finite or has no mass.
+        ValueError: if a distribution is not finite or has no mass; on a device within
+            `asked_at_the_end`, at its end.
     """
-    cumulative = probs.cumsum(-1, dtype=torch.float64)
+    return _inverse(probs.detach(), None, generator, noise)
+
+
+def categorical_of_logs(
+    log_probs: Tensor, generator: Generators = None, noise: Tensor | None = None
+) -> Tensor:
+    """The same draw from log-probabilities (..., K), whose probabilities are made a few at a time:
+    no second tensor of that size is."""
+    return _inverse(log_probs.detach(), torch.exp, generator, noise)
+
+
+def _inverse(
+    values: Tensor, weigh: Callable[..., Tensor] | None, generator: Generators, noise: Tensor | None
+) -> Tensor:
+    """The inverse of the cumulative distribution by two looks: among the sums of blocks, and within
+    the block that was drawn.
+
+    So (..., K) is read once, in its own dtype, and what is in float64 has K / n and n entries. A
+    block's sum is as right as its numbers are, and within it no token, however rare, is lost.
+    """
+    size = values.shape[-1]
+    block = size if size <= SMALL else 1 << (size.bit_length() + 1) // 2
+    cumulative = _sums(values, weigh, 1 if size <= SMALL else block).cumsum(-1)
     total = cumulative[..., -1]
-    if not bool(((total > 0) & total.isfinite()).all()):
-        raise ValueError(
-            "Cannot draw: a distribution holds NaN, infinity or no mass at all "
-            f"({int((~((total > 0) & total.isfinite())).sum())} of {total.numel()} positions)."
-        )
+    require((total > 0) & total.isfinite(), _no_law)
     if noise is None:
-        noise = uniform_noise(total.shape, generator, probs.device)
-    # `right=True`: u == 0 never picks a leading token of probability zero.
-    found = torch.searchsorted(cumulative, (noise * total).unsqueeze(-1), right=True).squeeze(-1)
-    return found.clamp_max(probs.shape[-1] - 1)
+        noise = uniform_noise(total.shape, generator, values.device)
+    target = noise * total
+    found = _first_above(cumulative, target)
+    if size <= SMALL:
+        return found
+    before = cumulative.gather(-1, (found - 1).clamp_min(0)[..., None])[..., 0]
+    before = before.masked_fill(found == 0, 0.0)
+    mass = cumulative.gather(-1, found[..., None])[..., 0] - before
+    index = found[..., None] * block + torch.arange(block, device=values.device)
+    within = values.gather(-1, index.clamp_max(size - 1)).double()
+    within = within if weigh is None else weigh(within)
+    within = within.masked_fill(index >= size, 0.0).cumsum(-1)
+    target = ((target - before) / mass).clamp(0, 1) * within[..., -1]
+    return found * block + _first_above(within, target)
+
+
+def _sums(values: Tensor, weigh: Callable[..., Tensor] | None, block: int) -> Tensor:
+    """The sums of blocks of weights along the last dimension, float64; the last block is shorter
+    where they do not divide it."""
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    if block == 1:
+        values = values.double()
+        return values if weigh is None else weigh(values)
+    size, shape = values.shape[-1], values.shape[:-1]
+    whole, rows = size // block * block, values.reshape(-1, size)
+    out = torch.empty(len(rows), -(-size // block), dtype=torch.float64, device=values.device)
+    some = max(1, (CHUNK if values.device.type == "cpu" else 16 * CHUNK) // size)
+    weights = None if weigh is None else rows.new_empty(min(some, len(rows)), size, dtype=dtype)
+    for start in range(0, len(rows), some):
+        part = rows[start : start + some].to(dtype)
+        if weigh is not None:
+            part = weigh(part, out=weights[: len(part)])
+        to = out[start : start + some]
+        to[:, : whole // block] = part[:, :whole].unflatten(-1, (-1, block)).sum(-1)
+        if whole < size:
+            to[:, -1] = part[:, whole:].sum(-1)
+    return out.view(*shape, -1)
+
+
+def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
+    """The first entry at which the sum so far is above the target: never one of probability 0.
+
+    A target of 0 passes over leading ones, and wherever rounding puts a target, no entry behind the
+    last that has mass is found.
+    """
+    found = torch.searchsorted(cumulative, target[..., None].contiguous(), right=True)
+    last = torch.searchsorted(cumulative, cumulative[..., -1:].contiguous())
+    return torch.minimum(found, last)[..., 0]
+
+
+def _no_law(wrong: int, total: int) -> str:
+    return (
+        "Cannot draw: a distribution holds NaN, infinity or no mass at all "
+        f"({wrong} of {total} positions)."
+    )
 
 
 def bernoulli(prob: Tensor, generator: Generators = None) -> Tensor:
@@ -114,8 +195,9 @@ def bernoulli(prob: Tensor, generator: Generators = None) -> Tensor:
     Raises:
         ValueError: if a probability is NaN or not in [0, 1].
     """
-    if prob.numel():
-        low, high = (float(end) for end in prob.detach().aminmax())
-        if not (low >= 0 and high <= 1):  # which NaN is not, either
-            raise ValueError(f"Probabilities are in [0, 1], got values from {low} to {high}.")
+    require((prob >= 0) & (prob <= 1), _no_coin)  # NaN is neither
     return uniform_noise(prob.shape, generator, prob.device) < prob.double()
+
+
+def _no_coin(wrong: int, total: int) -> str:
+    return f"Probabilities are in [0, 1], which {wrong} of {total} are not."

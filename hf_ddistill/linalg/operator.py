@@ -37,6 +37,11 @@ class LinearOperator(ABC):
     def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """M[:, y] for tokens y of shape (B, L): (B, L, K)."""
 
+    def entries(self, x: Tensor, y: Tensor) -> Tensor:
+        """M[x, y] for tokens x and y of shape (B, L): (B, L), float64. Overridden where no (B, L,
+        K) is needed."""
+        return self.rows(x).gather(-1, y[..., None])[..., 0]
+
     @abstractmethod
     def inverse(self) -> LinearOperator:
         """The inverse matrix, of the same structure."""
@@ -71,5 +76,13 @@ class LinearOperator(ABC):
 def spread(coefficient: Tensor, like: Tensor) -> Tensor:
     """A float64 coefficient of shape () or (B,) cast once and shaped to broadcast over (B, L,
     K)."""
-    coefficient = coefficient.to(device=like.device, dtype=like.dtype)
+    coefficient = beside(coefficient, like).to(like.dtype)
     return coefficient[:, None, None] if coefficient.ndim else coefficient
+
+
+def beside(coefficient: Tensor, like: Tensor) -> Tensor:
+    """A coefficient where it can meet `like`: a single number of the CPU does wherever it is, and
+    is sent with the operation that takes it; others go to the device."""
+    if not coefficient.ndim and coefficient.device.type == "cpu":
+        return coefficient
+    return coefficient.to(like.device, non_blocking=coefficient.device.type == "cpu")

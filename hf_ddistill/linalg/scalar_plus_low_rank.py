@@ -10,12 +10,14 @@ Uniform, absorbing and every other process with a limit law has r = 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from hf_ddistill.linalg.constants import made_of, on
 from hf_ddistill.linalg.draw import categorical, uniform_noise
-from hf_ddistill.linalg.operator import LinearOperator, spread
+from hf_ddistill.linalg.operator import LinearOperator, beside, spread
 from hf_ddistill.shapes import Generators
 
 
@@ -40,33 +42,59 @@ class ScalarPlusLowRank(LinearOperator):
         return self.left.shape[0]
 
     @property
+    def rank(self) -> int:
+        """r."""
+        return self.left.shape[1]
+
+    @property
     def overlap(self) -> Tensor:
         """M = V^T U, on the device of the coefficients."""
-        return (self.right.mT @ self.left).to(self.scalar.device)
+        return on(self._overlap, self.scalar.device)
+
+    @cached_property
+    def _overlap(self) -> Tensor:
+        return self.right.mT @ self.left
 
     def vecmat(self, v: Tensor) -> Tensor:
-        left, core, right = (
-            m.to(device=v.device, dtype=v.dtype) for m in (self.left, self.core, self.right)
-        )
-        return spread(self.scalar, v) * v + (v @ left @ core) @ right.mT
+        left, right = (on(m, v.device, v.dtype) for m in (self.left, self.right))
+        within = self._through(v @ left, self.core)
+        out = spread(self.scalar, v) * v
+        if self.rank == 1:  # in place: no second tensor of the size of v
+            return out.addcmul_(within, right[:, 0])
+        return out.add_(within @ right.mT)
 
     def rows(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         return self._one_hot_plus(
-            x, self.left.to(x.device)[x] @ self.core.to(x.device), self.right, dtype
+            x, self._through(on(self.left, x.device)[x], self.core), self.right, dtype
         )
 
     def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         return self._one_hot_plus(
-            y, self.right.to(y.device)[y] @ self.core.to(y.device).mT, self.left, dtype
+            y, self._through(on(self.right, y.device)[y], self.core.mT), self.left, dtype
         )
+
+    def entries(self, x: Tensor, y: Tensor) -> Tensor:
+        within = self._through(on(self.left, x.device)[x], self.core) * on(self.right, x.device)[y]
+        return within.sum(-1) + self._at(x, self.scalar).masked_fill(x != y, 0.0)
+
+    def _through(self, weights: Tensor, core: Tensor) -> Tensor:
+        """weights (..., r) C; where r = 1 a product of numbers."""
+        if self.rank == 1:
+            return weights * spread(core[..., 0, 0], weights)
+        return weights @ core.to(weights, non_blocking=core.device.type == "cpu")
 
     def _one_hot_plus(
         self, x: Tensor, weights: Tensor, basis: Tensor, dtype: torch.dtype
     ) -> Tensor:
-        out = weights.to(dtype) @ basis.to(device=x.device, dtype=dtype).mT
-        scalar = self.scalar.to(device=x.device, dtype=dtype)
-        scalar = (scalar[:, None] if scalar.ndim else scalar).expand(x.shape)
-        return out.scatter_add_(-1, x[..., None], scalar[..., None])
+        out = weights.to(dtype) @ on(basis, x.device, dtype).mT
+        return out.scatter_add_(-1, x[..., None], self._at(x, self.scalar)[..., None].to(dtype))
+
+    @staticmethod
+    def _at(x: Tensor, coefficient: Tensor) -> Tensor:
+        """A coefficient () or (B,) at each token of x (B, L), float64."""
+        coefficient = beside(coefficient, x)
+        zero = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
+        return zero + (coefficient[:, None] if coefficient.ndim else coefficient)
 
     def inverse(self) -> ScalarPlusLowRank:
         scalar = self.scalar[..., None, None]
@@ -87,10 +115,10 @@ class ScalarPlusLowRank(LinearOperator):
 
     def exp(self, sigma: Tensor) -> ScalarPlusLowRank:
         sigma = torch.as_tensor(sigma, dtype=torch.float64)
-        core = sigma[..., None, None] * self.core.to(sigma.device)
-        growth = torch.exp(sigma * self.scalar.to(sigma.device))
-        core = growth[..., None, None] * (_phi(core @ self.overlap.to(sigma.device)) @ core)
-        return ScalarPlusLowRank(growth, self.left, core, self.right)
+        core = sigma[..., None, None] * on(self.core, sigma.device)
+        growth = torch.exp(sigma * on(self.scalar, sigma.device))
+        swell = _phi(core @ on(self._overlap, sigma.device)) @ core
+        return ScalarPlusLowRank(growth, self.left, growth[..., None, None] * swell, self.right)
 
     def __matmul__(self, other: LinearOperator) -> ScalarPlusLowRank:
         if (
@@ -110,29 +138,34 @@ class ScalarPlusLowRank(LinearOperator):
         """A kernel is a mixture: stay with probability c, or draw from one of the r laws in V. No
         (B, L, K) is made."""
         noise = uniform_noise((*x.shape, 2), generator, x.device)
-        laws = self.right.to(x.device)
-        mass = laws.sum(0)
-        leave = self.left.to(x.device)[x] @ self.core.to(x.device) * mass
-        scalar = self.scalar.to(x.device)
-        stay = (scalar[:, None] if scalar.ndim else scalar).expand(x.shape)
+        mass = on(made_of(self.right, "mass", lambda right: right.sum(0)), x.device)
+        leave = self._through(on(self.left, x.device)[x], self.core) * mass
         component = categorical(
-            torch.cat([stay[..., None], leave], -1).clamp_min(0), noise=noise[..., 0]
+            torch.cat([self._at(x, self.scalar)[..., None], leave], -1).clamp_min(0),
+            noise=noise[..., 0],
         )
         out, within = x, noise[..., 1].contiguous()
-        for j in range(mass.shape[0]):
-            cumulative = laws[:, j].cumsum(0)
-            # By its own last entry, not by `mass`: rounding must not reach a last token of
-            # probability 0.
-            fresh = torch.searchsorted(cumulative, within * cumulative[-1], right=True).clamp_max(
-                self.size - 1
-            )
+        for j in range(self.rank):
+            fresh = draw_from(self.right, j, within)
             out = torch.where(component == j + 1, fresh, out)
         return out
+
+
+def draw_from(laws: Tensor, j: int, noise: Tensor) -> Tensor:
+    """Tokens of the one law laws[:, j], which need not be normalised, at uniform numbers."""
+    cumulative = made_of(laws, "cumulative", lambda laws: laws.mT.contiguous().cumsum(-1))
+    cumulative = on(cumulative, noise.device)[j]
+    # By its own last entry: rounding must not reach a last token of probability 0.
+    found = torch.searchsorted(cumulative, noise * cumulative[-1], right=True)
+    return found.clamp_max(laws.shape[0] - 1)
 
 
 def _phi(z: Tensor) -> Tensor:
     """(e^z - 1) / z of a small matrix, exact at z = 0: a block of exp([[z, I], [0, 0]])."""
     r = z.shape[-1]
+    if r == 1:
+        other = torch.where(z == 0, torch.ones_like(z), z)
+        return torch.where(z == 0, torch.ones_like(z), torch.expm1(other) / other)
     eye = torch.eye(r, dtype=z.dtype, device=z.device).expand_as(z)
     zero = torch.zeros_like(z)
     block = torch.cat([torch.cat([z, eye], -1), torch.cat([zero, zero], -1)], -2)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hf_ddistill.linalg.constants import on
 from hf_ddistill.linalg.operator import LinearOperator, spread
 
 #: Entries below this share of the largest eigenvalue cannot be told from 0 in float64.
@@ -31,24 +32,27 @@ class Spectral(LinearOperator):
     def size(self) -> int:
         return self.basis.shape[0]
 
-    def _apply(self, v: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        wide = first.dtype if first.is_complex() else torch.float64
-        values = self.eigenvalues.to(v.device)
-        values = values[:, None, :] if values.ndim == 2 else values
-        out = ((v.to(wide) @ first.to(v.device)) * values) @ second.to(v.device)
-        return (out.real if out.is_complex() else out).to(v.dtype)
-
     def vecmat(self, v: Tensor) -> Tensor:
-        return self._apply(v, self.basis, self.dual)
+        first, second = on(self.basis, v.device), on(self.dual, v.device)
+        wide = first.dtype if first.is_complex() else torch.float64
+        return self._out(v.to(wide) @ first, second).to(v.dtype)
 
     def rows(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        return self._entries(x, self.basis, self.dual).to(dtype)
+        return self._entries(on(self.basis, x.device)[x], on(self.dual, x.device)).to(dtype)
 
     def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        return self._entries(y, self.dual.mT, self.basis.mT).to(dtype)
+        return self._entries(on(self.dual, y.device).mT[y], on(self.basis, y.device).mT).to(dtype)
 
-    def _entries(self, x: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        out = self._apply(torch.nn.functional.one_hot(x, self.size).double(), first, second)
+    def _out(self, modes: Tensor, second: Tensor) -> Tensor:
+        """modes (B, L, K) diag(lambda) times the second basis."""
+        values = self.eigenvalues.to(
+            modes.device, non_blocking=self.eigenvalues.device.type == "cpu"
+        )
+        out = (modes * (values[:, None, :] if values.ndim == 2 else values)) @ second
+        return out.real if out.is_complex() else out
+
+    def _entries(self, modes: Tensor, second: Tensor) -> Tensor:
+        out = self._out(modes, second)
         # Sums of cancelling terms: what is this small is rounding, of either sign, and dividing by
         # it (p(x_0 | x_t) / P_0t) would make mass of nothing.
         resolution = RESOLUTION * spread(self.eigenvalues.abs().amax(-1), out)

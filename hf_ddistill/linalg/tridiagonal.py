@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from hf_ddistill.linalg.constants import on
 from hf_ddistill.linalg.operator import LinearOperator
 from hf_ddistill.linalg.spectral import Spectral
 
@@ -58,9 +59,7 @@ class Tridiagonal(LinearOperator):
         return torch.cat([self.up, zero]) + torch.cat([zero, self.down])
 
     def vecmat(self, v: Tensor) -> Tensor:
-        up, down, leaving = (
-            m.to(device=v.device, dtype=v.dtype) for m in (self.up, self.down, self._leaving)
-        )
+        up, down, leaving = (on(m, v.device, v.dtype) for m in (self.up, self.down, self._leaving))
         out = -v * leaving
         out[..., 1:] += v[..., :-1] * up
         out[..., :-1] += v[..., 1:] * down
@@ -71,7 +70,7 @@ class Tridiagonal(LinearOperator):
 
     def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         one_hot = torch.nn.functional.one_hot(y, self.size).double()
-        up, down, leaving = (m.to(y.device) for m in (self.up, self.down, self._leaving))
+        up, down, leaving = (on(m, y.device) for m in (self.up, self.down, self._leaving))
         out = -one_hot * leaving
         out[..., :-1] += one_hot[..., 1:] * up
         out[..., 1:] += one_hot[..., :-1] * down

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.denoisers import Autoregressive
-from hf_ddistill.objectives.nelbo import nelbo_density
+from hf_ddistill.objectives.likelihood_bound import nelbo_density
 from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Times, Tokens, Where
 

@@ -1,9 +1,6 @@
 """The likelihood bound in continuous time, for any process: what teachers are trained with.
 
-With the score s(y) of the prediction and the true one given x_0, r(y) = P_0t[x_0, y] / P_0t[x_0,
-x_t]:
-    -log p(x_0) <= E_t sigma'(t) sum_{y != x_t} Q[y, x_t] (s(y) - r(y) log s(y) + r(y) (log r(y) -
-    1))
+-log p(x_0) <= E_t `nelbo_density` at t, the sum over tokens
 """
 
 from __future__ import annotations
@@ -16,42 +13,11 @@ from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.couplings.times import EARLIEST, stratified
-from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.likelihood_bound import nelbo_density
 from hf_ddistill.objectives.needs import Networks
 from hf_ddistill.objectives.objective import Objective
-from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.shapes import PerToken, Scalar, Times, Tokens
-
-
-def nelbo_density(
-    prediction: Prediction, diffusion: Diffusion, x_0: Tokens, x_t: Tokens, t: Times
-) -> PerToken:
-    """The integrand of the bound at t for each token, (B, L), in nats.
-
-    It is MDLM's weighted cross entropy under Absorbing, UDLM's and Duo's bound under Uniform, and
-    SEDD's score entropy (times sigma') for a score network.
-
-    References: Campbell et al., 2022, arXiv:2205.14987, Proposition 2; Lou et al., 2024,
-    arXiv:2310.16834, Theorem 3.6; Sahoo et al., 2024, arXiv:2406.07524, Eq. 10.
-
-    Args:
-        prediction: of x_0 at x_t, (B, L, K).
-        x_0: clean tokens, (B, L).
-        x_t: noised tokens, (B, L).
-        t: (B,), above 0.
-    """
-    dtype = prediction.log_conditional.dtype
-    sigma = diffusion.schedule.sigma(t)
-    true = diffusion.kernel(torch.zeros_like(t), t).rows(x_0, dtype)
-    true = true / true.gather(-1, x_t[..., None])
-    score = prediction.score(diffusion, x_t, t)
-    rates = diffusion.process.rate(sigma).columns(x_t, dtype).scatter(-1, x_t[..., None], 0.0)
-    tiny = torch.finfo(dtype).tiny
-    # r log r and r log s are 0 where r is 0.
-    log_ratio = (true.clamp_min(tiny).log() - score.clamp_min(tiny).log()) * true
-    term = score - true + torch.where(true > 0, log_ratio, torch.zeros_like(true))
-    return (rates * term).sum(-1) * diffusion.schedule.rate(t).to(dtype)[:, None]
+from hf_ddistill.shapes import Scalar
 
 
 @dataclass(frozen=True)

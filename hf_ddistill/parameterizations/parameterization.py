@@ -41,9 +41,8 @@ class Parameterization(Configurable, ABC):
 
 def normalised(logits: Tensor, diffusion: Diffusion) -> LogProbs:
     """Log-probabilities from logits, with none for the tokens that the data never hold."""
-    noise = list(diffusion.process.noise_tokens)
-    if noise:
-        logits = logits.index_fill(-1, torch.tensor(noise, device=logits.device), LOG_ZERO)
+    if diffusion.process.noise_tokens:
+        logits = logits.index_fill(-1, diffusion.process.noise_index(logits.device), LOG_ZERO)
     return logits.log_softmax(-1)
 
 

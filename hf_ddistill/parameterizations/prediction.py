@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_ddistill.diffusion import Diffusion, times
+from hf_ddistill.diffusion import Diffusion, times_at
 from hf_ddistill.linalg import Dense
 from hf_ddistill.shapes import LOG_ZERO, LogProbs, PerToken, Probs, Tokens
 
@@ -36,7 +36,8 @@ class Prediction:
 
     def score(self, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) -> Probs:
         """The concrete score p_t(y) / p_t(x_t) of every y at each position, (B, L, K)."""
-        kernel = diffusion.kernel(torch.zeros_like(times(t)), times(t).to(x_t.device))
+        t = times_at(t, x_t)
+        kernel = diffusion.kernel(torch.zeros_like(t), t)
         weights = self.weights(kernel.columns(x_t, self.log_conditional.dtype))
         score = kernel.vecmat(weights).clamp_min(0)
         return score / score.gather(-1, x_t[..., None])
@@ -60,7 +61,8 @@ class Prediction:
                 an inverse that the rounding of the ratios alone, in their dtype, may change the
                 conditional by more than `RECOVERABLE` in total variation.
         """
-        kernel = diffusion.kernel(torch.zeros_like(times(t)), times(t).to(x_t.device))
+        t = times_at(t, x_t)
+        kernel = diffusion.kernel(torch.zeros_like(t), t)
         column = kernel.columns(x_t, score.dtype)
         try:
             inverse = kernel.inverse()
@@ -89,11 +91,11 @@ def log_prob_of(log_p: Tensor, tokens: Tensor) -> Tensor:
 
 def recover(score: Probs, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) -> Probs:
     """p(x_0 | x_t) from exact ratios, as the formula gives it: neither clamped nor normalised."""
-    kernel = diffusion.kernel(torch.zeros_like(times(t)), times(t).to(x_t.device))
+    t = times_at(t, x_t)
+    kernel = diffusion.kernel(torch.zeros_like(t), t)
     return kernel.columns(x_t, score.dtype) * kernel.inverse().vecmat(score)
 
 
 def _data_tokens(values: Tensor, diffusion: Diffusion) -> Tensor:
     """The values with 0 for the tokens that data never hold."""
-    noise = torch.tensor(diffusion.process.noise_tokens, dtype=torch.int64, device=values.device)
-    return values.index_fill(-1, noise, 0)
+    return values.index_fill(-1, diffusion.process.noise_index(values.device), 0)

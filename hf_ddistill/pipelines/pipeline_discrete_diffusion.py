@@ -29,6 +29,7 @@ from hf_ddistill.pipelines.prompts import beginnings
 from hf_ddistill.pipelines.saved_pipeline import SavedPipeline
 from hf_ddistill.pipelines.scheduled import scheduled
 from hf_ddistill.pipelines.texts import end_tokens, texts_of
+from hf_ddistill.pipelines.watched import ROW, Said, Watched
 from hf_ddistill.samplers import Canvas, Reached
 from hf_ddistill.schedulers import DiscreteSchedulerBase
 from hf_ddistill.shapes import Generators, Tokens
@@ -59,7 +60,7 @@ class DiscreteDiffusionPipeline(SavedPipeline):
 
     model_cpu_offload_seq = "model"
     _optional_components = ["tokenizer"]
-    _callback_tensor_inputs = ["sequences", "pred_original_sample", "sampled_probs"]
+    _callback_tensor_inputs = ["sequences", "pred_original_sample", "sampled_probs", "confidence"]
     _guidance_scale = 1.0
     _interrupt = False
     _num_timesteps = 0
@@ -199,17 +200,24 @@ class DiscreteDiffusionPipeline(SavedPipeline):
     ) -> Tokens:
         """All steps of the scheduler, from noise to samples (B, L)."""
         call, names = callback
+        said = Said() if "confidence" in names else None
+        if said is not None:
+            rows = torch.arange(len(canvas.tokens), device=canvas.tokens.device)
+            condition = {**condition, ROW: rows}
 
         def guided() -> Denoiser:
             check_guidance(self._guidance_scale, condition.get("class_labels"))
             asked = self.do_classifier_free_guidance
-            return Guided(denoiser, self._guidance_scale - 1) if asked else denoiser
+            found = Guided(denoiser, self._guidance_scale - 1) if asked else denoiser
+            return found if said is None else Watched(found, said)
 
         stepping = scheduled(self.scheduler, guided)
 
         def on_step(reached: Reached[Tokens]) -> None:
             if call is not None:
                 tensors = {**stepping.output, "sequences": reached.state}
+                if said is not None:
+                    tensors["confidence"] = said.confidence(reached.before, reached.state)
                 given = {name: tensors.get(name) for name in names}
                 timestep = self.scheduler.timesteps[reached.number]
                 returned = call(self, reached.number, timestep, given) or {}

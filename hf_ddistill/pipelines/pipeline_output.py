@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from diffusers.utils import BaseOutput
 from PIL import Image
+from torch import Tensor
 
 from hf_ddistill.processes import Process
 from hf_ddistill.shapes import Tokens
@@ -45,9 +46,15 @@ def to_images(sequences: Tokens, shape: Sequence[int], process: Process) -> list
         shape: (height, width).
         process: says which of its tokens are noise and thus no level.
     """
+    grey = grey_levels(process)
+    pixels = grey[sequences.cpu()].reshape(-1, *shape).numpy()
+    return [Image.fromarray(rows) for rows in pixels]
+
+
+def grey_levels(process: Process) -> Tensor:
+    """The grey of each token, (K,) uint8: level / (levels - 1), the n-th data token being level
+    n."""
     is_level = torch.ones(process.vocab_size, dtype=torch.bool)
     is_level[list(process.noise_tokens)] = False
     level = is_level.cumsum(0) - 1
-    grey = (255.0 * level / level[-1].clamp_min(1)).round().to(torch.uint8)
-    pixels = grey[sequences.cpu()].reshape(-1, *shape).numpy()
-    return [Image.fromarray(rows) for rows in pixels]
+    return (255.0 * level / level[-1].clamp_min(1)).round().to(torch.uint8)

@@ -52,8 +52,12 @@ class Absorbing(Process):
     def rate(self, sigma: Tensor | None = None) -> ScalarPlusLowRank:
         return self._rate
 
-    def limit(self) -> Tensor:
+    @cached_property
+    def _limit(self) -> Tensor:
         return point_mass(self.mask_token_id, self.vocab_size)
+
+    def limit(self) -> Tensor:
+        return self._limit
 
     @classmethod
     def example(cls, vocab_size: int) -> Absorbing:

@@ -52,6 +52,10 @@ class Hybrid(Process):
     def reveals(self) -> bool:
         return self.uniform == 0
 
+    @property
+    def is_flat(self) -> bool:
+        return True
+
     @cached_property
     def _laws(self) -> Tensor:
         mask = point_mass(self.mask_token_id, self.vocab_size)
@@ -120,11 +124,15 @@ class Hybrid(Process):
         uniform = (slope + c) / (1 + c)
         return self._operator(scalar, torch.stack([mask, uniform], -1))
 
-    def limit(self) -> Tensor:
+    @cached_property
+    def _limit(self) -> Tensor:
         weights = torch.tensor(
             [1 - self.uniform, self.uniform] if self.constant else [1.0, 0.0], dtype=torch.float64
         )
         return self._laws @ weights
+
+    def limit(self) -> Tensor:
+        return self._limit
 
     @classmethod
     def example(cls, vocab_size: int) -> Hybrid:

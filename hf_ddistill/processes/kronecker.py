@@ -58,11 +58,15 @@ class Kronecker(Process):
     def kernel(self, sigma_s: Tensor, sigma_t: Tensor) -> KroneckerProduct:
         return KroneckerProduct(tuple(factor.kernel(sigma_s, sigma_t) for factor in self.factors))
 
-    def limit(self) -> Tensor:
+    @cached_property
+    def _limit(self) -> Tensor:
         law = torch.ones(1, dtype=torch.float64)
         for factor in self.factors:
             law = torch.outer(law, factor.limit()).flatten()
         return law
+
+    def limit(self) -> Tensor:
+        return self._limit
 
     @classmethod
     def example(cls, vocab_size: int) -> Kronecker:

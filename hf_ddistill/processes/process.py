@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from hf_ddistill.configurable import Configurable
-from hf_ddistill.linalg import LinearOperator, ScalarPlusLowRank
+from hf_ddistill.linalg import LinearOperator, ScalarPlusLowRank, on
 
 
 class Process(Configurable, ABC):
@@ -51,9 +52,23 @@ class Process(Configurable, ABC):
         return False
 
     @property
+    def is_flat(self) -> bool:
+        """Whether P_st[x, y] = a 1[x = y] + v(y) with one v at all tokens but the mask, a being
+        the scalar of a `ScalarPlusLowRank`: what is noised becomes any token alike, or the mask."""
+        return False
+
+    @property
     def noise_tokens(self) -> tuple[int, ...]:
         """Tokens that the data never hold: p(x_0 | x_t) is zero there."""
         return () if self.mask_token_id is None else (self.mask_token_id,)
+
+    def noise_index(self, device: torch.device) -> Tensor:
+        """`noise_tokens` (n,) int64 on a device, sent there once."""
+        return on(self._noise_index, device)
+
+    @cached_property
+    def _noise_index(self) -> Tensor:
+        return torch.tensor(self.noise_tokens, dtype=torch.int64)
 
 
 def to_limit(law: Tensor) -> ScalarPlusLowRank:

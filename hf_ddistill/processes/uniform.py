@@ -29,6 +29,10 @@ class Uniform(Process):
     def __post_init__(self) -> None:
         check_vocabulary(self.vocab_size)
 
+    @property
+    def is_flat(self) -> bool:
+        return True
+
     @cached_property
     def _rate(self) -> ScalarPlusLowRank:
         return to_limit(self.limit())
@@ -36,8 +40,12 @@ class Uniform(Process):
     def rate(self, sigma: Tensor | None = None) -> ScalarPlusLowRank:
         return self._rate
 
-    def limit(self) -> Tensor:
+    @cached_property
+    def _limit(self) -> Tensor:
         return torch.full((self.vocab_size,), 1 / self.vocab_size, dtype=torch.float64)
+
+    def limit(self) -> Tensor:
+        return self._limit
 
     @classmethod
     def example(cls, vocab_size: int) -> Uniform:

@@ -4,21 +4,29 @@ file; `Sampler.sample` is the loop that all of them share."""
 from hf_ddistill.samplers.analytic import Analytic
 from hf_ddistill.samplers.ancestral import Ancestral
 from hf_ddistill.samplers.canvas import Canvas
+from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.euler import Euler
+from hf_ddistill.samplers.holding import Holding
 from hf_ddistill.samplers.jump import Jump
 from hf_ddistill.samplers.sampler import Reached, Sampler, look, step_grid, walk
 from hf_ddistill.samplers.tau_leaping import TauLeaping
+from hf_ddistill.samplers.theta_rk2 import ThetaRK2
+from hf_ddistill.samplers.theta_trapezoidal import ThetaTrapezoidal
 from hf_ddistill.samplers.unmasking import UnmaskingSampler
 
 __all__ = [
     "Analytic",
     "Ancestral",
     "Canvas",
+    "Chances",
     "Euler",
+    "Holding",
     "Jump",
     "Reached",
     "Sampler",
     "TauLeaping",
+    "ThetaRK2",
+    "ThetaTrapezoidal",
     "UnmaskingSampler",
     "look",
     "step_grid",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.samplers.chances import Chances, posterior_chances
 from hf_ddistill.samplers.posterior import posterior
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Probs, Tokens
@@ -31,3 +32,7 @@ class Ancestral(Sampler):
     ) -> Probs:
         """See `posterior`."""
         return posterior(prediction, diffusion, x_t, s, t)
+
+    def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances:
+        """See `posterior_chances`."""
+        return posterior_chances(diffusion, s, t)

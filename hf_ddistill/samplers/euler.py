@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.samplers.chances import Chances, jump_rate
 from hf_ddistill.samplers.jumps import check_pace, expected_jumps
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Probs, Tokens
@@ -40,3 +41,7 @@ class Euler(Sampler):
         leaving = step.sum(-1, keepdim=True)
         staying = (1 - leaving).clamp_min(0)
         return (step / leaving.clamp_min(1)).scatter(-1, x_t[..., None], staying)
+
+    def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances:
+        """What leaves a mask, at most 1."""
+        return Chances(jump_rate(diffusion, s, t).clamp_max(1))

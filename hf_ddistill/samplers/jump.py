@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.diffusion import Diffusion, times
 from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.interval import interval
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Probs, Tokens
@@ -42,3 +43,8 @@ class Jump(Sampler):
         s, _ = interval(s, t, x_t)
         kernel = diffusion.kernel(torch.zeros_like(s), s)
         return kernel.vecmat(prediction.log_conditional.exp()).clamp_min(0)
+
+    def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances:
+        """alpha_s of all tokens, whatever they were, are left."""
+        noise = diffusion.total_noise(times(s))
+        return Chances(torch.exp(-noise), -torch.expm1(-noise))

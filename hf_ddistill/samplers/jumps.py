@@ -32,3 +32,25 @@ def check_pace(name: str, diffusion: Diffusion) -> None:
             f"{name!r} steps take the rate of the noise, which is infinite at t = 1 under "
             f"{diffusion.schedule!r}; 'ancestral' and 'jump' steps take none."
         )
+
+
+def first_jump(jumps: Probs, x: Tokens) -> Probs:
+    """The law of a position that makes the first of its Poisson jumps, and no other.
+
+    Args:
+        jumps: r, the expected numbers of jumps to each token, 0 at `x`; (B, L, K).
+        x: from where.
+
+    Returns:
+        r_y (1 - e^-r) / r with r = sum_y r_y, and e^-r at `x`.
+    """
+    total = jumps.sum(-1, keepdim=True)
+    share = torch.where(total > 0, -torch.expm1(-total) / total, 1.0)
+    return (jumps * share).scatter(-1, x[..., None], torch.exp(-total))
+
+
+def check_share(theta: float, below_one: bool) -> None:
+    """Raise unless theta is a share of a step at which a second call can be made."""
+    if not 0 < theta <= 1 or (below_one and theta == 1):
+        accepted = "in (0, 1)" if below_one else "in (0, 1]"
+        raise ValueError(f"theta, the share of a step to its second call, is {accepted}: {theta}.")

@@ -18,9 +18,10 @@ from torch import Tensor
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import categorical
+from hf_ddistill.linalg import asked_at_the_end, categorical
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.canvas import Canvas
+from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.posterior import posterior
 from hf_ddistill.shapes import Generators, Probs, Tokens
 
@@ -35,6 +36,7 @@ class Reached(Generic[State]):
         number: of the step, from 0.
         t: the time that the step was from.
         s: the time that it has reached.
+        before: what was there at t, such as x_t.
         state: what is there, such as x_s.
         stop: whether the walk ends here.
     """
@@ -42,6 +44,7 @@ class Reached(Generic[State]):
     number: int
     t: Any
     s: Any
+    before: State
     state: State
     stop: bool = False
 
@@ -61,7 +64,7 @@ def walk(
         on_step: is told behind each.
     """
     for number, (t, s) in enumerate(pairwise(grid)):
-        reached = Reached(number, t, s, move(state, s, t))
+        reached = Reached(number, t, s, state, move(state, s, t))
         if on_step is not None:
             on_step(reached)
         state = reached.state
@@ -111,6 +114,10 @@ class Sampler(Configurable, ABC):
         """Itself, or a copy that may remember from step to step; every sample begins with it."""
         return self
 
+    def holding(self, canvas: Canvas) -> Sampler:
+        """Itself, or a copy that holds what is given within a step too, see `Holding`."""
+        return self
+
     def rule(
         self,
         prediction: Prediction,
@@ -144,6 +151,22 @@ class Sampler(Configurable, ABC):
         """
         last = bool((torch.as_tensor(s) == 0).all())
         return (posterior if last else self.rule)(prediction, diffusion, x_t, s, t)
+
+    def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances | None:
+        """How likely the rule, for 0 < s < t, is to reveal a mask and to mask a token, where that
+        hangs on no prediction; asked under a process that reveals alone. None: it hangs on one.
+
+        What it says is what `rule` says; a step then asks the denoiser only where a token is drawn.
+        """
+        return None
+
+    def step_chances(
+        self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float
+    ) -> Chances | None:
+        """`chances`, and to s = 0 those of `posterior`, so that no mask is left; None under a
+        process that does not reveal."""
+        chances = self.chances(diffusion, s, t) if diffusion.reveals else None
+        return None if chances is None else chances.to_data(s)
 
     def advance(
         self,
@@ -201,14 +224,15 @@ class Sampler(Configurable, ABC):
         grid = self.grid(n, denoiser.diffusion)
         self.check(denoiser.diffusion)
         denoiser.diffusion.check_tokens(canvas.tokens.masked_fill(canvas.infill, 0))
-        run = self.begin()
+        run = self.begin().holding(canvas)
 
         def move(x: Tokens, s: float, t: float) -> Tokens:
             return canvas.hold(run.step(denoiser, x, s, t, generator, **condition))
 
         shape, device = canvas.tokens.shape, canvas.tokens.device
         noise = canvas.hold(denoiser.diffusion.prior(shape, generator, device))
-        return walk(grid, noise, move, on_step)
+        with asked_at_the_end():
+            return walk(grid, noise, move, on_step)
 
 
 def look(

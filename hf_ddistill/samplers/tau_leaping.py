@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.samplers.chances import Chances, jump_rate
 from hf_ddistill.samplers.jumps import check_pace, expected_jumps
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Probs, Tokens
@@ -43,3 +44,8 @@ class TauLeaping(Sampler):
         step = expected_jumps(prediction, diffusion, x_t, s, t)
         jump = step * torch.exp(-step.sum(-1, keepdim=True))
         return jump.scatter(-1, x_t[..., None], 1 - jump.sum(-1, keepdim=True))
+
+    def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances:
+        """r e^-r."""
+        jumps = jump_rate(diffusion, s, t)
+        return Chances(jumps * torch.exp(-jumps))

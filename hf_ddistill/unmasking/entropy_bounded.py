@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from hf_ddistill.shapes import Where
 from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
 
@@ -44,7 +42,7 @@ class EntropyBounded(Unmasking):
 
     def pick(self, draft: Draft) -> Where:
         entropy = draft.entropy
-        ordered = entropy.masked_fill(~draft.masked, torch.inf).sort(dim=1).values
+        ordered = entropy.sort(dim=1).values
         # Sorted, the greatest entropy of a set is that of its last member.
         others = ordered.cumsum(1) - ordered
         count = ((others <= self.gamma) & ordered.isfinite()).sum(1)

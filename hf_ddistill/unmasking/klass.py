@@ -43,8 +43,7 @@ class KLASS(Unmasking):
             raise ValueError(f"bound must be above 0, got {self.bound}.")
 
     def pick(self, draft: Draft) -> Where:
-        if draft.before is None:
+        change = draft.change
+        if change is None:
             return torch.zeros_like(draft.masked)
-        now, before = draft.raw.double(), draft.before.double()
-        change = (now.exp() * (now - before)).sum(-1)
         return (draft.confidence > self.threshold) & (change < self.bound)

@@ -53,7 +53,7 @@ class PlackettLuce(Unmasking):
             raise ValueError(f"temperature must be above 0, got {self.temperature}.")
 
     def pick(self, draft: Draft) -> Where:
-        scores = self.scores(draft.raw)
+        scores = draft.placed(self.scores(draft.raw), 0.0)
         # Gumbel noise: the n greatest sums are n draws without replacement.
         noise = uniform_noise(scores.shape, draft.generator, scores.device).clamp_min(1e-300)
         keys = scores - (-noise.log()).log()
@@ -61,7 +61,7 @@ class PlackettLuce(Unmasking):
 
     def scores(self, log_p: Tensor) -> Tensor:
         """s of each position, float64 (...), from log p(x_0 | x_t) (..., K)."""
-        return log_p.double().amax(-1).exp() / self.temperature
+        return log_p.amax(-1).double().exp() / self.temperature
 
 
 def set_log_probability(scores: Tensor, picked: Tensor, among: Tensor) -> Tensor:

@@ -69,9 +69,7 @@ class Prophet(Unmasking):
         return self.otherwise.compares
 
     def pick(self, draft: Draft) -> Where:
-        two = draft.raw.double().topk(2, -1).values
-        gap = (two[..., 0] - two[..., 1]).masked_fill(~draft.masked, 0.0)
-        mean = gap.sum(1) / draft.masked.sum(1).clamp_min(1)
+        mean = draft.gap.sum(1) / draft.masked.sum(1).clamp_min(1)
         known = (mean >= self.threshold(draft.progress, mean))[:, None]
         return (known & draft.masked) | (~known & self.otherwise.pick(draft))
 

@@ -45,6 +45,10 @@ class Static(Unmasking):
         """By the score "random"."""
         return self.score == "random"
 
+    def reads_logits(self) -> bool:
+        """By scores that are one."""
+        return self.score not in ("random", "left_to_right")
+
     def pick(self, draft: Draft) -> Where:
         return largest(scores(self.score, draft), draft.masked, draft.due)
 
@@ -54,11 +58,9 @@ def scores(name: str, draft: Draft) -> Tensor:
     if name == "confidence":
         return draft.confidence
     if name == "margin":
-        two = draft.raw.double().exp().topk(2, -1).values
-        return two[..., 0] - two[..., 1]
+        return draft.margin
     if name == "entropy":
-        log_p = draft.raw.double()
-        return (log_p.exp() * log_p).sum(-1)
+        return -draft.entropy
     if name == "random":
         return uniform_noise(draft.masked.shape, draft.generator, draft.masked.device)
     where = torch.arange(draft.masked.shape[1], device=draft.masked.device)

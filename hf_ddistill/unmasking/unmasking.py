@@ -9,41 +9,50 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from hf_ddistill.configurable import Configurable
-from hf_ddistill.shapes import Generators, LogProbs, Tokens, Where
+from hf_ddistill.shapes import Generators, Tokens, Where
+
+#: Log-probabilities of each position, (B, n, K), or of the N masked ones alone, (N, K).
+Laws: TypeAlias = Float[Tensor, "B n K"] | Float[Tensor, "N K"]
 
 
 @dataclass(frozen=True)
 class Draft:
     """What one call says of the positions of one block of each row.
 
+    The laws are those of all n positions, or of the masked ones alone: N rows, in the order of
+    `masked.nonzero()`. A rule asks for numbers that it can compare, (B, n) and in float64, and
+    never sees which of the two it is.
+
     Args:
-        log_p: (B, n, K), log p(x_0 | x_t), after temperature, top-k and top-p; at temperature 0,
-            where one token has it all, it may be `raw`.
-        raw: (B, n, K), the same before them: what confidence is read from.
+        log_p: (B, n, K) or (N, K), log p(x_0 | x_t), after temperature, top-k and top-p (at
+            temperature 0, where one token has it all, it may be `raw`); None for a rule that reads
+            no logits, as are the next two.
+        raw: of the same shape, the same before them: what confidence is read from.
         tokens: (B, n), drawn from `log_p` (or its likeliest, at temperature 0).
         masked: (B, n), the positions that are still open.
         call: number of the call within the block, from 0; one, or one for each row (B,).
         calls: calls that are planned for a block (`static` rules); n for one token a call.
-        before: (B, n, K), `raw` of the call before in this block; None at its first, and `LOG_ZERO`
-            everywhere in a row that is at its first where others are not.
+        before: of the shape of `raw`, that of the call before in this block; None at its first, and
+            `LOG_ZERO` everywhere in a row that is at its first where others are not.
         progress: share of all tokens asked for that are decided, in [0, 1]; one number, or one for
             each row (B,).
         generator: for rules that draw.
     """
 
-    log_p: LogProbs
-    raw: LogProbs
-    tokens: Tokens
+    log_p: Laws | None
+    raw: Laws | None
+    tokens: Tokens | None
     masked: Where
     call: int | Tensor
     calls: int
-    before: LogProbs | None = None
+    before: Laws | None = None
     progress: float | Tensor = 0.0
     generator: Generators = None
 
@@ -56,22 +65,59 @@ class Draft:
 
     @cached_property
     def confidence(self) -> Tensor:
-        """(B, n) float64, the probability of the drawn token; -1 where a position is decided."""
-        chosen = self.raw.gather(-1, self.tokens[..., None])[..., 0].double().exp()
-        return chosen.masked_fill(~self.masked, -1.0)
+        """The probability of the drawn token; -1 where a position is decided."""
+        drawn = self.tokens if self.raw.ndim == 3 else self.tokens[self.masked]
+        return self.placed(self.raw.gather(-1, drawn[..., None])[..., 0].double().exp(), -1.0)
 
     @property
     def entropy(self) -> Tensor:
-        """(B, n) float64, of `raw`, in nats."""
-        log_p = self.raw.double()
-        return -(log_p.exp() * log_p).sum(-1)
+        """Of `raw`, in nats; infinite where a position is decided."""
+        raw = self.raw.detach()
+        # One temporary in the precision of `raw`; the sum alone is in float64.
+        return self.placed(-raw.exp().mul_(raw).sum(-1, dtype=torch.float64), torch.inf)
+
+    @property
+    def margin(self) -> Tensor:
+        """The difference in probability of the two likeliest tokens; -1 where a position is
+        decided."""
+        first, second = self._two.exp().unbind(-1)
+        return self.placed(first - second, -1.0)
+
+    @property
+    def gap(self) -> Tensor:
+        """The difference in log-probability of the two likeliest tokens; 0 where a position is
+        decided."""
+        first, second = self._two.unbind(-1)
+        return self.placed(first - second, 0.0)
+
+    @property
+    def change(self) -> Tensor | None:
+        """KL(now || before) in nats, infinite where a position is decided; None at the first
+        call."""
+        if self.before is None:
+            return None
+        apart = (self.raw - self.before).mul_(self.raw.exp())
+        return self.placed(apart.sum(-1, dtype=torch.float64), torch.inf)
+
+    def placed(self, values: Tensor, elsewhere: float) -> Tensor:
+        """One number for each law, (B, n) or (N,), as (B, n) with another at decided positions."""
+        if values.ndim == 2:
+            return values.masked_fill(~self.masked, elsewhere)
+        rest = values.new_full(self.masked.shape, elsewhere)
+        return rest.masked_scatter(self.masked, values)
+
+    @property
+    def _two(self) -> Tensor:
+        """The two greatest of `raw`, (..., 2), as float64."""
+        return self.raw.topk(2, -1).values.double()
 
 
 class Unmasking(Configurable, ABC):
     """A rule that picks, of the masked positions, those whose drawn tokens stay.
 
     A call decides at least one position of each row that has any: where a rule picks none, the
-    most confident one is taken, so that decoding ends.
+    most confident one is taken, so that decoding ends. (One that reads no logits picks at least
+    one by itself.)
     """
 
     #: Whether it goes by `Draft.calls`, the number of calls that are planned for a block.
@@ -81,6 +127,8 @@ class Unmasking(Configurable, ABC):
     has_law: ClassVar[bool] = False
     #: Whether the positions that it picks hang on the tokens that the call drew there.
     reads_tokens: ClassVar[bool] = True
+    #: Whether they hang on what the call says at all; if not, positions can be picked before it.
+    reads_logits: ClassVar[bool] = True
     #: Whether a call decides `Draft.due` positions, whatever the logits: then nobody has to ask the
     #: device how many are left.
     even: ClassVar[bool] = False
@@ -95,6 +143,8 @@ class Unmasking(Configurable, ABC):
 
     def __call__(self, draft: Draft) -> Where:
         picked = self.pick(draft) & draft.masked
+        if not self.reads_logits:
+            return picked
         none = ~picked.any(1, keepdim=True)
         return picked | (none & largest(draft.confidence, draft.masked, 1))
 

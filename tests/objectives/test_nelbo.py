@@ -10,7 +10,7 @@ from exact_bayes import ExactBayes
 from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.objectives import NELBO
-from hf_ddistill.objectives.nelbo import nelbo_density
+from hf_ddistill.objectives.likelihood_bound import nelbo_density
 from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.processes import Absorbing, Process, Uniform
 

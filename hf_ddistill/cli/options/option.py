@@ -34,6 +34,7 @@ class Flag:
         family: of which the value is a member, an id or JSON; its settings are flags, too.
         metavar: for its value.
         is_word: whether it is a word by its place, without a flag.
+        alone: what a flag without a value means; None where it has to have one.
     """
 
     about: str
@@ -44,6 +45,7 @@ class Flag:
     family: str | None = None
     metavar: str | None = None
     is_word: bool = False
+    alone: str | None = None
 
 
 def option(about: str, default: Any = None, **more: Any) -> Any:
@@ -122,6 +124,8 @@ def _add(where: Any, each: Field, flag: Flag, hint: Any) -> None:
         given["metavar"] = flag.metavar
     if flag.many:
         given["nargs"] = "+"
+    if flag.alone is not None:
+        given |= {"nargs": "?", "const": flag.alone}
     if flag.is_word:
         where.add_argument(each.name, **given, **({} if required else {"nargs": "?"}))
     else:

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from hf_ddistill.cli.options.option import option, word
 from hf_ddistill.cli.options.shared import BLOCKS, SamplingOptions, WritesOptions
-from hf_ddistill.cli.values import CALLS, SEED, json_file, number, png_file, positive, whole
+from hf_ddistill.cli.values import (
+    CALLS,
+    SEED,
+    TERMINAL,
+    json_file,
+    number,
+    png_file,
+    positive,
+    show_file,
+    whole,
+)
 
 
 @dataclass
@@ -32,6 +42,13 @@ class SampleOptions(SamplingOptions, WritesOptions):
     )
     seed: int = option("of the draws, one for each sample", 0, kind=SEED)
     image: str | None = option("write the samples as one PNG", kind=png_file, metavar="FILE")
+    show: str | None = option(
+        "show every step, which tokens came in it and how sure the model was: here, or in a .gif "
+        "or .html",
+        kind=show_file,
+        metavar="FILE",
+        alone=TERMINAL,
+    )
     json: str | None = option(
         "write tokens (and texts) as rows of JSON", kind=json_file, metavar="FILE"
     )

@@ -1,0 +1,1 @@
+"""`hf-ddistill sample --show`: which position came when, and how sure the model was of it."""
