@@ -31,10 +31,9 @@ class ColumnCache(Cache):
         self._places: Tensor | None = None
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def computes(self, window: Window) -> None:
-        """Say which columns the next call computes."""
-        self._window, self._places = window, None
-        self._stop = int(window.starts.max()) + window.width
+    def computes(self, window: Window, stop: int) -> None:
+        """Say which columns the next call computes, and that it reads all before `stop`."""
+        self._window, self._places, self._stop = window, None, stop
         if window.shared is None:
             rows = torch.arange(len(window.rows), device=window.device)[:, None] * self._columns
             self._places = (window.columns + rows).flatten()
@@ -61,7 +60,8 @@ class ColumnCache(Cache):
         for kept, states in zip(self._kept[layer_idx], given, strict=True):
             new = states.transpose(1, 2)
             if self._places is None:
-                kept[:, self._stop - new.shape[1] : self._stop] = new
+                first = self._window.shared
+                kept[:, first : first + new.shape[1]] = new
             else:
                 kept.flatten(0, 1).index_copy_(0, self._places, new.flatten(0, 1))
         keys, values = (x[:, : self._stop].transpose(1, 2) for x in self._kept[layer_idx])
@@ -69,9 +69,7 @@ class ColumnCache(Cache):
 
     def keep(self, rows: Tensor) -> None:
         """Keep some of the rows, by their places."""
-        self._kept = {
-            layer: tuple(x[rows] for x in kept) for layer, kept in self._kept.items()
-        }
+        self._kept = {layer: tuple(x[rows] for x in kept) for layer, kept in self._kept.items()}
 
 
 __all__ = ["ColumnCache"]

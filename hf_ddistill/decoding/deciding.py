@@ -140,14 +140,25 @@ class Decider:
         if plan.forbidden or self.record is not None:
             columns = pick(said.places.columns.expand(len(turn.rows), -1))
             if plan.forbidden:
-                where = torch.from_numpy(rows), columns
-                drawn = (tokens, draft.confidence, stays)
-                stays = plan.forbidden.kept(said.canvas, where, drawn)
+                stays = self._allowed(said, (torch.from_numpy(rows), columns), draft, stays)
             if self.record is not None:
                 where = torch.from_numpy(turn.rows[rows]), columns
                 self.record.add(where, stays, plan.law(raw), pick(said.logits))
         log_p = law.gather(-1, tokens[..., None])[..., 0].float() if plan.temperature else None
         return tokens, stays, log_p
+
+    def _allowed(
+        self, said: Said, where: tuple[Tensor, Tensor], draft: Draft, stays: Tensor
+    ) -> Tensor:
+        """The tokens of those that stay (N, n) which complete nothing forbidden; what is decided
+        after them in the same call sees them."""
+        ids, _, open_ = said.canvas
+        drawn = (draft.tokens, draft.confidence, stays)
+        stays = self.plan.forbidden.kept(said.canvas, where, drawn)
+        place = (where[0][:, None].to(ids.device), where[1])
+        ids[place] = torch.where(stays, draft.tokens, ids[place])
+        open_[place] = open_[place] & ~stays
+        return stays
 
     def _compared(self, turn: Turn, said: Said) -> Tensor | None:
         """`raw` of the call before at the same columns, where it said something of them."""

@@ -54,7 +54,10 @@ class Window:
                 return self.at + first
             return torch.arange(first, first + self.width, device=self.device)[None]
         starts = torch.from_numpy(self.starts).to(self.device)[:, None]
-        return starts + (torch.arange(self.width, device=self.device) if self.at is None else self.at)
+        places = self.at
+        if places is None:
+            places = torch.arange(self.width, device=self.device)
+        return starts + places
 
     def rows_of(self, table: Tensor) -> Tensor:
         """(R, ...) of what holds of all rows that are decoded, (B, ...)."""

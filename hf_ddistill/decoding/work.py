@@ -89,7 +89,7 @@ class Work:
         logits = self.reader(self.ids, places, noise)
         said = logits.clone() if self.decider.record is not None else logits
         raw = self.processing(self.ids, places, masked, logits)
-        canvas = self.processing.canvas(self.ids, places) if self.plan.forbidden else None
+        canvas = self.processing.canvas(self.ids.clone(), places) if self.plan.forbidden else None
         tokens, stays, log_p = self.decider(turn, Said(places, masked, raw, said, canvas))
         called = turn.called
         if (called == called[0, 0]).all():

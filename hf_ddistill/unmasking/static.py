@@ -45,6 +45,7 @@ class Static(Unmasking):
         """By the score "random"."""
         return self.score == "random"
 
+    @property
     def reads_logits(self) -> bool:
         """By scores that are one."""
         return self.score not in ("random", "left_to_right")
