@@ -143,7 +143,8 @@ class Decider:
                 stays = self._allowed(said, (torch.from_numpy(rows), columns), draft, stays)
             if self.record is not None:
                 where = torch.from_numpy(turn.rows[rows]), columns
-                self.record.add(where, stays, plan.law(raw), pick(said.logits))
+                scores = plan.law(raw).clamp_min(LOG_ZERO)
+                self.record.add(where, stays, scores, pick(said.logits))
         log_p = law.gather(-1, tokens[..., None])[..., 0].float() if plan.temperature else None
         return tokens, stays, log_p
 

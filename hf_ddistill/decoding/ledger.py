@@ -33,6 +33,7 @@ class Turn:
         called: (R, count), calls of the block so far.
         steps: (R, count), those of them at which it had to take a token.
         progress: (R,) float32, share of a row's tokens that is decided.
+        places: (R, count), where these blocks stand among all, one row behind the other.
     """
 
     rows: np.ndarray
@@ -44,6 +45,7 @@ class Turn:
     called: np.ndarray
     steps: np.ndarray
     progress: np.ndarray
+    places: np.ndarray
 
 
 class Ledger:
@@ -66,11 +68,9 @@ class Ledger:
         self.ended = np.zeros(asked.shape, dtype=bool)
         self.calls, self.head = (np.zeros(len(asked), dtype=np.int64) for _ in range(2))
         self.blocks = asked.shape[1]
-
-    @property
-    def rows(self) -> np.ndarray:
-        """The rows that are not finished."""
-        return (self.head < self.blocks).nonzero()[0]
+        #: The rows that are not finished.
+        self.rows = np.arange(len(asked))
+        self._total = asked.sum(1).clip(1).astype(np.float32)
 
     def turn(self) -> Turn:
         """What the next call works on."""
@@ -78,19 +78,18 @@ class Ledger:
         head = self.head[rows]
         first = np.full_like(head, head.min()) if self.together else head
         if self.pipelining.max_blocks == 1:
-            active, count = (first == head)[:, None], 1
-            sure, places = np.ones_like(active), (rows[:, None], first[:, None])
+            active, count, blocks = (first == head)[:, None], 1, first[:, None]
+            sure = active
         else:
             active, sure = self._pipelined(rows, head, first)
             count = int((active * (np.arange(self.blocks) - first[:, None] + 1)).max())
             first = np.minimum(first, self.blocks - count)
             blocks = first[:, None] + np.arange(count)
             active, sure = (np.take_along_axis(x, blocks, 1) for x in (active, sure))
-            places = (rows[:, None], blocks)
-        asked = self.asked[rows].sum(1).clip(1).astype(np.float32)
-        progress = 1 - self.open[rows].sum(1).astype(np.float32) / asked
-        state = (x[places] for x in (self.open, self.called, self.steps))
-        return Turn(rows, first, count, active, sure, *state, progress)
+        progress = 1 - self.open[rows].sum(1).astype(np.float32) / self._total[rows]
+        places = blocks + rows[:, None] * self.blocks
+        state = (x.take(places) for x in (self.open, self.called, self.steps))
+        return Turn(rows, first, count, active, sure, *state, progress, places)
 
     def share(self, turn: Turn, planned: int) -> np.ndarray:
         """(R, count), tokens that an even rule leaves open.
@@ -109,13 +108,12 @@ class Ledger:
             left: (R, count), tokens that are open behind it.
             ended: (R, count), where an end token was drawn; None for nowhere.
         """
-        places = (turn.rows[:, None], turn.first[:, None] + np.arange(turn.count))
         self.calls[turn.rows] += turn.active.any(1)
-        self.called[places] += turn.active
-        self.steps[places] += turn.active & turn.sure
-        self.open[places] = np.where(turn.active, left, turn.open)
+        for table, more in ((self.called, turn.active), (self.steps, turn.sure & turn.active)):
+            table.ravel()[turn.places] += more
+        self.open.ravel()[turn.places] = np.where(turn.active, left, turn.open)
         if ended is not None:
-            self.ended[places] |= ended & turn.active
+            self.ended.ravel()[turn.places] |= ended & turn.active
 
     def advance(self, check: Check | None = None) -> np.ndarray:
         """Pass the blocks that are finished. Rows that end in one are finished; which, ascending.
@@ -124,11 +122,11 @@ class Ledger:
             check: asked about each finished block of a row, from left to right.
         """
         over = np.zeros(len(self.head), dtype=bool)
-        while True:
-            rows = self.rows
+        rows = self.rows
+        while len(rows):
             rows = rows[self.open[rows, self.head[rows]] == 0]
             if not len(rows):
-                return over.nonzero()[0]
+                break
             blocks = self.head[rows]
             ends = self.ended[rows, blocks]
             if check is not None:
@@ -136,6 +134,9 @@ class Ledger:
             self.head[rows] += 1
             ending = rows[ends]
             over[ending], self.head[ending], self.open[ending] = True, self.blocks, 0
+            self.rows = (self.head < self.blocks).nonzero()[0]
+            rows = rows[self.head[rows] < self.blocks]
+        return over.nonzero()[0]
 
     def cut(self) -> None:
         """Nothing is open any more."""

@@ -128,7 +128,8 @@ class Processing:
     mask: int
 
     def __call__(self, ids: Tensor, places: Window, masked: Tensor, logits: Tensor) -> Tensor:
-        """log p (R, n, K) without the mask token, in the memory of the logits.
+        """log p (R, n, K) without the mask token, which is below `LOG_ZERO / 2` as is all that is
+        barred; the logits are changed in place.
 
         Args:
             ids: (R, C).
@@ -137,21 +138,19 @@ class Processing:
             logits: (R, n, K), of the model.
 
         Raises:
-            ValueError: for logits that are NaN or infinite where a token is to be decided, and
-                where no token is left; on a device when decoding has ended.
+            ValueError: for logits that are NaN or infinite, and where no token is left for an open
+                place; on a device when decoding has ended.
         """
         if not self.plan.logits.remove_invalid:
             # A sum is not finite if one of its numbers is not, and much cheaper than to ask each.
-            require(logits.sum(-1).isfinite() | ~masked, _broken)
+            require(logits.sum().isfinite(), _broken)
         for step in self.steps:
             logits = step(ids, places, logits)
         if self.plan.forbidden:
             logits = self.plan.forbidden.change(self.canvas(ids, places), places, masked, logits)
         logits[..., self.mask] = LOG_ZERO
         if not (self.steps or self.plan.forbidden):
-            log_p = logits.log_softmax(-1)
-            log_p[..., self.mask] = LOG_ZERO
-            return log_p
+            return logits.log_softmax(-1)
         require((logits.amax(-1) > LOG_ZERO / 2) | ~masked, _barred)
         return logits.log_softmax(-1).clamp_min(LOG_ZERO)
 

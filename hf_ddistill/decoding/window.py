@@ -6,8 +6,6 @@ A canvas is (R, C), R rows of C columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -15,7 +13,6 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
 class Window:
     """`width` columns of each row, or some of them.
 
@@ -29,35 +26,37 @@ class Window:
         at: (R, n), the places within the range that are asked for; None for all of them.
     """
 
-    rows: np.ndarray
-    starts: np.ndarray
-    width: int
-    device: torch.device
-    at: Tensor | None = None
+    def __init__(
+        self,
+        rows: np.ndarray,
+        starts: np.ndarray,
+        width: int,
+        device: torch.device,
+        at: Tensor | None = None,
+    ) -> None:
+        self.rows, self.starts, self.width, self.device = rows, starts, width, device
+        self.at = at
+        first = int(starts[0])
+        #: The column at which all rows start; None where they do not start at one.
+        self.shared = first if len(starts) == 1 or (starts == first).all() else None
+        self._columns: Tensor | None = None
 
-    def narrowed(self, at: Tensor | None) -> Self:
+    def narrowed(self, at: Tensor) -> Self:
         """Some places (R, n) of the range."""
-        return replace(self, at=at)
+        return type(self)(self.rows, self.starts, self.width, self.device, at)
 
-    @cached_property
-    def shared(self) -> int | None:
-        """The column at which all rows start; None where they do not start at one."""
-        first = int(self.starts[0])
-        return first if len(self.starts) == 1 or (self.starts == first).all() else None
-
-    @cached_property
+    @property
     def columns(self) -> Tensor:
         """The columns that are asked for, int64 (1 or R, n)."""
-        if self.shared is not None:
+        if self._columns is None:
             first = self.shared
-            if self.at is not None:
-                return self.at + first
-            return torch.arange(first, first + self.width, device=self.device)[None]
-        starts = torch.from_numpy(self.starts).to(self.device)[:, None]
-        places = self.at
-        if places is None:
-            places = torch.arange(self.width, device=self.device)
-        return starts + places
+            if first is None:
+                first = torch.from_numpy(self.starts).to(self.device)[:, None]
+            places = self.at
+            if places is None:
+                places = torch.arange(self.width, device=self.device)[None]
+            self._columns = places + first
+        return self._columns
 
     def rows_of(self, table: Tensor) -> Tensor:
         """(R, ...) of what holds of all rows that are decoded, (B, ...)."""
@@ -66,18 +65,17 @@ class Window:
         return table[torch.from_numpy(self.rows).to(self.device)]
 
     def of(self, canvas: Tensor) -> Tensor:
-        """What stands there in a canvas (R, C, ...) or (1, C): (R or 1, n, ...)."""
+        """What stands there in a canvas (R, C), (R, n)."""
         if self.shared is not None and self.at is None:
             return canvas[:, self.shared : self.shared + self.width]
-        index = self.columns.expand(max(len(self.rows), len(canvas)), -1)
-        return canvas.expand(len(index), -1).gather(1, index)
+        return canvas.gather(1, self.columns)
 
     def put(self, canvas: Tensor, values: Tensor) -> None:
         """Write values (R, n) there."""
         if self.shared is not None and self.at is None:
             canvas[:, self.shared : self.shared + self.width].copy_(values)
         else:
-            canvas.scatter_(1, self.columns.expand_as(values), values)
+            canvas.scatter_(1, self.columns, values)
 
 
 __all__ = ["Window"]

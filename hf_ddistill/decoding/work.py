@@ -86,6 +86,7 @@ class Work:
         window = Window(turn.rows, starts, width, self.ids.device)
         self.stop = int(starts.max()) + width
         places, masked, noise = self._asked(turn, window)
+        every = bool((turn.open == masked.shape[1] // turn.count).all())
         logits = self.reader(self.ids, places, noise)
         said = logits.clone() if self.decider.record is not None else logits
         raw = self.processing(self.ids, places, masked, logits)
@@ -97,10 +98,17 @@ class Work:
         else:
             called = torch.from_numpy(called).to(stays.device)
             called = called.repeat_interleave(stays.shape[1] // turn.count, 1)
-        for table, values in ((self.ids, tokens), (self.rounds, called), (self.log_prob, log_p)):
+        new = (
+            (self.ids, tokens, self.mask),
+            (self.rounds, called, -1),
+            (self.log_prob, log_p, 0.0),
+        )
+        for table, values, empty in new:
             if values is not None:
-                places.put(table, torch.where(stays, values, places.of(table)))
-        self._note(turn, masked & ~stays, tokens, stays)
+                # What is not open stays.
+                old = empty if every else places.of(table)
+                places.put(table, torch.where(stays, values, old))
+        self._note(turn, masked, tokens, stays)
 
     def finish(self) -> int:
         """End the blocks that have no masks left, and the rows that drew an end token in one:
@@ -145,7 +153,7 @@ class Work:
         open_ = window.of(self.ids) == self.mask
         if not self.whole:
             open_ = open_ & window.of(window.rows_of(self.real))
-        noise, most = self._noise(turn, open_), int(turn.open[turn.active].max())
+        noise, most = self._noise(turn, open_), int(turn.open.max(where=turn.active, initial=0))
         every = self.plan.pipelining.max_blocks > 1 or self.plan.unmasking.draws
         if every or most == window.width:
             return window, open_, noise
@@ -166,7 +174,7 @@ class Work:
         noise[torch.from_numpy(entries).to(open_.device)] = fresh
         return noise.view(*open_.shape, width) * open_[..., None]
 
-    def _note(self, turn: Turn, left: Tensor, tokens: Tensor, stays: Tensor) -> None:
+    def _note(self, turn: Turn, masked: Tensor, tokens: Tensor, stays: Tensor) -> None:
         """Tell the ledger what a call did, which asks the device only where it must."""
         ended = None
         if len(self._eos):
@@ -178,7 +186,7 @@ class Work:
             over = ended is not None and not counts[turn.active].all()
             self.ledger.record(turn, counts, self._ends() if over else None)
             return
-        counts = left.unflatten(1, (turn.count, -1)).sum(2)
+        counts = (masked & ~stays).unflatten(1, (turn.count, -1)).sum(2)
         both = counts[None] if ended is None else torch.stack([counts, ended.long()])
         counts, *ends = both.cpu().numpy()
         self.ledger.record(turn, counts, ends[0] > 0 if ends else None)

@@ -143,15 +143,16 @@ class Unmasking(Configurable, ABC):
 
     def __call__(self, draft: Draft) -> Where:
         picked = self.pick(draft) & draft.masked
-        if not self.reads_logits:
+        if self.even or not self.reads_logits:
             return picked
+        surest = draft.confidence.argmax(1, keepdim=True)  # the first of equal ones
         none = ~picked.any(1, keepdim=True)
-        return picked | (none & largest(draft.confidence, draft.masked, 1))
+        return picked.scatter(1, surest, picked.gather(1, surest) | none) & draft.masked
 
 
 def even_share(open_: Any, left: Any) -> Any:  # noqa: ANN401 (a number, a tensor or an array)
     """ceil(open / left): what does not divide goes to the earliest calls."""
-    return -(-open_ // left)
+    return (open_ + (left - 1)) // left
 
 
 def largest(score: Tensor, among: Where, count: int | Tensor) -> Where:

@@ -62,11 +62,12 @@ class Layout:
         def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             query = queries[0][query] if len(queries) == 1 else queries[row, query]
             here, there = columns[query], columns[key]
+            start = here // size * size
             if clean is None:
-                seen = there // size <= here // size
+                seen = there < start + size
             else:
-                same, before = there // size == here // size, there // size < here // size
-                seen = (clean[key] & before) | ((clean[key] == clean[query]) & same)
+                same = (there >= start) & (there < start + size)
+                seen = (clean[key] & (there < start)) | ((clean[key] == clean[query]) & same)
             if causal:
                 seen = seen & (there <= here)
             if window is not None:

@@ -207,12 +207,13 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             **{name: True for name, value in asked.items() if value},
             **kwargs,
         )
-        hidden, source = decoded.last_hidden_state, self._source(layout, length, causal)
+        hidden = decoded.last_hidden_state
         if at is None:
-            hidden = hidden[:, source]
+            own = torch.arange(length, device=given.device)
+            hidden = hidden[:, self._source(layout, own, length, causal)]
         else:
             at = _index(at)
-            hidden = hidden[at[0], source[at[1]]]
+            hidden = hidden[at[0], self._source(layout, at[1], length, causal)]
         logits, loss = self._head(hidden), None
         if labels is not None:
             check_labels(labels, input_ids, self.config.mask_token_id, causal)
@@ -246,17 +247,15 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         before = embeds.shape[1] - added.shape[1]
         return {"inputs_embeds": embeds + torch.nn.functional.pad(added, (0, 0, before, 0))}
 
-    def _source(self, layout: Layout, length: int, causal: bool) -> Tensor:
-        """(length,), which of the computed hidden states speaks of each position."""
-        copies = layout.queries.shape[1] // length
-        own = torch.arange(length, device=layout.columns.device)
-        offset = (copies - 1) * length
+    def _source(self, layout: Layout, own: Tensor, length: int, causal: bool) -> Tensor:
+        """Which of the computed hidden states speaks of each of these positions."""
+        offset = layout.queries.shape[1] - length  # a clean copy in front
         if not (causal or self.config.shift_logits):
-            return own + offset
+            return own + offset if offset else own
         before = (own - 1).clamp_min(0)
-        if copies == 1:
+        if not offset:
             return before
-        columns = layout.columns[-length:]
+        columns = layout.columns[-length:][own]
         # The end of the block before is known: it stands in the clean copy. Before the first token
         # there is none, and the clean first token is the answer.
         first = (columns % layout.block_size == 0) & (columns > 0)
