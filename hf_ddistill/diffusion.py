@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_ddistill.linalg import LinearOperator, beside, uniform_noise
+from hf_ddistill.linalg import LinearOperator, beside, categorical, uniform_noise
 from hf_ddistill.processes import Process
 from hf_ddistill.schedules import LogLinear, Schedule
-from hf_ddistill.shapes import Generators, Probs, Tokens, Where
+from hf_ddistill.shapes import Chooser, Generators, Probs, Tokens, Where
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ class Diffusion:
         support = law.nonzero()[:, 0]
         if len(support) == 1:
             return torch.full(tuple(shape), int(support[0]), dtype=torch.int64, device=device)
+        if isinstance(generator, Chooser):
+            return categorical(law.to(device).expand(*shape, -1), generator)
         cumulative = law.to(device).cumsum(0)
         noise = uniform_noise(shape, generator, device)
         # One law for all positions: no (B, L, K) is made.

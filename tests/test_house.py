@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (  # lowest first; rooms on one floor never import each other
     {"shapes", "configurable", "lazy", "after_import"},
-    {"registration"},
+    {"registration", "places"},
     {"linalg", "schedules", "divergences"},
     {"processes", "unmasking"},
     {"diffusion"},

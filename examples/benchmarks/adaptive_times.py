@@ -49,7 +49,7 @@ def exact(diffusion):
         conditional = torch.einsum("bn,nlk->blk", joint(diffusion, x_t, t), seen)
         conditional = conditional / conditional.sum(-1, keepdim=True).clamp_min(1e-300)
         log_p = conditional.log().clamp_min(LOG_ZERO)
-        return log_p if at is None else log_p[at]
+        return log_p if at is None else log_p.flatten(0, 1)[at]
 
     return NetworkDenoiser(network, diffusion, Conditional())
 
@@ -67,7 +67,7 @@ def student(layers, diffusion):
     def network(x_t, t, at=None):
         tokens = one_hot(x_t, diffusion.vocab_size).flatten(1).float()
         output = layers(torch.cat([tokens, t[:, None].float()], 1)).view(*x_t.shape, -1)
-        return output if at is None else output[at]
+        return output if at is None else output.flatten(0, 1)[at]
 
     return NetworkDenoiser(network, diffusion, Conditional())
 

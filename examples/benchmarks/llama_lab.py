@@ -70,17 +70,17 @@ class Network:
         causal: bool = False,
     ) -> Tensor:
         """Logits (B, n, K), or (N, K), of the tokens that the diffusion knows."""
-        where = torch.ones_like(x, dtype=torch.bool) if at is None else at
+        shape, index = x.shape, torch.arange(x.numel()) if at is None else at
         if causal:
             x = torch.cat([torch.full((len(x), 1), START), x], 1)
-            given = torch.cat([torch.zeros_like(where[:, :1]), where], 1)
+            given = index + index // shape[1] + 1
             logits = self.model(input_ids=x, at=given, causal=True).logits
         else:
             logits = self.model(
-                input_ids=x, clean_ids=clean_ids, at=where, block_size=block_size
+                input_ids=x, clean_ids=clean_ids, at=index, block_size=block_size
             ).logits
         logits = logits[..., : DIFFUSION.vocab_size]
-        return logits if at is not None else logits.view(*where.shape, -1)
+        return logits if at is not None else logits.view(*shape, -1)
 
 
 def causal_law(denoiser: Denoiser, length: int) -> Tensor:

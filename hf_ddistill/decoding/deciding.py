@@ -17,7 +17,7 @@ from hf_ddistill.decoding.ledger import Turn
 from hf_ddistill.decoding.plan import DecodingPlan
 from hf_ddistill.decoding.record import Record
 from hf_ddistill.decoding.window import Window
-from hf_ddistill.linalg import categorical, uniform_noise
+from hf_ddistill.linalg import categorical_of_logs, uniform_noise
 from hf_ddistill.linalg.likeliest import likeliest
 from hf_ddistill.shapes import LOG_ZERO, Generators
 from hf_ddistill.unmasking import Draft
@@ -118,11 +118,12 @@ class Decider:
         if not plan.temperature:
             tokens = likeliest(raw)
         elif said.places.at is None:
-            tokens = categorical(law.exp(), generators)
+            tokens = categorical_of_logs(law, generators)
         else:
             # A number for each token of the block: how many are open must not matter.
             noise = uniform_noise((len(rows), self.size), generators, raw.device)
-            tokens = categorical(law.exp(), noise=noise.gather(1, pick(said.places.at)))
+            noise = noise.gather(1, pick(said.places.at))
+            tokens = categorical_of_logs(law, noise=noise)
         if isinstance(steps, np.ndarray):
             steps = torch.from_numpy(steps).to(raw.device)
         compared = None if before is None or steps is None else pick(before)

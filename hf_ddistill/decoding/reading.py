@@ -94,10 +94,13 @@ class BlockReader:
         if noise is not None:
             more["noise"] = noise.new_zeros(len(ids), read.width, noise.shape[-1])
             more["noise"].scatter_(1, (every + offset)[..., None].expand_as(noise), noise)
+        at = (every if asked.at is None else asked.at) + offset
+        if len(ids) > 1:
+            at = at + torch.arange(len(ids), device=ids.device)[:, None] * read.width
         logits = self.model(
             input_ids=read.of(ids),
             attention_mask=self.real[:, :stop] if self._padded else None,
-            at=((every if asked.at is None else asked.at) + offset).expand(len(ids), -1),
+            at=at.flatten(),
             block_size=size,
             columns=read.columns,
             cache=self._kept,
@@ -107,7 +110,7 @@ class BlockReader:
             # A shifted head reads a block's first token at the end of the block before.
             self._settled = np.maximum(asked.starts // size * size - shift, 0)
             self._range = (int(asked.starts[0]), asked.width)
-        return logits.float()
+        return logits.float().view(len(ids), -1, logits.shape[-1])
 
     def _read(self, asked: Window, ends: np.ndarray, shift: int) -> Window:
         """The columns that have to be computed, up to `ends` (R,): of every row as many, so that

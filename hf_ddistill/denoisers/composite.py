@@ -14,7 +14,8 @@ from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Parameterization, Prediction
-from hf_ddistill.shapes import Tokens
+from hf_ddistill.places import Places
+from hf_ddistill.shapes import Tokens, Where
 
 #: (denoiser, its condition) -> its prediction, at all positions or at those that were asked for.
 Ask: TypeAlias = Callable[[Denoiser, Mapping[str, Any]], Prediction]
@@ -43,10 +44,11 @@ class Composite(Denoiser):
         return self.combine(lambda part, given: part(x_t, t, **given), condition)
 
     def at(
-        self, x_t: Tokens, t: Tensor | float | None, where: Tensor, **condition: Any
+        self, x_t: Tokens, t: Tensor | float | None, where: Where | Places, **condition: Any
     ) -> Prediction:
         """The prediction at the positions of `where` alone: (N, 1, K)."""
-        return self.combine(lambda part, given: part.at(x_t, t, where, **given), condition)
+        places = Places.of(where)
+        return self.combine(lambda part, given: part.at(x_t, t, places, **given), condition)
 
     @property
     def parts(self) -> tuple[Denoiser, ...]:

@@ -12,7 +12,8 @@ from torch.nn import Module
 from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Parameterization, Prediction
-from hf_ddistill.shapes import Generators, Tokens
+from hf_ddistill.places import Places
+from hf_ddistill.shapes import Generators, Tokens, Where
 
 
 class Denoiser(ABC):
@@ -45,9 +46,17 @@ class Denoiser(ABC):
 
     @abstractmethod
     def at(
-        self, x_t: Tokens, t: Tensor | float | None, where: Tensor, **condition: Any
+        self, x_t: Tokens, t: Tensor | float | None, where: Where | Places, **condition: Any
     ) -> Prediction:
-        """The prediction at the N positions of `where` alone, as N rows of length 1: (N, 1, K)."""
+        """The prediction at the N positions of `where` alone, as N rows of length 1: (N, 1, K).
+
+        Args:
+            x_t: (B, L).
+            t: as in a call.
+            where: the positions; Booleans (B, L) are turned into `Places`, for which the device is
+                waited for.
+            **condition: as in a call.
+        """
 
     @abstractmethod
     def networks(self) -> tuple[Module, ...]:

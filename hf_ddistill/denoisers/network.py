@@ -17,7 +17,8 @@ from hf_ddistill.diffusion import Diffusion, times
 from hf_ddistill.parameterizations.parameterization import Parameterization
 from hf_ddistill.parameterizations.prediction import Prediction
 from hf_ddistill.parameterizations.subs import Subs
-from hf_ddistill.shapes import Tokens
+from hf_ddistill.places import Places
+from hf_ddistill.shapes import Tokens, Where
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class NetworkDenoiser(Denoiser):
     """A network with the diffusion that it was trained for: (x_t, t, **condition) -> Prediction.
 
     Args:
-        network: (x_t (B, L), time (B,) or None, **condition) -> (B, L, K): a module, or what calls
-            one: this is then its `model`, and `trainable_copy()` gives the same around a copy of
-            it.
+        network: (x_t (B, L), time (B,) or None, **condition) -> (B, L, K), or (N, K) at the
+            positions row * L + position of `at` (N,): a module, or what calls one: this is then its
+            `model`, and `trainable_copy()` gives the same around a copy of it.
         diffusion: process and schedule.
         parameterization: how the output is read.
         latent: the noise that the network takes as the condition `noise`; None for none.
@@ -62,24 +63,20 @@ class NetworkDenoiser(Denoiser):
         return self._read(output, x_t, t)
 
     def at(
-        self, x_t: Tokens, t: Tensor | float | None, where: Tensor, **condition: Any
+        self, x_t: Tokens, t: Tensor | float | None, where: Where | Places, **condition: Any
     ) -> Prediction:
         """The prediction at the N positions of `where` alone, as N rows of length 1: (N, 1, K).
 
         Only those go through the network's output head, where it has one that can be asked (`at=`).
         """
-        t = self._times(x_t, t)
-        time = self._read_by_network(t)
-        rows, positions = where.nonzero(as_tuple=True)
-        source = self.parameterization.source(positions)
-        if source is positions:
-            output = self.network(x_t, time, at=where, **condition)
-        else:
-            asked = torch.zeros_like(where)
-            asked[rows, source] = True
-            number = (asked.flatten().cumsum(0) - 1).view_as(where)
-            output = self.network(x_t, time, at=asked, **condition)[number[rows, source]]
-        return self._read(output[:, None], x_t[where][:, None], t if t is None else t[rows])
+        t, places = self._times(x_t, t), Places.of(where)
+        source = self.parameterization.source(places.positions)
+        at = places.index
+        if source is not places.positions:
+            at = at + source - places.positions
+        output = self.network(x_t, self._read_by_network(t), at=at, **condition)
+        local = None if t is None else t.index_select(0, places.rows)
+        return self._read(output[:, None], places.take(x_t)[:, None], local)
 
     @property
     def _module(self) -> Module | None:

@@ -117,7 +117,7 @@ class StepTables:
         rows = self.logits[place]
         out = rows.new_full((*x_t.shape, vocab_size), LOG_ZERO)
         out = out.index_copy(-1, clean_tokens(self.problem.diffusion), rows)
-        return out if at is None else out[at]
+        return out if at is None else out.flatten(0, 1)[at]
 
 
 def limit(

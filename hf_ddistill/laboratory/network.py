@@ -56,7 +56,7 @@ class ExactNetwork(nn.Module):
             hidden = hidden + self.noise(noise.flatten(1))
         hidden = gelu(self.middle(gelu(hidden)))
         output = self.last(hidden).view(-1, self.length, self.vocab_size)
-        return output if at is None else output[at]
+        return output if at is None else output.flatten(0, 1)[at]
 
     def with_noise(self, noise_dim: int, noise_std: float, seed: int) -> ExactNetwork:
         """A copy, with a fresh noise input if `noise_dim` is above 0."""
@@ -100,6 +100,6 @@ def exact_teacher(problem: ExactProblem) -> Denoiser:
 
     def network(x_t: Tensor, t: Tensor, at: Tensor | None = None) -> Tensor:
         log_p = table[sequence_numbers(x_t, problem.diffusion.vocab_size)]
-        return log_p if at is None else log_p[at]
+        return log_p if at is None else log_p.flatten(0, 1)[at]
 
     return network_denoiser(network, problem)

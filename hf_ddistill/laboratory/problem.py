@@ -184,7 +184,7 @@ class ExactProblem:
 
         def network(x_t: Tokens, t: Tensor, at: Tensor | None = None, **_: Any) -> Tensor:
             log_p = self.log_conditional(x_t, t)
-            return log_p if at is None else log_p[at]
+            return log_p if at is None else log_p.flatten(0, 1)[at]
 
         return NetworkDenoiser(network, self.diffusion, Conditional())
 

@@ -1,5 +1,5 @@
-"""The law of what a sampler draws, without drawing: each step's transition is a product over
-positions."""
+"""The law of what a sampler draws, without drawing: by its step rule, whose transition is a product
+over positions, or by all branches of its code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.laboratory.branching_law import branching_law
 from hf_ddistill.laboratory.problem import ExactProblem
 from hf_ddistill.laboratory.space import (
     all_sequences,
@@ -44,6 +45,10 @@ def terminal_law(
     step), in chunks of 32 MiB; nowhere does a K^L x K^L matrix exist. It can be differentiated with
     respect to the denoiser's parameters; wrap it in `torch.no_grad` where that is not wanted.
 
+    A sampler that has no rule is run with every outcome of every draw (`Branches`), step by step,
+    those that come to the same being joined; it must draw through `categorical` or `bernoulli`.
+    Nothing can be differentiated there.
+
     Of a denoiser with a noise input the transition is E_noise prod_i p(x_s^i | x_t, noise), and its
     mean over random draws stands for it: unbiased, a state of probability p gets ceil(draws * p) of
     them at each step. A sequence of probability q is then off by no more than sqrt(steps * q /
@@ -57,7 +62,7 @@ def terminal_law(
             it is that of `clean_sequences(diffusion, length)`.
         length: L; with a problem, the problem's own.
         grid: times from noise to 0, descending, such as `sampler.grid(n, diffusion)`.
-        sampler: one with a rule; its last step draws x_0 itself, as in `Sampler.sample`.
+        sampler: any; the last step of one with a rule draws x_0 itself, as in `Sampler.sample`.
         draws: of the noise at each step, over all states; without a noise input there are none.
         generator: of those.
 
@@ -67,7 +72,7 @@ def terminal_law(
     Raises:
         ValueError: if the grid does not descend to 0, the length is not the problem's, the denoiser
             was made for another diffusion, the space is too large, a step is not finite, there are
-            no draws, or the sampler has no rule.
+            no draws, or the sampler has no rule and its draws cannot be enumerated.
     """
     if draws < 1:
         raise ValueError(f"The mean over the noise takes at least one draw, got draws={draws}.")
@@ -80,16 +85,19 @@ def terminal_law(
         clean = space.sequences
     else:
         clean = clean_sequences(diffusion, length)
+    numbers = sequence_numbers(clean, diffusion.vocab_size)
+    sampler = Sampler.from_config(sampler)
+    sampler.check(diffusion)
+    if not sampler.is_product:
+        return branching_law(denoiser, sampler, length, grid)[numbers]
     states = all_sequences(torch.arange(diffusion.vocab_size), length)
     law = diffusion.process.limit()[states].prod(-1)
     noise = (0 if denoiser.latent is None else draws, generator)
-    sampler = Sampler.from_config(sampler)
-    sampler.check(diffusion)
 
     def move(law: Tensor, s: float, t: float) -> Tensor:
         return _step(denoiser, sampler, states, law, (t, s), noise)
 
-    return walk(grid, law, move)[sequence_numbers(clean, diffusion.vocab_size)]
+    return walk(grid, law, move)[numbers]
 
 
 def _step(

@@ -7,7 +7,9 @@ from hf_ddistill.linalg.dense import Dense
 from hf_ddistill.linalg.draw import (
     bernoulli,
     categorical,
+    categorical_at,
     categorical_of_logs,
+    generators_of,
     normal_noise,
     uniform_noise,
 )
@@ -32,7 +34,9 @@ __all__ = [
     "beside",
     "bernoulli",
     "categorical",
+    "categorical_at",
     "categorical_of_logs",
+    "generators_of",
     "keyed_generator",
     "normal_noise",
     "on",

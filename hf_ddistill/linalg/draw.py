@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hf_ddistill.linalg.checks import require
 from hf_ddistill.linalg.row_streams import RowStreams
-from hf_ddistill.shapes import Generators
+from hf_ddistill.shapes import Chooser, Generators
 
 #: Up to this many tokens one sum over all of them is the quickest.
 SMALL = 256
@@ -36,7 +36,7 @@ def uniform_noise(
         device: where the numbers go.
 
     Raises:
-        ValueError: if there are not as many generators as rows.
+        ValueError: if there are not as many generators as rows, or a `Chooser` stands for them.
     """
     return _drawn(torch.rand, shape, generator, device)
 
@@ -58,6 +58,11 @@ def _drawn(
     generator: Generators,
     device: torch.device | str | None,
 ) -> Tensor:
+    if isinstance(generator, Chooser):
+        raise ValueError(
+            "Numbers of a continuous law cannot be enumerated: what has an exact law draws through "
+            "`categorical` or `bernoulli` alone."
+        )
     if isinstance(generator, RowStreams) and len(generator) != shape[0]:
         generator = generator.joint()
     if generator is None or isinstance(generator, torch.Generator):
@@ -119,6 +124,10 @@ def _inverse(
     So (..., K) is read once, in its own dtype, and what is in float64 has K / n and n entries. A
     block's sum is as right as its numbers are, and within it no token, however rare, is lost.
     """
+    if noise is None and isinstance(generator, Chooser):
+        weights = values.double() if weigh is None else weigh(values.double())
+        require((weights.sum(-1) > 0) & weights.sum(-1).isfinite(), _no_law)
+        return generator.choose(weights)
     size = values.shape[-1]
     block = size if size <= SMALL else 1 << (size.bit_length() + 1) // 2
     cumulative = _sums(values, weigh, 1 if size <= SMALL else block).cumsum(-1)
@@ -182,6 +191,30 @@ def _no_law(wrong: int, total: int) -> str:
     )
 
 
+def categorical_at(probs: Tensor, where: Tensor, generator: Generators = None) -> Tensor:
+    """Draw at some positions of a batch what `categorical` would draw there.
+
+    Args:
+        probs: (N, K), at the N positions of `where`, row by row.
+        where: (B, L) bool.
+        generator: one, or one for each of the B rows: its numbers are those of all of (B, L), so
+            that a row's tokens do not hang on where others are drawn.
+
+    Returns:
+        int64 (N,).
+
+    Raises:
+        ValueError: as `categorical`.
+    """
+    if isinstance(generator, Chooser):
+        elsewhere = torch.nn.functional.one_hot(torch.zeros_like(where).long(), probs.shape[-1])
+        whole = elsewhere.to(probs.dtype)
+        whole[where] = probs
+        return categorical(whole, generator)[where]
+    noise = uniform_noise(where.shape, generator, probs.device)
+    return categorical(probs, noise=noise[where])
+
+
 def bernoulli(prob: Tensor, generator: Generators = None) -> Tensor:
     """Flip a coin at each entry: True where its uniform number lies under `prob`.
 
@@ -196,8 +229,19 @@ def bernoulli(prob: Tensor, generator: Generators = None) -> Tensor:
         ValueError: if a probability is NaN or not in [0, 1].
     """
     require((prob >= 0) & (prob <= 1), _no_coin)  # NaN is neither
+    if isinstance(generator, Chooser):
+        return generator.choose(torch.stack([1 - prob, prob], -1)).bool()
     return uniform_noise(prob.shape, generator, prob.device) < prob.double()
 
 
 def _no_coin(wrong: int, total: int) -> str:
     return f"Probabilities are in [0, 1], which {wrong} of {total} are not."
+
+
+def generators_of(generator: Generators, rows: Tensor) -> Generators:
+    """Those of some rows of a batch, given by their numbers; one for all rows stays what it is."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    if isinstance(generator, RowStreams | Chooser):
+        return generator.of(rows)
+    return [generator[row] for row in rows.tolist()]

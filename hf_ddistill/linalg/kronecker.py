@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.linalg.operator import LinearOperator
+from hf_ddistill.shapes import Generators
 
 
 def _split(x: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
@@ -80,6 +81,18 @@ class KroneckerProduct(_Factors, LinearOperator):
 
     def columns(self, y: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         return _outer(self._parts("columns", y, dtype)[1])
+
+    def bridge(
+        self, after: LinearOperator, x: Tensor, z: Tensor, generator: Generators = None
+    ) -> Tensor:
+        """Factor by factor: given both ends they are independent."""
+        if not isinstance(after, KroneckerProduct) or after.sizes != self.sizes:
+            return super().bridge(after, x, z, generator)
+        out = torch.zeros_like(x)
+        ends = zip(_split(x, self.sizes), _split(z, self.sizes), strict=True)
+        for one, other, (start, end) in zip(self.factors, after.factors, ends, strict=True):
+            out = out * one.size + one.bridge(other, start, end, generator)
+        return out
 
     def inverse(self) -> KroneckerProduct:
         return KroneckerProduct(tuple(factor.inverse() for factor in self.factors))

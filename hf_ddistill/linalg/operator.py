@@ -68,6 +68,16 @@ class LinearOperator(ABC):
         is needed."""
         return categorical(self.rows(x), generator)
 
+    def bridge(
+        self, after: LinearOperator, x: Tensor, z: Tensor, generator: Generators = None
+    ) -> Tensor:
+        """A token between two: y with probability in proportion to M[x, y] N[y, z], for tokens x
+        and z of shape (B, L), this kernel M and the one after it, N.
+
+        One row times one column; overridden where no (B, L, K) is needed.
+        """
+        return categorical((self.rows(x) * after.columns(z)).clamp_min(0), generator)
+
     def dense(self) -> Tensor:
         """The matrix itself, (..., K, K): for tests and small spaces."""
         return self.vecmat(torch.eye(self.size, dtype=torch.float64))

@@ -18,7 +18,7 @@ from torch import Tensor
 from hf_ddistill.linalg.constants import made_of, on
 from hf_ddistill.linalg.draw import categorical, uniform_noise
 from hf_ddistill.linalg.operator import LinearOperator, beside, spread
-from hf_ddistill.shapes import Generators
+from hf_ddistill.shapes import Chooser, Generators
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,10 @@ class ScalarPlusLowRank(LinearOperator):
     def draw(self, x: Tensor, generator: Generators = None) -> Tensor:
         """A kernel is a mixture: stay with probability c, or draw from one of the r laws in V. No
         (B, L, K) is made."""
+        if isinstance(generator, Chooser):
+            return super().draw(x, generator)
         noise = uniform_noise((*x.shape, 2), generator, x.device)
-        mass = on(made_of(self.right, "mass", lambda right: right.sum(0)), x.device)
+        mass = on(made_of(self.right, "mass", _mass), x.device)
         leave = self._through(on(self.left, x.device)[x], self.core) * mass
         component = categorical(
             torch.cat([self._at(x, self.scalar)[..., None], leave], -1).clamp_min(0),
@@ -149,6 +151,51 @@ class ScalarPlusLowRank(LinearOperator):
             fresh = draw_from(self.right, j, within)
             out = torch.where(component == j + 1, fresh, out)
         return out
+
+    def bridge(
+        self, after: LinearOperator, x: Tensor, z: Tensor, generator: Generators = None
+    ) -> Tensor:
+        if not self._draws_afresh(after):
+            return super().bridge(after, x, z, generator)
+        piece = categorical(self.bridge_weights(after, x, z), generator)
+        noise = uniform_noise(x.shape, generator, x.device)
+        out = torch.where(piece == 0, x, z)
+        for j in range(self.rank):
+            out = torch.where(piece == j + 2, draw_from(self.right, j, noise), out)
+        return out
+
+    def bridge_weights(self, after: ScalarPlusLowRank, x: Tensor, z: Tensor) -> Tensor:
+        """The bridge as a mixture where U is all ones: (B, L, 2 + r) weights of y = x, of y = z and
+        of the r laws in V.
+
+        With M = c I + 1 u^T, N = d I + 1 v^T:  M[x, y] N[y, z] =
+        c 1[y = x] N[x, z] + u_z d 1[y = z] + v_z u_y.
+        """
+        fresh = self._through(torch.ones_like(self._pick(self.left, x)), self.core)
+        back = after._through(after._pick(after.left, z), after.core)
+        back = (back * after._pick(after.right, z)).sum(-1, keepdim=True)
+        stay = self._at(x, self.scalar) * after.entries(x, z)
+        arrive = self._at(x, after.scalar) * (fresh * self._pick(self.right, z)).sum(-1)
+        mass = on(made_of(self.right, "mass", _mass), x.device)
+        weights = torch.cat([stay[..., None], arrive[..., None], fresh * mass * back], -1)
+        return weights.clamp_min(0)
+
+    def _draws_afresh(self, after: LinearOperator) -> bool:
+        """Whether both kernels draw from one set of laws, whatever the token was."""
+        return (
+            isinstance(after, ScalarPlusLowRank)
+            and after.left is self.left
+            and after.right is self.right
+            and bool(made_of(self.left, "all ones", lambda left: (left == 1).all()))
+        )
+
+    @staticmethod
+    def _pick(basis: Tensor, x: Tensor) -> Tensor:
+        return on(basis, x.device)[x]
+
+
+def _mass(laws: Tensor) -> Tensor:
+    return laws.sum(0)
 
 
 def draw_from(laws: Tensor, j: int, noise: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ from hf_ddistill.schedules import LogLinear
 
 @dataclass(frozen=True)
 class ModelNetwork:
-    """A model called as a network: (x_t, time, **condition) -> logits (B, L, K).
+    """A model called as a network: (x_t, time, **condition) -> logits (B, L, K), or (N, K) at the
+    positions row * L + position of `at` (N,).
 
     Args:
         model: has logits; may be wrapped (PEFT, data parallel).
@@ -69,7 +70,9 @@ class ModelNetwork:
                 logits = self.model(input_ids=x_t, **given).logits
         if not bool(logits.isfinite().all()):
             raise ValueError(f"{type(self.model).__name__} gives logits that are NaN or infinite.")
-        return logits[at] if at is not None and "at" not in self.inputs else logits
+        if at is not None and "at" not in self.inputs:
+            return logits.flatten(0, 1).index_select(0, at)
+        return logits
 
     @property
     def description(self) -> str:

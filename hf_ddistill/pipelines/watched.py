@@ -15,7 +15,8 @@ from torch import Tensor
 from hf_ddistill.denoisers import Composite, Denoiser
 from hf_ddistill.denoisers.composite import Ask
 from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.shapes import Tokens
+from hf_ddistill.places import Places
+from hf_ddistill.shapes import Tokens, Where
 
 #: The condition that numbers the rows: a sampler may leave rows out of a call, and indexes every
 #: condition by those that it asks for.
@@ -66,12 +67,12 @@ class Watched(Composite):
         return prediction
 
     def at(
-        self, x_t: Tokens, t: Tensor | float | None, where: Tensor, **condition: Any
+        self, x_t: Tokens, t: Tensor | float | None, where: Where | Places, **condition: Any
     ) -> Prediction:
-        rows = condition.pop(ROW)
-        prediction = self.denoiser.at(x_t, t, where, **condition)
-        row, position = where.nonzero(as_tuple=True)
-        self.said.calls.append((rows[row], position, prediction.log_conditional[:, 0]))
+        rows, places = condition.pop(ROW), Places.of(where)
+        prediction = self.denoiser.at(x_t, t, places, **condition)
+        log_p = prediction.log_conditional[:, 0]
+        self.said.calls.append((rows[places.rows], places.positions, log_p))
         return prediction
 
     def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:

@@ -42,6 +42,10 @@ class Absorbing(Process):
         check_mask(self.mask_token_id, self.vocab_size)
 
     @property
+    def redraws(self) -> bool:
+        return True
+
+    @property
     def reveals(self) -> bool:
         return True
 

@@ -52,6 +52,11 @@ class Process(Configurable, ABC):
         return False
 
     @property
+    def redraws(self) -> bool:
+        """Whether Q = 1 law^T - I: at rate 1 a token is drawn afresh from the limit law."""
+        return False
+
+    @property
     def is_flat(self) -> bool:
         """Whether P_st[x, y] = a 1[x = y] + v(y) with one v at all tokens but the mask, a being
         the scalar of a `ScalarPlusLowRank`: what is noised becomes any token alike, or the mask."""

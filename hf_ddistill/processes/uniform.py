@@ -30,6 +30,10 @@ class Uniform(Process):
         check_vocabulary(self.vocab_size)
 
     @property
+    def redraws(self) -> bool:
+        return True
+
+    @property
     def is_flat(self) -> bool:
         return True
 

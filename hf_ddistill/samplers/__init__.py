@@ -6,8 +6,13 @@ from hf_ddistill.samplers.ancestral import Ancestral
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.euler import Euler
+from hf_ddistill.samplers.given_times import GivenTimes
+from hf_ddistill.samplers.greedy_tail import GreedyTail
 from hf_ddistill.samplers.holding import Holding
 from hf_ddistill.samplers.jump import Jump
+from hf_ddistill.samplers.psi import Psi
+from hf_ddistill.samplers.remdm import ReMDM
+from hf_ddistill.samplers.remdm_loop import ReMDMLoop
 from hf_ddistill.samplers.sampler import Reached, Sampler, look, step_grid, walk
 from hf_ddistill.samplers.tau_leaping import TauLeaping
 from hf_ddistill.samplers.theta_rk2 import ThetaRK2
@@ -20,8 +25,13 @@ __all__ = [
     "Canvas",
     "Chances",
     "Euler",
+    "GivenTimes",
+    "GreedyTail",
     "Holding",
     "Jump",
+    "Psi",
+    "ReMDM",
+    "ReMDMLoop",
     "Reached",
     "Sampler",
     "TauLeaping",

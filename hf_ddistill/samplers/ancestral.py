@@ -10,9 +10,9 @@ from torch import Tensor
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.chances import Chances, posterior_chances
-from hf_ddistill.samplers.posterior import posterior
+from hf_ddistill.samplers.posterior import draw_posterior, posterior, posterior_at
 from hf_ddistill.samplers.sampler import Sampler
-from hf_ddistill.shapes import Probs, Tokens
+from hf_ddistill.shapes import Generators, PerToken, Probs, Tokens
 
 
 @dataclass(frozen=True)
@@ -36,3 +36,29 @@ class Ancestral(Sampler):
     def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances:
         """See `posterior_chances`."""
         return posterior_chances(diffusion, s, t)
+
+    def advance(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+        generator: Generators = None,
+    ) -> Tokens:
+        """See `draw_posterior`."""
+        if diffusion.reveals:
+            return super().advance(prediction, diffusion, x_t, s, t, generator)
+        return draw_posterior(prediction, diffusion, x_t, s, t, generator)
+
+    def prob_of(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        x_s: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+    ) -> PerToken:
+        """See `posterior_at`."""
+        return posterior_at(prediction, diffusion, x_t, x_s, s, t)

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion, times
+from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.interval import interval
+from hf_ddistill.samplers.posterior import draw_posterior
 from hf_ddistill.samplers.sampler import Sampler
-from hf_ddistill.shapes import Probs, Tokens
+from hf_ddistill.shapes import Generators, Probs, Tokens
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,21 @@ class Jump(Sampler):
         """alpha_s of all tokens, whatever they were, are left."""
         noise = diffusion.total_noise(times(s))
         return Chances(torch.exp(-noise), -torch.expm1(-noise))
+
+    def advance(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+        generator: Generators = None,
+    ) -> Tokens:
+        """x_0 from p(x_0 | x_t), and that noised."""
+        if diffusion.reveals:
+            return super().advance(prediction, diffusion, x_t, s, t, generator)
+        if bool((torch.as_tensor(s) == 0).all()):
+            return draw_posterior(prediction, diffusion, x_t, s, t, generator)
+        s, _ = interval(s, t, x_t)
+        x_0 = categorical_of_logs(prediction.log_conditional, generator)
+        return diffusion.renoise(x_0, torch.zeros_like(s), s, generator)

@@ -19,11 +19,11 @@ from hf_ddistill.configurable import Configurable
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import asked_at_the_end, categorical
-from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.posterior import posterior
-from hf_ddistill.shapes import Generators, Probs, Tokens
+from hf_ddistill.shapes import Generators, PerToken, Probs, Tokens
 
 State = TypeVar("State")
 
@@ -79,7 +79,7 @@ class Sampler(Configurable, ABC):
     A member gives one of three, the first that is possible:
 
     `rule`: p(x_s | x_t) of each position by itself. Its step is then known from one call of the
-    denoiser, its law can be computed and differentiated: schedulers, couplings, rollouts and the
+    denoiser, its law can be differentiated: schedulers, couplings, rollouts and the limits of the
     laboratory take such a sampler.
     `advance`: x_s from one prediction for all positions together. Schedulers take it.
     `step`: x_s from a denoiser that is called as often as it takes. Pipelines take it.
@@ -133,8 +133,7 @@ class Sampler(Configurable, ABC):
         """
         raise ValueError(
             f"The steps of the sampler {self.id!r} are no product over positions, so that it has "
-            "no step rule; schedulers, rollouts of training and exact laws need one, such as "
-            "'ancestral'."
+            "no step rule; schedulers and rollouts of training need one, such as 'ancestral'."
         )
 
     def probs(
@@ -151,6 +150,18 @@ class Sampler(Configurable, ABC):
         """
         last = bool((torch.as_tensor(s) == 0).all())
         return (posterior if last else self.rule)(prediction, diffusion, x_t, s, t)
+
+    def prob_of(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        x_s: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+    ) -> PerToken:
+        """The probabilities (B, L) that a step gives to tokens x_s, see `probs`."""
+        return log_prob_of(self.probs(prediction, diffusion, x_t, s, t), x_s)
 
     def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances | None:
         """How likely the rule, for 0 < s < t, is to reveal a mask and to mask a token, where that

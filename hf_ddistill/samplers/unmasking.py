@@ -62,7 +62,9 @@ class UnmaskingSampler(Sampler):
         return replace(self, temperature=temperature, top_k=top_k, top_p=top_p)
 
     def begin(self) -> UnmaskingSampler:
-        """A copy that remembers the prediction of the step before, for rules that compare."""
+        """For a rule that compares, a copy that remembers the prediction of the step before."""
+        if not self.unmasking.compares:
+            return self
         run = copy.copy(self)
         object.__setattr__(run, "_before", {})
         return run

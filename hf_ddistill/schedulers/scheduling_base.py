@@ -184,7 +184,8 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
                 f"A step of the sampler {self.sampler.id!r} is not known from one output of a "
                 "model; DiscreteDiffusionPipeline runs it, or Sampler.sample."
             )
-        step = self._step_each if self.sampler.is_product else self._step_together
+        reveals = self.sampler.is_product and self.diffusion.reveals
+        step = self._step_each if reveals else self._step_together
         output = step(model_output, sample, (t, s), generator)
         return output if return_dict else output.to_tuple()
 
@@ -195,15 +196,17 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
         interval: tuple[float, float],
         generator: Generators,
     ) -> DiscreteSchedulerOutput:
-        """A step that draws all positions together: no probability is known of each."""
+        """A step that draws all positions from all of them."""
         t, s = interval
         if t == self._grid[0]:
             self._run = self.sampler.begin()
         said, where = self._prediction(model_output, sample, t), self.diffusion.undetermined(sample)
-        return DiscreteSchedulerOutput(
-            prev_sample=self._run.advance(said, self.diffusion, sample, s, t, generator),
-            pred_original_sample=torch.where(where, said.log_conditional.argmax(-1), sample),
-        )
+        x_s, probs = self._run.advance(said, self.diffusion, sample, s, t, generator), None
+        if self.sampler.is_product:
+            probs = self.sampler.prob_of(said, self.diffusion, sample, x_s, s, t)
+            probs = probs.to(said.log_conditional.dtype)
+        likeliest = torch.where(where, said.log_conditional.argmax(-1), sample)
+        return DiscreteSchedulerOutput(x_s, likeliest, probs)
 
     def _step_each(
         self,
@@ -222,14 +225,10 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
         probs = self.sampler.probs(prediction, self.diffusion, x_t, s, t)
         noise = uniform_noise(sample.shape, generator, sample.device)
         x_s = categorical(probs, noise=noise[where][:, None])
+        likeliest = sample.masked_scatter(where, prediction.log_conditional.argmax(-1))
         sampled_probs = torch.ones(sample.shape, dtype=probs.dtype, device=sample.device)
-        return DiscreteSchedulerOutput(
-            prev_sample=sample.masked_scatter(where, x_s),
-            pred_original_sample=sample.masked_scatter(
-                where, prediction.log_conditional.argmax(-1)
-            ),
-            sampled_probs=sampled_probs.masked_scatter(where, probs.gather(-1, x_s[..., None])),
-        )
+        sampled_probs = sampled_probs.masked_scatter(where, probs.gather(-1, x_s[..., None]))
+        return DiscreteSchedulerOutput(sample.masked_scatter(where, x_s), likeliest, sampled_probs)
 
     def add_noise(
         self,

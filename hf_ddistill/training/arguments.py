@@ -16,6 +16,9 @@ class DiscreteDiffusionConfig(DiffusionSettings, TrainingArguments):
     `DiffusionSettings` on top of `TrainingArguments`."""
 
     remove_unused_columns: bool = field(default=False)
+    # A loss that is no number is refused, once in each optimizer step; the filter of transformers
+    # would wait for the device in each micro step.
+    logging_nan_inf_filter: bool = field(default=False)
     # The processes need not call a network equally often, and a broadcast would wait for all.
     ddp_broadcast_buffers: bool | None = field(default=False)
 

@@ -14,6 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.training.clean_tokens import context_of, real_of, trained_in
 from hf_ddistill.training.data_blocks import of_data
+from hf_ddistill.training.finite import check_step
 from hf_ddistill.training.held_out import EVALUATION, HeldOutMean, own_rows, step_noise, units_of
 from hf_ddistill.training.rollouts import Decoded
 
@@ -34,6 +35,7 @@ class BatchTrainer(Trainer):
     # `Trainer` shall not divide by the number of micro batches.
     loss_is_scaled_for_ga = True
     _micro = 0
+    _loss_of_step: Tensor | None = None
     _held_out = HeldOutMean()
 
     def decoded(
@@ -84,7 +86,7 @@ class BatchTrainer(Trainer):
     ) -> tuple[list[Any], Tensor | None]:
         """The micro batches of one optimizer step, and their units for each process, as the mean
         over processes."""
-        self._micro = 0
+        self._micro, self._loss_of_step = 0, None
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
@@ -101,6 +103,18 @@ class BatchTrainer(Trainer):
             return loss
         share = units_of(record.lengths, self._objective.unit) / all_units
         return loss * share.to(loss.dtype)
+
+    def watch_loss(self, loss: Tensor) -> None:
+        """Take note of a micro batch's loss, which is looked at before the weights change."""
+        loss = loss.detach()
+        self._loss_of_step = loss if self._loss_of_step is None else self._loss_of_step + loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        # The scaler of float16 finds such gradients itself, and leaves their step out.
+        seen = norm if self.accelerator.scaler is None else None
+        check_step(self._loss_of_step, seen, self._objective.id, self.state.global_step)
+        return norm
 
     def own(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """The rows of a held-out batch that no other batch has, and whether there are any; else the

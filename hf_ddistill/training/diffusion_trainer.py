@@ -176,6 +176,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         losses = self._objective(record)
         losses = {name: loss for name, loss in losses.items() if name in record.train}
         loss = total(losses, self._objective.id, step)
+        self.watch_loss(loss)
         self.parts.add(
             {f"{name}_loss": value for name, value in losses.items()} | record.log.figures
         )
@@ -246,7 +247,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         if self.average is not None:
-            self.average.mean = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
+            self.average.restore({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
 
     def facts(self) -> CardFacts:
         """What the card tells of this run."""

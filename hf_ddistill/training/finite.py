@@ -5,9 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
+
+from hf_ddistill.training.losses import read
+
+
+def check_step(loss: Tensor, norm: Tensor | float | None, objective: str, step: int) -> None:
+    """Raise unless the loss and the norm of its gradient are numbers, while the weights have not
+    taken it yet; the one wait for the device in an optimizer step.
+
+    Args:
+        loss: the sum over the micro batches.
+        norm: of the gradient of the model in training; None where others look at it.
+        objective: id of what gave the loss.
+        step: the optimizer step that would take it, from 0.
+
+    Raises:
+        ValueError: if one is infinite or NaN.
+    """
+    seen = {"loss": loss} if norm is None else {"loss": loss, "norm": _whole(norm)}
+    found = read(seen)
+    if not math.isfinite(found["loss"]):
+        raise ValueError(
+            f"The loss of {objective!r} is {found['loss']} at step {step}; lower the learning rate "
+            "or look at `hf-ddistill diagnose`."
+        )
+    if norm is not None:
+        check_gradient(found["norm"], "model", step)
 
 
 def check_gradient(norm: Tensor | float, whose: str, step: int) -> None:
@@ -21,13 +48,17 @@ def check_gradient(norm: Tensor | float, whose: str, step: int) -> None:
     Raises:
         ValueError: if it is infinite or NaN.
     """
-    norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    norm = float(norm)
     if not math.isfinite(norm):
         raise ValueError(
             f"The gradient of the {whose} has the norm {norm} at step {step}, which would end its "
             "weights: lower the learning rate (or look at `hf-ddistill diagnose`), and go on from "
             "the last checkpoint if there is one."
         )
+
+
+def _whole(norm: Tensor | float) -> Tensor:
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else torch.as_tensor(norm)
 
 
 def check_weights(named: Iterable[tuple[str, Tensor]], accelerator: Accelerator, step: int) -> None:

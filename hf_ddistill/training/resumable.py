@@ -16,7 +16,7 @@ from transformers.trainer_utils import TrainOutput
 
 from hf_ddistill.training import checkpoints
 from hf_ddistill.training.fingerprint import RUN_NAME, Fingerprint, made_of, settings_of
-from hf_ddistill.training.finite import check_gradient, check_weights
+from hf_ddistill.training.finite import check_weights
 from hf_ddistill.training.pushing import push_to_hub
 from hf_ddistill.training.run_state import RunState
 
@@ -173,13 +173,6 @@ class ResumableTrainer(Trainer):
         trained = ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
         named = itertools.chain(trained, self._kept().items())
         check_weights(named, self.accelerator, self.state.global_step)
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm)
-        # The scaler of float16 finds such gradients itself, and leaves their step out.
-        if norm is not None and self.accelerator.scaler is None:
-            check_gradient(norm, "model", self.state.global_step)
-        return norm
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         run_folder = Path(self._get_output_dir(trial))

@@ -8,7 +8,7 @@ from hf_ddistill.unmasking.klass import KLASS
 from hf_ddistill.unmasking.plackett_luce import PlackettLuce, set_log_probability
 from hf_ddistill.unmasking.prophet import Prophet
 from hf_ddistill.unmasking.static import Static
-from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
+from hf_ddistill.unmasking.unmasking import Draft, Unmasking, any_positions, largest
 
 __all__ = [
     "Draft",
@@ -21,6 +21,7 @@ __all__ = [
     "Static",
     "Threshold",
     "Unmasking",
+    "any_positions",
     "largest",
     "set_log_probability",
 ]

@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.shapes import Where
-from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
+from hf_ddistill.unmasking.unmasking import Draft, Unmasking, any_positions, largest
 
 SCORES = ("confidence", "margin", "entropy", "random", "left_to_right")
 
@@ -51,6 +50,8 @@ class Static(Unmasking):
         return self.score not in ("random", "left_to_right")
 
     def pick(self, draft: Draft) -> Where:
+        if self.score == "random":
+            return any_positions(draft.masked, draft.due, draft.generator)
         return largest(scores(self.score, draft), draft.masked, draft.due)
 
 
@@ -62,7 +63,5 @@ def scores(name: str, draft: Draft) -> Tensor:
         return draft.margin
     if name == "entropy":
         return -draft.entropy
-    if name == "random":
-        return uniform_noise(draft.masked.shape, draft.generator, draft.masked.device)
     where = torch.arange(draft.masked.shape[1], device=draft.masked.device)
     return -where.double().expand(draft.masked.shape)

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hf_ddistill.configurable import Configurable
-from hf_ddistill.shapes import Generators, Tokens, Where
+from hf_ddistill.linalg import categorical, uniform_noise
+from hf_ddistill.shapes import Chooser, Generators, Tokens, Where
 
 #: Log-probabilities of each position, (B, n, K), or of the N masked ones alone, (N, K).
 Laws: TypeAlias = Float[Tensor, "B n K"] | Float[Tensor, "N K"]
@@ -127,6 +128,8 @@ class Unmasking(Configurable, ABC):
     has_law: ClassVar[bool] = False
     #: Whether the positions that it picks hang on the tokens that the call drew there.
     reads_tokens: ClassVar[bool] = True
+    #: Whether it reads `Draft.before`, what the call before has said.
+    compares: ClassVar[bool] = False
     #: Whether they hang on what the call says at all; if not, positions can be picked before it.
     reads_logits: ClassVar[bool] = True
     #: Whether a call decides `Draft.due` positions, whatever the logits: then nobody has to ask the
@@ -168,3 +171,21 @@ def largest(score: Tensor, among: Where, count: int | Tensor) -> Where:
     rank = order.argsort(1)
     count = count[:, None] if isinstance(count, Tensor) else count
     return (rank < count) & among
+
+
+def any_positions(among: Where, count: int | Tensor, generator: Generators = None) -> Where:
+    """As many positions of each row of `among`, any as likely as another (all, if fewer).
+
+    Args:
+        among: (B, n).
+        count: one number, or one for each row (B,).
+        generator: of the draw.
+    """
+    if not isinstance(generator, Chooser):
+        return largest(uniform_noise(among.shape, generator, among.device), among, count)
+    n = among.shape[1]
+    subsets = (torch.arange(2**n, device=among.device)[:, None] >> torch.arange(n)) % 2 == 1
+    count = torch.as_tensor(count).expand(len(among)).minimum(among.sum(1))
+    inside = ~(subsets & ~among[:, None]).any(-1)
+    fitting = inside & (subsets.sum(-1) == count[:, None])
+    return subsets[categorical(fitting.double(), generator)]

@@ -193,7 +193,7 @@ def network_of_tokens(x_t, t, at=None, offset=None):
     place = torch.arange(x_t.shape[1]) + 10 * torch.arange(x_t.shape[0])[:, None]
     logits = torch.sin(torch.arange(K) * (x_t + place + 1)[..., None] + t[:, None, None])
     logits = logits if offset is None else logits + offset
-    return logits if at is None else logits[at]
+    return logits if at is None else logits.flatten(0, 1)[at]
 
 
 @each_parameterization

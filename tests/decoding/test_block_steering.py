@@ -46,7 +46,7 @@ def test_a_dual_cache_decodes_nearly_the_same_tokens():
         x_0 = arithmetic(64, generator)
         masked = torch.rand(x_0.shape, generator=generator) < torch.rand(64, 1, generator=generator)
         masked[:, -1] = True
-        log_p = model(x_0.masked_fill(masked, MASK), at=masked).logits
+        log_p = model(x_0.masked_fill(masked, MASK), at=masked.flatten().nonzero()[:, 0]).logits
         torch.nn.functional.cross_entropy(log_p, x_0[masked]).backward()
         optimizer.step()
         optimizer.zero_grad()

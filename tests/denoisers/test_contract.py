@@ -46,7 +46,7 @@ class Net(nn.Module):
         flag = torch.full((len(x_t), 1), float(causal))
         parts = [one_hot(x_t, K).flatten(1), one_hot(known, 3), t[:, None], flag]
         logits = self.body(torch.cat([part.float() for part in parts], 1)).view(-1, L, K)
-        return logits if at is None else logits[at]
+        return logits if at is None else logits.flatten(0, 1)[at]
 
 
 def network(seed):

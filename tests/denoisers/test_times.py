@@ -31,7 +31,7 @@ def reader(seen, diffusion=MASKS, reading=None, **settings):
     def network(x_t, time, at=None):
         seen.append(time)
         logits = torch.zeros(*x_t.shape, diffusion.vocab_size)
-        return logits if at is None else logits[at]
+        return logits if at is None else logits.flatten(0, 1)[at]
 
     return NetworkDenoiser(network, diffusion, reading or Subs(), **settings)
 

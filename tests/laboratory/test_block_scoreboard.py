@@ -32,25 +32,24 @@ def bench(block_size, settings=TINY, law=None):
 def test_a_position_sees_what_is_behind_it():
     network = BlockNetwork(3, 6, 2, width=8)
     x = torch.tensor([[0, 1, MASK, 1, MASK, MASK]])
-    t, where = torch.ones(1), torch.zeros(1, 6, dtype=torch.bool)
-    where[0, 2] = True
-    said = network(x, t, at=where)
+    t, at = torch.ones(1), torch.tensor([2])
+    said = network(x, t, at=at)
     later, own, before = x.clone(), x.clone(), x.clone()
     later[0, 4:], own[0, 3], before[0, 0] = 1, MASK, 1
-    assert torch.equal(network(later, t, at=where), said)
-    assert not torch.equal(network(own, t, at=where), said)
-    assert not torch.equal(network(before, t, at=where), said)
-    causal = network(x, t, at=where, causal=True)
-    assert torch.equal(network(own, t, at=where, causal=True), causal)
-    assert not torch.equal(network(before, t, at=where, causal=True), causal)
+    assert torch.equal(network(later, t, at=at), said)
+    assert not torch.equal(network(own, t, at=at), said)
+    assert not torch.equal(network(before, t, at=at), said)
+    causal = network(x, t, at=at, causal=True)
+    assert torch.equal(network(own, t, at=at, causal=True), causal)
+    assert not torch.equal(network(before, t, at=at, causal=True), causal)
     whole = network(x, t)
-    assert torch.equal(whole[where], said) and whole.shape == (1, 6, 3)
+    assert torch.equal(whole[0, at], said) and whole.shape == (1, 6, 3)
     clean = torch.tensor([[1, 1, 0, 0, 0, 0]])
     assert torch.equal(
-        network(x, t, at=where, clean_ids=clean),
-        network(torch.cat([clean[:, :2], x[:, 2:]], 1), t, at=where),
+        network(x, t, at=at, clean_ids=clean),
+        network(torch.cat([clean[:, :2], x[:, 2:]], 1), t, at=at),
     )
-    assert torch.equal(network(x[:, :4], t, at=where[:, :4]), said)
+    assert torch.equal(network(x[:, :4], t, at=at), said)
 
 
 def test_the_teacher_is_not_the_law_token_by_token():

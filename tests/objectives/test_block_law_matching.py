@@ -26,7 +26,7 @@ class Mixture(torch.nn.Module):
 
     def forward(self, x, t, *, at, clean_ids=None, block_size=None, noise=None):
         which = torch.zeros(len(x), dtype=torch.long) if noise is None else noise[:, 0, 0] > 0
-        return self.logits[which.long()][at]
+        return self.logits[which.long()].flatten(0, 1)[at]
 
     def denoiser(self):
         dim = len(self.logits) - 1

@@ -165,7 +165,7 @@ class FreeCausal(torch.nn.Module):
 
     def forward(self, x, t, at=None, causal=True):
         assert causal
-        return self.logits.expand(len(x), L, 3)[at]
+        return self.logits.repeat(len(x), 1)[at]
 
 
 def test_auxiliary_learns_the_student_s_law_and_takes_no_gradient_from_its_loss():

@@ -47,7 +47,7 @@ class SignTable(torch.nn.Module):
     def forward(self, x_t, t, noise, at=None):
         signs = (noise[..., 0] > 0).long()
         output = self.logits[(signs * 2 ** torch.arange(L)).sum(1)]
-        return output if at is None else output[at]
+        return output if at is None else output.flatten(0, 1)[at]
 
 
 def test_pathwise_gradient_of_one_call_points_down_the_divergence_of_the_laws():
@@ -203,7 +203,7 @@ def broken(share):
         log_p = whole.network(x_t, t).clone()
         rows = torch.arange(len(x_t)) < share * len(x_t)
         log_p[rows] = float("nan")
-        return log_p if at is None else log_p[at]
+        return log_p if at is None else log_p.flatten(0, 1)[at]
 
     return NetworkDenoiser(network, MASKS, Conditional())
 

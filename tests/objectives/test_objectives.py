@@ -63,7 +63,7 @@ def test_padding_changes_no_loss_and_meets_no_gradient(cls, objective):
     def with_padding(garbage):
         def network(x_t, t, at=None):
             output = torch.where(attend[..., None], student.network(x_t, t), garbage)
-            return output if at is None else output[at]
+            return output if at is None else output.flatten(0, 1)[at]
 
         return NetworkDenoiser(network, problem.diffusion, student.parameterization)
 

@@ -47,7 +47,11 @@ def sampler(request, tmp_path_factory):
 
 
 def distance(sampler, problem, steps, draws=40_000):
-    """Of what is drawn from the data, in total variation."""
+    """Of its law from the data's, in total variation; by draws where times are drawn."""
+    if sampler.id != "first_hitting":
+        grid = sampler.grid(steps, problem.diffusion)
+        law = terminal_law(problem.denoiser(), problem.diffusion, L, grid, sampler)
+        return total_variation(law, problem.law)
     x = sampler.sample(problem.denoiser(), Canvas.empty((draws, L)), steps, seeded(1))
     found = problem.index(x).bincount(minlength=len(problem.data)).double() / draws
     return total_variation(found, problem.data)
@@ -65,6 +69,19 @@ def test_its_law_is_nearer_to_the_data_s_than_that_of_as_many_single_steps(sampl
             single = distance(Ancestral(), problem, 4)
             assert distance(sampler, problem, 4) < 0.85 * single
             assert distance(sampler, problem, 32) < 0.015
+
+
+def test_its_law_is_that_of_what_it_draws_where_its_draws_can_be_enumerated(sampler):
+    problem = ExactBayes.random(Diffusion(Absorbing(4), Cosine()), L)
+    run = (problem.denoiser(), problem.diffusion, L, [1.0, 0.5, 0.0], sampler)
+    if sampler.id == "first_hitting":
+        with pytest.raises(ValueError, match="continuous law cannot be enumerated"):
+            terminal_law(*run)
+        return
+    law, draws = terminal_law(*run), 40_000
+    x = sampler.sample(problem.denoiser(), Canvas.empty((draws, L)), 2, seeded(1))
+    found = problem.index(x).bincount(minlength=16)[problem.index(problem.clean)] / draws
+    assert ((found - law).abs() <= 4.5 * (law * (1 - law) / draws).sqrt()).all()
 
 
 def test_a_pipeline_opens_with_it_runs_it_and_keeps_it(sampler, tmp_path):
@@ -99,8 +116,9 @@ def test_a_teacher_s_steps_can_be_its(sampler, tmp_path):
 
 def test_what_needs_a_step_rule_says_so_in_one_sentence(sampler):
     problem = ExactBayes.random(Diffusion(Absorbing(4), Cosine()), L)
-    with pytest.raises(ValueError, match="no product over positions.*exact laws need one"):
-        terminal_law(problem.denoiser(), problem.diffusion, L, [1.0, 0.5, 0.0], sampler)
+    with pytest.raises(ValueError, match="no product over positions.*schedulers and rollouts of"):
+        x = torch.zeros(1, L, dtype=torch.int64)
+        sampler.rule(problem.denoiser()(x, 1.0), problem.diffusion, x, 0.5, 1.0)
     scheduler = SamplerScheduler(**problem.diffusion.to_config(), sampler=sampler.to_config())
     with pytest.raises(ValueError, match="not known from one output.*Pipeline runs it"):
         scheduler.step(torch.zeros(1, L, 4), 1.0, torch.full((1, L), 3))

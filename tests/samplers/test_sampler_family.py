@@ -17,9 +17,13 @@ from hf_ddistill.processes import Absorbing, Uniform
 from hf_ddistill.samplers import Canvas, Sampler, walk
 from hf_ddistill.schedules import Linear, LogLinear
 
-K, L, DRAWS, STEEP = 4, 2, 20_000, Linear(0.0, 9.0)
+K, L, DRAWS, STEEP = 4, 2, 10_000, Linear(0.0, 9.0)
 #: Where the default is no sampler of the data's law: the surest first is biased.
 SETTINGS = {"unmasking": {"unmasking": {"type": "static", "score": "random"}}}
+#: Whose steps follow the reverse process whatever the grid.
+EXACT = {"uniformisation"}
+#: What is left at 64 steps: at the last of them 7 % of the tokens are noise, taken out greedily.
+LEFT = {"greedy_tail": 0.09}
 FAMILY = [kind(**SETTINGS.get(name, {})) for name, kind in Sampler.registry.items()]
 each_sampler = pytest.mark.parametrize("sampler", FAMILY, ids=lambda sampler: sampler.id)
 each_process = pytest.mark.parametrize("cls", [Absorbing, Uniform], ids=lambda cls: cls.id)
@@ -40,20 +44,32 @@ def of(cls, sampler, schedule=STEEP):
     return problem
 
 
-def drawn(problem, sampler, steps, denoiser=None, seed=0):
+def drawn(problem, sampler, steps, denoiser=None, draws=DRAWS):
     """The law of what is drawn, as frequencies over all states."""
     denoiser = problem.denoiser() if denoiser is None else denoiser
-    x = sampler.sample(denoiser, Canvas.empty((DRAWS, L)), steps, seeded(seed))
-    return problem.index(x).bincount(minlength=len(problem.states)).double() / DRAWS
+    x = sampler.sample(denoiser, Canvas.empty((draws, L)), steps, seeded())
+    return problem.index(x).bincount(minlength=len(problem.states)).double() / draws
 
 
 @each_process
 @each_sampler
 def test_the_law_of_an_exact_denoiser_tends_to_the_data_s(cls, sampler):
     problem = of(cls, sampler)
-    few, many = (total_variation(drawn(problem, sampler, n), problem.data) for n in (1, 128))
+    if sampler.id in EXACT:  # each row of them is at a time of its own, which costs the oracle
+        for steps in (1, 4):
+            assert total_variation(drawn(problem, sampler, steps, draws=2000), problem.data) < 0.06
+        return
+
+    def law(n):
+        if not sampler.is_product:
+            return drawn(problem, sampler, n)
+        grid = sampler.grid(n, problem.diffusion)
+        clean = terminal_law(problem.denoiser(), problem.diffusion, L, grid, sampler)
+        return torch.zeros_like(problem.data).index_put((problem.index(problem.clean),), clean)
+
+    few, many = (total_variation(law(n), problem.data) for n in (1, 64))
     assert few > 0.06, "one step is never this good: is the test able to fail?"
-    assert many < 0.03
+    assert many < LEFT.get(sampler.id, 0.035)
 
 
 @each_process
@@ -77,9 +93,10 @@ def test_what_is_drawn_has_the_sampler_s_terminal_law(cls, sampler):
     assert ((found - other).abs() > 4.5 * spread + 1e-9).any(), "the test sees no difference"
 
 
+@each_process
 @each_sampler
-def test_given_tokens_are_held_and_shown_to_every_call(sampler):
-    problem, seen = of(Absorbing, sampler), []
+def test_given_tokens_are_held_and_shown_to_every_call(cls, sampler):
+    problem, seen = of(cls, sampler), []
 
     def network(x_t, t):
         seen.append(x_t)
@@ -87,11 +104,13 @@ def test_given_tokens_are_held_and_shown_to_every_call(sampler):
 
     tokens = torch.tensor([[2, 0], [1, 0]])
     canvas = Canvas(tokens, torch.tensor([[False, True], [False, True]]))
-    denoiser = NetworkDenoiser(network, problem.diffusion)
+    denoiser = NetworkDenoiser(network, problem.diffusion, Conditional())
     x = sampler.sample(denoiser, canvas, 3, seeded())
-    assert len(seen) >= 3 and x.max() < K - 1
-    for state in [*seen, x]:
-        assert torch.equal(state[:, 0], tokens[:, 0])
+    assert seen and problem.data[problem.index(x)].min() > 0
+    assert torch.equal(x[:, 0], tokens[:, 0])
+    for state in seen:  # of both rows, or of one whose turn it is
+        assert set(state[:, 0].tolist()) <= {1, 2} and len(state) < 3
+        assert len(state) < 2 or torch.equal(state[:, 0], tokens[:, 0])
 
 
 @each_sampler

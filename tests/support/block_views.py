@@ -14,6 +14,7 @@ from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import categorical
 from hf_ddistill.parameterizations import Subs
+from hf_ddistill.places import Places
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
 from hf_ddistill.shapes import LOG_ZERO
@@ -32,7 +33,8 @@ class Views(torch.nn.Module):
 
     def forward(self, x, t, *, at=None, clean_ids=None, block_size=None):
         size, length = block_size or self.block_size, x.shape[1]
-        self.calls.append({"x": x, "at": at, "clean": clean_ids, "block_size": size})
+        asked = None if at is None else Places(at, x.shape).where
+        self.calls.append({"x": x, "at": asked, "clean": clean_ids, "block_size": size})
         powers = 3 ** torch.arange(length - 1, -1, -1)
         parts = []
         for start in range(0, length, size):
@@ -42,7 +44,7 @@ class Views(torch.nn.Module):
             rows = self.logits[(view * powers).sum(1), start : start + size]
             parts.append(rows)
         out = torch.cat(parts, 1)
-        return out if at is None else out[at]
+        return out if at is None else out.flatten(0, 1)[at]
 
     def denoiser(self):
         return NetworkDenoiser(self, MASKS, Subs(), reads_time=None)

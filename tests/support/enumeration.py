@@ -34,7 +34,7 @@ def oracle(problem):
         seen = one_hot(problem.clean, problem.diffusion.vocab_size).double()
         joint = torch.einsum("bn,nlk->blk", likelihood * problem.law, seen)
         log_p = (joint / joint.sum(-1, keepdim=True)).log().clamp_min(LOG_ZERO)
-        return log_p if at is None else log_p[at]
+        return log_p if at is None else log_p.flatten(0, 1)[at]
 
     return NetworkDenoiser(network, problem.diffusion, Conditional())
 
@@ -52,7 +52,7 @@ class Table(torch.nn.Module):
 
     def forward(self, x_t, t, at=None):
         output = self.logits[self.index(x_t)]
-        return output if at is None else output[at]
+        return output if at is None else output.flatten(0, 1)[at]
 
 
 def tabular(problem, log_p=None):

@@ -90,6 +90,11 @@ def weights(model):
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+def means_of(trainer):
+    """A copy of the running mean of its weights."""
+    return {name: value.clone() for name, value in trainer.average.mean.items()}
+
+
 def differing(one, other):
     """The names under which two mappings of tensors differ in any bit."""
     names = one.keys() | other.keys()

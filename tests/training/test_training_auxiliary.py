@@ -47,7 +47,7 @@ def histories(trainer):
         parts = (
             weights(trainer.model),
             weights(trainer.auxiliaries.models["auxiliary"]),
-            dict(trainer.average.mean),
+            {name: mean.clone() for name, mean in trainer.average.mean.items()},
         )
         return dict(zip(("student", "auxiliary", "mean"), parts, strict=True), moments=moments)
 

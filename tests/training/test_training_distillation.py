@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import LoraConfig
-from training_runs import At, differing, distilling, probe, rows, teaching, tiny, weights
+from training_runs import At, differing, distilling, means_of, probe, rows, teaching, tiny, weights
 
 from hf_ddistill.denoisers import Guided
 from hf_ddistill.models import as_denoiser
@@ -92,7 +92,7 @@ def test_each_round_has_half_the_steps_and_the_averaged_student_as_its_teacher(t
     def look(state, control):
         steps.append(trainer.student_steps)
         teachers.append(weights(trainer.teacher_model))
-        means.append(dict(trainer.average.mean))
+        means.append(means_of(trainer))
 
     trainer.add_callback(At("on_step_begin", look))
     trainer.train()
@@ -165,8 +165,8 @@ def test_peer_ema_is_the_mean_and_leaves_the_graph_of_the_student_whole(tmp_path
     trainer = distilling(
         tmp_path, tiny(**DROPOUT), objective=changed, max_steps=3, learning_rate=0.05
     )
-    means = [dict(trainer.average.mean)]
-    trainer.add_callback(At("on_step_end", lambda *_: means.append(dict(trainer.average.mean))))
+    means = [means_of(trainer)]
+    trainer.add_callback(At("on_step_end", lambda *_: means.append(means_of(trainer))))
     trainer.train()
     assert trainer.model.training
     twin = tiny(**DROPOUT).eval()

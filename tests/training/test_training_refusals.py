@@ -170,7 +170,7 @@ def test_loss_that_is_not_a_number_stops_the_run_and_names_the_step(tmp_path):
     changed = type(
         "_Nan",
         (type(probe()),),
-        {"__call__": lambda self, step: {"student": torch.tensor(torch.nan)}},
+        {"__call__": lambda self, step: {"student": torch.tensor(torch.nan, requires_grad=True)}},
     )
     with pytest.raises(ValueError, match="is nan at step 0; lower the learning rate"):
         teaching(tmp_path, objective=changed()).train()

@@ -16,7 +16,8 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory.blocks.tables import CausalTable, block_table
 from hf_ddistill.laboratory.network import Counted
 from hf_ddistill.parameterizations import Conditional, Subs
-from hf_ddistill.shapes import Tokens, Where
+from hf_ddistill.places import Places
+from hf_ddistill.shapes import Tokens
 
 
 class BlockNetwork(nn.Module):
@@ -46,15 +47,15 @@ class BlockNetwork(nn.Module):
         x: Tokens,
         t: Tensor | None = None,
         *,
-        at: Where | None = None,
+        at: Tensor | None = None,
         clean_ids: Tokens | None = None,
         block_size: int | None = None,
         causal: bool = False,
     ) -> Tensor:
         """Logits (B, n, K) of n columns, from the first, or (N, K) at the positions of `at` alone;
         `clean_ids` (B, n) are the blocks before, x itself if not given."""
-        where = torch.ones_like(x, dtype=torch.bool) if at is None else at
-        rows, place = where.nonzero(as_tuple=True)
+        index = torch.arange(x.numel()) if at is None else at
+        rows, place = index // x.shape[1], index % x.shape[1]
         seen = self._seen(x, clean_ids, rows, place, (block_size or self.block_size, causal))
         own = one_hot(place, self.length)
         features = torch.cat([one_hot(seen, self.vocab_size + 1).flatten(1), own], 1).float()
@@ -107,6 +108,7 @@ class ExactBlocks(nn.Module):
         asked, clean = given.get("at"), given.get("clean_ids")
         if asked is not None and clean is None:
             size = self.blocks.block_size
+            asked = Places(asked, x.shape).where
             last = (asked * torch.arange(x.shape[1])).amax(1, keepdim=True) // size * size
             if bool(((x == self.blocks.mask) & (torch.arange(x.shape[1]) < last)).any()):
                 raise ValueError(

@@ -25,6 +25,7 @@ from hf_ddistill.laboratory.space import all_sequences
 from hf_ddistill.laboratory.students import BenchSettings, Student, fit_student
 from hf_ddistill.linalg import keyed_generator
 from hf_ddistill.objectives import Objective
+from hf_ddistill.places import Places
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
 from hf_ddistill.unmasking import Static
@@ -86,7 +87,7 @@ def fit_block_start(problem: BlockProblem, settings: BenchSettings, seed: int = 
         x_0 = problem.data(settings.rows, generator)
         where = random_masks(x_0, torch.ones_like(x_0, dtype=torch.bool), size, generator)
         x_t = x_0.masked_fill(where, problem.tokens)
-        said = network(x_t, at=where, clean_ids=x_0)
+        said = network(x_t, at=Places.of(where).index, clean_ids=x_0)
         causal = network(x_0, causal=True)
         loss = cross_entropy(said, x_0[where]) + cross_entropy(causal.flatten(0, 1), x_0.flatten())
         optimizer.zero_grad()

@@ -70,7 +70,7 @@ class CausalTable(nn.Module):
             before = self._places(torch.cat([source[:, :start], x[:, start:i]], 1))
             log_p = self.tables[i][sequence_numbers(before, len(self.tokens))].log()
             out[:, i, self.tokens] = log_p.clamp_min(LOG_ZERO)
-        return out if at is None else out[at]
+        return out if at is None else out.flatten(0, 1)[at]
 
     def _places(self, x: Tokens) -> Tensor:
         return torch.searchsorted(self.tokens, x.clamp_max(int(self.tokens[-1])))
@@ -124,7 +124,7 @@ class BlockTable(nn.Module):
             whole = rows.new_full((*rows.shape[:-1], self.diffusion.vocab_size), LOG_ZERO)
             out.append(whole.index_copy(-1, self.tokens, rows))
         logits = torch.cat(out, 1)
-        return logits if at is None else logits[at]
+        return logits if at is None else logits.flatten(0, 1)[at]
 
 
 def block_table(

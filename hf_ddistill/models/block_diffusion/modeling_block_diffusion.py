@@ -145,8 +145,7 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
                 may be on either side; of all columns, those in the cache included.
             clean_ids (`torch.LongTensor` of shape `(batch_size, length)`): x_0: a block of x_t then
                 sees itself and the clean blocks before it, all blocks in one call.
-            at (`torch.BoolTensor` of shape `(batch_size, length)`): the N positions to answer for;
-                or which of the positions, int64 of shape `(batch_size, n)`.
+            at (`torch.LongTensor` of shape `(N,)`): row * length + position of those to answer for.
             labels (`torch.LongTensor` of shape `(batch_size, length)`): x_0 where it is asked for,
                 -100 elsewhere; the loss is the mean cross-entropy there, each token at its own
                 position, as a masked language model's. (Objectives weight it by the process.)
@@ -169,8 +168,7 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             num_items_in_batch (`int`): divides the sum of the loss, in place of its own count.
 
         Returns:
-            `CausalLMOutputWithPast`: `logits` of shape (batch_size, length, K), or (N, K), or
-            (batch_size, n, K).
+            `CausalLMOutputWithPast`: `logits` of shape (batch_size, length, K), or (N, K).
 
         Raises:
             ValueError: for inputs that exclude or do not fit each other.
@@ -212,12 +210,13 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             own = torch.arange(length, device=given.device)
             hidden = hidden[:, self._source(layout, own, length, causal)]
         else:
-            at = _index(at)
-            hidden = hidden[at[0], self._source(layout, at[1], length, causal)]
+            hidden = hidden.flatten(0, 1)[self._speaking(layout, at, length, causal)]
         logits, loss = self._head(hidden), None
         if labels is not None:
             check_labels(labels, input_ids, self.config.mask_token_id, causal)
-            loss = masked_loss(logits, labels if at is None else labels[at], num_items_in_batch)
+            loss = masked_loss(
+                logits, labels if at is None else labels.flatten()[at], num_items_in_batch
+            )
         more = {name: getattr(decoded, name, None) for name in ("hidden_states", "attentions")}
         output = CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache, **more)
         as_tuple = not (self.config.return_dict if return_dict is None else return_dict)
@@ -261,6 +260,13 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         first = (columns % layout.block_size == 0) & (columns > 0)
         return torch.where(first, before, before + offset)
 
+    def _speaking(self, layout: Layout, at: Tensor, length: int, causal: bool) -> Tensor:
+        """The numbers of the computed hidden states that speak of positions by theirs."""
+        queries = layout.queries.shape[1]
+        if queries == length and not (causal or self.config.shift_logits):
+            return at
+        return at // length * queries + self._source(layout, at % length, length, causal)
+
     def _head(self, hidden: Tensor) -> Tensor:
         logits = self.lm.get_output_embeddings()(hidden)
         cap = getattr(self.lm.config, "final_logit_softcapping", None)
@@ -271,13 +277,6 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             # LOG_ZERO is more than half precision can say.
             logits = torch.nn.functional.pad(logits.float(), (0, missing), value=LOG_ZERO)
         return logits
-
-
-def _index(at: Tensor) -> tuple[Tensor, ...]:
-    """Rows and positions, of Booleans (B, L) or of the positions of each row, (B, n)."""
-    if at.dtype == torch.bool:
-        return at.nonzero(as_tuple=True)
-    return torch.arange(len(at), device=at.device)[:, None], at
 
 
 __all__ = ["BlockDiffusionLM"]

@@ -220,12 +220,12 @@ class DDiTForDiscreteDiffusion(DDiTPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         *,
         noise: torch.Tensor | None = None,
-        at: torch.BoolTensor | None = None,
+        at: torch.LongTensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         **kwargs: Unpack[DDiTKwargs],
     ) -> MaskedLMOutput:
-        """Logits (B, L, K), or (N, K) for the N positions that `at` selects.
+        """Logits (B, L, K), or (N, K) for the N positions of `at`.
 
         Args:
             input_ids: noised tokens x_t (B, L).
@@ -233,7 +233,7 @@ class DDiTForDiscreteDiffusion(DDiTPreTrainedModel):
             attention_mask: 1 for tokens, 0 for padding (B, L).
             class_labels: labels (B,); None is the null class `num_classes`.
             noise: noise per position (B, L, noise_dim); None adds nothing.
-            at: Boolean (B, L), the only positions that go through the head, in row-major order.
+            at: row * L + position (N,) of the only positions that go through the head.
             inputs_embeds: token embeddings (B, L, h) instead of `input_ids`.
             labels: clean tokens (B, L), -100 where there is no loss.
 
@@ -259,8 +259,8 @@ class DDiTForDiscreteDiffusion(DDiTPreTrainedModel):
         )
         hidden_states = outputs.last_hidden_state
         if at is not None:
-            hidden_states = hidden_states[at]
-            labels = None if labels is None else labels[at]
+            hidden_states = hidden_states.flatten(0, 1).index_select(0, at)
+            labels = None if labels is None else labels.flatten().index_select(0, at)
         logits = self.lm_head(hidden_states)
         loss = None
         if labels is not None:

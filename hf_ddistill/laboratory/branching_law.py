@@ -1,0 +1,191 @@
+"""The law of what any sampler draws, by following every branch of its own code.
+
+Steps are taken one after the other; branches that have come to the same tokens, and remember the
+same, go on as one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
+from hf_ddistill.laboratory.branching import Branches, outcomes
+from hf_ddistill.laboratory.space import rows_per_chunk, sequence_numbers
+from hf_ddistill.parameterizations import Conditional
+from hf_ddistill.samplers import Canvas, Sampler
+from hf_ddistill.shapes import Tokens
+
+#: Rows of a batch, at most: as many as stay near the processor.
+ROWS = 2**15
+#: To how many digits two memories must agree to be one.
+DIGITS = 12
+
+
+@torch.no_grad()
+def branching_law(
+    denoiser: Denoiser, sampler: Sampler, length: int, grid: Sequence[float]
+) -> Tensor:
+    """The law over all K^L states, (K^L,) float64.
+
+    A sampler whose loop is its own is followed from the first draw to the last, which takes many
+    more branches than one that is followed step by step.
+
+    Raises:
+        ValueError: if there are too many branches, a draw cannot be enumerated, the denoiser takes
+            noise, or the sampler remembers what is not one tensor a row.
+    """
+    if denoiser.latent is not None:
+        raise ValueError(
+            f"The sampler {sampler.id!r} has no step rule, and draws with a noise input cannot be "
+            "enumerated: the exact law of such a student is known for steps by a rule alone."
+        )
+    size = min(rows_per_chunk(denoiser.diffusion.vocab_size, length), ROWS)
+    walker = _Walker(_each_state_once(denoiser), length, size)
+    if type(sampler).sample is not Sampler.sample:
+        return walker.law(walker.whole(sampler, len(grid) - 1))
+    front = walker.begin(sampler)
+    for t, s in pairwise(grid):
+        front = walker.step(front, s, t)
+    return walker.law(front)
+
+
+@dataclass(frozen=True)
+class _Front:
+    """Where branches have got to: tokens (R, L), weights (R,), and the sampler with what it
+    remembers of each."""
+
+    x: Tokens
+    weight: Tensor
+    run: Sampler
+
+
+@dataclass(frozen=True)
+class _Walker:
+    """Follows the branches of a sampler on a denoiser, `size` of them in a batch."""
+
+    denoiser: Denoiser
+    length: int
+    size: int
+
+    def begin(self, sampler: Sampler) -> _Front:
+        """Noise, and a sampler that begins."""
+
+        def draw(rows: Tensor, generator: Branches) -> Tokens:
+            return self.denoiser.diffusion.prior((len(rows), self.length), generator)
+
+        found = list(outcomes(draw, torch.ones(1, dtype=torch.float64), self.size))
+        x, weight = (torch.cat(parts) for parts in zip(*((x, w) for w, x in found), strict=True))
+        return _Front(x, weight, sampler.begin())
+
+    def step(self, front: _Front, s: float, t: float) -> _Front:
+        """What a step makes of all branches."""
+
+        def move(rows: Tensor, generator: Branches) -> tuple[Tokens, Sampler]:
+            run = _with_memory(front.run, _of_rows(_memory(front.run), rows))
+            return run.step(self.denoiser, front.x[rows], s, t, generator), run
+
+        found = list(outcomes(move, front.weight, self.size))
+        weight = torch.cat([weight for weight, _ in found])
+        x = torch.cat([x for _, (x, _) in found])
+        memory = _joined([_memory(run) for _, (_, run) in found])
+        numbers = sequence_numbers(x, self.denoiser.diffusion.vocab_size)
+        key = [numbers[:, None].double(), *_rows_of(memory, len(x))]
+        first, place = _distinct(torch.cat(key, 1))
+        weight = weight.new_zeros(len(first)).index_add(0, place, weight)
+        run = _with_memory(front.run, _of_rows(memory, first))
+        return _Front(x[first], weight, run)
+
+    def whole(self, sampler: Sampler, n: int) -> _Front:
+        """What a sampler with a loop of its own draws in n steps."""
+
+        def sample(rows: Tensor, generator: Branches) -> Tokens:
+            canvas = Canvas.empty((len(rows), self.length))
+            return sampler.sample(self.denoiser, canvas, n, generator)
+
+        found = list(outcomes(sample, torch.ones(1, dtype=torch.float64), self.size))
+        x, weight = (torch.cat(parts) for parts in zip(*((x, w) for w, x in found), strict=True))
+        return _Front(x, weight, sampler)
+
+    def law(self, front: _Front) -> Tensor:
+        """The weights of all states."""
+        size = self.denoiser.diffusion.vocab_size
+        law = front.weight.new_zeros(size**self.length)
+        return law.index_add(0, sequence_numbers(front.x, size), front.weight)
+
+
+def _each_state_once(denoiser: Denoiser) -> Denoiser:
+    """The same denoiser, whose network is shown rows that agree in state and time once."""
+
+    def network(x_t: Tokens, t: Tensor | None) -> Tensor:
+        key = sequence_numbers(x_t, denoiser.diffusion.vocab_size)[:, None]
+        if t is not None and not torch.equal(t, t[:1].expand_as(t)):
+            key = torch.cat([key.double(), t[:, None]], 1)
+        first, place = _distinct(key)
+        return denoiser(x_t[first], None if t is None else t[first]).log_conditional[place]
+
+    reads = "t" if denoiser.needs_time else None
+    return NetworkDenoiser(network, denoiser.diffusion, Conditional(), reads_time=reads)
+
+
+def _distinct(key: Tensor) -> tuple[Tensor, Tensor]:
+    """A row of each kind (U,), and the kind of every row (R,)."""
+    one = key.shape[1] == 1  # sorting numbers is many times as fast as sorting rows
+    kinds, place = (key[:, 0] if one else key).unique(dim=None if one else 0, return_inverse=True)
+    first = torch.empty(len(kinds), dtype=torch.int64)
+    first[place] = torch.arange(len(place))
+    return first, place
+
+
+def _memory(run: Sampler) -> dict[str, Any]:
+    """What a sampler holds beside its settings."""
+    settings = {field.name for field in fields(run)}
+    return {name: value for name, value in vars(run).items() if name not in settings}
+
+
+def _with_memory(run: Sampler, memory: dict[str, Any]) -> Sampler:
+    run = copy.copy(run)
+    for name, value in memory.items():
+        object.__setattr__(run, name, value)
+    return run
+
+
+def _of_rows(memory: Any, rows: Tensor) -> Any:  # noqa: ANN401 (whatever it remembers)
+    """What is remembered of some rows."""
+    if isinstance(memory, dict):
+        return {key: _of_rows(value, rows) for key, value in memory.items()}
+    if isinstance(memory, list | tuple):
+        return type(memory)(_of_rows(value, rows) for value in memory)
+    return memory[rows] if isinstance(memory, Tensor) else copy.copy(memory)
+
+
+def _joined(memories: list[Any]) -> Any:  # noqa: ANN401
+    """The memories of several batches as one; what is no tensor is taken from the first."""
+    one = memories[0]
+    if isinstance(one, dict):
+        return {key: _joined([memory[key] for memory in memories]) for key in one}
+    if isinstance(one, list | tuple):
+        return type(one)(_joined(list(parts)) for parts in zip(*memories, strict=True))
+    return torch.cat(memories) if isinstance(one, Tensor) else one
+
+
+def _rows_of(memory: Any, count: int) -> list[Tensor]:  # noqa: ANN401
+    """All its tensors, as rows (R, ...) of numbers that are the same in two equal memories."""
+    if isinstance(memory, dict):
+        memory = list(memory.values())
+    if isinstance(memory, list | tuple):
+        return [rows for value in memory for rows in _rows_of(value, count)]
+    if not isinstance(memory, Tensor):
+        return []
+    if memory.shape[:1] != (count,):
+        raise ValueError(
+            f"A sampler that remembers tensors of shape {tuple(memory.shape)} for {count} rows has "
+            "no exact law here: what it remembers must be of one row each."
+        )
+    return [memory.double().reshape(len(memory), -1).round(decimals=DIGITS)]
