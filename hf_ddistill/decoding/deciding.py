@@ -133,7 +133,7 @@ class Decider:
             compared = None
         progress = torch.from_numpy(turn.progress[rows])
         number, calls = 0 if steps is None else steps, plan.planned
-        draft = Draft(law, raw, tokens, masked, number, calls, compared, progress, generators)
+        draft = Draft(None, raw, tokens, masked, number, calls, compared, progress, generators)
         if steps is None:
             stays = (draft.confidence > plan.pipelining.confidence) & masked
         else:
