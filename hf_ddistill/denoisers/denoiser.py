@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -94,3 +94,16 @@ class Denoiser(ABC):
         if self.latent is None:
             return {}
         return {"noise": self.latent.draw(x_t, self.diffusion, generator)}
+
+
+def condition_of(condition: Mapping[str, Any], rows: Tensor, count: int) -> dict[str, Any]:
+    """The condition of some of `count` rows, given by their numbers: of each tensor with as many
+    rows those, all else as it is."""
+    return {
+        key: value.index_select(0, rows.to(value.device)) if _by_rows(value, count) else value
+        for key, value in condition.items()
+    }
+
+
+def _by_rows(value: Any, count: int) -> bool:
+    return isinstance(value, Tensor) and value.shape[:1] == (count,)

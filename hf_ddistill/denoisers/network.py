@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,8 +29,9 @@ class NetworkDenoiser(Denoiser):
 
     Args:
         network: (x_t (B, L), time (B,) or None, **condition) -> (B, L, K), or (N, K) at the
-            positions row * L + position of `at` (N,): a module, or what calls one: this is then its
-            `model`, and `trainable_copy()` gives the same around a copy of it.
+            positions row * L + position of `at` (N,), if it takes that: a module, or what calls
+            one: this is then its `model`, and `trainable_copy()` gives the same around a copy of
+            it.
         diffusion: process and schedule.
         parameterization: how the output is read.
         latent: the noise that the network takes as the condition `noise`; None for none.
@@ -74,9 +77,20 @@ class NetworkDenoiser(Denoiser):
         at = places.index
         if source is not places.positions:
             at = at + source - places.positions
-        output = self.network(x_t, self._read_by_network(t), at=at, **condition)
+        if self._answers_at:
+            output = self.network(x_t, self._read_by_network(t), at=at, **condition)
+        else:
+            output = self.network(x_t, self._read_by_network(t), **condition)
+            output = output.flatten(0, 1).index_select(0, at)
         local = None if t is None else t.index_select(0, places.rows)
         return self._read(output[:, None], places.take(x_t)[:, None], local)
+
+    @cached_property
+    def _answers_at(self) -> bool:
+        network = self.network
+        called = network.forward if isinstance(network, Module) else network
+        inputs = inspect.signature(called).parameters.values()
+        return any(each.name == "at" or each.kind is each.VAR_KEYWORD for each in inputs)
 
     @property
     def _module(self) -> Module | None:

@@ -123,12 +123,16 @@ class _Walker:
 def _each_state_once(denoiser: Denoiser) -> Denoiser:
     """The same denoiser, whose network is shown rows that agree in state and time once."""
 
-    def network(x_t: Tokens, t: Tensor | None) -> Tensor:
+    def network(x_t: Tokens, t: Tensor | None, at: Tensor | None = None) -> Tensor:
         key = sequence_numbers(x_t, denoiser.diffusion.vocab_size)[:, None]
         if t is not None and not torch.equal(t, t[:1].expand_as(t)):
             key = torch.cat([key.double(), t[:, None]], 1)
         first, place = _distinct(key)
-        return denoiser(x_t[first], None if t is None else t[first]).log_conditional[place]
+        said = denoiser(x_t[first], None if t is None else t[first]).log_conditional
+        if at is None:
+            return said[place]
+        length = x_t.shape[1]
+        return said[place[at // length], at % length]
 
     reads = "t" if denoiser.needs_time else None
     return NetworkDenoiser(network, denoiser.diffusion, Conditional(), reads_time=reads)

@@ -155,7 +155,7 @@ class ScalarPlusLowRank(LinearOperator):
     def bridge(
         self, after: LinearOperator, x: Tensor, z: Tensor, generator: Generators = None
     ) -> Tensor:
-        if not self._draws_afresh(after):
+        if isinstance(generator, Chooser) or not self._draws_afresh(after):
             return super().bridge(after, x, z, generator)
         piece = categorical(self.bridge_weights(after, x, z), generator)
         noise = uniform_noise(x.shape, generator, x.device)

@@ -12,6 +12,7 @@ from hf_ddistill.samplers.given_times import GivenTimes
 from hf_ddistill.samplers.greedy_tail import GreedyTail
 from hf_ddistill.samplers.holding import Holding
 from hf_ddistill.samplers.jump import Jump
+from hf_ddistill.samplers.predictor_corrector import PredictorCorrector
 from hf_ddistill.samplers.psi import Psi
 from hf_ddistill.samplers.remdm import ReMDM
 from hf_ddistill.samplers.remdm_loop import ReMDMLoop
@@ -34,6 +35,7 @@ __all__ = [
     "GreedyTail",
     "Holding",
     "Jump",
+    "PredictorCorrector",
     "Psi",
     "ReMDM",
     "ReMDMLoop",

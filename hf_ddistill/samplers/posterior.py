@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import LinearOperator, categorical_of_logs
+from hf_ddistill.linalg import LinearOperator, categorical, categorical_of_logs
 from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.samplers.interval import interval
-from hf_ddistill.shapes import Generators, PerToken, Probs, Tokens
+from hf_ddistill.shapes import Chooser, Generators, PerToken, Probs, Tokens
 
 
 def posterior(
@@ -41,6 +41,8 @@ def draw_posterior(
 
     After the draw of x_0 most processes need no (B, L, K): see `LinearOperator.bridge`.
     """
+    if isinstance(generator, Chooser):  # fewer branches: what x_0 was is not asked
+        return categorical(posterior(prediction, diffusion, x_t, s, t), generator)
     s, t = interval(s, t, x_t)
     zero = torch.zeros_like(s)
     x_0 = _draw_clean(prediction, diffusion, x_t, diffusion.kernel(zero, t), generator)
