@@ -34,6 +34,10 @@ from hf_ddistill.unmasking import largest
 KEPT = 2**20
 
 
+#: Of the grid that times are chosen from; 4, 8, 12 and 16 even steps are on it.
+INTERVALS = 48
+
+
 @dataclass(frozen=True)
 class StepCosts:
     """What each step between times of a fine grid loses, in nats a sequence.
@@ -77,7 +81,7 @@ class StepCosts:
 def step_costs(
     denoiser: Denoiser,
     x_0: Tokens,
-    intervals: int = 16,
+    intervals: int = INTERVALS,
     generator: torch.Generator | None = None,
     **condition: Any,
 ) -> StepCosts:
@@ -113,6 +117,21 @@ def step_costs(
             lost = _divergence(diffusion, (u, *seen[u]), (times[i], *seen[times[i]]))
             costs[i, k + 1 :] += width * float(lost) * length
     return StepCosts(tuple(times), costs)
+
+
+def time_rows(
+    denoiser: Denoiser, x_0: Tokens, steps: Sequence[int], generator: torch.Generator | None = None
+) -> list[dict[str, Any]]:
+    """The best times for numbers of steps, a row each; "even" is what steps that take out equal
+    shares of noise lose, None where they are not among the times that were tried."""
+    costs = step_costs(denoiser, x_0, INTERVALS, generator)
+    rows = []
+    for n in steps:
+        best = costs.best_times(n)
+        even = costs.of(costs.times[:: INTERVALS // n]) if INTERVALS % n == 0 else None
+        row = {"section": "times", "steps": n, "lost": costs.of(best), "even": even}
+        rows.append(row | {"times": [round(time, 6) for time in best]})
+    return rows
 
 
 def _divergence(
