@@ -15,6 +15,7 @@ from torch.nn import Module
 from hf_ddistill.couplings.memory import Log, Memory
 from hf_ddistill.couplings.trajectories import Trajectory
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers.denoiser import condition_of
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import RowStreams, categorical, uniform_noise
 from hf_ddistill.parameterizations import Prediction
@@ -131,15 +132,11 @@ class TrainingStep:
     def rows(self, rows: Tensor) -> TrainingStep:
         """The same step for some rows of the batch, given by their numbers."""
         total = self.x_0.shape[0]
-        condition = {
-            key: value[rows] if isinstance(value, Tensor) and value.shape[:1] == (total,) else value
-            for key, value in self.condition.items()
-        }
         path = self.trajectory
         return replace(
             self,
             x_0=self.x_0[rows],
-            condition=condition,
+            condition=condition_of(self.condition, rows, total),
             generator=(
                 self.generator.of(rows)
                 if isinstance(self.generator, RowStreams)

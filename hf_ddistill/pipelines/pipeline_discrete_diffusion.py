@@ -11,7 +11,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from hf_ddistill.denoisers import Denoiser, Guided
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import check_finite, unwrapped
 from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
 from hf_ddistill.pipelines.inputs import (
@@ -27,12 +27,15 @@ from hf_ddistill.pipelines.network import denoiser_on, evaluating
 from hf_ddistill.pipelines.pipeline_output import DiscreteDiffusionPipelineOutput, to_images
 from hf_ddistill.pipelines.prompts import beginnings
 from hf_ddistill.pipelines.saved_pipeline import SavedPipeline
-from hf_ddistill.pipelines.scheduled import scheduled
+from hf_ddistill.pipelines.scheduled import Steered, Stepped, runs_by_itself, sharpened_by
 from hf_ddistill.pipelines.texts import end_tokens, texts_of
 from hf_ddistill.pipelines.watched import ROW, Said, Watched
-from hf_ddistill.samplers import Canvas, Reached
+from hf_ddistill.samplers import Canvas, Progress, Reached
 from hf_ddistill.schedulers import DiscreteSchedulerBase
 from hf_ddistill.shapes import Generators, Tokens
+
+#: What a callback is given that only a scheduler's step says.
+_OF_STEPS = frozenset({"pred_original_sample", "sampled_probs"})
 
 
 class DiscreteDiffusionPipeline(SavedPipeline):
@@ -133,7 +136,9 @@ class DiscreteDiffusionPipeline(SavedPipeline):
                 True where a token is to be generated, False where it is kept.
             batch_size (`int`): number of samples; one prompt or label serves all of them.
             length (`int`, *optional*): L; the model's largest if not given.
-            num_inference_steps (`int`, *optional*): the scheduler's own number if not given.
+            num_inference_steps (`int`, *optional*): the scheduler's own number if not given. Under
+                masks a step that draws nothing makes no call of the model, so that no more calls
+                than tokens are made; without a callback each sample has its own clock.
             class_labels (`int`, list or `torch.LongTensor` of shape `(n,)`, *optional*):
                 -1 is the null class.
             guidance_scale (`float`): g of classifier-free guidance as in diffusers: log p is
@@ -200,34 +205,37 @@ class DiscreteDiffusionPipeline(SavedPipeline):
     ) -> Tokens:
         """All steps of the scheduler, from noise to samples (B, L)."""
         call, names = callback
-        said = Said() if "confidence" in names else None
+
+        def scale() -> float:
+            check_guidance(self._guidance_scale, condition.get("class_labels"))
+            return self._guidance_scale
+
+        denoiser, said = Steered(denoiser, scale), Said() if "confidence" in names else None
         if said is not None:
             rows = torch.arange(len(canvas.tokens), device=canvas.tokens.device)
-            condition = {**condition, ROW: rows}
-
-        def guided() -> Denoiser:
-            check_guidance(self._guidance_scale, condition.get("class_labels"))
-            asked = self.do_classifier_free_guidance
-            found = Guided(denoiser, self._guidance_scale - 1) if asked else denoiser
-            return found if said is None else Watched(found, said)
-
-        stepping = scheduled(self.scheduler, guided)
+            denoiser, condition = Watched(denoiser, said), {**condition, ROW: rows}
+        sampler = stepped = Stepped(self.scheduler)
+        asked = call is not None and not _OF_STEPS.isdisjoint(names)
+        if runs_by_itself(self.scheduler, asked):
+            sampler, denoiser = self.scheduler.sampler, sharpened_by(self.scheduler, denoiser)
 
         def on_step(reached: Reached[Tokens]) -> None:
-            if call is not None:
-                tensors = {**stepping.output, "sequences": reached.state}
-                if said is not None:
-                    tensors["confidence"] = said.confidence(reached.before, reached.state)
-                given = {name: tensors.get(name) for name in names}
-                timestep = self.scheduler.timesteps[reached.number]
-                returned = call(self, reached.number, timestep, given) or {}
-                reached.state = returned.get("sequences", reached.state)
+            tensors = {**stepped.output, "sequences": reached.state}
+            if said is not None:
+                tensors["confidence"] = said.confidence(reached.before, reached.state)
+            given = {name: tensors.get(name) for name in names}
+            timestep = self.scheduler.timesteps[reached.number]
+            returned = call(self, reached.number, timestep, given) or {}
+            reached.state = returned.get("sequences", reached.state)
             reached.stop = self._interrupt
             progress.update()
 
         with self.progress_bar(total=self._num_timesteps) as progress:
-            steps = self._num_timesteps
-            return stepping.sample(denoiser, canvas, steps, generator, on_step, **condition)
+            total = self._num_timesteps
+            told = Progress(lambda share: progress.update(round(share * total) - progress.n))
+            watching = told if call is None else on_step
+            grid = self.scheduler.grid
+            return sampler.sample(denoiser, canvas, grid, generator, watching, **condition)
 
     def check_inputs(
         self,

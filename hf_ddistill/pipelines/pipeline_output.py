@@ -24,7 +24,9 @@ class DiscreteDiffusionPipelineOutput(BaseOutput):
             behind prompts are padded on the left, and on the right behind an end.
         texts (`list[str]`, *optional*): decoded, special tokens left out.
         images (`list[PIL.Image.Image]`, *optional*): as grey images.
-        num_network_calls (`int`): calls of the model that each sample took, or the slowest one.
+        num_network_calls (`int`): calls of the model that each sample took, or the slowest one: at
+            most the number of steps (twice that with guidance) for a sampler of one call a step,
+            and fewer where a step of masked diffusion draws nothing.
         calls (`torch.LongTensor` of shape `(batch_size,)`, *optional*): the same for each sample,
             where they differ: behind prompts.
         tokens_per_call (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): with them.

@@ -10,18 +10,20 @@ from hf_ddistill.samplers.first_hitting import FirstHitting
 from hf_ddistill.samplers.flow_matching import FlowMatching
 from hf_ddistill.samplers.given_times import GivenTimes
 from hf_ddistill.samplers.greedy_tail import GreedyTail
+from hf_ddistill.samplers.grid import step_grid
 from hf_ddistill.samplers.holding import Holding
 from hf_ddistill.samplers.jump import Jump
 from hf_ddistill.samplers.predictor_corrector import PredictorCorrector
 from hf_ddistill.samplers.psi import Psi
 from hf_ddistill.samplers.remdm import ReMDM
 from hf_ddistill.samplers.remdm_loop import ReMDMLoop
-from hf_ddistill.samplers.sampler import Reached, Sampler, look, step_grid, walk
+from hf_ddistill.samplers.sampler import Sampler, look
 from hf_ddistill.samplers.tau_leaping import TauLeaping
 from hf_ddistill.samplers.theta_rk2 import ThetaRK2
 from hf_ddistill.samplers.theta_trapezoidal import ThetaTrapezoidal
 from hf_ddistill.samplers.uniformisation import Uniformisation
 from hf_ddistill.samplers.unmasking import UnmaskingSampler
+from hf_ddistill.samplers.walk import Progress, Reached, walk
 
 __all__ = [
     "Analytic",
@@ -36,6 +38,7 @@ __all__ = [
     "Holding",
     "Jump",
     "PredictorCorrector",
+    "Progress",
     "Psi",
     "ReMDM",
     "ReMDMLoop",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion, times
 from hf_ddistill.linalg import categorical_of_logs
-from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.parameterizations import Prediction, carried_over
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.interval import interval
 from hf_ddistill.samplers.posterior import draw_posterior
@@ -43,8 +43,10 @@ class Jump(Sampler):
     ) -> Probs:
         """p(x_0 | x_t) P_0s."""
         s, _ = interval(s, t, x_t)
-        kernel = diffusion.kernel(torch.zeros_like(s), s)
-        return kernel.vecmat(prediction.log_conditional.exp()).clamp_min(0)
+        kernel, log_p = diffusion.kernel(torch.zeros_like(s), s), prediction.log_conditional
+        if diffusion.reveals:  # whatever is said of a token that is no mask
+            log_p = carried_over(log_p, diffusion, x_t)
+        return kernel.vecmat(log_p.exp()).clamp_min(0)
 
     def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances:
         """alpha_s of all tokens, whatever they were, are left."""

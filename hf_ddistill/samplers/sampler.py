@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,55 +20,12 @@ from hf_ddistill.linalg import asked_at_the_end, categorical
 from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
+from hf_ddistill.samplers.grid import check_grid, step_grid
+from hf_ddistill.samplers.plan import only_reveal, planned
 from hf_ddistill.samplers.posterior import posterior
-from hf_ddistill.shapes import Generators, PerToken, Probs, Tokens
-
-State = TypeVar("State")
-
-
-@dataclass
-class Reached(Generic[State]):
-    """Where a walk has got to; who is told may put another state in its place, or end it.
-
-    Args:
-        number: of the step, from 0.
-        t: the time that the step was from.
-        s: the time that it has reached.
-        before: what was there at t, such as x_t.
-        state: what is there, such as x_s.
-        stop: whether the walk ends here.
-    """
-
-    number: int
-    t: Any
-    s: Any
-    before: State
-    state: State
-    stop: bool = False
-
-
-def walk(
-    grid: Sequence[Any],
-    state: State,
-    move: Callable[[State, Any, Any], State],
-    on_step: Callable[[Reached[State]], object] | None = None,
-) -> State:
-    """The loop over steps: `state = move(state, s, t)` for each t of the grid and the s after it.
-
-    Args:
-        grid: times, descending; a number each, or a tensor with one for each row.
-        state: at the first of them.
-        move: makes one step.
-        on_step: is told behind each.
-    """
-    for number, (t, s) in enumerate(pairwise(grid)):
-        reached = Reached(number, t, s, state, move(state, s, t))
-        if on_step is not None:
-            on_step(reached)
-        state = reached.state
-        if reached.stop:
-            break
-    return state
+from hf_ddistill.samplers.revealing import Throw, reveal
+from hf_ddistill.samplers.walk import Progress, Reached, unwatched, walk
+from hf_ddistill.shapes import Chooser, Generators, PerToken, Probs, Tokens
 
 
 class Sampler(Configurable, ABC):
@@ -179,6 +134,19 @@ class Sampler(Configurable, ABC):
         chances = self.chances(diffusion, s, t) if diffusion.reveals else None
         return None if chances is None else chances.to_data(s)
 
+    def known_chances(
+        self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float
+    ) -> Chances | None:
+        """`step_chances`, unless a class nearer than the one that says them has another step."""
+        others = map(self._made_by, ("rule", "probs", "advance", "step"))
+        return (
+            self.step_chances(diffusion, s, t) if self._made_by("chances") <= min(others) else None
+        )
+
+    def _made_by(self, name: str) -> int:
+        """How far up the class is that a method comes from."""
+        return next(i for i, kind in enumerate(type(self).__mro__) if name in vars(kind))
+
     def advance(
         self,
         prediction: Prediction,
@@ -203,8 +171,11 @@ class Sampler(Configurable, ABC):
         """x_s, by as many calls of the denoiser as it takes; see `look`.
 
         `s` and `t` are a number each, or one for each row (B,); s = 0 is the last step, which must
-        leave data.
+        leave data. With `chances` the denoiser is asked where a token is drawn, and nowhere else.
         """
+        chances = self.known_chances(denoiser.diffusion, s, t)
+        if chances is not None:
+            return reveal(denoiser, x_t, t, Throw(chances, generator), condition)
         prediction = look(denoiser, x_t, t, generator, **condition)
         return self.advance(prediction, denoiser.diffusion, x_t, s, t, generator)
 
@@ -213,9 +184,9 @@ class Sampler(Configurable, ABC):
         self,
         denoiser: Denoiser,
         canvas: Canvas,
-        n: int,
+        n: int | Sequence[float],
         generator: Generators = None,
-        on_step: Callable[[Reached[Tokens]], object] | None = None,
+        on_step: Callable[[Reached[Tokens]], object] | Progress | None = None,
         **condition: Any,
     ) -> Tokens:
         """Draw x_0 (B, L) in n steps.
@@ -223,27 +194,47 @@ class Sampler(Configurable, ABC):
         Args:
             denoiser: any.
             canvas: the shape, and what is given of x_0: it is held behind every step.
-            n: number of steps, as many network calls for a sampler with one a step.
+            n: number of steps: at most as many network calls for a sampler with one a step, since a
+                step that draws nothing needs none; if all is given, none at all. Or the times
+                themselves, from at most 1 down to 0.
             generator: of all random numbers, or a list with one for each row.
-            on_step: is told behind each step, see `Reached`; what it puts in is not held.
-            **condition: inputs of the denoiser, such as `class_labels`.
+            on_step: is told behind each step, see `Reached`; what it puts in is not held. Without
+                one, and for a `Progress`, rows need not be at the same step in a call.
+            **condition: inputs of the denoiser, such as `class_labels`; tensors whose first
+                dimension is B are by rows.
 
         Raises:
-            ValueError: for n under 1, given tokens outside the vocabulary, and a diffusion under
-                which the sampler cannot start.
+            ValueError: for n under 1, a grid that does not descend to 0, given tokens outside the
+                vocabulary, and a diffusion under which the sampler cannot start.
         """
-        grid = self.grid(n, denoiser.diffusion)
-        self.check(denoiser.diffusion)
-        denoiser.diffusion.check_tokens(canvas.tokens.masked_fill(canvas.infill, 0))
+        diffusion = denoiser.diffusion
+        grid = n if isinstance(n, list | tuple) else self.grid(n, diffusion)
+        check_grid(grid)
+        self.check(diffusion)
+        diffusion.check_tokens(canvas.tokens.masked_fill(canvas.infill, 0))
         run = self.begin().holding(canvas)
+        shape, device = canvas.tokens.shape, canvas.tokens.device
+        x = canvas.hold(diffusion.prior(shape, generator, device))
+        chances = [run.known_chances(diffusion, s, t) for t, s in pairwise(grid)]
+        known = iter(chances)
 
         def move(x: Tokens, s: float, t: float) -> Tokens:
-            return canvas.hold(run.step(denoiser, x, s, t, generator, **condition))
+            now = next(known)
+            if now is None:
+                return canvas.hold(run.step(denoiser, x, s, t, generator, **condition))
+            throw = Throw(now, generator, canvas.infill)
+            return canvas.hold(reveal(denoiser, x, t, throw, condition))
 
-        shape, device = canvas.tokens.shape, canvas.tokens.device
-        noise = canvas.hold(denoiser.diffusion.prior(shape, generator, device))
+        fixed = "noise" in condition or denoiser.latent is None
+        fixed = fixed and unwatched(on_step) and not isinstance(generator, Chooser)
         with asked_at_the_end():
-            return walk(grid, noise, move, on_step)
+            if fixed and only_reveal(chances):
+                for asked, share in planned(grid, chances, canvas, generator):
+                    x = asked.put(asked.draw(denoiser, x, condition), x)
+                    if on_step is not None:
+                        on_step.told(share)
+                return x
+            return walk(grid, x, move, on_step) if bool(canvas.infill.any()) else x
 
 
 def look(
@@ -254,11 +245,6 @@ def look(
     **condition: Any,
 ) -> Prediction:
     """One call of a denoiser, with fresh noise where it takes some and none is given as `noise`."""
-    return denoiser(x_t, t, **{**denoiser.fresh_noise(x_t, generator), **condition})
-
-
-def step_grid(n: int) -> list[float]:
-    """The times 1, 1 - 1/n, ..., 1/n, 0 that n steps go through."""
-    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"The number of steps must be an integer of at least 1, got {n!r}.")
-    return [1 - i / n for i in range(n)] + [0.0]
+    if "noise" not in condition:
+        condition = {**condition, **denoiser.fresh_noise(x_t, generator)}
+    return denoiser(x_t, t, **condition)

@@ -16,12 +16,11 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import categorical, uniform_noise
-from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.parameterizations.sharpening import sharpened
+from hf_ddistill.linalg import asked_at_the_end, require
 from hf_ddistill.processes import Process
 from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedulers.step_times import check_times, number_of_steps, place_in, plain
+from hf_ddistill.schedulers.steps import Given, Made, Reader, by_chances, by_rule, by_sampler
 from hf_ddistill.schedules import Schedule
 from hf_ddistill.shapes import Generators
 
@@ -147,8 +146,14 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
         else:
             grid = [*check_times(timesteps), 0.0]
         self._grid, self.num_inference_steps = list(grid), len(grid) - 1
+        self._times = self._grid[:-1]
         self._run = self.sampler.begin()
-        self.timesteps = torch.tensor(grid[:-1], dtype=torch.float64, device=device)
+        self.timesteps = torch.tensor(self._times, dtype=torch.float64, device=device)
+
+    @property
+    def grid(self) -> list[float]:
+        """`timesteps` as floats, and 0."""
+        return self._grid
 
     def step(
         self,
@@ -184,51 +189,25 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
                 f"A step of the sampler {self.sampler.id!r} is not known from one output of a "
                 "model; DiscreteDiffusionPipeline runs it, or Sampler.sample."
             )
-        reveals = self.sampler.is_product and self.diffusion.reveals
-        step = self._step_each if reveals else self._step_together
-        output = step(model_output, sample, (t, s), generator)
+        given = Given(model_output, sample, t, s, generator)
+        with asked_at_the_end():
+            self._check_tokens(sample)
+            made = self._made_from(given)
+        output = DiscreteSchedulerOutput(made.x_s, made.likeliest, made.probs)
         return output if return_dict else output.to_tuple()
 
-    def _step_together(
-        self,
-        model_output: torch.Tensor,
-        sample: torch.LongTensor,
-        interval: tuple[float, float],
-        generator: Generators,
-    ) -> DiscreteSchedulerOutput:
-        """A step that draws all positions from all of them."""
-        t, s = interval
-        if t == self._grid[0]:
+    def _made_from(self, given: Given) -> Made:
+        """One step, at the positions that change alone where they are known before the tokens."""
+        dtype = SAMPLING_DTYPES[self.config.sampling_dtype]
+        reader = Reader(self.diffusion, dtype, self.sharpening)
+        chances = self.sampler.known_chances(self.diffusion, given.s, given.t)
+        if chances is not None:
+            return by_chances(reader, given, chances)
+        if self.sampler.is_product and self.diffusion.reveals:
+            return by_rule(reader, given, self.sampler)
+        if given.t == self._grid[0]:
             self._run = self.sampler.begin()
-        said, where = self._prediction(model_output, sample, t), self.diffusion.undetermined(sample)
-        x_s, probs = self._run.advance(said, self.diffusion, sample, s, t, generator), None
-        if self.sampler.is_product:
-            probs = self.sampler.prob_of(said, self.diffusion, sample, x_s, s, t)
-            probs = probs.to(said.log_conditional.dtype)
-        likeliest = torch.where(where, said.log_conditional.argmax(-1), sample)
-        return DiscreteSchedulerOutput(x_s, likeliest, probs)
-
-    def _step_each(
-        self,
-        model_output: torch.Tensor,
-        sample: torch.LongTensor,
-        interval: tuple[float, float],
-        generator: Generators,
-    ) -> DiscreteSchedulerOutput:
-        """A step that draws each position by itself, by the sampler's rule."""
-        t, s = interval
-        # Only what can still change goes through the rule, as rows of length one.
-        every = s > 0 and not self.sampler.keeps_certain
-        where = self.diffusion.undetermined(sample) | every
-        x_t = sample[where][:, None]
-        prediction = self._prediction(model_output[where][:, None], x_t, t)
-        probs = self.sampler.probs(prediction, self.diffusion, x_t, s, t)
-        noise = uniform_noise(sample.shape, generator, sample.device)
-        x_s = categorical(probs, noise=noise[where][:, None])
-        likeliest = sample.masked_scatter(where, prediction.log_conditional.argmax(-1))
-        sampled_probs = torch.ones(sample.shape, dtype=probs.dtype, device=sample.device)
-        sampled_probs = sampled_probs.masked_scatter(where, probs.gather(-1, x_s[..., None]))
-        return DiscreteSchedulerOutput(sample.masked_scatter(where, x_s), likeliest, sampled_probs)
+        return by_sampler(reader, given, self._run)
 
     def add_noise(
         self,
@@ -258,7 +237,7 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
 
     def _interval(self, timestep: float | torch.Tensor) -> tuple[float, float]:
         """(t, s) from the exact grid: a time may come back from a tensor of lower precision."""
-        at = place_in(self._grid[:-1], float(timestep))
+        at = place_in(self._times, float(timestep))
         return self._grid[at], self._grid[at + 1]
 
     def _check(self, model_output: torch.Tensor, sample: torch.Tensor) -> None:
@@ -273,27 +252,13 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
                 f"`sample` must be (batch_size, length) and `model_output` (batch_size, length, "
                 f"{vocab_size}), got {tuple(sample.shape)} and {tuple(model_output.shape)}."
             )
-        self.diffusion.check_tokens(sample)
-        bad = model_output.isnan().any(-1)
-        if bool(bad.any()):
-            raise ValueError(
-                f"`model_output` holds NaN at {int(bad.sum())} of {bad.numel()} positions."
-            )
 
-    def _prediction(self, logits: torch.Tensor, x_t: torch.Tensor, t: float) -> Prediction:
-        """log p(x_0 | x_t) of N positions, (N, 1, K): possible tokens alone, sharpened."""
-        logits = logits.to(SAMPLING_DTYPES[self.config.sampling_dtype])
-        # A model may put mass on an x_0 that cannot have become x_t; a rule divides by the kernel.
-        impossible = self.diffusion.kernel(0.0, t).columns(x_t, logits.dtype) <= 0
-        impossible[..., list(self.diffusion.process.noise_tokens)] = True
-        logits = logits.masked_fill(impossible, -torch.inf)
-        lost = ~logits.amax(-1).isfinite()
-        if bool(lost.any()):
-            raise ValueError(
-                f"`model_output` gives no distribution at {int(lost.sum())} of {lost.numel()} "
-                "positions: +inf, or -inf for every x_0 that the process allows there."
-            )
-        return Prediction(sharpened(logits, *self.sharpening))
+    def _check_tokens(self, sample: torch.Tensor) -> None:
+        size = self.diffusion.vocab_size
+        require(
+            (sample >= 0) & (sample < size),
+            lambda wrong, of: f"Tokens must lie in [0, {size}), which {wrong} of {of} do not.",
+        )
 
 
 __all__ = ["DiscreteSchedulerBase", "DiscreteSchedulerOutput"]

@@ -66,9 +66,10 @@ def test_infilling_keeps_what_is_given_and_the_model_always_sees_it(process):
     )
     pipe = piped(model, TauLeapingScheduler)
     out = pipe(input_ids=given, infill=infill, num_inference_steps=5, generator=seeded())
-    assert len(seen) == 5
-    for x in [*seen, out.sequences]:
-        assert torch.equal(x[:, ~infill], given[:, ~infill])
+    assert 0 < len(seen) <= 5 and (len(seen) == 5 or process.id == "absorbing")
+    for x in seen:  # under masks only the rows of which a call draws something
+        assert all(row in given[:, ~infill].tolist() for row in x[:, ~infill].tolist())
+    assert torch.equal(out.sequences[:, ~infill], given[:, ~infill])
     assert not torch.equal(out.sequences, given)
 
 
@@ -203,7 +204,9 @@ def test_a_student_brings_its_own_number_of_steps():
     model = made()
     model.config.discrete_diffusion["num_inference_steps"] = 2
     assert piped(model)().num_network_calls == 2
-    assert piped(model, num_inference_steps=5)().num_network_calls == 5
+    of_five = piped(model, num_inference_steps=5)
+    assert of_five.scheduler.config.num_inference_steps == 5
+    assert 2 < of_five(batch_size=20).num_network_calls <= 5
 
 
 def test_any_masked_language_model_can_be_sampled():
