@@ -130,7 +130,7 @@ def time_rows(
         best = costs.best_times(n)
         even = costs.of(costs.times[:: INTERVALS // n]) if INTERVALS % n == 0 else None
         row = {"section": "times", "steps": n, "lost": costs.of(best), "even": even}
-        rows.append(row | {"times": [round(time, 6) for time in best]})
+        rows.append(row | {"times": " ".join(f"{time:.6g}" for time in best)})
     return rows
 
 
