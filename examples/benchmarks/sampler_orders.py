@@ -3,9 +3,10 @@
     python examples/benchmarks/sampler_orders.py --json examples/results/sampler_orders.json \
         --plot docs/results/sampler_orders.png
 
-The standard problem (2 x 3 patches of digits) with the exact teacher; laws are exact, `calls` are
-those of the denoiser. Distances are from what the exact reverse process makes of the noise that the
-sampler starts from.
+Patches of digits with the exact teacher: 2 x 2 for the orders (what two calls a step draw has 7^L
+branches), 2 x 3, the standard problem, for the grids. Laws are exact, `calls` are those of the
+denoiser. Orders are by the distance from what the exact reverse process makes of the noise that
+the sampler starts from.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ import torch
 from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diagnosis.step_times import step_costs
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.laboratory import ExactProblem, terminal_law, total_variation
+from hf_ddistill.laboratory import (
+    ExactProblem,
+    all_sequences,
+    terminal_law,
+    total_variation,
+)
 from hf_ddistill.laboratory.problems import digits
 from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.processes import Absorbing, Uniform
@@ -47,10 +53,10 @@ TWICE = ("theta_rk2", "theta_trapezoidal")
 CALLS = (2, 4, 8, 16, 32, 64)
 
 
-def problem_of(diffusion: Diffusion) -> ExactProblem:
-    """The standard problem under a diffusion."""
-    law = digits()
-    return ExactProblem(law.law, law.sequences, diffusion)
+def problem_of(diffusion: Diffusion, length: int = 6) -> ExactProblem:
+    """The first pixels of the standard problem under a diffusion."""
+    law = digits().law.view(2**length, -1).sum(1)
+    return ExactProblem(law, all_sequences(torch.arange(2), length), diffusion)
 
 
 def denoiser_of(problem: ExactProblem) -> NetworkDenoiser:
@@ -90,7 +96,7 @@ def order_rows() -> list[dict]:
     """One for each sampler, process and number of calls."""
     rows = []
     for name, process in PROCESSES.items():
-        problem = problem_of(Diffusion(process, Cosine(1e-3)))
+        problem = problem_of(Diffusion(process, Cosine(1e-3)), 4)
         exact = reached(problem)
         samplers = [*EVERYWHERE, FirstHitting()] if name == "absorbing" else EVERYWHERE
         for sampler in samplers:
