@@ -21,6 +21,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.linalg import require
 from hf_ddistill.models.loading import check_finite
 from hf_ddistill.models.same_mask import check_same_mask
 from hf_ddistill.parameterizations import Parameterization
@@ -68,11 +69,17 @@ class ModelNetwork:
         else:
             with base_model(self.model):
                 logits = self.model(input_ids=x_t, **given).logits
-        if not bool(logits.isfinite().all()):
-            raise ValueError(f"{type(self.model).__name__} gives logits that are NaN or infinite.")
+        self._check(logits)
         if at is not None and "at" not in self.inputs:
             return logits.flatten(0, 1).index_select(0, at)
         return logits
+
+    def _check(self, logits: Tensor) -> None:
+        """Refuse logits that are NaN or infinite, in one pass over them."""
+        if logits.numel():
+            ends = torch.stack(logits.detach().aminmax())  # which NaN reaches
+            name = type(self.model).__name__
+            require(ends.isfinite(), lambda *_: f"{name} gives logits that are NaN or infinite.")
 
     @property
     def description(self) -> str:

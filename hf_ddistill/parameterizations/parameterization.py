@@ -58,8 +58,8 @@ def carried_over(log_p: LogProbs, diffusion: Diffusion, x_t: Tokens) -> LogProbs
             f"{diffusion.process.id} takes 'conditional'."
         )
     open_ = diffusion.undetermined(x_t)
-    if bool(open_.all()):
-        # No second (B, L, K) where only masked positions were asked for.
+    if open_.device.type == "cpu" and bool(open_.all()):
+        # No second (B, L, K) where all are masked; a device is not waited for.
         return log_p
     certain = torch.full_like(log_p[:, :1], LOG_ZERO).expand_as(log_p)
     return torch.where(open_[..., None], log_p, certain.scatter(-1, x_t[..., None], 0.0))

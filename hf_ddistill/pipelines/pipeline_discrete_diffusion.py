@@ -27,7 +27,7 @@ from hf_ddistill.pipelines.network import denoiser_on, evaluating
 from hf_ddistill.pipelines.pipeline_output import DiscreteDiffusionPipelineOutput, to_images
 from hf_ddistill.pipelines.prompts import beginnings
 from hf_ddistill.pipelines.saved_pipeline import SavedPipeline
-from hf_ddistill.pipelines.scheduled import Steered, Stepped, runs_by_itself, sharpened_by
+from hf_ddistill.pipelines.scheduled import Steered, runs_by_itself, sharpened_by, stepped_by
 from hf_ddistill.pipelines.texts import end_tokens, texts_of
 from hf_ddistill.pipelines.watched import ROW, Said, Watched
 from hf_ddistill.samplers import Canvas, Progress, Reached
@@ -214,7 +214,7 @@ class DiscreteDiffusionPipeline(SavedPipeline):
         if said is not None:
             rows = torch.arange(len(canvas.tokens), device=canvas.tokens.device)
             denoiser, condition = Watched(denoiser, said), {**condition, ROW: rows}
-        sampler = stepped = Stepped(self.scheduler)
+        sampler = stepped = stepped_by(self.scheduler)
         asked = call is not None and not _OF_STEPS.isdisjoint(names)
         if runs_by_itself(self.scheduler, asked):
             sampler, denoiser = self.scheduler.sampler, sharpened_by(self.scheduler, denoiser)

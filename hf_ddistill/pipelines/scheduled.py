@@ -59,7 +59,12 @@ def runs_by_itself(scheduler: DiscreteSchedulerBase, asked: bool) -> bool:
     return scheduler.diffusion.reveals and not asked
 
 
-class Stepped(Sampler):
+def stepped_by(scheduler: DiscreteSchedulerBase) -> _Stepped:
+    """A scheduler's `step` as that of a sampler, at the scheduler's times; its `output` is kept."""
+    return _Stepped(scheduler)
+
+
+class _Stepped(Sampler):
     """A scheduler's `step` as that of a sampler, at the scheduler's times.
 
     Args:

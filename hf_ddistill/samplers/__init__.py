@@ -18,6 +18,7 @@ from hf_ddistill.samplers.psi import Psi
 from hf_ddistill.samplers.remdm import ReMDM
 from hf_ddistill.samplers.remdm_loop import ReMDMLoop
 from hf_ddistill.samplers.sampler import Sampler, look
+from hf_ddistill.samplers.speculative import Speculated, Speculative, speculate
 from hf_ddistill.samplers.tau_leaping import TauLeaping
 from hf_ddistill.samplers.theta_rk2 import ThetaRK2
 from hf_ddistill.samplers.theta_trapezoidal import ThetaTrapezoidal
@@ -44,12 +45,15 @@ __all__ = [
     "ReMDMLoop",
     "Reached",
     "Sampler",
+    "Speculated",
+    "Speculative",
     "TauLeaping",
     "ThetaRK2",
     "ThetaTrapezoidal",
     "Uniformisation",
     "UnmaskingSampler",
     "look",
+    "speculate",
     "step_grid",
     "walk",
 ]

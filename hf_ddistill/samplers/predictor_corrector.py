@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion, times
-from hf_ddistill.linalg import categorical_at
 from hf_ddistill.places import Places
 from hf_ddistill.samplers.correctors import CORRECTORS
+from hf_ddistill.samplers.drawing import draw_at
 from hf_ddistill.samplers.holding import Holding
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, Tokens
@@ -147,4 +147,4 @@ class PredictorCorrector(Holding, Sampler):
             pi = said.score(diffusion, now[:, None], time[places.rows] if time.ndim else time)
         pi = pi[:, 0] / pi[:, 0].sum(-1, keepdim=True)
         law = CORRECTORS[self.corrector](pi, now)
-        return places.put(categorical_at(law, chosen, generator), x)
+        return places.put(draw_at(law.log(), places, generator), x)

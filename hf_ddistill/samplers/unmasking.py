@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers.denoiser import condition_of
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import categorical
+from hf_ddistill.linalg import generators_of
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.parameterizations.sharpening import sharpened
+from hf_ddistill.places import Places
+from hf_ddistill.samplers.drawing import draw_at
 from hf_ddistill.samplers.sampler import Sampler
-from hf_ddistill.shapes import Generators, Tokens
+from hf_ddistill.shapes import Generators, Tokens, Where
 from hf_ddistill.unmasking import Draft, Unmasking
 
 
 @dataclass(frozen=True)
 class UnmaskingSampler(Sampler):
-    """Draw a token at every masked position, and keep those that an unmasking rule picks.
+    """Decide the masked positions that an unmasking rule picks.
 
     Any rule for any masked denoiser; the positions of a row are one block. Which are picked may
-    hang on all that was drawn, so that a step is no product over positions. The last step keeps
-    all that is left.
+    hang on all that was drawn, so that a step is no product over positions. The last step decides
+    all that is left, and rows in which nothing is left take no part in a call: n steps are at most
+    n calls.
+
+    The denoiser is asked at masked positions alone; by a rule that reads no logits (Static's
+    "random" and "left_to_right") at those alone that are decided. A rule that reads no tokens has
+    them drawn where it has picked.
 
     Args:
         unmasking: the rule, by name, settings or as it is. Rules that plan share what is masked
@@ -61,6 +70,11 @@ class UnmaskingSampler(Sampler):
         """With these as its own, since confidence is read without them."""
         return replace(self, temperature=temperature, top_k=top_k, top_p=top_p)
 
+    @property
+    def calls_once(self) -> bool:
+        """A step is known from one prediction."""
+        return True
+
     def begin(self) -> UnmaskingSampler:
         """For a rule that compares, a copy that remembers the prediction of the step before."""
         if not self.unmasking.compares:
@@ -79,34 +93,118 @@ class UnmaskingSampler(Sampler):
         generator: Generators = None,
     ) -> Tokens:
         """x_s, with the tokens that the rule picks."""
-        raw = prediction.log_conditional
-        log_p = sharpened(raw, self.temperature, self.top_k, self.top_p)
-        tokens = categorical(log_p.exp(), generator)
-        masked = diffusion.undetermined(x_t)
-        end, start = _one(s), _one(t)
-        if end > 0:
-            steps = round(1 / (start - end))
-            draft = Draft(
-                log_p,
-                raw,
-                tokens,
-                masked,
-                call=round((1 - start) * steps),
-                calls=steps,
-                before=self._remembered(raw),
-                progress=1 - masked.double().mean(1),
-                generator=generator,
-            )
-            masked = self.unmasking(draft)
-        return torch.where(masked, tokens, x_t)
 
-    def _remembered(self, raw: Tensor) -> Tensor | None:
-        """`raw` of the step before, where there was one of this run."""
+        def say(places: Places, rows: Tensor | None) -> Tensor:
+            whole = prediction.log_conditional
+            return places.take(whole if rows is None else whole.index_select(0, rows))
+
+        return self._decide(say, diffusion, x_t, (s, t), generator)
+
+    def step(
+        self,
+        denoiser: Denoiser,
+        x_t: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+        generator: Generators = None,
+        **condition: Any,
+    ) -> Tokens:
+        """x_s, from one call about the positions that it takes, of the rows that have any."""
+        if "noise" not in condition:
+            condition = {**condition, **denoiser.fresh_noise(x_t, generator)}
+
+        def say(places: Places, rows: Tensor | None) -> Tensor:
+            x, own = x_t, condition
+            if rows is not None:
+                x, own = x_t.index_select(0, rows), condition_of(condition, rows, len(x_t))
+            return denoiser.at(x, _one(t), places, **own).log_conditional[:, 0]
+
+        return self._decide(say, denoiser.diffusion, x_t, (s, t), generator)
+
+    def _decide(
+        self,
+        say: Callable[[Places, Tensor | None], Tensor],
+        diffusion: Diffusion,
+        x_t: Tokens,
+        interval: tuple[Tensor | float, Tensor | float],
+        generator: Generators,
+    ) -> Tokens:
+        """x_s, where `say` gives log p(x_0 | x_t) (N, K) at places of some rows (None for all)."""
+        end, start = map(_one, interval)
+        steps = round(1 / (start - end))
+        number = {"call": round((1 - start) * steps), "calls": steps}
+        masked, rule = diffusion.undetermined(x_t), self.unmasking
+        decided = 1 - masked.double().mean(1)
+        where = masked
+        if end > 0 and not rule.reads_logits:
+            given = {"progress": decided, "generator": generator}
+            where = rule(Draft(None, None, None, masked, **number, **given))
+        found = _taking(where)
+        if found is None:
+            return x_t
+        rows, places = found
+        raw = say(places, rows)
+        tokens, chosen = x_t, places
+        if rows is not None:
+            tokens, generator = x_t.index_select(0, rows), generators_of(generator, rows)
+            masked, decided = masked.index_select(0, rows), decided.index_select(0, rows)
+        law = raw
+        if end > 0 and rule.reads_logits:
+            before = self._remembered(raw, places, rows, len(x_t))
+            drafts = self._drawn(raw, places, tokens, generator) if rule.reads_tokens else None
+            draft = Draft(
+                None, raw, drafts, masked, **number, before=before, progress=decided,
+                generator=generator,
+            )  # fmt: skip
+            picked = rule(draft)
+            if drafts is not None:
+                tokens = torch.where(picked, drafts, tokens)
+                return tokens if rows is None else x_t.index_copy(0, rows, tokens)
+            chosen = Places.of(picked)
+            law = raw[places.take(picked)]
+        tokens = self._drawn(law, chosen, tokens, generator)
+        return tokens if rows is None else x_t.index_copy(0, rows, tokens)
+
+    def _drawn(self, raw: Tensor, places: Places, into: Tokens, generator: Generators) -> Tokens:
+        """`into` with tokens drawn at some places; the numbers are those of all positions."""
+        if self.temperature == 0:
+            return places.put(raw.argmax(-1), into)
+        plain = self.temperature == 1 and not self.top_k and self.top_p == 1
+        law = raw if plain else sharpened(raw, self.temperature, self.top_k, self.top_p)
+        return places.put(draw_at(law, places, generator), into)
+
+    def _remembered(
+        self, raw: Tensor, places: Places, rows: Tensor | None, count: int
+    ) -> Tensor | None:
+        """`raw` of the step before at these places, where there was one of this run."""
         if self._before is None:
             return None
-        before = self._before.get("raw")
-        self._before["raw"] = raw
+        index, length = places.index, places.shape[1]
+        if rows is not None:
+            index = rows[places.rows] * length + places.positions
+        kept, size = self._before.get("raw"), raw.shape[-1]
+        if kept is None:
+            fresh = raw.new_zeros(count, length, size)
+            self._before["raw"] = fresh.view(-1, size).index_copy_(0, index, raw).view_as(fresh)
+            return None
+        before = kept.view(-1, size).index_select(0, index)
+        kept.view(-1, size).index_copy_(0, index, raw)
         return before
+
+
+def _taking(where: Where) -> tuple[Tensor | None, Places] | None:
+    """The rows (R,) in which `where` (B, L) is True anywhere, None for all of them, and the places
+    among these rows; None if there are none. The device is waited for once."""
+    counts = where.sum(1).tolist()
+    taking = [row for row, count in enumerate(counts) if count]
+    if not taking:
+        return None
+    rows, length = None, where.shape[1]
+    if len(taking) < len(counts):
+        rows = torch.tensor(taking).to(where.device, non_blocking=True)
+        where = where.index_select(0, rows)
+    index = where.flatten().nonzero_static(size=sum(counts))[:, 0]
+    return rows, Places(index, (len(taking), length))
 
 
 def _one(time: Tensor | float) -> float:

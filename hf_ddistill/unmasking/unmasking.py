@@ -31,10 +31,12 @@ class Draft:
     never sees which of the two it is.
 
     Args:
-        log_p: (B, n, K) or (N, K), log p(x_0 | x_t), after temperature, top-k and top-p; None for
-            a rule that reads no logits, as are the next two.
-        raw: of the same shape, the same before them: what confidence is read from.
-        tokens: (B, n), drawn from `log_p` (or its likeliest, at temperature 0).
+        log_p: (B, n, K) or (N, K), log p(x_0 | x_t), after temperature, top-k and top-p; None
+            where nobody has asked for it.
+        raw: (B, n, K) or (N, K), the same before them: what confidence is read from; None for a
+            rule that reads no logits.
+        tokens: (B, n), drawn from `log_p` (or its likeliest, at temperature 0); None for a rule
+            that reads none.
         masked: (B, n), the positions that are still open.
         call: number of the call within the block, from 0.
         calls: calls that are planned for a block (`static` rules); n for one token a call.
@@ -107,7 +109,7 @@ class Unmasking(Configurable, ABC):
     """A rule that picks, of the masked positions, those whose drawn tokens stay.
 
     A call decides at least one position of each row that has any: where a rule picks none, the
-    most confident one is taken, so that decoding ends. (One that reads no logits picks at least
+    most confident one is taken, so that decoding ends. (One that reads no tokens picks at least
     one by itself.)
     """
 
@@ -129,7 +131,7 @@ class Unmasking(Configurable, ABC):
 
     def __call__(self, draft: Draft) -> Where:
         picked = self.pick(draft) & draft.masked
-        if not self.reads_logits:
+        if not (self.reads_logits and self.reads_tokens):
             return picked
         none = ~picked.any(1, keepdim=True)
         return picked | (none & largest(draft.confidence, draft.masked, 1))
