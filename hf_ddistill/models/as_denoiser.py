@@ -21,6 +21,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.linalg import require
 from hf_ddistill.models.loading import check_finite
 from hf_ddistill.models.same_mask import check_same_mask
 from hf_ddistill.parameterizations import Parameterization
@@ -68,11 +69,15 @@ class ModelNetwork:
         else:
             with base_model(self.model):
                 logits = self.model(input_ids=x_t, **given).logits
-        if not bool(logits.isfinite().all()):
-            raise ValueError(f"{type(self.model).__name__} gives logits that are NaN or infinite.")
+        # A sum is finite only if all of its numbers are, and needs no tensor of their size.
+        sums = logits.detach().sum(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        require(sums.isfinite(), self._not_finite)
         if at is not None and "at" not in self.inputs:
             return logits.flatten(0, 1).index_select(0, at)
         return logits
+
+    def _not_finite(self, wrong: int, total: int) -> str:
+        return f"{type(self.model).__name__} gives logits that are NaN or infinite."
 
     @property
     def description(self) -> str:
