@@ -42,6 +42,8 @@ class DecodingPlan:
         forbidden: sequences that are not decided.
         criteria: that end a row behind the first token at which one of them says so.
         max_time: seconds after which no further call is made.
+        verify_with_base: whether drafts are verified, see `decode_verified`, in the place of
+            unmasking and pipelining.
     """
 
     block_size: int
@@ -59,6 +61,7 @@ class DecodingPlan:
     forbidden: ForbiddenSequences = ForbiddenSequences()
     criteria: tuple[Criterion, ...] = ()
     max_time: float = math.inf
+    verify_with_base: bool = False
 
     def __post_init__(self) -> None:
         least = {"block_size": 1, "sub_block_size": 1, "steps_per_block": 1, "temperature": 0}

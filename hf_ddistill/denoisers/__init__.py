@@ -3,6 +3,7 @@
 from hf_ddistill.denoisers.causal import Autoregressive
 from hf_ddistill.denoisers.composite import Composite
 from hf_ddistill.denoisers.denoiser import Denoiser
+from hf_ddistill.denoisers.drafted import Drafted
 from hf_ddistill.denoisers.ensemble import Ensemble
 from hf_ddistill.denoisers.guided import Guided
 from hf_ddistill.denoisers.latent import Latent
@@ -13,6 +14,7 @@ __all__ = [
     "Autoregressive",
     "Composite",
     "Denoiser",
+    "Drafted",
     "Ensemble",
     "Guided",
     "Latent",

@@ -101,6 +101,12 @@ class Composite(Denoiser):
         """Whether any part needs it."""
         return any(part.needs_time for part in self.parts)
 
+    @property
+    def draft(self) -> Denoiser:
+        """The same made of what drafts for its parts; itself where they draft for themselves."""
+        own = all(part.draft is part for part in self.parts)
+        return self if own else self._mapped(lambda part: part.draft)
+
     def networks(self) -> tuple[Module, ...]:
         """Those of all parts."""
         return tuple(network for part in self.parts for network in part.networks())

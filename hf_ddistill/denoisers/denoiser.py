@@ -102,6 +102,11 @@ class Denoiser(ABC):
         """Whether what it predicts depends on the time; if not, calls may leave `t` out."""
         return self.reads_time is not None
 
+    @property
+    def draft(self) -> Denoiser:
+        """What drafts its tokens where drafts are verified: itself, unless it is `Drafted`."""
+        return self
+
     def fresh_noise(self, x_t: Tokens, generator: Generators = None) -> dict[str, Tensor]:
         """The condition `noise` of one call at x_t, see `Latent.draw`; empty without a latent."""
         if self.latent is None:

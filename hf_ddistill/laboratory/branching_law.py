@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
+from hf_ddistill.denoisers import Denoiser, Drafted, NetworkDenoiser
 from hf_ddistill.laboratory.branching import Branches, outcomes
 from hf_ddistill.laboratory.space import rows_per_chunk, sequence_numbers
 from hf_ddistill.parameterizations import Conditional
@@ -122,6 +122,8 @@ class _Walker:
 
 def _each_state_once(denoiser: Denoiser) -> Denoiser:
     """The same denoiser, whose network is shown rows that agree in state and time once."""
+    if denoiser.draft is not denoiser:
+        return Drafted(*(_each_state_once(each) for each in (denoiser.parts[0], denoiser.draft)))
 
     def network(x_t: Tokens, t: Tensor | None, at: Tensor | None = None) -> Tensor:
         key = sequence_numbers(x_t, denoiser.diffusion.vocab_size)[:, None]

@@ -20,6 +20,7 @@ from hf_ddistill.linalg.row_streams import RowStreams
 from hf_ddistill.linalg.scalar_plus_low_rank import ScalarPlusLowRank
 from hf_ddistill.linalg.spectral import Spectral
 from hf_ddistill.linalg.tridiagonal import Tridiagonal
+from hf_ddistill.linalg.verify_drafts import verify_drafts
 
 __all__ = [
     "Dense",
@@ -42,4 +43,5 @@ __all__ = [
     "on",
     "require",
     "uniform_noise",
+    "verify_drafts",
 ]

@@ -78,9 +78,12 @@ class ScalarPlusLowRank(LinearOperator):
         return within.sum(-1) + self._at(x, self.scalar).masked_fill(x != y, 0.0)
 
     def _through(self, weights: Tensor, core: Tensor) -> Tensor:
-        """weights (..., r) C; where r = 1 a product of numbers."""
+        """weights (..., r) C; by numbers of the CPU, which are not sent, where they are few."""
         if self.rank == 1:
             return weights * spread(core[..., 0, 0], weights)
+        if self.rank == 2 and core.ndim == 2 and core.device != weights.device:
+            parts = [weights[..., :1] * core[0, k] + weights[..., 1:] * core[1, k] for k in (0, 1)]
+            return torch.cat(parts, -1)
         return weights @ core.to(weights, non_blocking=core.device.type == "cpu")
 
     def _one_hot_plus(

@@ -69,15 +69,17 @@ class ModelNetwork:
         else:
             with base_model(self.model):
                 logits = self.model(input_ids=x_t, **given).logits
-        # A sum is finite only if all of its numbers are, and needs no tensor of their size.
-        sums = logits.detach().sum(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-        require(sums.isfinite(), self._not_finite)
+        self._check(logits)
         if at is not None and "at" not in self.inputs:
             return logits.flatten(0, 1).index_select(0, at)
         return logits
 
-    def _not_finite(self, wrong: int, total: int) -> str:
-        return f"{type(self.model).__name__} gives logits that are NaN or infinite."
+    def _check(self, logits: Tensor) -> None:
+        """Refuse logits that are NaN or infinite, in one pass over them."""
+        if logits.numel():
+            ends = torch.stack(logits.detach().aminmax())  # which NaN reaches
+            name = type(self.model).__name__
+            require(ends.isfinite(), lambda *_: f"{name} gives logits that are NaN or infinite.")
 
     @property
     def description(self) -> str:

@@ -1,5 +1,6 @@
 """What training minimises: one method, one file."""
 
+from hf_ddistill.objectives.acceptance import Acceptance
 from hf_ddistill.objectives.blocks.bd3lm import BD3LM
 from hf_ddistill.objectives.blocks.block_law_matching import BlockLawMatching
 from hf_ddistill.objectives.blocks.causal_law_matching import CausalLawMatching
@@ -18,6 +19,7 @@ from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
 
 __all__ = [
+    "Acceptance",
     "BD3LM",
     "BlockLawMatching",
     "OPDLM",

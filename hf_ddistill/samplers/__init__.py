@@ -14,8 +14,10 @@ from hf_ddistill.samplers.jump import Jump
 from hf_ddistill.samplers.predictor_corrector import PredictorCorrector
 from hf_ddistill.samplers.psi import Psi
 from hf_ddistill.samplers.remdm import ReMDM
+from hf_ddistill.samplers.remdm_confidence import ReMDMConfidence
 from hf_ddistill.samplers.remdm_loop import ReMDMLoop
 from hf_ddistill.samplers.sampler import Sampler, look
+from hf_ddistill.samplers.speculative import Speculated, Speculative, speculate
 from hf_ddistill.samplers.tau_leaping import TauLeaping
 from hf_ddistill.samplers.theta_rk2 import ThetaRK2
 from hf_ddistill.samplers.theta_trapezoidal import ThetaTrapezoidal
@@ -36,14 +38,18 @@ __all__ = [
     "Progress",
     "Psi",
     "ReMDM",
+    "ReMDMConfidence",
     "ReMDMLoop",
     "Reached",
     "Sampler",
+    "Speculated",
+    "Speculative",
     "TauLeaping",
     "ThetaRK2",
     "ThetaTrapezoidal",
     "UnmaskingSampler",
     "look",
+    "speculate",
     "step_grid",
     "walk",
 ]

@@ -104,7 +104,7 @@ def test_every_network_is_named_and_can_be_replaced(kind):
     called = []
     for number, each in enumerate(denoiser.networks()):
         each.register_forward_hook(lambda *_, number=number: called.append(number))
-    said(denoiser)
+    said(denoiser), said(denoiser.draft)
     assert {*called} == {*range(count)}
 
 

@@ -16,6 +16,7 @@ from hf_ddistill.processes import Uniform
 BY_THRESHOLD = {"unmasking": "threshold"}
 FLIPS = Diffusion(Uniform(K))
 EVERY = {
+    "acceptance": [{}, {"lookahead": 2, "divergence": "forward_kl"}],
     "nelbo": [{}, {"diffusion": FLIPS}],
     "ecd": [
         {},

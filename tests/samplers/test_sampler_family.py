@@ -21,7 +21,7 @@ K, L, DRAWS, STEEP = 4, 2, 10_000, Linear(0.0, 9.0)
 #: Where the default is no sampler of the data's law: the surest first is biased.
 SETTINGS = {"unmasking": {"unmasking": {"type": "static", "score": "random"}}}
 #: Whose steps follow the reverse process whatever the grid.
-EXACT = {"uniformisation"}
+EXACT = {"speculative", "uniformisation"}
 #: What is left at 64 steps: at the last of them 7 % of the tokens are noise, taken out greedily.
 LEFT = {"greedy_tail": 0.09}
 FAMILY = [kind(**SETTINGS.get(name, {})) for name, kind in Sampler.registry.items()]
@@ -98,9 +98,9 @@ def test_what_is_drawn_has_the_sampler_s_terminal_law(cls, sampler):
 def test_given_tokens_are_held_and_shown_to_every_call(cls, sampler):
     problem, seen = of(cls, sampler), []
 
-    def network(x_t, t):
+    def network(x_t, t, at=None):
         seen.append(x_t)
-        return torch.zeros(*x_t.shape, K)
+        return torch.zeros(*(x_t.shape if at is None else at.shape), K)
 
     tokens = torch.tensor([[2, 0], [1, 0]])
     canvas = Canvas(tokens, torch.tensor([[False, True], [False, True]]))
@@ -108,19 +108,18 @@ def test_given_tokens_are_held_and_shown_to_every_call(cls, sampler):
     x = sampler.sample(denoiser, canvas, 3, seeded())
     assert seen and problem.data[problem.index(x)].min() > 0
     assert torch.equal(x[:, 0], tokens[:, 0])
-    for state in seen:  # of both rows, or of one whose turn it is
-        assert set(state[:, 0].tolist()) <= {1, 2} and len(state) < 3
-        assert len(state) < 2 or torch.equal(state[:, 0], tokens[:, 0])
+    for state in seen:  # of both rows, of one whose turn it is, or of one several times
+        assert set(state[:, 0].tolist()) <= {1, 2}
 
 
 @each_sampler
 def test_conditions_and_fresh_noise_reach_every_call(sampler):
     problem, seen = of(Absorbing, sampler), []
 
-    def network(x_t, t, noise, class_labels):
+    def network(x_t, t, noise, class_labels, at=None):
         seen.append(noise)
         assert len(class_labels) == len(x_t) and torch.isin(class_labels, labels).all()
-        return torch.zeros(*x_t.shape, K)
+        return torch.zeros(*(x_t.shape if at is None else at.shape), K)
 
     denoiser = NetworkDenoiser(network, problem.diffusion, latent=Latent(2))
     labels = torch.tensor([3, 4])

@@ -121,11 +121,12 @@ class ExactBayes:
     def denoiser(self, parameterization=None):
         """An oracle: the denoiser whose network knows every conditional."""
 
-        def network(x_t, t):
+        def network(x_t, t, at=None):
             times, number = t.unique(return_inverse=True)
             conditional = self.conditional(times)[number[:, None], self.index(x_t)[:, None]]
             log_p = conditional[:, 0].log().clamp_min(LOG_ZERO)
-            return parameterization.from_log_conditional(log_p, self.diffusion, x_t, t)
+            output = parameterization.from_log_conditional(log_p, self.diffusion, x_t, t)
+            return output if at is None else output.flatten(0, 1)[at]
 
         parameterization = parameterization or Conditional()
         return NetworkDenoiser(network, self.diffusion, parameterization)

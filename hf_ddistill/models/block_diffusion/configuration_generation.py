@@ -28,6 +28,8 @@ class BlockDiffusionGenerationConfig(GenerationConfig):
             given, and block by block ("semi-autoregressive") if it is.
         max_active_blocks, block_add_threshold, block_activate_threshold, early_threshold: blocks
             that are decoded at the same time, see `Pipelining`.
+        verify_with_base (`bool`): the tokens of a call are a draft that the model's base verifies,
+            see `decode_verified`; no unmasking rule is asked then.
         dual_cache (`bool`): keep, while a block is decoded, keys and values of what lies on both
             sides of it: an approximation, for attention that reaches beyond the block.
     """
@@ -37,6 +39,7 @@ class BlockDiffusionGenerationConfig(GenerationConfig):
     steps_per_block: int | None = None
     block_size: int | None = None
     sub_block_size: int | None = None
+    verify_with_base: bool | None = None
     dual_cache: bool | None = None
     max_active_blocks: int | None = None
     block_add_threshold: float | None = None

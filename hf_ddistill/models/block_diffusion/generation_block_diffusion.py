@@ -17,6 +17,7 @@ from hf_ddistill.decoding.decoding import decode
 from hf_ddistill.decoding.plan import DecodingPlan
 from hf_ddistill.decoding.prompts import Decoded, Prompts
 from hf_ddistill.decoding.record import Record
+from hf_ddistill.decoding.verified import decode_verified
 from hf_ddistill.models.block_diffusion.configuration_generation import (
     BlockDiffusionGenerationConfig,
     settings_of,
@@ -121,17 +122,12 @@ class BlockDiffusionGenerationMixin:
         pad = self.padding_token(config.pad_token_id, plan.eos)
         new, plan = new_tokens(config, plan, prompts, self.config.max_position_embeddings)
         record = Record(prompts.start, plan.sub_block_size or plan.block_size, wanted)
-        decoded = decode(
-            self,
-            prompts,
-            new,
-            plan,
-            generator,
-            streamer=streamer,
-            processors=logits_processor,
-            record=record if wanted else None,
-            on_call=on_call,
-        )
+        more = {"streamer": streamer, "processors": logits_processor, "on_call": on_call}
+        if plan.verify_with_base:
+            decoded = decode_verified(self, prompts, new, plan, generator, **more)
+        else:
+            more["record"] = record if wanted else None
+            decoded = decode(self, prompts, new, plan, generator, **more)
         return self._output(config, pad, prompts, decoded, new, record)
 
     def _output(
@@ -270,6 +266,11 @@ def _wanted(config: BlockDiffusionGenerationConfig) -> tuple[str, ...]:
         raise ValueError(
             f"output_{wanted[0]}=True needs return_dict_in_generate=True: sequences alone have no "
             "place for them."
+        )
+    if wanted and config.verify_with_base:
+        raise ValueError(
+            f"output_{wanted[0]}=True is not acted on with verify_with_base=True, whose tokens are "
+            "of the base's law: ask the causal model for it."
         )
     return wanted
 

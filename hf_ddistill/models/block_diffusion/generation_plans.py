@@ -97,6 +97,7 @@ def plan_of(
         logits=logits,
         forbidden=forbidden,
         max_time=math.inf if config.max_time is None else config.max_time,
+        verify_with_base=bool(config.verify_with_base),
     )
 
 

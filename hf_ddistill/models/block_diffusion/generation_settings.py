@@ -84,6 +84,8 @@ OWN: Mapping[str, str] = {
     "steps_per_block": "calls that a rule with a plan has for a block",
     "block_size": "of the attention, instead of the model's",
     "sub_block_size": "tokens that are decoded together, a part of a block of the attention",
+    "verify_with_base": "a block is a draft, verified by the base of the adapters (or the model "
+    "read causally) in place of the unmasking rule: its law is that of the tokens",
     "dual_cache": "keep keys and values on both sides of the block in work",
     "max_active_blocks": "blocks that are decoded at the same time",
     "block_add_threshold": "share of a block at which the next one enters",

@@ -1,0 +1,143 @@
+"""A draft trained to be accepted.
+
+x a state with masks, sigma_1 .. sigma_k the positions that are decided next, in random order;
+q_j = q(. | x) and p_j = p_T(. | x, x_0^(sigma_1) .. x_0^(sigma_(j-1))) the laws of the token at
+sigma_j that the draft and the teacher give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.divergences import Divergence
+from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.samplers.clock import time_of_share
+from hf_ddistill.samplers.speculative import check_lookahead
+from hf_ddistill.shapes import Scalar, Tokens
+
+
+def expected_share(log_p: Tensor, log_q: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
+    """The share of k drafts that is kept in expectation, (B,), with gradients in both laws.
+
+    Draft j is kept if those before it are and it is itself, so that of all k
+
+        A = sum_j E_(d ~ q) prod_(i < j) min(1, p_i / q_i)(d_i) (1 - TV(p_j(. | d_1 ..), q_j))
+          = sum_j E_(x ~ p) prod_(i < j) min(1, q_i / p_i)(x_i) sum_y min(p_j(y | x_1 ..), q_j(y))
+
+    are kept, since q min(1, p / q) = min(p, q) = p min(1, q / p). The second form needs no draw of
+    the draft, whose gradient would be one of scores: it is that of what stands there.
+
+    Args:
+        log_p: (B, k, K), the teacher's laws, each given the tokens before.
+        log_q: (B, k, K), the draft's.
+        tokens: (B, k) int64, x: of the teacher's law.
+        counts: (B, k) bool, which of the k there are, from the first on.
+    """
+    place = tokens[..., None]
+    kept = (log_q.gather(-1, place) - log_p.gather(-1, place))[..., 0].clamp_max(0).exp()
+    kept = torch.where(counts, kept, torch.ones_like(kept))
+    before = torch.cat([torch.ones_like(kept[:, :1]), kept.cumprod(1)[:, :-1]], 1)
+    overlap = torch.minimum(log_p.exp(), log_q.exp()).sum(-1)
+    return (before * overlap * counts).sum(1) / counts.sum(1).clamp_min(1)
+
+
+@dataclass(frozen=True)
+class Acceptance(Objective):
+    """E[1 - A / k], A the drafts out of k that a teacher keeps (`verify_drafts`) in expectation.
+
+    A is taken at data: n of a row's tokens are masked, n uniform; the draft is asked once, at the
+    masks, for k of them; the teacher k times, each time shown one more of x_0. That is exact where
+    x_0 has the teacher's law. `expected_share` says why no token of the draft is drawn.
+
+    A draft of one call does not see its other tokens, and the teacher does. Matched position by
+    position by a KL, q_j is the mean of p_j over what may come before; A asks for the q_j that
+    agrees with one course of it, so that fewer drafts die early. The first of them alone has p_1
+    itself for its optimum.
+
+    Args:
+        lookahead: k; fewer where fewer are masked.
+        divergence: None for A; or the D of DistillSpec, E mean_j D(p_j, q_j), such as
+            "total_variation", 1 - D being what is kept of one draft, or "forward_kl".
+
+    Raises:
+        ValueError: for a lookahead below 1, and, at a step, without masks.
+    """
+
+    lookahead: int = 4
+    divergence: Divergence | Mapping[str, Any] | str | None = None
+    id: ClassVar[str] = "acceptance"
+    citation: ClassVar[str] = (
+        "Zhou et al., DistillSpec: Improving Speculative Decoding via Knowledge Distillation, "
+        "2023, arXiv:2310.08461"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_lookahead(self.lookahead)
+        if self.divergence is not None:
+            object.__setattr__(self, "divergence", Divergence.from_config(self.divergence))
+
+    def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
+        if not step.diffusion.reveals:
+            raise ValueError(
+                "The objective 'acceptance' trains drafts of masked tokens, as under Absorbing, "
+                f"not under {type(step.diffusion.process).__name__}."
+            )
+        rank, masked = self._order(step)
+        k = min(self.lookahead, step.x_0.shape[1])
+        counts = torch.arange(k, device=rank.device) < masked[:, None]
+        places = rank.argsort(1)[:, :k]
+        where = torch.zeros_like(step.trained).scatter(1, places, counts)
+        x = self._shown(step, rank, masked, torch.zeros_like(masked))
+        student = step.look(step.student, x, self._time(step, x), where)
+        found = (where.flatten().cumsum(0) - 1).view_as(where).gather(1, places).clamp_min(0)
+        log_q = _grid(student.prediction.log_conditional[found[counts], 0], counts)
+        log_p = _grid(self._teacher(step, rank, masked, counts), counts).detach()
+        tokens = step.x_0.gather(1, places)
+        share = expected_share(log_p, log_q, tokens, counts)
+        step.log("accepted", step.row_mean(share.detach() * counts.sum(1)))
+        if self.divergence is None:
+            return {"student": step.row_mean(1 - share)}
+        distance = self.divergence(log_p, log_q) * counts
+        return {"student": step.row_mean(distance.sum(1) / counts.sum(1).clamp_min(1))}
+
+    def _order(self, step: TrainingStep) -> tuple[Tensor, Tensor]:
+        """The order (B, L) in which a row's tokens come, those that it does not train behind all
+        others; and how many of them are masked, n (B,)."""
+        noise = uniform_noise(step.x_0.shape, step.generator, step.x_0.device)
+        rank = noise.masked_fill(~step.trained, 2.0).argsort(1).argsort(1)
+        share = uniform_noise(step.lengths.shape, step.generator, step.x_0.device)
+        return rank, ((share * step.lengths).long() + 1).minimum(step.lengths)
+
+    def _shown(self, step: TrainingStep, rank: Tensor, masked: Tensor, more: Tensor) -> Tokens:
+        """x_0 with the first `masked` tokens of the order hidden, but for the first `more`."""
+        hidden = (rank < masked[:, None]) & (rank >= more[:, None]) & step.trained
+        return step.x_0.masked_fill(hidden, step.diffusion.process.mask_token_id)
+
+    def _time(self, step: TrainingStep, x: Tokens) -> Tensor:
+        real = torch.ones_like(x) if step.attend is None else step.attend
+        hidden = step.diffusion.undetermined(x) & real.bool()
+        return time_of_share(step.diffusion, hidden.sum(1) / real.sum(1).clamp_min(1))
+
+    @torch.no_grad()
+    def _teacher(self, step: TrainingStep, rank: Tensor, masked: Tensor, counts: Tensor) -> Tensor:
+        """log p_j of those that count, (N, K): a row of one call for each."""
+        rows, more = counts.nonzero(as_tuple=True)
+        part = step.rows(rows)
+        x = self._shown(part, rank[rows], masked[rows], more)
+        asked = rank[rows] == more[:, None]
+        local = part.look(step.peers["teacher"], x, self._time(part, x), asked)
+        return local.prediction.log_conditional[:, 0]
+
+
+def _grid(values: Tensor, counts: Tensor) -> Tensor:
+    """(N, K) in the places that count of (B, k, K), 0 elsewhere."""
+    empty = values.new_zeros(*counts.shape, values.shape[-1])
+    return empty.index_put(counts.nonzero(as_tuple=True), values)
