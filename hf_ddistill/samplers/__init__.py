@@ -14,6 +14,7 @@ from hf_ddistill.samplers.jump import Jump
 from hf_ddistill.samplers.predictor_corrector import PredictorCorrector
 from hf_ddistill.samplers.psi import Psi
 from hf_ddistill.samplers.remdm import ReMDM
+from hf_ddistill.samplers.remdm_confidence import ReMDMConfidence
 from hf_ddistill.samplers.remdm_loop import ReMDMLoop
 from hf_ddistill.samplers.sampler import Sampler, look
 from hf_ddistill.samplers.speculative import Speculated, Speculative, speculate
@@ -37,6 +38,7 @@ __all__ = [
     "Progress",
     "Psi",
     "ReMDM",
+    "ReMDMConfidence",
     "ReMDMLoop",
     "Reached",
     "Sampler",

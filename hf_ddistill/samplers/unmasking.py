@@ -17,9 +17,9 @@ from hf_ddistill.linalg import generators_of
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.parameterizations.sharpening import sharpened
 from hf_ddistill.places import Places
-from hf_ddistill.samplers.drawing import draw_at
+from hf_ddistill.samplers.drawing import draw_at, taking
 from hf_ddistill.samplers.sampler import Sampler
-from hf_ddistill.shapes import Generators, Tokens, Where
+from hf_ddistill.shapes import Generators, Tokens
 from hf_ddistill.unmasking import Draft, Unmasking
 
 
@@ -139,7 +139,7 @@ class UnmaskingSampler(Sampler):
         if end > 0 and not rule.reads_logits:
             given = {"progress": decided, "generator": generator}
             where = rule(Draft(None, None, None, masked, **number, **given))
-        found = _taking(where)
+        found = taking(where)
         if found is None:
             return x_t
         rows, places = found
@@ -190,21 +190,6 @@ class UnmaskingSampler(Sampler):
         before = kept.view(-1, size).index_select(0, index)
         kept.view(-1, size).index_copy_(0, index, raw)
         return before
-
-
-def _taking(where: Where) -> tuple[Tensor | None, Places] | None:
-    """The rows (R,) in which `where` (B, L) is True anywhere, None for all of them, and the places
-    among these rows; None if there are none. The device is waited for once."""
-    counts = where.sum(1).tolist()
-    taking = [row for row, count in enumerate(counts) if count]
-    if not taking:
-        return None
-    rows, length = None, where.shape[1]
-    if len(taking) < len(counts):
-        rows = torch.tensor(taking).to(where.device, non_blocking=True)
-        where = where.index_select(0, rows)
-    index = where.flatten().nonzero_static(size=sum(counts))[:, 0]
-    return rows, Places(index, (len(taking), length))
 
 
 def _one(time: Tensor | float) -> float:

@@ -9,7 +9,7 @@ from golden import golden
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import GivenOthers, Prediction
 from hf_ddistill.processes import Absorbing, Uniform
-from hf_ddistill.samplers import Psi, ReMDM, ReMDMLoop
+from hf_ddistill.samplers import Ancestral, Psi, ReMDM, ReMDMConfidence, ReMDMLoop
 from hf_ddistill.schedules import LogLinear
 
 #: ReMDM's time is the share of masks.
@@ -34,6 +34,16 @@ def test_steps_are_those_of_remdm(key, sampler, t):
     g = golden("remdm_steps")
     step = sampler.rule(Prediction(g["log_p_x0"]), MASKED, g["x_t"], t - 0.1, t)
     close(step, g[f"{key}.t{t}.dt0.1.probs"])
+
+
+@pytest.mark.parametrize("t", [0.3, 0.6])
+def test_steps_by_confidence_are_those_of_remdm(t):
+    g, run = golden("remdm_steps"), ReMDMConfidence().begin()
+    expected, masked = g[f"remdm-conf.t{t}.dt0.1.probs"], g["x_t"] == 19
+    run._known["p"] = -g["conf_in"]
+    close(run.again(MASKED, g["x_t"], t - 0.1, t), expected[..., 19].masked_fill(masked, 0.0))
+    step = Ancestral().rule(Prediction(g["log_p_x0"]), MASKED, g["x_t"], t - 0.1, t)
+    close(step[masked], expected[masked])
 
 
 def test_steps_in_the_loop_are_those_of_remdm():

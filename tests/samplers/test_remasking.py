@@ -11,7 +11,18 @@ from exact_bayes import ExactBayes
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.processes import Absorbing, Process, Uniform
-from hf_ddistill.samplers import Ancestral, Canvas, Jump, Psi, ReMDM, ReMDMLoop, Sampler
+from hf_ddistill.samplers import (
+    Ancestral,
+    Canvas,
+    Jump,
+    Psi,
+    ReMDM,
+    ReMDMConfidence,
+    ReMDMLoop,
+    Sampler,
+    step_grid,
+)
+from hf_ddistill.samplers.remasking import sigma
 from hf_ddistill.schedules import Cosine, Geometric, LogLinear
 from hf_ddistill.shapes import LOG_ZERO
 
@@ -129,7 +140,37 @@ def test_revealed_tokens_are_masked_again_and_given_ones_are_held():
     assert all((state[:, 0] == 1).all() for state in seen) and seen[-1].max() < 2
 
 
+def test_what_was_revealed_with_little_confidence_is_masked_again_and_what_is_given_never():
+    """sigma softmax(-p) over the tokens that the run has drawn, and no others."""
+    run = ReMDMConfidence(eta=0.5).begin()
+    x_t = torch.tensor([[0, 1, 3, 2], [3, 3, 3, 1]])
+    assert not run.again(MASKED, x_t, 0.3, 0.5).any(), "at first nothing has been drawn"
+    run._known["p"] = torch.tensor([[0.9, 0.2, 0.1, torch.inf], [torch.inf] * 4]).double()
+    again = run.again(MASKED, x_t, 0.3, 0.5)
+    weights = torch.tensor([0.9, 0.2]).double().neg().exp()
+    level = 0.5 * sigma("rescale", 1.0, MASKED, 0.3, 0.5)
+    torch.testing.assert_close(again[0, :2], level * weights / weights.sum())
+    assert not again[0, 2:].any() and not again[1].any()
+
+
+def test_by_confidence_a_step_from_a_prediction_is_that_of_the_denoiser():
+    problem, states = ExactBayes.random(Diffusion(Absorbing(3)), 3), []
+    for way in ("step", "advance"):
+        run, x = ReMDMConfidence().begin(), torch.full((50, 3), 2)
+        x[:, 0], generator, denoiser = 1, torch.Generator().manual_seed(0), problem.denoiser()
+        for t, s in pairwise(step_grid(8)):
+            if way == "step":
+                x = run.step(denoiser, x, s, t, generator)
+            else:
+                x = run.advance(denoiser(x, t), denoiser.diffusion, x, s, t, generator)
+            states.append(x)
+    assert torch.equal(torch.stack(states[:8]), torch.stack(states[8:]))
+    back = [((before != 2) & (after == 2)).any(0) for before, after in pairwise(states[:8])]
+    assert torch.stack(back).any(0).tolist() == [False, True, True] and states[7].max() < 2
+
+
 REFUSALS = {
+    "by confidence": ({"type": "remdm_confidence", "eta": -1.0}, "eta, how strongly .* got -1"),
     "strategy": ({"type": "remdm", "strategy": "luck"}, "Unknown strategy 'luck'; there are: cap"),
     "eta": ({"type": "remdm", "eta": 1.2}, r"eta, how strongly .* is in \[0, 1\], got 1.2"),
     "no eta": ({"type": "psi", "eta": float("nan")}, r"eta, how strongly .* got nan"),
@@ -146,7 +187,9 @@ def test_settings_out_of_range_are_refused(settings, message):
         Sampler.from_config(settings)
 
 
-@pytest.mark.parametrize("sampler", [ReMDM(), ReMDMLoop()], ids=lambda sampler: sampler.id)
+@pytest.mark.parametrize(
+    "sampler", [ReMDM(), ReMDMLoop(), ReMDMConfidence()], ids=lambda sampler: sampler.id
+)
 def test_a_process_without_masks_is_refused(sampler):
     problem = ExactBayes.random(Diffusion(Uniform(K)), 1)
     with pytest.raises(ValueError, match="as Absorbing allows, not Uniform; 'psi' is for every"):
