@@ -38,13 +38,6 @@ class Parameterization(Configurable, ABC):
         return positions
 
 
-def normalised(logits: Tensor, diffusion: Diffusion) -> LogProbs:
-    """Log-probabilities from logits, with none for the tokens that the data never hold."""
-    if diffusion.process.noise_tokens:
-        logits = logits.index_fill(-1, diffusion.process.noise_index(logits.device), LOG_ZERO)
-    return logits.log_softmax(-1)
-
-
 def carried_over(log_p: LogProbs, diffusion: Diffusion, x_t: Tokens) -> LogProbs:
     """Where x_t is no mask, certainty of x_t (MDLM's substitution).
 
