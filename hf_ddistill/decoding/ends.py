@@ -3,7 +3,7 @@ criteria."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,35 +34,24 @@ class StopStrings:
 
 
 def stopped(
-    criteria: Sequence[Criterion],
-    ids: Tensor,
-    real: Tensor,
-    rows: Tensor,
-    start: int,
-    numbers: Tensor,
-) -> Tensor:
-    """The first new token of a finished block with which a criterion ends its row, (N, size) bool.
+    criteria: Sequence[Criterion], ids: Tensor, real: Tensor, new: Iterable[int]
+) -> int | None:
+    """The column of the first new token with which a criterion ends a row; None for none.
 
-    Each row is asked about by itself, without padding, and from token to token, as transformers
-    would ask.
+    A row is asked about by itself, without padding, and from token to token, as transformers would
+    ask.
 
     Args:
         criteria: that end a row.
-        ids: (B, C).
-        real: (B, C) bool, False at padding.
-        rows: (N,), those whose block is finished.
-        start: first column of the block.
-        numbers: (N, size), the call that decided a token; below 0 where none is new.
+        ids: (C,).
+        real: (C,) bool, False at padding.
+        new: columns of the new tokens, ascending.
     """
-    found = torch.zeros_like(numbers, dtype=torch.bool)
-    for place, row in enumerate(rows.tolist()):
-        for offset in (numbers[place] >= 0).nonzero()[:, 0].tolist():
-            behind = start + offset + 1
-            so_far = ids[row, :behind][real[row, :behind]][None]
-            if any(bool(torch.as_tensor(ends(so_far, None)).all()) for ends in criteria):
-                found[place, offset] = True
-                break
-    return found
+    for column in new:
+        so_far = ids[: column + 1][real[: column + 1]][None]
+        if any(bool(torch.as_tensor(ends(so_far, None)).all()) for ends in criteria):
+            return column
+    return None
 
 
 __all__ = ["StopStrings", "stopped"]

@@ -18,6 +18,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from hf_ddistill.decoding.window import Window
+
 OPEN = -1
 
 
@@ -57,39 +59,34 @@ class ForbiddenSequences:
         return bool(self.words or self.ngram)
 
     def change(
-        self, ids: Tensor, real: Tensor, open_: Tensor, logits: Tensor, start: int
+        self, canvas: tuple[Tensor, Tensor, Tensor], places: Window, masked: Tensor, logits: Tensor
     ) -> Tensor:
-        """Logits (B, n, K) of the columns from `start` on, -inf for tokens that would complete one.
+        """Logits (R, n, K), -inf for tokens that would complete one.
 
         Args:
-            ids: (B, C).
-            real: (B, C) bool, False at padding.
-            open_: (B, C) bool, True where a token is to be decided.
-            logits: (B, n, K).
-            start: first of their columns.
+            canvas: tokens (R, C), where they are real, and where one is to be decided.
+            places: the n columns of each row.
+            masked: (R, n) bool, those of them that are open.
+            logits: (R, n, K).
         """
-        logits = logits.clone()
-        for row in range(len(ids)):
-            tokens, shift = _listed(ids[row], real[row], open_[row])
-            for column in open_[row, start : start + logits.shape[1]].nonzero()[:, 0].tolist():
-                barred = self._completing(tokens, column + start - shift)
-                logits[row, column, list(barred)] = -torch.inf
+        logits, columns = logits.clone(), places.columns.expand_as(masked).tolist()
+        for row, state in enumerate(zip(*canvas, strict=True)):
+            tokens, shift = _listed(*state)
+            for place in masked[row].nonzero()[:, 0].tolist():
+                barred = self._completing(tokens, columns[row][place] - shift)
+                logits[row, place, list(barred)] = -torch.inf
         return logits
 
     def kept(
         self,
-        ids: Tensor,
-        real: Tensor,
-        open_: Tensor,
+        canvas: tuple[Tensor, Tensor, Tensor],
         where: tuple[Tensor, Tensor],
         drawn: tuple[Tensor, Tensor, Tensor],
     ) -> Tensor:
         """Which of a call's tokens stay, (N, n) bool: the surest first, none that completes one.
 
         Args:
-            ids: (B, C).
-            real: (B, C) bool.
-            open_: (B, C) bool.
+            canvas: as for `change`.
             where: the row (N,) and the columns (N, n) of each block.
             drawn: of each block the tokens (N, n), how sure they are (N, n), and whether they
                 would stay (N, n).
@@ -98,7 +95,7 @@ class ForbiddenSequences:
         kept, found = stays.clone(), {}
         for block, row in enumerate(rows.tolist()):
             if row not in found:
-                found[row] = _listed(ids[row], real[row], open_[row])
+                found[row] = _listed(*(x[row] for x in canvas))
             so_far, shift = found[row]
             order = sure[block].argsort(descending=True, stable=True).tolist()
             for place in (place for place in order if bool(stays[block, place])):

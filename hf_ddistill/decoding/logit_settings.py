@@ -1,6 +1,6 @@
 """What settings of `generate` do to the logits of a call, before the caller's own processors.
 
-B rows, C columns of a canvas, n of them asked for, K tokens.
+R rows, of B that are decoded, of a canvas of C columns, n of them asked for in each; K tokens.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from transformers import (
     SequenceBiasLogitsProcessor,
 )
 
-#: (ids (B, C), start, stop, logits (B, stop - start, K)) -> logits
-Change = Callable[[Tensor, int, int, Tensor], Tensor]
+from hf_ddistill.decoding.window import Window
+
+#: (ids (R, C), the n places of each row, logits (R, n, K)) -> logits
+Change = Callable[[Tensor, Window, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -80,44 +82,43 @@ def by_column(
     processor: Callable[[Tensor, Tensor], Tensor],
     real: Tensor,
     ids: Tensor,
-    start: int,
-    stop: int,
+    places: Window,
     logits: Tensor,
 ) -> Tensor:
-    """Each column as if its token were the next one: a processor is given the tokens before it,
+    """Each place as if its token were the next one: a processor is given the tokens before it,
     masks where they are not decided, without padding, so that no row depends on its batch."""
-    logits = logits.clone()
-    for column in range(start, stop):
-        lengths = real[:, :column].sum(1)
-        for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero()[:, 0]
-            before = ids[rows, column - length : column]
-            logits[rows, column - start] = processor(before, logits[rows, column - start])
+    logits, columns = logits.clone(), places.columns.expand(len(ids), -1)
+    before = places.rows_of(real).long().cumsum(1) - places.rows_of(real).long()
+    lengths = before.gather(1, columns)
+    for place in range(columns.shape[1]):
+        for length in lengths[:, place].unique().tolist():
+            rows = (lengths[:, place] == length).nonzero()[:, 0]
+            behind = columns[rows, place, None]
+            index = behind - length + torch.arange(length, device=ids.device)
+            tokens = ids[rows].gather(1, index)
+            logits[rows, place] = processor(tokens, logits[rows, place])
     return logits
 
 
 def _barred(
-    tokens: Sequence[int], where: Tensor, ids: Tensor, start: int, stop: int, logits: Tensor
+    tokens: Sequence[int], where: Tensor, ids: Tensor, places: Window, logits: Tensor
 ) -> Tensor:
     """`tokens` cannot be decided at the columns of `where` (B, C)."""
     barred = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
     barred[list(tokens)] = True
-    return logits.masked_fill(where[:, start:stop, None] & barred, -torch.inf)
+    here = places.of(places.rows_of(where))
+    return logits.masked_fill(here[..., None] & barred, -torch.inf)
 
 
 def _only(
-    tokens: Sequence[int], where: Tensor, ids: Tensor, start: int, stop: int, logits: Tensor
+    tokens: Sequence[int], where: Tensor, ids: Tensor, places: Window, logits: Tensor
 ) -> Tensor:
     others = [token for token in range(logits.shape[-1]) if token not in set(tokens)]
-    return _barred(others, where, ids, start, stop, logits)
+    return _barred(others, where, ids, places, logits)
 
 
 def _everywhere(
-    processor: Callable[[Tensor, Tensor], Tensor],
-    ids: Tensor,
-    start: int,
-    stop: int,
-    logits: Tensor,
+    processor: Callable[[Tensor, Tensor], Tensor], ids: Tensor, places: Window, logits: Tensor
 ) -> Tensor:
     """A processor that looks at the logits alone."""
     flat = logits.flatten(0, 1)
@@ -128,15 +129,14 @@ def _of_the_row(
     processor: Callable[[Tensor, Tensor], Tensor],
     real: Tensor,
     ids: Tensor,
-    start: int,
-    stop: int,
+    places: Window,
     logits: Tensor,
     *,
     mask: int,
 ) -> Tensor:
     """A processor to which the order of a row's tokens says nothing: it is given all of them.
     Padding counts as masked, and a mask is never drawn."""
-    known = ids.masked_fill(~real, mask).repeat_interleave(stop - start, 0)
+    known = ids.masked_fill(~places.rows_of(real), mask).repeat_interleave(logits.shape[1], 0)
     return processor(known, logits.flatten(0, 1)).view_as(logits)
 
 

@@ -72,8 +72,20 @@ class DecodingPlan:
         if self.cache not in CACHES:
             raise ValueError(f"Unknown cache {self.cache!r}; there are: {', '.join(CACHES)}.")
 
+    @property
+    def ahead(self) -> bool:
+        """Whether it is known before a call how many tokens it decides."""
+        return self.unmasking.even and self.pipelining.max_blocks == 1 and not self.forbidden
+
+    @property
+    def planned(self) -> int:
+        """Calls for a block."""
+        return self.steps_per_block or self.sub_block_size or self.block_size
+
     def law(self, log_p: Tensor) -> Tensor:
         """The law (..., K), as log p, that tokens are drawn from where a network says `log_p`."""
+        if self.temperature == 1 and not self.warpers and not self.top_k and self.top_p == 1:
+            return log_p
         log_p = sharpened(log_p, self.temperature, self.top_k, self.top_p)
         if self.warpers and self.temperature:
             flat = log_p.flatten(0, -2)

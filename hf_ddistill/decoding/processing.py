@@ -1,7 +1,7 @@
 """What changes the logits of a call before tokens are decided: transformers' processors, and other
 models that steer.
 
-B rows, C columns of a canvas, of which `start` to `stop` are asked for.
+R rows of a canvas of C columns, n of them asked for in each row.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hf_ddistill.decoding.logit_settings import Change, by_column
 from hf_ddistill.decoding.plan import DecodingPlan
 from hf_ddistill.decoding.reading import BlockReader
+from hf_ddistill.decoding.window import Window
+from hf_ddistill.linalg import require
 from hf_ddistill.shapes import LOG_ZERO
 
 
@@ -70,8 +71,8 @@ class ProxySteering:
             for model in (self.tuned, self.untuned)
         )
 
-        def steered(ids: Tensor, start: int, stop: int, logits: Tensor) -> Tensor:
-            return logits + self.scale * (tuned(ids, start, stop) - untuned(ids, start, stop))
+        def steered(ids: Tensor, places: Window, logits: Tensor) -> Tensor:
+            return logits + self.scale * (tuned(ids, places) - untuned(ids, places))
 
         return steered
 
@@ -117,7 +118,7 @@ class Processing:
     Args:
         plan: of the decoding.
         steps: from a model's logits on.
-        real: (B, C) bool, False at padding.
+        real: (B, C) bool, False at padding, of all rows.
         mask: the mask token, which is none of them.
     """
 
@@ -126,38 +127,51 @@ class Processing:
     real: Tensor
     mask: int
 
-    def __call__(self, ids: Tensor, open_: Tensor, start: int, logits: Tensor) -> Tensor:
-        """log p (B, n, K) without the mask token, nothing below `LOG_ZERO`.
+    def __call__(self, ids: Tensor, places: Window, masked: Tensor, logits: Tensor) -> Tensor:
+        """log p (R, n, K) without the mask token, which is below `LOG_ZERO / 2` as is all that is
+        barred; the logits are changed in place.
 
         Args:
-            ids: (B, C).
-            open_: (B, C) bool, True where a token is to be decided.
-            start: first of the n columns.
-            logits: (B, n, K), of the model.
+            ids: (R, C).
+            places: the n columns of each row.
+            masked: (R, n) bool, True where a token is to be decided.
+            logits: (R, n, K), of the model.
 
         Raises:
-            ValueError: for logits that are NaN or infinite where a token is to be decided, and
-                where no token is left.
+            ValueError: for logits that are NaN or infinite, and where no token is left for an open
+                place; on a device when decoding has ended.
         """
-        stop = start + logits.shape[1]
-        asked = open_[:, start:stop]
-        if not self.plan.logits.remove_invalid and not bool(logits.isfinite()[asked].all()):
-            raise ValueError(
-                "The model gives logits that are NaN or infinite: its weights or its precision are "
-                "broken (remove_invalid_values=True decodes in spite of it)."
-            )
+        if not self.plan.logits.remove_invalid:
+            # A sum is not finite if one of its numbers is not, and much cheaper than to ask each.
+            require(logits.sum().isfinite(), _broken)
         for step in self.steps:
-            logits = step(ids, start, stop, logits)
+            logits = step(ids, places, logits)
         if self.plan.forbidden:
-            logits = self.plan.forbidden.change(ids, self.real, open_, logits, start)
-        index = torch.tensor([self.mask], device=logits.device)
-        logits = logits.index_fill(-1, index, LOG_ZERO)
-        if bool((logits.amax(-1)[asked] <= LOG_ZERO / 2).any()):
-            raise ValueError(
-                "No token is left for a position: settings that bar tokens (suppress_tokens, "
-                "bad_words_ids, no_repeat_ngram_size, ...) and processors bar all of them there."
-            )
+            logits = self.plan.forbidden.change(self.canvas(ids, places), places, masked, logits)
+        logits[..., self.mask] = LOG_ZERO
+        if not (self.steps or self.plan.forbidden):
+            return logits.log_softmax(-1)
+        require((logits.amax(-1) > LOG_ZERO / 2) | ~masked, _barred)
         return logits.log_softmax(-1).clamp_min(LOG_ZERO)
+
+    def canvas(self, ids: Tensor, places: Window) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (R, C), where they are real, and where one is to be decided."""
+        real = places.rows_of(self.real)
+        return ids, real, (ids == self.mask) & real
+
+
+def _broken(wrong: int, total: int) -> str:
+    return (
+        "The model gives logits that are NaN or infinite: its weights or its precision are "
+        "broken (remove_invalid_values=True decodes in spite of it)."
+    )
+
+
+def _barred(wrong: int, total: int) -> str:
+    return (
+        "No token is left for a position: settings that bar tokens (suppress_tokens, "
+        "bad_words_ids, no_repeat_ngram_size, ...) and processors bar all of them there."
+    )
 
 
 __all__ = ["Processing", "ProxySteering", "changes"]

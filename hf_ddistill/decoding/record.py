@@ -16,13 +16,9 @@ class Record:
     """The law that each token was drawn from, and the model's logits at that call.
 
     Args:
-        start: the column at which the decoded blocks start.
-        size: tokens in a decoded block.
         wanted: the names of what is kept, of "scores" (log p) and "logits".
     """
 
-    start: int
-    size: int
     wanted: tuple[str, ...]
     _kept: dict[str, dict[tuple[int, int], Tensor]] = field(default_factory=dict)
 
@@ -30,19 +26,18 @@ class Record:
         """Keep what a call decided.
 
         Args:
-            where: row (N,) and block (N,).
-            stays: (N, size), the tokens that are decided.
-            log_p: (N, size, K), the laws.
-            said: (N, size, K), the logits.
+            where: row (N,) and columns (N, n) of each block.
+            stays: (N, n), the tokens that are decided.
+            log_p: (N, n, K), the laws.
+            said: (N, n, K), the logits.
         """
-        rows, blocks = (part.tolist() for part in where)
+        rows, columns = (part.tolist() for part in where)
         for name, values in (("scores", log_p), ("logits", said)):
             if name not in self.wanted:
                 continue
             kept = self._kept.setdefault(name, {})
-            for block, offset in stays.nonzero().tolist():
-                column = self.start + blocks[block] * self.size + offset
-                kept[rows[block], column] = values[block, offset].clone()
+            for block, place in stays.nonzero().tolist():
+                kept[rows[block], columns[block][place]] = values[block, place].clone()
 
     def of(self, name: str, columns: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
         """What was kept under a name: for each new token, (B, K), 0 where it does not count.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -23,6 +24,7 @@ from hf_ddistill.decoding.plan import DecodingPlan
 from hf_ddistill.decoding.processing import Processing, ProxySteering, changes
 from hf_ddistill.decoding.prompts import Decoded, Prompts
 from hf_ddistill.decoding.reading import BlockReader
+from hf_ddistill.decoding.window import Window
 from hf_ddistill.linalg import categorical, generators_of, normal_noise, verify_drafts
 from hf_ddistill.shapes import Generators
 
@@ -230,13 +232,11 @@ class _Work:
         eos = torch.tensor(self.plan.eos, dtype=torch.int64, device=rows.device)
         ends = torch.isin(decided, eos) & taken
         if self.plan.criteria:
-            numbers = taken.long() - 1
-            each = zip(rows[:, None], places[:, 0].tolist(), numbers[:, None], strict=True)
-            found = [
-                stopped(self.plan.criteria, self.ids, self.real, row, start, number)
-                for row, start, number in each
-            ]
-            ends = ends | torch.cat(found)
+            for number, row in enumerate(rows.tolist()):
+                new = places[number][taken[number]].tolist()
+                column = stopped(self.plan.criteria, self.ids[row], self.real[row], new)
+                if column is not None:
+                    ends[number] |= (places[number] == column) & taken[number]
         behind = ends.long().cumsum(1) - ends.long() > 0
         numbers = self.number[rows, None].expand_as(taken).masked_fill(behind, -1)
         self.rounds[where] = numbers[taken]
@@ -248,8 +248,11 @@ class _Work:
         self, reader: BlockReader, ids: Tensor, span: tuple[int, int], noise: Tensor | None = None
     ) -> Tensor:
         """log p (B, n, K) of a reader at a span of columns."""
-        logits = reader(ids, *span, noise)
-        return self.processing(ids, self.open, span[0], logits)
+        start, stop = span
+        rows = np.arange(len(ids))
+        window = Window(rows, np.full_like(rows, start), stop - start, ids.device)
+        logits = reader(ids, window, noise)
+        return self.processing(ids, window, self.open[:, start:stop], logits)
 
     def _law(self, said: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         """The laws (n, m, K) that tokens are drawn from, of some places of rows, float64."""

@@ -17,7 +17,7 @@ from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.linalg.kronecker import KroneckerProduct, KroneckerSum
 from hf_ddistill.linalg.operator import LinearOperator, beside
 from hf_ddistill.linalg.row_streams import RowStreams
-from hf_ddistill.linalg.scalar_plus_low_rank import ScalarPlusLowRank
+from hf_ddistill.linalg.scalar_plus_low_rank import ScalarPlusLowRank, draw_from
 from hf_ddistill.linalg.spectral import Spectral
 from hf_ddistill.linalg.tridiagonal import Tridiagonal
 from hf_ddistill.linalg.verify_drafts import verify_drafts
@@ -37,6 +37,7 @@ __all__ = [
     "categorical",
     "categorical_at",
     "categorical_of_logs",
+    "draw_from",
     "generators_of",
     "keyed_generator",
     "normal_noise",

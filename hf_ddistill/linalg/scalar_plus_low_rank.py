@@ -143,8 +143,7 @@ class ScalarPlusLowRank(LinearOperator):
         if isinstance(generator, Chooser):
             return super().draw(x, generator)
         noise = uniform_noise((*x.shape, 2), generator, x.device)
-        mass = on(made_of(self.right, "mass", _mass), x.device)
-        leave = self._through(on(self.left, x.device)[x], self.core) * mass
+        leave = self.fresh(x) * self.mass(x.device)
         component = categorical(
             torch.cat([self._at(x, self.scalar)[..., None], leave], -1).clamp_min(0),
             noise=noise[..., 0],
@@ -174,14 +173,24 @@ class ScalarPlusLowRank(LinearOperator):
         With M = c I + 1 u^T, N = d I + 1 v^T:  M[x, y] N[y, z] =
         c 1[y = x] N[x, z] + u_z d 1[y = z] + v_z u_y.
         """
-        fresh = self._through(torch.ones_like(self._pick(self.left, x)), self.core)
-        back = after._through(after._pick(after.left, z), after.core)
-        back = (back * after._pick(after.right, z)).sum(-1, keepdim=True)
+        fresh = self.fresh(x)
+        back = (after.fresh(z) * self.laws_at(z)).sum(-1, keepdim=True)
         stay = self._at(x, self.scalar) * after.entries(x, z)
-        arrive = self._at(x, after.scalar) * (fresh * self._pick(self.right, z)).sum(-1)
-        mass = on(made_of(self.right, "mass", _mass), x.device)
-        weights = torch.cat([stay[..., None], arrive[..., None], fresh * mass * back], -1)
-        return weights.clamp_min(0)
+        arrive = self._at(x, after.scalar) * (fresh * self.laws_at(z)).sum(-1)
+        anew = fresh * self.mass(x.device) * back
+        return torch.cat([stay[..., None], arrive[..., None], anew], -1).clamp_min(0)
+
+    def fresh(self, x: Tensor) -> Tensor:
+        """U[x] C: how much of each law in V a token x becomes, (B, L, r)."""
+        return self._through(on(self.left, x.device)[x], self.core)
+
+    def laws_at(self, y: Tensor) -> Tensor:
+        """V[y], (B, L, r)."""
+        return on(self.right, y.device)[y]
+
+    def mass(self, device: torch.device) -> Tensor:
+        """The sums (r,) of the laws in V."""
+        return on(made_of(self.right, "mass", lambda laws: laws.sum(0)), device)
 
     def _draws_afresh(self, after: LinearOperator) -> bool:
         """Whether both kernels draw from one set of laws, whatever the token was."""
@@ -192,21 +201,26 @@ class ScalarPlusLowRank(LinearOperator):
             and bool(made_of(self.left, "all ones", lambda left: (left == 1).all()))
         )
 
-    @staticmethod
-    def _pick(basis: Tensor, x: Tensor) -> Tensor:
-        return on(basis, x.device)[x]
 
+def draw_from(laws: Tensor, j: int, noise: Tensor, but: Tensor | None = None) -> Tensor:
+    """Tokens of the one law laws[:, j], which need not be normalised, at uniform numbers.
 
-def _mass(laws: Tensor) -> Tensor:
-    return laws.sum(0)
-
-
-def draw_from(laws: Tensor, j: int, noise: Tensor) -> Tensor:
-    """Tokens of the one law laws[:, j], which need not be normalised, at uniform numbers."""
+    Args:
+        laws: (K, r).
+        j: which of the r.
+        noise: (...), uniform numbers.
+        but: (...), tokens that are left out, each of its own draw; None for none.
+    """
     cumulative = made_of(laws, "cumulative", lambda laws: laws.mT.contiguous().cumsum(-1))
     cumulative = on(cumulative, noise.device)[j]
     # By its own last entry: rounding must not reach a last token of probability 0.
-    found = torch.searchsorted(cumulative, noise * cumulative[-1], right=True)
+    target = noise * cumulative[-1]
+    if but is not None:
+        before = torch.where(but > 0, cumulative[(but - 1).clamp_min(0)], 0.0)
+        gap = cumulative[but] - before
+        target = noise * (cumulative[-1] - gap)
+        target = torch.where(target >= before, target + gap, target)
+    found = torch.searchsorted(cumulative, target, right=True)
     return found.clamp_max(laws.shape[0] - 1)
 
 

@@ -15,6 +15,9 @@ from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import Index, Tokens
 
+#: Log-probabilities that are in memory at a time, on the CPU: few enough for its cache.
+SOME = 2**20
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -69,8 +72,16 @@ class Asked:
         if self.rows is not None:
             condition = condition_of(condition, self.rows, x.shape[0])
             x = x.index_select(0, self.rows)
-        said = denoiser.at(x, self.t, self.places, **condition).log_conditional[:, 0]
-        return categorical_of_logs(said, noise=self.noise)
+        size = max(
+            1, (SOME if x.device.type == "cpu" else 16 * SOME) // denoiser.diffusion.vocab_size
+        )
+        pieces = denoiser.pieces(x, self.t, self.places, size, **condition)
+        noise = self.noise.split(size)
+        drawn = [
+            categorical_of_logs(said.log_conditional[:, 0], noise=u)
+            for said, u in zip(pieces, noise, strict=True)
+        ]
+        return torch.cat(drawn)
 
     def put(self, tokens: Tensor, into: Tokens) -> Tokens:
         """`into` (B, L) with the tokens in their places."""

@@ -11,9 +11,10 @@ from torch import Tensor
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.chances import Chances, jump_rate
+from hf_ddistill.samplers.flat_jumps import draw_flat_jump, draws_flat_jumps, flat_jumps
 from hf_ddistill.samplers.jumps import check_pace, expected_jumps
 from hf_ddistill.samplers.sampler import Sampler
-from hf_ddistill.shapes import Probs, Tokens
+from hf_ddistill.shapes import Generators, Probs, Tokens
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,21 @@ class TauLeaping(Sampler):
         """r e^-r."""
         jumps = jump_rate(diffusion, s, t)
         return Chances(jumps * torch.exp(-jumps))
+
+    def advance(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+        generator: Generators = None,
+    ) -> Tokens:
+        """Where noise is flat the token of a jump is drawn without the rates, see `flat_jumps`."""
+        last = bool((torch.as_tensor(s) == 0).all())
+        if last or not draws_flat_jumps(diffusion, generator):
+            return super().advance(prediction, diffusion, x_t, s, t, generator)
+        jumps = flat_jumps(prediction, diffusion, x_t, s, t)
+        return draw_flat_jump(
+            jumps, prediction, x_t, lambda jumps: jumps * torch.exp(-jumps), generator
+        )

@@ -29,6 +29,5 @@ class Threshold(Unmasking):
             raise ValueError(f"threshold must lie in [0, 1], got {self.threshold}.")
 
     def pick(self, draft: Draft) -> Where:
-        left = max(draft.calls - draft.call, 1)
-        least = largest(draft.confidence, draft.masked, -(-draft.masked.sum(1) // left))
+        least = largest(draft.confidence, draft.masked, draft.due)
         return (draft.confidence > self.threshold) | least

@@ -39,6 +39,8 @@ class PlackettLuce(Unmasking):
 
     temperature: float = 0.1
     has_law: ClassVar[bool] = True
+    even: ClassVar[bool] = True
+    draws: ClassVar[bool] = True
     id: ClassVar[str] = "plackett_luce"
     reads_tokens: ClassVar[bool] = False
     citation: ClassVar[str] = (
@@ -51,12 +53,11 @@ class PlackettLuce(Unmasking):
             raise ValueError(f"temperature must be above 0, got {self.temperature}.")
 
     def pick(self, draft: Draft) -> Where:
-        left = max(draft.calls - draft.call, 1)
         scores = draft.placed(self.scores(draft.raw), 0.0)
         # Gumbel noise: the n greatest sums are n draws without replacement.
         noise = uniform_noise(scores.shape, draft.generator, scores.device).clamp_min(1e-300)
         keys = scores - (-noise.log()).log()
-        return largest(keys, draft.masked, -(-draft.masked.sum(1) // left))
+        return largest(keys, draft.masked, draft.due)
 
     def scores(self, log_p: Tensor) -> Tensor:
         """s of each position, float64 (...), from log p(x_0 | x_t) (..., K)."""

@@ -59,6 +59,11 @@ class Prophet(Unmasking):
         return self.otherwise.reads_tokens
 
     @property
+    def draws(self) -> bool:
+        """As the rule until then."""
+        return self.otherwise.draws
+
+    @property
     def compares(self) -> bool:
         """As the rule until then."""
         return self.otherwise.compares

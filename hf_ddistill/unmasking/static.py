@@ -26,6 +26,7 @@ class Static(Unmasking):
     """
 
     score: str = "confidence"
+    even: ClassVar[bool] = True
     id: ClassVar[str] = "static"
     citation: ClassVar[str] = "Nie et al., Large Language Diffusion Models, 2025, arXiv:2502.09992"
 
@@ -39,16 +40,19 @@ class Static(Unmasking):
         return self.score == "confidence"
 
     @property
+    def draws(self) -> bool:
+        """By the score "random"."""
+        return self.score == "random"
+
+    @property
     def reads_logits(self) -> bool:
         """By scores that are one."""
         return self.score not in ("random", "left_to_right")
 
     def pick(self, draft: Draft) -> Where:
-        left = max(draft.calls - draft.call, 1)
-        share = -(-draft.masked.sum(1) // left)
         if self.score == "random":
-            return any_positions(draft.masked, share, draft.generator)
-        return largest(scores(self.score, draft), draft.masked, share)
+            return any_positions(draft.masked, draft.due, draft.generator)
+        return largest(scores(self.score, draft), draft.masked, draft.due)
 
 
 def scores(name: str, draft: Draft) -> Tensor:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from functools import cached_property
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -38,9 +39,10 @@ class Draft:
         tokens: (B, n), drawn from `log_p` (or its likeliest, at temperature 0); None for a rule
             that reads none.
         masked: (B, n), the positions that are still open.
-        call: number of the call within the block, from 0.
+        call: number of the call within the block, from 0; one, or one for each row (B,).
         calls: calls that are planned for a block (`static` rules); n for one token a call.
-        before: of the shape of `raw`, that of the call before in this block; None at its first.
+        before: of the shape of `raw`, that of the call before in this block; None at its first, and
+            `LOG_ZERO` everywhere in a row that is at its first where others are not.
         progress: share of all tokens asked for that are decided, in [0, 1]; one number, or one for
             each row (B,).
         generator: for rules that draw.
@@ -50,13 +52,20 @@ class Draft:
     raw: Laws | None
     tokens: Tokens | None
     masked: Where
-    call: int
+    call: int | Tensor
     calls: int
     before: Laws | None = None
     progress: float | Tensor = 0.0
     generator: Generators = None
 
     @property
+    def due(self) -> Tensor:
+        """(B,), an even share of the open positions for each of the planned calls that are left."""
+        left = self.calls - self.call
+        left = left.clamp_min(1) if isinstance(left, Tensor) else max(left, 1)
+        return even_share(self.masked.sum(1), left)
+
+    @cached_property
     def confidence(self) -> Tensor:
         """The probability of the drawn token; -1 where a position is decided."""
         drawn = self.tokens if self.raw.ndim == 3 else self.tokens[self.masked]
@@ -124,6 +133,13 @@ class Unmasking(Configurable, ABC):
     compares: ClassVar[bool] = False
     #: Whether they hang on what the call says at all; if not, positions can be picked before it.
     reads_logits: ClassVar[bool] = True
+    #: Whether a call decides `Draft.due` positions, whatever the logits: then nobody has to ask the
+    #: device how many are left.
+    even: ClassVar[bool] = False
+    #: Whether it draws numbers of its own, one for each position that it is given.
+    draws: ClassVar[bool] = False
+    #: Whether it looks at `Draft.before`.
+    compares: ClassVar[bool] = False
 
     @abstractmethod
     def pick(self, draft: Draft) -> Where:
@@ -131,10 +147,16 @@ class Unmasking(Configurable, ABC):
 
     def __call__(self, draft: Draft) -> Where:
         picked = self.pick(draft) & draft.masked
-        if not (self.reads_logits and self.reads_tokens):
+        if self.even or not (self.reads_logits and self.reads_tokens):
             return picked
+        surest = draft.confidence.argmax(1, keepdim=True)  # the first of equal ones
         none = ~picked.any(1, keepdim=True)
-        return picked | (none & largest(draft.confidence, draft.masked, 1))
+        return picked.scatter(1, surest, picked.gather(1, surest) | none) & draft.masked
+
+
+def even_share(open_: Any, left: Any) -> Any:  # noqa: ANN401 (a number, a tensor or an array)
+    """ceil(open / left): what does not divide goes to the earliest calls."""
+    return (open_ + (left - 1)) // left
 
 
 def largest(score: Tensor, among: Where, count: int | Tensor) -> Where:

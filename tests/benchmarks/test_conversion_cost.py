@@ -62,7 +62,9 @@ def test_operations_and_peak_bytes_are_those_that_are_counted(change, rule):
     row = check("", plan, rule)
     errors = row["error_percent"]
     assert errors["weights"] == errors["teacher and student"] == errors["backward"] == 0
-    assert abs(errors["rollout"]) < (1e-9 if row["calls"] == 4 and plan.prompt == 8 else 1)
+    # Rows go on by themselves: where they need different calls, the formula is about a mean one.
+    most = 1e-9 if row["calls"] == 4 and plan.prompt == 8 else 1 if rule == "static" else 5
+    assert abs(errors["rollout"]) < most
     # So small a model has its bytes in what the formula leaves out: ids, positions, indices.
     assert abs(errors["peak bytes"]) < 8
     if rule != "static":

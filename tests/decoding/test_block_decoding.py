@@ -225,7 +225,7 @@ def test_a_noise_input_gets_noise_where_tokens_are_open(mode):
     seen = []
 
     def watch(module, args, kwargs):
-        seen.append((kwargs["input_ids"], kwargs["noise"]))
+        seen.append((kwargs["input_ids"].clone(), kwargs["noise"]))
 
     handle = model.register_forward_pre_hook(watch, with_kwargs=True)
     together = drawn(model, ids, mask, streams(), **MODES[mode])

@@ -10,7 +10,9 @@ from hf_ddistill import Diffusion
 from hf_ddistill.linalg import ScalarPlusLowRank
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.processes import Hybrid, Kronecker, Uniform
-from hf_ddistill.samplers import Analytic, Ancestral, Jump
+from hf_ddistill.samplers import Analytic, Ancestral, Euler, Jump, TauLeaping
+from hf_ddistill.samplers.flat_jumps import flat_jumps
+from hf_ddistill.samplers.jumps import expected_jumps
 from hf_ddistill.samplers.posterior import posterior, posterior_at
 
 TIMES = [(0.0, 0.3), (0.2, 0.3), (0.01, 0.99), (0.5, 1.0)]
@@ -69,7 +71,28 @@ def test_the_probability_of_what_was_drawn_is_that_of_the_rule(name, s, t):
         torch.testing.assert_close(probs[known], expected[..., x_s][known], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("sampler", [Ancestral(), Analytic(), Jump()], ids=lambda s: s.id)
+@pytest.mark.parametrize(("s", "t"), [(0.29, 0.3), (0.5, 0.99)])
+@pytest.mark.parametrize("name", [name for name in FLAT if not FLAT[name].reveals])
+def test_jumps_by_their_pieces_have_the_rates_of_the_rule(name, s, t):
+    process = FLAT[name]
+    diffusion, k = Diffusion(process), process.vocab_size
+    x_t, prediction = torch.arange(k)[:, None], said(process, k)
+    kernel, pieces = flat_jumps(prediction, diffusion, x_t, s, t)
+    laws = torch.cat(
+        [prediction.log_conditional[:, 0].exp()[:, None], kernel.right.mT.expand(k, -1, k)], 1
+    )
+    laws = laws.scatter(-1, x_t.expand(-1, laws.shape[1])[..., None], 0.0)
+    laws = laws / laws.sum(-1, keepdim=True).clamp_min(1e-300)
+    rates = torch.einsum("xp,xpy->xy", pieces[:, 0], laws)
+    expected = expected_jumps(prediction, diffusion, x_t, s, t)[:, 0]
+    known = expected.isfinite().all(-1)
+    torch.testing.assert_close(rates[known], expected[known], rtol=1e-11, atol=1e-12)
+
+
+ALL = (Ancestral(), Analytic(), Jump(), Euler(), TauLeaping())
+
+
+@pytest.mark.parametrize("sampler", ALL, ids=lambda s: s.id)
 @pytest.mark.parametrize("name", CHANGING)
 def test_drawn_steps_have_the_frequencies_of_the_rule(name, sampler):
     process, (s, t), draws = CHANGING[name], (0.3, 0.6), 4000
@@ -87,7 +110,7 @@ def test_drawn_steps_have_the_frequencies_of_the_rule(name, sampler):
     assert ((counts - draws * expected).abs() <= 4.5 * spread + 1e-6).all()
 
 
-@pytest.mark.parametrize("sampler", [Ancestral(), Jump()], ids=lambda s: s.id)
+@pytest.mark.parametrize("sampler", [Ancestral(), Jump(), Euler()], ids=lambda s: s.id)
 @pytest.mark.parametrize(
     "process", [Uniform(300), Hybrid(6), Kronecker((Uniform(3), Hybrid(4)))], ids=lambda p: p.id
 )

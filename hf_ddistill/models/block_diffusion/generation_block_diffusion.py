@@ -121,7 +121,7 @@ class BlockDiffusionGenerationMixin:
             raise ValueError(f"Got {len(generator)} generators for {rows} rows; give one for each.")
         pad = self.padding_token(config.pad_token_id, plan.eos)
         new, plan = new_tokens(config, plan, prompts, self.config.max_position_embeddings)
-        record = Record(prompts.start, plan.sub_block_size or plan.block_size, wanted)
+        record = Record(wanted)
         more = {"streamer": streamer, "processors": logits_processor, "on_call": on_call}
         if plan.verify_with_base:
             decoded = decode_verified(self, prompts, new, plan, generator, **more)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
+from transformers.cache_utils import Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 
@@ -20,9 +21,8 @@ class Layout:
     """Where the keys and queries of one call stand.
 
     Args:
-        columns: (S,) int64, the column of each key, those in the cache first; the queries are the
-            last `queries` of them.
-        queries: how many of them are computed in this call.
+        columns: (S,) int64, the column of each key.
+        queries: (1 or B, n) int64, which of the keys are the queries, for all rows or for each.
         block_size: b.
         clean: (S,) bool, True at the keys of a clean copy that noisy tokens look back at; None
             where there is one copy of the tokens.
@@ -31,21 +31,23 @@ class Layout:
     """
 
     columns: Tensor
-    queries: int
+    queries: Tensor
     block_size: int
     clean: Tensor | None = None
     real: Tensor | None = None
     causal: bool = False
 
     def positions(self) -> Tensor:
-        """(1 or B, queries), position of each query among the tokens of its row."""
-        columns = self.columns[-self.queries :]
+        """(1 or B, n), position of each query among the tokens of its row."""
+        columns = self.columns[self.queries]
         if self.real is None:
-            return columns[None]
-        return (self.real.long().cumsum(1) - 1).clamp_min(0)[:, columns]
+            return columns
+        counted = (self.real.long().cumsum(1) - 1).clamp_min(0)
+        return counted.gather(1, columns.expand(len(counted), -1))
 
     def rule(self, window: int | None = None) -> Callable[..., Tensor]:
-        """Whether a query sees a key: (row, head, query, key) -> bool, by index.
+        """Whether a query sees a key: (row, head, query, key) -> bool, by index, that of a query
+        among the queries.
 
         A clean token sees the clean tokens of its block and of those before. A noisy one sees the
         noisy tokens of its block and the clean ones of the blocks before (BD3LM, Arriola et al.,
@@ -55,15 +57,17 @@ class Layout:
             window: of sliding attention: keys this far or farther to the left are not seen.
         """
         columns, size, clean, real = self.columns, self.block_size, self.clean, self.real
-        causal = self.causal
+        causal, queries = self.causal, self.queries
 
         def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            query = queries[0][query] if len(queries) == 1 else queries[row, query]
             here, there = columns[query], columns[key]
+            start = here // size * size
             if clean is None:
-                seen = there // size <= here // size
+                seen = there < start + size
             else:
-                same, before = there // size == here // size, there // size < here // size
-                seen = (clean[key] & before) | ((clean[key] == clean[query]) & same)
+                same = (there >= start) & (there < start + size)
+                seen = (clean[key] & (there < start)) | ((clean[key] == clean[query]) & same)
             if causal:
                 seen = seen & (there <= here)
             if window is not None:
@@ -74,6 +78,37 @@ class Layout:
             return seen
 
         return sees
+
+
+def layout_of(
+    shape: tuple[int, int],
+    clean_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    columns: Tensor,
+    block_size: int,
+    cache: Cache | None,
+) -> Layout:
+    """The layout of a call of `BlockDiffusionLM`, from its arguments.
+
+    Raises:
+        ValueError: for a clean copy of another shape.
+    """
+    real = None if attention_mask is None else attention_mask.bool()
+    if columns.ndim == 2:
+        stop = columns.shape[1] if cache is None else cache.get_seq_length()
+        keys = torch.arange(stop, device=columns.device)
+        return Layout(keys, columns, block_size, None, real)
+    length, device = shape[1], columns.device
+    if clean_ids is None:
+        queries = torch.arange(len(columns) - length, len(columns), device=device)[None]
+        return Layout(columns, queries, block_size, None, real)
+    if clean_ids.shape != shape:
+        raise ValueError(
+            f"clean_ids has shape {tuple(clean_ids.shape)} and input_ids "
+            f"{shape}: they are two states of the same tokens."
+        )
+    both = torch.arange(2 * length, device=device)
+    return Layout(columns.repeat(2), both[None], block_size, both < length, real)
 
 
 def attention_masks(
@@ -109,9 +144,9 @@ def attention_masks(
         total = len(layout.columns)
         return ALL_MASK_ATTENTION_FUNCTIONS[implementation](
             batch_size=rows,
-            q_length=layout.queries,
+            q_length=layout.queries.shape[1],
             kv_length=total,
-            q_offset=total - layout.queries,
+            q_offset=0,
             kv_offset=0,
             mask_function=layout.rule(window),
             attention_mask=None,

@@ -18,7 +18,7 @@ from hf_ddistill.models.block_diffusion.generation_block_diffusion import (
     BlockDiffusionGenerationMixin,
 )
 from hf_ddistill.models.block_diffusion.masked_loss import check_labels, masked_loss
-from hf_ddistill.models.block_diffusion.masks import Layout, attention_masks
+from hf_ddistill.models.block_diffusion.masks import Layout, attention_masks, layout_of
 from hf_ddistill.shapes import LOG_ZERO
 
 
@@ -159,7 +159,8 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
                 block, and of `clean_ids` (if given) in the blocks before. (Nothing says the first
                 one; its output is its own.)
             columns (`torch.LongTensor` of shape `(cached + length,)`): the columns of the cached
-                tokens and of these; in order from 0 if not given.
+                tokens and of these; in order from 0 if not given. Or, of shape `(1 or batch_size,
+                length)`, those of these tokens alone, where the cache has a place for each column.
             cache (`Cache`): gets these tokens added.
             output_hidden_states (`bool`): of all layers, the clean copy (if given) in front.
             output_attentions (`bool`): likewise; with eager attention alone.
@@ -180,7 +181,7 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             cached = 0 if cache is None else cache.get_seq_length()
             columns = torch.arange(cached + length, device=given.device)
         size = block_size or self.config.block_size
-        layout = _layout((rows, length), clean_ids, attention_mask, columns, size)
+        layout = layout_of((rows, length), clean_ids, attention_mask, columns, size, cache)
         layout = replace(layout, causal=causal)
         text = self.lm.config
         masks = attention_masks(text, layout, rows, self.get_input_embeddings().weight.dtype)
@@ -204,11 +205,12 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             **{name: True for name, value in asked.items() if value},
             **kwargs,
         )
-        hidden, source = decoded.last_hidden_state, self._source(layout, length, causal)
+        hidden = decoded.last_hidden_state
         if at is None:
-            hidden = hidden[:, source]
+            own = torch.arange(length, device=given.device)
+            hidden = hidden[:, self._source(layout, own, length, causal)]
         else:
-            hidden = hidden[at // length, source[at % length]]
+            hidden = hidden.flatten(0, 1)[self._speaking(layout, at, length, causal)]
         logits, loss = self._head(hidden), None
         if labels is not None:
             check_labels(labels, input_ids, self.config.mask_token_id, causal)
@@ -244,21 +246,26 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         before = embeds.shape[1] - added.shape[1]
         return {"inputs_embeds": embeds + torch.nn.functional.pad(added, (0, 0, before, 0))}
 
-    def _source(self, layout: Layout, length: int, causal: bool) -> Tensor:
-        """(length,), which of the computed hidden states speaks of each position."""
-        copies = layout.queries // length
-        own = torch.arange(length, device=layout.columns.device)
-        offset = (copies - 1) * length
+    def _source(self, layout: Layout, own: Tensor, length: int, causal: bool) -> Tensor:
+        """Which of the computed hidden states speaks of each of these positions."""
+        offset = layout.queries.shape[1] - length  # a clean copy in front
         if not (causal or self.config.shift_logits):
-            return own + offset
+            return own + offset if offset else own
         before = (own - 1).clamp_min(0)
-        if copies == 1:
+        if not offset:
             return before
-        columns = layout.columns[-length:]
+        columns = layout.columns[-length:][own]
         # The end of the block before is known: it stands in the clean copy. Before the first token
         # there is none, and the clean first token is the answer.
         first = (columns % layout.block_size == 0) & (columns > 0)
         return torch.where(first, before, before + offset)
+
+    def _speaking(self, layout: Layout, at: Tensor, length: int, causal: bool) -> Tensor:
+        """The numbers of the computed hidden states that speak of positions by theirs."""
+        queries = layout.queries.shape[1]
+        if queries == length and not (causal or self.config.shift_logits):
+            return at
+        return at // length * queries + self._source(layout, at % length, length, causal)
 
     def _head(self, hidden: Tensor) -> Tensor:
         logits = self.lm.get_output_embeddings()(hidden)
@@ -270,28 +277,6 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             # LOG_ZERO is more than half precision can say.
             logits = torch.nn.functional.pad(logits.float(), (0, missing), value=LOG_ZERO)
         return logits
-
-
-def _layout(
-    shape: tuple[int, int],
-    clean_ids: Tensor | None,
-    attention_mask: Tensor | None,
-    columns: Tensor,
-    block_size: int,
-) -> Layout:
-    length = shape[1]
-    real = None if attention_mask is None else attention_mask.bool()
-    if real is not None and bool(real.all()):
-        real = None
-    if clean_ids is None:
-        return Layout(columns, length, block_size, None, real)
-    if clean_ids.shape != shape:
-        raise ValueError(
-            f"clean_ids has shape {tuple(clean_ids.shape)} and input_ids "
-            f"{shape}: they are two states of the same tokens."
-        )
-    clean = torch.arange(2 * length, device=columns.device) < length
-    return Layout(columns.repeat(2), 2 * length, block_size, clean, real)
 
 
 __all__ = ["BlockDiffusionLM"]
