@@ -7,12 +7,13 @@ B rows of nb blocks, R of them in work; a row's head is its first block that is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from hf_ddistill.decoding.pipelined import Pipelining
+from hf_ddistill.unmasking import Unmasking
 from hf_ddistill.unmasking.unmasking import even_share
 
 #: (rows (N,), their finished blocks (N,)) -> which of the rows end there (N,).
@@ -34,6 +35,8 @@ class Turn:
         steps: (R, count), those of them at which it had to take a token.
         progress: (R,) float32, share of a row's tokens that is decided.
         places: (R, count), where these blocks stand among all, one row behind the other.
+        last: whether all open tokens are decided, since a call decides at least one of each row, or
+            as many as an even rule says.
     """
 
     rows: np.ndarray
@@ -46,6 +49,7 @@ class Turn:
     steps: np.ndarray
     progress: np.ndarray
     places: np.ndarray
+    last: bool
 
 
 class Ledger:
@@ -72,8 +76,13 @@ class Ledger:
         self.rows = np.arange(len(asked))
         self._total = asked.sum(1).clip(1).astype(np.float32)
 
-    def turn(self) -> Turn:
-        """What the next call works on."""
+    def turn(self, unmasking: Unmasking, planned: int) -> Turn:
+        """What the next call works on.
+
+        Args:
+            unmasking: decides it.
+            planned: calls for a block.
+        """
         rows = self.rows
         head = self.head[rows]
         first = np.full_like(head, head.min()) if self.together else head
@@ -89,7 +98,12 @@ class Ledger:
         progress = 1 - self.open[rows].sum(1).astype(np.float32) / self._total[rows]
         places = blocks + rows[:, None] * self.blocks
         state = (x.take(places) for x in (self.open, self.called, self.steps))
-        return Turn(rows, first, count, active, sure, *state, progress, places)
+        turn = Turn(rows, first, count, active, sure, *state, progress, places, False)
+        # A rule that draws must not draw less.
+        if self.pipelining.max_blocks > 1 or unmasking.draws:
+            return turn
+        left = self.share(turn, planned) if unmasking.even else turn.open - 1
+        return replace(turn, last=not (left * active).any())
 
     def share(self, turn: Turn, planned: int) -> np.ndarray:
         """(R, count), tokens that an even rule leaves open.

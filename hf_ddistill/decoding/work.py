@@ -81,7 +81,7 @@ class Work:
 
     def call(self) -> None:
         """One network call, and the tokens that it decides."""
-        turn = self.ledger.turn()
+        turn = self.ledger.turn(self.plan.unmasking, self.plan.planned)
         starts, width = self.start + turn.first * self.size, turn.count * self.size
         window = Window(turn.rows, starts, width, self.ids.device)
         self.stop = int(starts.max()) + width
@@ -129,7 +129,7 @@ class Work:
         behind = ((self.ids == self.mask) & real).long().cumsum(1) > 0
         self.rounds.masked_fill_(behind, -1)
         if self._ended:
-            turn = self.ledger.turn()
+            turn = self.ledger.turn(self.plan.unmasking, self.plan.planned)
             self.ledger.ended[turn.rows[:, None], turn.first[:, None]] |= self._ends()
         self.ledger.cut()
 
