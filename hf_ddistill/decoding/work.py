@@ -152,7 +152,7 @@ class Work:
         """
         open_ = window.of(self.ids) == self.mask
         if not self.whole:
-            open_ = open_ & window.of(window.rows_of(self.real))
+            open_ &= window.of(window.rows_of(self.real))
         noise, most = self._noise(turn, open_), int(turn.open.max(where=turn.active, initial=0))
         every = self.plan.pipelining.max_blocks > 1 or self.plan.unmasking.draws
         if every or most == window.width:
@@ -180,7 +180,7 @@ class Work:
         if len(self._eos):
             ended = (torch.isin(tokens, self._eos) & stays).unflatten(1, (turn.count, -1)).any(2)
         if self.plan.ahead:
-            counts = self.ledger.share(turn, self.plan.planned)
+            counts = turn.left
             if ended is not None:
                 self._ended.append(ended)
             over = ended is not None and not counts[turn.active].all()
