@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_ddistill.linalg import LinearOperator, beside, categorical, uniform_noise
+from hf_ddistill.linalg import LinearOperator, beside, categorical, require, uniform_noise
 from hf_ddistill.processes import Process
 from hf_ddistill.schedules import LogLinear, Schedule
 from hf_ddistill.shapes import Chooser, Generators, Probs, Tokens, Where
@@ -63,12 +63,15 @@ class Diffusion:
             ValueError: where it is infinite (`Polynomial` with a power below 1, at t = 1).
         """
         pace = self.schedule.rate(t)
-        if not bool(pace.isfinite().all()):
+
+        def told(*_: int) -> str:
             at = float(t.flatten()[(~pace.isfinite()).flatten().nonzero()[0, 0]])
-            raise ValueError(
+            return (
                 f"Noise comes infinitely fast at t = {at:.4g} under {self.schedule!r}, so there is "
                 "no rate: 'ancestral' and 'jump' steps take none."
             )
+
+        require(pace.isfinite(), told)
         return pace
 
     def reverse_rate(self, score: Probs, x_t: Tokens, t: Tensor | float) -> Probs:

@@ -41,6 +41,11 @@ class Divergence(Configurable, ABC):
     def __call__(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         return self.finish(self.term(log_p, log_q).sum(-1))
 
+    def certain(self, log_q: Tensor) -> Tensor:
+        """Against a teacher that is certain of its token, where that is finite: from log q of the
+        token alone, (...) -> (...)."""
+        raise NotImplementedError
+
     def top_k(self, log_p: Tensor, log_q: Tensor, k: int) -> Tensor:
         """Over the k tokens that the teacher holds likeliest, and all the others together as one
         more token.
@@ -70,6 +75,9 @@ class ForwardKL(Divergence):
         "Kullback, Leibler, On Information and Sufficiency, 1951, doi:10.1214/aoms/1177729694"
     )
 
+    def certain(self, log_q: Tensor) -> Tensor:
+        return -log_q
+
     def term(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         return log_p.exp() * (log_p - log_q)
 
@@ -96,6 +104,9 @@ class CrossEntropy(Divergence):
     citation: ClassVar[str] = (
         "Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531"
     )
+
+    def certain(self, log_q: Tensor) -> Tensor:
+        return -log_q
 
     def term(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         return -log_p.exp() * log_q
@@ -142,6 +153,15 @@ class JensenShannon(Divergence):
     def finite(self) -> bool:
         return self.beta < 1
 
+    def certain(self, log_q: Tensor) -> Tensor:
+        if self.beta == 0:
+            return -log_q
+        # Of all the other tokens the mixture is (1 - beta) q.
+        rest, own = math.log(1 - self.beta), math.log(self.beta)
+        mixture = torch.logaddexp(torch.full_like(log_q, own), log_q + rest)
+        other = log_q.exp() * (log_q - mixture) + torch.expm1(log_q) * rest
+        return (1 - self.beta) * other - self.beta * mixture
+
     def term(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         if self.beta == 0:
             return log_p.exp() * (log_p - log_q)
@@ -161,6 +181,9 @@ class TotalVariation(Divergence):
         "Wen et al., f-Divergence Minimization for Sequence-Level Distillation, 2023, "
         "arXiv:2307.15190"
     )
+
+    def certain(self, log_q: Tensor) -> Tensor:
+        return -torch.expm1(log_q)
 
     def term(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         return (log_p.exp() - log_q.exp()).abs() / 2
@@ -183,6 +206,9 @@ class Alpha(Divergence):
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie strictly between 0 and 1, got {self.alpha}.")
+
+    def certain(self, log_q: Tensor) -> Tensor:
+        return self.finish(torch.exp((1 - self.alpha) * log_q))
 
     def term(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         # A zero on either side contributes nothing; LOG_ZERO times a small alpha would not.

@@ -30,7 +30,9 @@ class Places:
         """Those where a Boolean (B, L) is True; what is one already, as it is."""
         if isinstance(where, Places):
             return where
-        return cls(where.flatten().nonzero()[:, 0], (where.shape[0], where.shape[1]))
+        found = cls(where.flatten().nonzero()[:, 0], (where.shape[0], where.shape[1]))
+        found.__dict__["where"] = where  # it need not be made again
+        return found
 
     def __len__(self) -> int:
         return self.index.shape[0]

@@ -61,8 +61,8 @@ class AdaptiveTimes(TimeSampler):
         return (step.student_steps if self.grid else self.cells), self.cells
 
     def _table(self, step: TrainingStep) -> Tensor:
-        fresh = torch.ones(self._shape(step), dtype=torch.float64)
-        return step.memory.of(self.id).get("squares", fresh)
+        fresh = torch.ones(self._shape(step), dtype=torch.float64, device=step.x_0.device)
+        return step.memory.of(self.id).get("squares", fresh).to(step.x_0.device)
 
     def probabilities(self, step: TrainingStep) -> Tensor:
         """The probability of each cell, (cells along t, cells along s / t)."""
@@ -73,7 +73,7 @@ class AdaptiveTimes(TimeSampler):
         if step.held_out:
             return (GridTimes() if self.grid else UniformTimes()).draw(step)
         device, count = step.x_0.device, step.x_0.shape[0]
-        probs = self.probabilities(step).to(device)
+        probs = self.probabilities(step)
         u = stratified(count, step.generator, device)
         cell = categorical(probs.flatten().expand(count, -1), noise=(1 - u).clamp(0, 1))
         row, column = cell // probs.shape[1], cell % probs.shape[1]
@@ -94,13 +94,12 @@ class AdaptiveTimes(TimeSampler):
         # i / k * k may round to more than i, and belongs to row i - 1 all the same.
         row = ((t * rows - 1e-9).ceil().long() - 1).clamp(0, rows - 1)
         column = ((t - s) / width * columns).long().clamp(0, columns - 1)
-        cell = (row * columns + column).cpu()
-        squares = losses.detach().double().cpu() ** 2
-        count = torch.zeros(table.numel(), dtype=torch.float64).index_add_(
-            0, cell, torch.ones_like(squares)
-        )
-        total = torch.zeros(table.numel(), dtype=torch.float64).index_add_(0, cell, squares)
-        seen = count > 0
-        flat = table.flatten().clone()
-        flat[seen] = self.decay * flat[seen] + (1 - self.decay) * total[seen] / count[seen]
-        step.memory.of(self.id).put("squares", flat.view_as(table))
+        cell = row * columns + column
+        squares = losses.detach().double() ** 2
+        # A product, which sums in one order wherever it runs.
+        member = (cell[:, None] == torch.arange(table.numel(), device=cell.device)).double()
+        count = member.sum(0)
+        mean = squares @ member / count.clamp_min(1)
+        old = table.flatten()
+        new = torch.where(count > 0, self.decay * old + (1 - self.decay) * mean, old)
+        step.memory.of(self.id).put("squares", new.view_as(table))

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings.step_back import step_back
+from hf_ddistill.couplings.step_back import step_back, step_of
 from hf_ddistill.couplings.training_step import Local, TrainingStep, log_variety
-from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.linalg import categorical_of_logs, uniform_noise
 from hf_ddistill.samplers import Sampler, walk
 from hf_ddistill.shapes import Tokens
 
@@ -62,9 +62,10 @@ def call_numbers(step: TrainingStep, trained: str) -> Tensor:
     if trained == "only":
         return torch.full((rows,), most, device=device)
     numbers = [2**i for i in range(most.bit_length()) if 2**i <= most]
-    choices = torch.tensor(sorted({*numbers, most}), device=device)
+    numbers = sorted({*numbers, most})
     if trained == "each_call":
-        choices = choices.repeat_interleave(choices)
+        numbers = [n for n in numbers for _ in range(n)]
+    choices = torch.tensor(numbers, device=device)
     share = uniform_noise((rows,), step.generator, device)
     return choices[(share * len(choices)).long()]
 
@@ -91,24 +92,32 @@ def roll_out(
     sampler = Sampler.from_config(sampler)
     shape, device = step.x_0.shape, step.x_0.device
     log_probs, earlier = [], []
+    # The one wait for where rows stop: all that follows is planned by it.
+    stops = stop.tolist()
+    graph = graph and any(stops)
+    running = [[row for row, last in enumerate(stops) if last > c] for c in range(max(stops))]
+    rows_of = [torch.tensor(rows, device=device) for rows in running]
 
     def move(x: Tokens, s: Tensor, t: Tensor) -> Tokens:
-        rows = (stop > len(log_probs)).nonzero()[:, 0]
+        rows = rows_of[len(log_probs)]
         part = step.rows(rows)
+        if not graph:
+            log_probs.append(None)
+            x_s = step_of(part, step.student, x[rows], s[rows], t[rows], sampler)
+            return x.index_copy(0, rows, x_s)
         here = part.look(step.student, x[rows], t[rows])
         x_s, gained = step_back(part, x[rows], here, s[rows], sampler)
         log_probs.append(gained.new_zeros(shape[0]).index_add(0, rows, gained))
-        if graph:
-            earlier.append((rows, here, here.where & ~step.diffusion.undetermined(x_s)))
+        earlier.append((rows, here, here.where & ~step.diffusion.undetermined(x_s)))
         return x.index_copy(0, rows, x_s)
 
     noise = step.given(step.diffusion.prior(shape, step.generator, device))
-    times = [1 - call / calls.double() for call in range(int(stop.max()) + 1)]
+    times = [1 - call / calls.double() for call in range(max(stops) + 1)]
     with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
         x = walk(times, noise, move)
     last = step.look(step.student, x, 1 - stop / calls.double())
-    probs = last.prediction.log_conditional.detach().exp()
-    x_0 = last.place(step.draw(probs, last.where), x)
+    log_p = last.prediction.log_conditional
+    x_0 = last.place(categorical_of_logs(log_p, noise=step.numbers(last.places)[:, None]), x)
     log_variety(step, x_0)
     none = torch.zeros(shape[0], 0, dtype=torch.float64, device=device)
     log_probs = torch.stack(log_probs, 1) if graph else none

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from hf_ddistill.couplings.coupling import Coupling, Past
-from hf_ddistill.couplings.step_back import step_back
+from hf_ddistill.couplings.step_back import step_of
 from hf_ddistill.couplings.training_step import TrainingStep
 from hf_ddistill.samplers import Ancestral, Sampler, walk
 from hf_ddistill.shapes import Times, Tokens
@@ -21,7 +21,7 @@ class TeacherSteps(Coupling):
 
     Args:
         substeps: at least 1.
-        sampler: of each step; with a rule it costs one network call, of the open positions alone.
+        sampler: of each step; with a rule it costs one network call, of open positions alone.
     """
 
     substeps: int = 1
@@ -42,7 +42,7 @@ class TeacherSteps(Coupling):
         @torch.no_grad()
         def move(x: Tokens, then: Times, now: Times) -> Tokens:
             if run.is_product:
-                return step_back(step, x, step.look(teacher, x, now), then, run)[0]
+                return step_of(step, teacher, x, then, now, run)
             x_s = run.step(teacher, x, then, now, step.generator, **step.condition)
             return torch.where(step.trained, x_s, x)
 

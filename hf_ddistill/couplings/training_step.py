@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from hf_ddistill.denoisers.denoiser import condition_of
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import RowStreams, categorical, uniform_noise
 from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.places import Places
 from hf_ddistill.shapes import Generators, PerToken, Scalar, Times, Tokens, Where
 
 
@@ -72,7 +74,7 @@ class TrainingStep:
         if self.train is None:
             object.__setattr__(self, "train", frozenset({"student", *self.peers}))
 
-    @property
+    @cached_property
     def trained(self) -> Where:
         """(B, L), the tokens that losses are of: what was decoded; of data all but padding and
         context."""
@@ -81,7 +83,7 @@ class TrainingStep:
         real = torch.ones_like(self.x_0, dtype=torch.bool) if self.attend is None else self.attend
         return real if self.context is None else real & ~self.context
 
-    @property
+    @cached_property
     def lengths(self) -> Tensor:
         """(B,) int64, the tokens of each row that losses are of."""
         return self.trained.sum(1)
@@ -106,11 +108,16 @@ class TrainingStep:
         """x_t ~ P_0t[x_0], the context as it is."""
         return self.given(self.diffusion.corrupt(self.x_0, t, self.generator))
 
-    def draw(self, probs: Tensor, where: Where) -> Tensor:
-        """Tokens (N, ...) from probabilities (N, ..., K) at the N positions of `where`."""
+    def numbers(self, places: Places) -> Tensor:
+        """A uniform number (N,) for each of the positions, float64."""
+        device = places.index.device
         if not isinstance(self.generator, RowStreams):
-            return categorical(probs, self.generator)
-        noise = uniform_noise(where.shape, self.generator, probs.device)[where]
+            return uniform_noise((len(places),), self.generator, device)
+        return places.take(uniform_noise(places.shape, self.generator, device))
+
+    def draw(self, probs: Tensor, where: Where | Places) -> Tensor:
+        """Tokens (N, ...) from probabilities (N, ..., K) at the N positions of `where`."""
+        noise = self.numbers(Places.of(where))
         return categorical(probs, noise=noise.view(probs.shape[:-1]))
 
     def look(
@@ -118,16 +125,16 @@ class TrainingStep:
         denoiser: Denoiser,
         x: Tokens,
         t: Times | None,
-        where: Where | None = None,
+        where: Where | Places | None = None,
         **more: Any,
     ) -> Local:
         """A denoiser's prediction where x_0 is not certain (or at `where`), padding left out; a
         network with a noise input gets fresh noise, and `t` is None for one that reads no time.
         `more` are inputs of this call alone."""
-        where = self.open(x) if where is None else where
+        places = Places.of(self.open(x) if where is None else where)
         noise = denoiser.fresh_noise(x, self.generator)
         given = {**self.condition, **noise, **more}
-        return Local(denoiser.at(x, t, where, **given), where, t)
+        return Local(denoiser.at(x, t, places, **given), places, t)
 
     def rows(self, rows: Tensor) -> TrainingStep:
         """The same step for some rows of the batch, given by their numbers."""
@@ -174,37 +181,48 @@ class Local:
 
     Args:
         prediction: log p(x_0 | x_t) of shape (N, 1, K).
-        where: (B, L), the N positions.
+        places: the N positions.
         t: (B,); None where the network reads no time.
     """
 
     prediction: Prediction
-    where: Where
+    places: Places
     t: Times | None
+
+    @property
+    def where(self) -> Where:
+        """(B, L), the positions."""
+        return self.places.where
 
     @property
     def rows(self) -> Tensor:
         """The row of the batch that each position is in, (N,)."""
-        return self.where.nonzero()[:, 0]
+        return self.places.rows
 
     def log_prob_of(self, x: Tokens) -> Tensor:
         """The log-probability (N, 1) of the tokens that x (B, L) has at the positions."""
-        return self.prediction.log_prob_of(x[self.where][:, None])
+        return self.prediction.log_prob_of(self.places.take(x)[:, None])
 
-    def log_conditional_at(self, where: Where) -> Tensor:
-        """The log-conditional (N', K) at the positions of `where`, a part of its own."""
-        return self.prediction.log_conditional[where[self.where], 0]
+    def numbers_of(self, part: Places) -> Tensor:
+        """Which of the N positions those of a part of them are, (N',)."""
+        return part.take(self.where.flatten().cumsum(0).view(self.where.shape) - 1)
+
+    def log_conditional_at(self, where: Where | Places) -> Tensor:
+        """The log-conditional (N', K) at the positions of `where`, a part of its own; all of it
+        where these are its own."""
+        if where is self.places or where is self.where:
+            return self.prediction.log_conditional.squeeze(1)
+        numbers = self.numbers_of(Places.of(where))
+        return self.prediction.log_conditional.squeeze(1).index_select(0, numbers)
 
     def place(self, values: Tensor, into: Tensor) -> Tensor:
         """`into` (B, L) with `values` (N, 1) put in at the positions."""
-        out = into.clone()
-        out[self.where] = values[:, 0].to(out.dtype)
-        return out
+        return self.places.put(values[:, 0], into)
 
     def per_token(self, values: Tensor) -> PerToken:
         """`values` (N, 1) as (B, L), 0 elsewhere; gradients flow."""
-        zero = torch.zeros(self.where.shape, dtype=values.dtype, device=values.device)
-        return zero.masked_scatter(self.where, values[:, 0])
+        zero = torch.zeros(self.places.shape, dtype=values.dtype, device=values.device)
+        return self.places.put(values[:, 0], zero)
 
 
 def log_variety(step: TrainingStep, drawn: Tokens, where: Where | None = None) -> None:

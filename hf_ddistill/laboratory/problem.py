@@ -28,6 +28,9 @@ from hf_ddistill.laboratory.space import (
 from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.shapes import LOG_ZERO, LogProbs, Tokens
 
+#: Within (0, 1): where masks tell the time, conditionals are the same at all of them.
+ANY_TIME = 0.5
+
 
 @dataclass(frozen=True, eq=False)
 class ExactProblem:

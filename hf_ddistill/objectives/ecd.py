@@ -24,8 +24,10 @@ from hf_ddistill.couplings import (
     UniformTimes,
 )
 from hf_ddistill.divergences import CrossEntropy, Divergence
+from hf_ddistill.objectives.by_position import Certain, by_position
 from hf_ddistill.objectives.objective import Objective
-from hf_ddistill.shapes import Scalar
+from hf_ddistill.places import Places
+from hf_ddistill.shapes import Scalar, Times, Tokens
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,7 @@ class ECD(Objective):
         x_t, past = self.coupling.draw(step, s, t)
         student = step.look(step.student, x_t, t)
         x_s = past(student)
-        with torch.no_grad():
-            # Where x_t is open x_s may be certain: the teacher's conditional is then a point mass.
-            teacher = step.look(step.peers["teacher"], x_s, s, student.where)
-        distance = self._distance(teacher, student)
-        if not self.divergence.finite:
-            distance = distance * step.diffusion.undetermined(x_s)[student.where][:, None]
+        distance = self._distances(step, student, x_s, s)
         tokens = student.per_token(distance)
         losses = tokens.sum(1) / step.lengths.clamp_min(1)
         self.times.learn(step, s, t, losses)
@@ -81,8 +78,27 @@ class ECD(Objective):
         step.log("revealed", step.token_mean(((x_s != x_t) & step.trained).double()))
         return {"student": step.row_mean(correction.to(losses) * losses)}
 
-    def _distance(self, teacher: Local, student: Local) -> Tensor:
-        log_p, log_q = teacher.prediction.log_conditional, student.prediction.log_conditional
+    def _distances(self, step: TrainingStep, student: Local, x_s: Tokens, s: Times) -> Tensor:
+        """D (N, 1) at the student's positions."""
+        log_q, tokens = student.prediction.log_conditional.squeeze(1), student.places.take(x_s)
+        still = step.diffusion.undetermined(x_s) & student.where if step.diffusion.reveals else None
+        # Where x_s is certain, so is the teacher: it is not asked.
+        open_ = student.places if still is None else Places.of(still)
+        with torch.no_grad():
+            teacher = step.look(step.peers["teacher"], x_s, s, open_)
+        log_p = teacher.prediction.log_conditional.squeeze(1)
+
+        def distance(some: slice, log_q: Tensor) -> Tensor:
+            return self._distance(log_p[some], log_q)
+
+        if still is None:
+            return by_position(distance, log_q)[:, None]
+        certain = None
+        if self.divergence.finite:
+            certain = Certain(tokens, ~student.places.take(still), self.divergence.certain)
+        return by_position(distance, log_q, student.numbers_of(open_), certain)[:, None]
+
+    def _distance(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         if self.top_k is not None:
             return self.divergence.top_k(log_p, log_q, self.top_k)
         return self.divergence(log_p, log_q)

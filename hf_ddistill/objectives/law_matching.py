@@ -20,17 +20,20 @@ from torch import Tensor
 from hf_ddistill.couplings import (
     TRAINED_STEPS,
     Local,
+    Memory,
     Rollout,
     TrainingStep,
     call_numbers,
     roll_out,
 )
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.linalg import require, uniform_noise
+from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.log_ratio import LogRatio, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.views import View, random_view
+from hf_ddistill.places import Places
 from hf_ddistill.samplers import Ancestral, Sampler
 from hf_ddistill.shapes import LOG_ZERO, Scalar, Tokens, Where
 
@@ -146,8 +149,7 @@ class LawMatching(Objective):
         if self.horizon == "call":
             share = uniform_noise(calls.shape, step.generator, calls.device)
             stop = (share * calls).long().minimum(stop)
-        graph = self.horizon == "rollout" and bool((stop > 0).any())
-        return roll_out(step, calls, stop, self.sampler, graph)
+        return roll_out(step, calls, stop, self.sampler, graph=self.horizon == "rollout")
 
     def _view(self, step: TrainingStep, x_0: Tokens, within: Where) -> View:
         # A sum of d must spread little (.0308 at two calls, and .0396 with "uniform"); pathwise
@@ -187,31 +189,47 @@ class LawMatching(Objective):
     ) -> Tensor:
         """sum_c p_S(c) h(d(c)) over the tokens decided at `where` and open in z, of each of some
         rows by its weight in the view."""
-        both = where & view.where[rows]
+        both = Places.of(where & view.where[rows])
         # The same positions among all rows, to find d there.
-        every = torch.zeros_like(view.where)
-        every[rows] = both
-        d = ratio.difference[every[view.where]]
-        if self.divergence == "forward_kl":
-            d = torch.expm1(d.clamp_max(8.0))
-        elif self.divergence == "jeffreys":
-            d = d + torch.expm1(d.clamp_max(8.0))
-        log_p = local.log_conditional_at(both)
-        # A token that is impossible for the teacher, and for the student, says nothing.
-        value = torch.where(log_p > LOG_ZERO / 2, log_p.exp() * d, torch.zeros_like(d)).sum(-1)
-        sums = value.new_zeros(both.shape[0]).index_add(0, both.nonzero()[:, 0], value)
+        index = rows.index_select(0, both.rows) * both.shape[1] + both.positions
+        there = ratio.teacher.numbers_of(Places(index, view.where.shape))
+        teacher, auxiliary = ratio.laws
+
+        def mean(some: slice, log_p: Tensor) -> Tensor:
+            at = there[some]
+            d = teacher.index_select(0, at).sub_(auxiliary.index_select(0, at))
+            if self.divergence == "forward_kl":
+                d = torch.expm1(d.clamp_max(8.0))
+            elif self.divergence == "jeffreys":
+                d = d + torch.expm1(d.clamp_max(8.0))
+            # A token that is impossible for the teacher, and for the student, says nothing.
+            return torch.where(log_p > LOG_ZERO / 2, log_p.exp() * d, torch.zeros_like(d)).sum(-1)
+
+        log_p = local.prediction.log_conditional.squeeze(1)
+        value = by_position(mean, log_p, local.numbers_of(both))
+        sums = value.new_zeros(both.shape[0]).index_add(0, local.rows, value)
         return sums * view.weight.clamp_max(8.0)[rows]
 
     def _record_teacher(self, step: TrainingStep, within: Where) -> None:
         """The teacher's cross entropy on the data at such states, from the first 20 steps."""
-        known = step.memory.of(self.id).get("teacher", torch.zeros(2, dtype=torch.float64))
-        if known[1] < 20:
+        memory = step.memory.of(self.id)
+        # On the CPU, where it is known without a wait.
+        count = memory.get("teacher_steps", torch.zeros((), dtype=torch.int64))
+        total = kept(memory, "teacher", torch.zeros((), dtype=torch.float64), step)
+        if int(count) < 20:
             view = self._view(step, step.x_0, within)
             with torch.no_grad():
                 seen = step.look(step.peers["teacher"], view.z, view.t, view.where)
-            mean = cross_entropy(step, seen, step.x_0)
-            known += torch.tensor([float(mean), 1.0], dtype=torch.float64)
-        step.log("teacher_entropy", known[0] / known[1])
+            count += 1
+            total += cross_entropy(step, seen, step.x_0)
+        step.log("teacher_entropy", total / int(count))
+
+
+def kept(memory: Memory, name: str, fresh: Tensor, step: TrainingStep) -> Tensor:
+    """What is remembered, where the step is: a checkpoint brings it to the CPU."""
+    found = memory.get(name, fresh).to(step.x_0.device)
+    memory.put(name, found)
+    return found
 
 
 def plans_in_one_call(student: Denoiser) -> bool:
@@ -224,16 +242,19 @@ def plans_in_one_call(student: Denoiser) -> bool:
 def finite_rows(step: TrainingStep, ratios: list[LogRatio]) -> Tensor:
     """The rows (B,) whose log-ratios are finite everywhere; raises if too few are."""
     good = ~torch.stack([ratio.impossible.any(1) for ratio in ratios]).any(0)
-    skipped = 1 - good.double().mean()
-    total = step.memory.of("law_matching").get("rows", torch.zeros(2, dtype=torch.float64))
-    total += torch.tensor([len(good), float(skipped) * len(good)], dtype=torch.float64)
-    step.log("skipped", skipped)
-    if float(total[1]) > max(0.01 * float(total[0]), 1.0):
-        raise ValueError(
+    skipped = (~good).double()
+    memory = step.memory.of("law_matching")
+    total = kept(memory, "rows", torch.zeros(2, dtype=torch.float64), step)
+    total += torch.stack([torch.ones_like(skipped), skipped]).sum(1)
+    step.log("skipped", skipped.mean())
+    require(
+        total[1] <= (0.01 * total[0]).clamp_min(1.0),
+        lambda *_: (
             f"The reward of {float(total[1] / total[0]):.1%} of the rollouts is not finite, "
             "and 1 % is allowed: the teacher gives no probability to what the student draws; "
             "smooth its law, or start the student from the teacher."
-        )
+        ),
+    )
     return good
 
 

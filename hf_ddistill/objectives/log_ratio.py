@@ -21,8 +21,9 @@ from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.denoisers import Autoregressive
+from hf_ddistill.linalg import require
 from hf_ddistill.objectives.likelihood_bound import nelbo_density
-from hf_ddistill.parameterizations import log_prob_of
+from hf_ddistill.places import Places
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Times, Tokens, Where
 
 
@@ -33,7 +34,6 @@ class LogRatio:
     Args:
         teacher: its prediction there, without gradients.
         auxiliary: with gradients, where it is trained at this step.
-        difference: d (N, K) of every token, without gradients.
         of_tokens: (B, L) float64, each token's part of R; 0 elsewhere.
         impossible: (B, L), where d of the token that is there is not finite: the teacher (or the
             auxiliary) gives it no probability.
@@ -41,14 +41,20 @@ class LogRatio:
 
     teacher: Local
     auxiliary: Local
-    difference: Tensor
     of_tokens: PerToken
     impossible: Where
 
     @property
-    def where(self) -> Where:
-        """(B, L), the positions."""
-        return self.teacher.where
+    def difference(self) -> Tensor:
+        """d (N, K) of every token, without gradients."""
+        teacher, auxiliary = self.laws
+        return teacher - auxiliary
+
+    @property
+    def laws(self) -> tuple[Tensor, Tensor]:
+        """log p_T and log p_A (N, K), without gradients."""
+        both = self.teacher, self.auxiliary
+        return tuple(one.prediction.log_conditional.detach().squeeze(1) for one in both)
 
 
 def log_ratio(
@@ -56,7 +62,7 @@ def log_ratio(
     x_0: Tokens,
     z: Tokens,
     t: Times | None,
-    where: Where,
+    where: Where | Places,
     *,
     causal: bool = False,
     **more: Any,
@@ -83,16 +89,17 @@ def log_ratio(
     teacher, auxiliary = (step.peers[name] for name in ("teacher", "auxiliary"))
     if causal:
         teacher, auxiliary = Autoregressive(teacher), Autoregressive(auxiliary)
+    where = Places.of(where)
     with torch.no_grad():
         of_teacher = step.look(teacher, z, t, where, **more)
     with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):
         of_auxiliary = step.look(auxiliary, z, t, where, **more)
-    seen = of_teacher.prediction.log_conditional, of_auxiliary.prediction.log_conditional.detach()
-    difference = (seen[0] - seen[1])[:, 0]
-    parts = log_prob_of(difference, x_0[where])
+    with torch.no_grad():
+        parts = (of_teacher.log_prob_of(x_0) - of_auxiliary.log_prob_of(x_0))[:, 0]
     impossible = ~parts.isfinite() | (parts.abs() > -LOG_ZERO / 2)
     if not causal and not step.diffusion.reveals:
-        state = (step.diffusion, x_0[where][:, None], z[where][:, None], t[of_teacher.rows])
+        tokens = (where.take(x_0)[:, None], where.take(z)[:, None])
+        state = (step.diffusion, *tokens, t.index_select(0, where.rows))
         with torch.no_grad():
             bounds = (
                 nelbo_density(local.prediction, *state) for local in (of_auxiliary, of_teacher)
@@ -101,16 +108,17 @@ def log_ratio(
     return LogRatio(
         of_teacher,
         of_auxiliary,
-        difference,
         of_teacher.per_token(parts.double()[:, None]),
-        torch.zeros_like(where).masked_scatter(where, impossible),
+        where.put(impossible, torch.zeros_like(x_0, dtype=torch.bool)),
     )
 
 
 def check_possible(ratio: LogRatio) -> None:
     """Raise if a log-ratio is not finite, for objectives that leave out no row."""
-    if bool(ratio.impossible.any()):
-        raise ValueError(
+    require(
+        ~ratio.impossible,
+        lambda *_: (
             "The teacher gives no probability to a token that the student drew, so that its "
             "log-ratio is not finite; let the student start from the teacher."
-        )
+        ),
+    )

@@ -17,6 +17,7 @@ from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.likelihood_bound import nelbo_density
 from hf_ddistill.objectives.needs import Networks
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.places import Places
 from hf_ddistill.shapes import Scalar
 
 
@@ -43,15 +44,14 @@ class NELBO(Objective):
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         t = stratified(step.x_0.shape[0], step.generator, step.x_0.device).clamp_min(EARLIEST)
         x_t = step.noised(t)
-        where = step.open(x_t)
+        places = Places.of(step.open(x_t))
         condition = {key: self._dropped(key, value, step) for key, value in step.condition.items()}
-        prediction = step.student.at(x_t, t, where, **condition)
-        rows = where.nonzero()[:, 0]
-        local = nelbo_density(
-            prediction, step.diffusion, step.x_0[where][:, None], x_t[where][:, None], t[rows]
-        )
+        prediction = step.student.at(x_t, t, places, **condition)
+        x_0, x_t = (places.take(x)[:, None] for x in (step.x_0, x_t))
+        now = t.index_select(0, places.rows)
+        local = nelbo_density(prediction, step.diffusion, x_0, x_t, now)
         loss = step.token_mean(local)
-        log_p = prediction.log_prob_of(step.x_0[where][:, None])
+        log_p = prediction.log_prob_of(x_0)
         # A mean that is 0 and not NaN where a small batch has no position open.
         step.log("cross_entropy", -log_p.detach().sum() / max(log_p.numel(), 1))
         return {"student": loss}

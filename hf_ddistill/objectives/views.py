@@ -54,7 +54,7 @@ def random_view(step: TrainingStep, x_0: Tokens, within: Where, law: str = "unif
     counts = within.sum(1)
     order = uniform_noise(x_0.shape, step.generator, x_0.device).masked_fill(~within, 2.0)
     share = uniform_noise(counts.shape, step.generator, x_0.device)
-    masked, weight = _how_many(counts, law, share)
+    masked, weight = _how_many(counts, law, share, x_0.shape[1])
     where = order.argsort(1).argsort(1) < masked[:, None]
     z = x_0.masked_fill(where, step.diffusion.process.mask_token_id)
     kept = 1 - masked.double() / step.lengths.clamp_min(1)
@@ -63,12 +63,12 @@ def random_view(step: TrainingStep, x_0: Tokens, within: Where, law: str = "unif
     return View(z, t, where, weight)
 
 
-def _how_many(counts: Tensor, law: str, share: Tensor) -> tuple[Tensor, Tensor]:
+def _how_many(counts: Tensor, law: str, share: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """The number n of masked positions in each row out of its N, and the weight of the row."""
     if law == "uniform":
         masked = ((share * counts).long() + 1).minimum(counts)
         return masked, counts / masked.clamp_min(1).double()
-    numbers = torch.arange(1, int(counts.max()) + 1, device=counts.device)
+    numbers = torch.arange(1, length + 1, device=counts.device)
     harmonic = (1 / numbers.double()).cumsum(0)
     total = harmonic[counts.clamp_min(1) - 1]
     masked = torch.searchsorted(harmonic, share * total, right=True) + 1

@@ -3,11 +3,8 @@ way to read an output."""
 
 from hf_ddistill.parameterizations.conditional import Conditional
 from hf_ddistill.parameterizations.given_others import GivenOthers
-from hf_ddistill.parameterizations.parameterization import (
-    Parameterization,
-    carried_over,
-    normalised,
-)
+from hf_ddistill.parameterizations.normalised import normalised
+from hf_ddistill.parameterizations.parameterization import Parameterization, carried_over
 from hf_ddistill.parameterizations.prediction import Prediction, log_prob_of, recover
 from hf_ddistill.parameterizations.score import Score
 from hf_ddistill.parameterizations.shifted import Shifted

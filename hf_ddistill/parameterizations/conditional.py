@@ -8,7 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.parameterizations.parameterization import Parameterization, normalised
+from hf_ddistill.parameterizations.normalised import normalised
+from hf_ddistill.parameterizations.parameterization import Parameterization
 from hf_ddistill.shapes import LogProbs, Tokens
 
 

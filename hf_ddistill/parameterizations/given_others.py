@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.parameterizations.parameterization import Parameterization, normalised
+from hf_ddistill.parameterizations.normalised import normalised
+from hf_ddistill.parameterizations.parameterization import Parameterization
 from hf_ddistill.shapes import LOG_ZERO, LogProbs, Tokens
 
 

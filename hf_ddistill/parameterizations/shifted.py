@@ -9,11 +9,8 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.parameterizations.parameterization import (
-    Parameterization,
-    carried_over,
-    normalised,
-)
+from hf_ddistill.parameterizations.normalised import normalised
+from hf_ddistill.parameterizations.parameterization import Parameterization, carried_over
 from hf_ddistill.shapes import LogProbs, Tokens
 
 

@@ -1,4 +1,4 @@
-"""Data sets and batches of clean tokens; corruption happens in the training step, never here."""
+"""Batches of clean tokens; corruption happens in the training step, never here."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from hf_ddistill.training.texts import CONTEXT, Texts, rows_of
+from hf_ddistill.training.texts import CONTEXT
 
 
 @dataclass(frozen=True)
@@ -106,59 +105,3 @@ def _labels(row: Mapping[str, Any], ids: Tensor) -> Tensor:
                 )
             labels = labels.masked_fill(~trained, CONTEXT)
     return labels
-
-
-def prepared(
-    data: Any,  # noqa: ANN401 (whatever the datasets library or torch takes)
-    tokenizer: PreTrainedTokenizerBase | None,
-    length: int | None,
-    prompts: bool = False,
-    assistant_only: bool = True,
-) -> Any:  # noqa: ANN401
-    """The data set as it is if it has tokens; texts and conversations are tokenised.
-
-    A column `text` is packed: documents one after another, each as the tokenizer puts it (with a
-    beginning token, if it puts one) and ended by its end token where it has one; the stream is cut
-    into rows of `length` tokens, and the rest is dropped. `prompt` with `completion`, of text or of
-    messages, are rows in which the prompt is context; in `messages`, read through the chat
-    template, it is what others than the assistant say. These are cut at `length`.
-
-    With `prompts` the rows are what an objective decodes behind: each text, each `prompt`, each
-    conversation up to the assistant's last word, by itself and whole.
-
-    Streams stay so. Of a mapping from names to data sets each is prepared.
-
-    Raises:
-        ValueError: for an empty data set, for one with none of these columns, for text without a
-            tokenizer or a length, for conversations without a chat template.
-    """
-    if data is None:
-        return None
-    if isinstance(data, Mapping):
-        about = (tokenizer, length, prompts, assistant_only)
-        return {name: prepared(part, *about) for name, part in data.items()}
-    if isinstance(data, (list, tuple)):
-        data = Dataset.from_list(list(data)) if len(data) else data
-    first = next(iter(data), None)
-    if first is None:
-        raise ValueError("The data set is empty; at least one row is needed.")
-    if not isinstance(first, Mapping):
-        raise ValueError(
-            f"A row of a data set is a mapping with 'input_ids' or 'text', got {type(first)}."
-        )
-    if "input_ids" in first:
-        return data
-    texts = Texts(tokenizer, length, prompts, assistant_only)
-    rows = rows_of(data, first, texts)
-    if tokenizer is None or length is None:
-        raise ValueError("Text needs a tokenizer (processing_class=) and a max_length.")
-    if isinstance(data, IterableDataset):
-        return IterableDataset.from_generator(rows)
-    found = list(rows())
-    if not found and prompts:
-        raise ValueError("The prompts are all empty: not one of them has a token.")
-    if not found and "text" in first:
-        raise ValueError(f"The text does not fill one row of max_length={length} tokens.")
-    if not found:
-        raise ValueError(f"No row has a token to train on within max_length={length} tokens.")
-    return Dataset.from_list(found)

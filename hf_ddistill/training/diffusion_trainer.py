@@ -22,11 +22,12 @@ from hf_ddistill.training.arguments import DiscreteDiffusionConfig
 from hf_ddistill.training.batch_trainer import BatchTrainer
 from hf_ddistill.training.callbacks.ema import AveragedModel, WeightAverage
 from hf_ddistill.training.clean_tokens import CleanCollator
-from hf_ddistill.training.data import TokenCollator, prepared
+from hf_ddistill.training.data import TokenCollator
 from hf_ddistill.training.data_blocks import whole_blocks
 from hf_ddistill.training.held_out import EVALUATION
 from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
+from hf_ddistill.training.preparation import prepared
 from hf_ddistill.training.refusals import check_networks, check_settings, warn_of_half_precision
 from hf_ddistill.training.resumable import ResumableTrainer
 from hf_ddistill.training.run_state import RunState
@@ -48,7 +49,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         parameterization (`str`, *optional*): read from the model's config if not given.
         train_dataset, eval_dataset: rows with `input_ids` (and `labels`, -100 where a token is
             context; `class_labels`), or, with a tokenizer, with `text`, `messages`, or `prompt` and
-            `completion` (see `training.data.prepared`); in memory or streamed (`datasets`).
+            `completion` (see `training.preparation.prepared`); in memory or streamed (`datasets`).
         processing_class (*optional*): the tokenizer.
         sample_metrics (*optional*): from samples (N, L) drawn at each evaluation to figures, any
             of which may be the `metric_for_best_model`.

@@ -1,55 +1,51 @@
 """Texts, prompts and conversations as rows of tokens, with the special tokens that the tokenizer
-puts, so that a model is trained on what it is shown when it generates."""
+puts, so that a model is trained on what it is shown when it generates.
+
+Tokens are int32: four bytes each, where a list of Python's integers takes forty.
+"""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-Row = dict[str, list[int]]
+Ids = NDArray[np.int32]
+Row = dict[str, Ids]
+#: The rows that one row of the data gives; it may keep tokens back for the next one's.
+Reader = Callable[[Mapping[str, Any]], list[Row]]
 
 #: The label of a token that is given: no part of a loss. That of transformers.
 CONTEXT = -100
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-def rows_of(
-    data: Iterable[Mapping[str, Any]],
-    columns: Iterable[str],
-    texts: Texts,
-) -> Callable[[], Iterator[Row]]:
-    """What makes rows of tokens of a data set, by its columns: `messages`, `prompt` with
-    `completion`, or `text`.
+class Packing:
+    """Documents one after another, cut into rows of `length`; at the cost of copying each token
+    once or twice, however long a document is."""
 
-    Raises:
-        ValueError: for columns of which none of these can be made.
-    """
-    columns = set(columns)
-    if texts.prompts:
-        kind = next((name for name in ("prompt", "messages", "text") if name in columns), None)
-        if kind is not None:
-            read = {"prompt": texts.prompt, "messages": texts.start, "text": texts.prompt}[kind]
-            return lambda: ({"input_ids": ids} for row in data if (ids := read(row[kind])))
-    elif "messages" in columns:
-        return lambda: texts.kept(texts.conversation(row) for row in data)
-    elif {"prompt", "completion"} <= columns:
-        return lambda: texts.kept(texts.completion(row) for row in data)
-    elif "prompt" in columns:
-        raise ValueError(
-            "A column 'prompt' needs a column 'completion' beside it: only objectives that decode "
-            "behind prompts are trained on prompts alone."
-        )
-    elif "text" in columns:
-        return lambda: texts.packed(row["text"] for row in data)
-    raise ValueError(
-        f"A data set needs a column 'input_ids' or 'text', got: {', '.join(sorted(columns))} "
-        "(conversations are in 'messages', or in 'prompt' and 'completion')."
-    )
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._pieces: list[Ids] = []
+        self._kept = 0
+
+    def add(self, ids: Sequence[int]) -> list[Ids]:
+        """The rows that are full with this document."""
+        self._pieces.append(np.asarray(ids, dtype=np.int32))
+        self._kept += len(ids)
+        if self._kept < self.length:
+            return []
+        stream, self._kept = np.concatenate(self._pieces), self._kept % self.length
+        whole = len(stream) - self._kept
+        # Of its own: it must not keep what is in rows already.
+        self._pieces = [stream[whole:].copy()]
+        return list(stream[:whole].reshape(-1, self.length))
 
 
 @dataclass(frozen=True)
@@ -69,20 +65,63 @@ class Texts:
     prompts: bool = False
     assistant_only: bool = True
 
-    def packed(self, texts: Iterable[str]) -> Iterator[Row]:
-        """Documents one after another, cut into rows of `length`; the rest is dropped."""
-        rest: list[int] = []
-        for text in texts:
-            rest += self._ended(self.tokenizer(text)["input_ids"])
-            while len(rest) >= self.length:
-                yield {"input_ids": rest[: self.length]}
-                rest = rest[self.length :]
+    def kind(self, columns: Iterable[str]) -> str:
+        """What rows are made of, by the columns of a data set: "prompts" of one of them,
+        "messages", "completion" or "text".
+
+        Raises:
+            ValueError: for columns of which none of these can be made.
+        """
+        columns = set(columns)
+        if self.prompts and columns & {"prompt", "messages", "text"}:
+            return "prompts"
+        if not self.prompts and "messages" in columns:
+            return "messages"
+        if not self.prompts and {"prompt", "completion"} <= columns:
+            return "completion"
+        if not self.prompts and "prompt" in columns:
+            raise ValueError(
+                "A column 'prompt' needs a column 'completion' beside it: only objectives that "
+                "decode behind prompts are trained on prompts alone."
+            )
+        if not self.prompts and "text" in columns:
+            return "text"
+        raise ValueError(
+            f"A data set needs a column 'input_ids' or 'text', got: {', '.join(sorted(columns))} "
+            "(conversations are in 'messages', or in 'prompt' and 'completion')."
+        )
+
+    def reader(self, kind: str) -> Reader:
+        """What reads the rows of a data set of a kind, from the first one on."""
+        if kind == "text":
+            packing = Packing(self.length)
+            return lambda row: [{"input_ids": ids} for ids in packing.add(self.document(row))]
+        if kind == "prompts":
+            return lambda row: [{"input_ids": _ids(ids)} for ids in [self.given(row)] if ids]
+        read = {"messages": self.conversation, "completion": self.completion}[kind]
+        return lambda row: _trained(read(row))
+
+    def columns(self, kind: str) -> tuple[str, ...]:
+        """Those of its rows."""
+        marked = kind == "completion" or (kind == "messages" and self.assistant_only)
+        return ("input_ids", "labels") if marked else ("input_ids",)
+
+    def document(self, row: Mapping[str, Any]) -> list[int]:
+        """The tokens of a text, ended."""
+        return self._ended(self.tokenizer(row["text"])["input_ids"])
 
     def prompt(self, prompt: str | list[dict[str, str]]) -> list[int]:
         """A text, or a conversation in which the assistant is next."""
         if isinstance(prompt, str):
             return self.tokenizer(prompt)["input_ids"]
         return self._chat(prompt, add_generation_prompt=True)
+
+    def given(self, row: Mapping[str, Any]) -> list[int]:
+        """What a model goes on from: a prompt, a conversation up to the assistant's last word, or
+        a text."""
+        if "prompt" in row:
+            return self.prompt(row["prompt"])
+        return self.start(row["messages"]) if "messages" in row else self.prompt(row["text"])
 
     def start(self, messages: list[dict[str, str]]) -> list[int]:
         """A conversation up to what the assistant said last."""
@@ -105,7 +144,7 @@ class Texts:
         """All messages; those of others than the assistant are context."""
         messages, more = row["messages"], {"tools": row.get("tools")}
         if not self.assistant_only:
-            return {"input_ids": self._chat(messages, **more)[: self.length]}
+            return {"input_ids": _ids(self._chat(messages, **more)[: self.length])}
         if _GENERATION.search(self._template()):
             more |= {"return_dict": True, "return_assistant_tokens_mask": True}
             read = self.tokenizer.apply_chat_template(messages, tokenize=True, **more)
@@ -123,15 +162,9 @@ class Texts:
             said += [0] * (len(ids) - len(said))
         return self._row(ids, [i if s else CONTEXT for i, s in zip(ids, said, strict=True)])
 
-    def kept(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The rows that have a token to train on; how many are left out is warned of."""
-        lost = 0
-        for row in rows:
-            if all(label == CONTEXT for label in row.get("labels", row["input_ids"])):
-                lost += 1
-            else:
-                yield row
-        if lost:
+    def tell_lost(self, kind: str, lost: int) -> None:
+        """Warn of rows that are left out, if there are any and they were to be trained on."""
+        if lost and kind in ("messages", "completion"):
             warnings.warn(
                 f"{lost} rows have no token to train on within max_length={self.length} tokens "
                 "(their prompts fill them, or the assistant says nothing) and are left out.",
@@ -139,7 +172,7 @@ class Texts:
             )
 
     def _row(self, ids: list[int], labels: list[int]) -> Row:
-        return {"input_ids": ids[: self.length], "labels": labels[: self.length]}
+        return {"input_ids": _ids(ids[: self.length]), "labels": _ids(labels[: self.length])}
 
     def _ended(self, ids: list[int]) -> list[int]:
         """With the end token, where there is one and the tokenizer has not put it."""
@@ -159,6 +192,15 @@ class Texts:
         self._template()
         read = self.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **more)
         return read["input_ids"]
+
+
+def _ids(tokens: Sequence[int]) -> Ids:
+    return np.asarray(tokens, dtype=np.int32)
+
+
+def _trained(row: Row) -> list[Row]:
+    """The row, unless it has no token to train on."""
+    return [row] if (row.get("labels", row["input_ids"]) != CONTEXT).any() else []
 
 
 def _after(start: list[int], whole: list[int]) -> list[int]:

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.processes import Absorbing, Uniform
-from hf_ddistill.training.data import TokenCollator, prepared
+from hf_ddistill.training.data import TokenCollator
+from hf_ddistill.training.preparation import prepared
 from hf_ddistill.training.samples import draw_samples
 
 TEXT = (Path(__file__).parents[2] / "LICENSE").read_text()[:6000]

@@ -8,7 +8,8 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from hf_ddistill.training.data import TokenCollator, prepared
+from hf_ddistill.training.data import TokenCollator
+from hf_ddistill.training.preparation import prepared
 
 WORDS = ["<s>", "</s>", "<unk>", "<user>", "<assistant>", "<system>", *"abcdefgh"]
 SAID = "{{ m['content'] }} </s>"

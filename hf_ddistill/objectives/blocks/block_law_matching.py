@@ -61,7 +61,7 @@ class BlockLawMatching(Objective):
         learns = "student" in step.train
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             student = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
-        log_pi = student.prediction.log_conditional[:, 0].double()
+        log_pi = student.prediction.log_conditional.squeeze(1).double()
         seen = [self.draw(step, student, log_pi, size) for _ in range(self.draws)]
         gained = torch.stack([d.ratio.of_tokens.sum() for d in seen]).mean()
         step.log("reward", gained / where.sum())

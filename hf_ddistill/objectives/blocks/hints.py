@@ -82,7 +82,7 @@ def informed_teacher(
     gained = (log_h.exp() * (log_h - plain.log_conditional)).sum(-1, keepdim=True)
     share = (hints.limit / gained.clamp_min(1e-12)).clamp(1e-12, 1 - 1e-7)
     mixture = torch.logaddexp(log_h + share.log(), plain.log_conditional + (-share).log1p())
-    return Local(type(hinted.prediction)(mixture), asked, None)
+    return Local(type(hinted.prediction)(mixture), hinted.places, None)
 
 
 def share_asked(hints: Hints | None) -> float:

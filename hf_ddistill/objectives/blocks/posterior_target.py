@@ -155,7 +155,7 @@ def _scored(step: TrainingStep, x: Tokens, where: Where) -> Tensor:
     # The candidates of one block are no context of the next: that sees x_0.
     given = {"clean_ids": step.x_0, "block_size": step.trajectory.block_size}
     local = step.look(teacher, x, None, where, **given)
-    return local.prediction.log_conditional[:, 0].double()
+    return local.prediction.log_conditional.squeeze(1).double()
 
 
 def _others(log_q: Tensor, scope: Where, size: int) -> Tensor:

@@ -1,0 +1,186 @@
+"""What a training step costs against the same step in plain torch, and the bytes that it takes.
+
+    python examples/benchmarks/training_step.py [--quick] [--objectives ecd ...] [--json FILE]
+
+A step is the loss, backward, clipping, fused AdamW and the running mean of the weights, of DDiT
+with 6 layers of 256. The two take turns in one process (A B A B ...); times are those of the
+processor (`time.process_time`), and a row holds the median of the ratios of neighbours and the
+ratio of the least times. `shares` are of the bare step: the loss, backward, the mean of weights.
+`peak` is the most that tensors took at one time beside the models, in units of one float32 (B, L,
+K) tensor, activations and gradients of the networks included. The bare steps are in
+`bare_training.py`.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from bare_training import BARE, Nets
+from vocabulary import PeakBytes
+
+from hf_ddistill import (
+    Absorbing,
+    DDiTConfig,
+    DDiTForDiscreteDiffusion,
+    Diffusion,
+    Objective,
+    as_denoiser,
+)
+from hf_ddistill.couplings import Memory, TrainingStep
+from hf_ddistill.training.callbacks.ema import WeightAverage
+
+SIZES = {"512": (512, 128, 16), "8192": (8192, 128, 8), "50258": (50258, 256, 2)}
+STEPS, NOISE = 4, 8
+
+
+class Side:
+    """Networks, optimizer and mean of one of the two."""
+
+    def __init__(self, name, size, threads_noise):
+        vocabulary, length, _ = size
+        noise = {"noise_dim": NOISE} if threads_noise else {}
+        self.models = []
+        for number, more in enumerate((noise, {}, {})):
+            torch.manual_seed(number)
+            config = DDiTConfig(vocab_size=vocabulary, max_position_embeddings=length, **more)
+            self.models.append(DDiTForDiscreteDiffusion(config))
+        self.models[1].eval().requires_grad_(False)
+        self.trained = self.models[::2] if name == "law_matching" else self.models[:1]
+        weights = [p for model in self.trained for p in model.parameters()]
+        self.optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=True)
+        self.count = 0
+
+    def step(self, x_0):
+        """One step; the seconds of the processor in the loss, in backward, in the mean, in all."""
+        marks = [time.process_time()]
+        loss = self.loss(x_0)
+        marks.append(time.process_time())
+        loss.backward()
+        marks.append(time.process_time())
+        for model in self.trained:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.count += 1
+        before = time.process_time()
+        self.average()
+        marks.append(time.process_time())
+        return (
+            marks[1] - marks[0],
+            marks[2] - marks[1],
+            marks[3] - before,
+            marks[3] - marks[0],
+        )
+
+
+class Ours(Side):
+    def __init__(self, name, size):
+        super().__init__(name, size, name == "law_matching")
+        self.objective = Objective.from_config(name)
+        self.diffusion = Diffusion(Absorbing(size[0]))
+        self.denoisers = [as_denoiser(model, self.diffusion) for model in self.models]
+        self.mean, self.memory = WeightAverage(self.models[0], 0.999), Memory()
+        self.generator = torch.Generator().manual_seed(0)
+        # Law matching looks at the teacher on the data, too, in its first 20 steps.
+        self.memory.of("law_matching").put("teacher_steps", torch.tensor(20))
+
+    def loss(self, x_0):
+        student, teacher, auxiliary = self.denoisers
+        peers = {"teacher": teacher, "auxiliary": auxiliary}
+        peers = {name: peers[name] for name in self.objective.networks}
+        step = TrainingStep(
+            x_0,
+            self.diffusion,
+            student,
+            peers,
+            0.0,
+            self.generator,
+            STEPS,
+            memory=self.memory,
+        )
+        return sum(loss.float() for loss in self.objective(step).values())
+
+    def average(self):
+        state = type("State", (), {"global_step": self.count})()
+        self.mean.on_step_end(None, state, None)
+
+
+class Bare(Side):
+    def __init__(self, name, size):
+        super().__init__(name, size, name == "law_matching")
+        self.of, self.nets = BARE[name], Nets(*self.models, size[0] - 1)
+        self.weights = list(self.models[0].parameters())
+        self.mean = [weight.detach().clone() for weight in self.weights]
+
+    def loss(self, x_0):
+        return self.of(self.nets, x_0)
+
+    @torch.no_grad()
+    def average(self):
+        torch._foreach_lerp_(self.mean, self.weights, 0.001)
+
+
+def peak(side, x_0):
+    """The most bytes at one time in a step, in units of a float32 (B, L, K)."""
+    vocabulary = side.models[0].config.vocab_size
+    with PeakBytes() as alive:
+        side.loss(x_0).backward()
+    side.optimizer.zero_grad()
+    return alive.peak / (4 * x_0.numel() * vocabulary)
+
+
+def measure(name, size, pairs):
+    """One row."""
+    vocabulary, length, rows = size
+    ours, bare = Ours(name, size), Bare(name, size)
+    generator = torch.Generator().manual_seed(1)
+    times = {"ours": [], "bare": []}
+    for pair in range(pairs + 1):
+        x_0 = torch.randint(vocabulary - 1, (rows, length), generator=generator)
+        for side, kind in ((ours, "ours"), (bare, "bare")):
+            # The same numbers of masks would need the same draws: the mean over pairs does.
+            seconds = side.step(x_0)
+            if pair:
+                times[kind].append(seconds)
+    totals = {kind: [each[-1] for each in seconds] for kind, seconds in times.items()}
+    mean = statistics.fmean(totals["bare"])
+    ratios = [a / b for a, b in zip(totals["ours"], totals["bare"], strict=True)]
+    parts = zip(*(each[:3] for each in times["ours"]), strict=True)
+    return {
+        "objective": name,
+        "K": vocabulary,
+        "L": length,
+        "B": rows,
+        "pairs": pairs,
+        "of_means": round(statistics.fmean(totals["ours"]) / mean, 3),
+        "median": round(statistics.median(ratios), 3),
+        "of_least": round(min(totals["ours"]) / min(totals["bare"]), 3),
+        "shares": [round(statistics.fmean(part) / mean, 3) for part in parts],
+        "peak": round(peak(ours, x_0), 2),
+        "peak_bare": round(peak(bare, x_0), 2),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the smallest size, 2 pairs")
+    parser.add_argument("--objectives", nargs="+", default=list(BARE), choices=list(BARE))
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for size in args.sizes[:1] if args.quick else args.sizes:
+        for name in args.objectives:
+            rows.append(measure(name, SIZES[size], 2 if args.quick else args.pairs))
+            print(json.dumps(rows[-1]), flush=True)
+            if args.json:
+                args.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
