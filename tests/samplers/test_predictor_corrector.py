@@ -6,10 +6,12 @@ import pytest
 import torch
 from exact_bayes import ExactBayes, total_variation
 
+from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import ExactProblem, terminal_law
 from hf_ddistill.laboratory.branching import outcomes
 from hf_ddistill.laboratory.space import all_sequences, sequence_numbers
+from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.processes import Absorbing, General, Hybrid, Kronecker, Ordinal, Process, Uniform
 from hf_ddistill.samplers import Canvas, PredictorCorrector, Sampler
 from hf_ddistill.samplers.correctors import CORRECTORS
@@ -117,6 +119,24 @@ def test_calls_are_one_and_the_corrections_of_a_step_and_given_tokens_are_held(p
     for state in [*seen, x]:
         assert (state[:, 0] == 1).all(), "a given token is neither moved nor hidden"
     assert not torch.isin(x, torch.tensor(problem.diffusion.process.noise_tokens)).any()
+
+
+@each_process
+def test_a_row_hangs_on_no_other_where_the_network_takes_noise(process):
+    """Of masks most rows have at first nothing to be corrected."""
+    K = process.vocab_size
+
+    def network(x_t, t, noise):
+        return noise.sum(-1, keepdim=True) * torch.arange(K) + x_t.sum(-1)[:, None, None] * 0.1
+
+    denoiser = NetworkDenoiser(network, Diffusion(process), Conditional(), latent=Latent(2))
+
+    def drawn(seeds):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return PredictorCorrector().sample(denoiser, Canvas.empty((len(seeds), L)), 6, generators)
+
+    together = drawn(range(8))
+    assert torch.equal(torch.cat([drawn([seed]) for seed in range(8)]), together)
 
 
 def test_nothing_is_asked_where_nothing_can_be_corrected():
