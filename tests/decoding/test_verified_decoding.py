@@ -80,7 +80,13 @@ def distance(one, other):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"temperature": 0.7, "top_k": 2}, {"top_p": 0.8, "use_cache": False}], ids=str
+    "settings",
+    [
+        {},
+        {"temperature": 0.7, "top_k": 2},
+        pytest.param({"top_p": 0.8, "use_cache": False}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_the_law_is_not_that_of_the_model_without_its_adapters(settings):
     lm, model = adapted()
@@ -101,7 +107,10 @@ def test_adapters_change_nothing_that_the_test_of_the_law_could_see():
     torch.testing.assert_close(same, lm(torch.tensor([[1, 2]])).logits)
 
 
-@pytest.mark.parametrize(("family", "shift"), [("llama", False), ("gemma3", True)])
+@pytest.mark.parametrize(
+    ("family", "shift"),
+    [("llama", False), pytest.param("gemma3", True, marks=pytest.mark.slow)],
+)
 def test_the_likeliest_tokens_are_not_those_of_the_causal_model(family, shift):
     assert family in FAMILIES
     model, lm, (ids, mask) = block_model(family, shift), causal(family), mixed_prompts()
