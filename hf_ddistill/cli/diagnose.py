@@ -31,6 +31,7 @@ from hf_ddistill.diagnosis.conditioning import (
     noised_at_random,
     noised_by_model,
 )
+from hf_ddistill.diagnosis.step_times import time_rows
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, unwrapped
@@ -46,6 +47,7 @@ TITLES = {
     "recovery": "Error of p(x_0 | x_t) recovered from ratios; clamped: and renormalised",
     "euler": "One Euler step of length h against the exact one; clipped: leaves with P > 1",
     "commutation": "Commutation of the rates over time",
+    "times": "Times at which N steps lose the least, in nats a sequence; even: of even shares",
     "start": "Training from the model's weights (warm) and from fresh ones (random)",
 }
 
@@ -63,12 +65,15 @@ def run(options: DiagnoseOptions) -> int:
         name_mask(model, tokenizer, options.mask_token_id)
         denoiser = as_denoiser(model.to(pick_device(options.device)).eval())
         diffusion = denoiser.diffusion
-        noised = _predicted(denoiser, _clean(denoiser, options, generator), options, generator)
+        x_0 = _clean(denoiser, options, generator)
+        noised = _predicted(denoiser, x_0, options, generator)
         subject = f"{options.model} ({diffusion.process.id}, K = {diffusion.vocab_size})"
     shown = tqdm(
         noised, total=len(options.times), desc="times", leave=False, disable=not is_terminal()
     )
     rows = list(diagnose(diffusion, shown, options.steps, generator))
+    if options.best_times:
+        rows += time_rows(denoiser, x_0, options.best_times, generator)
     if options.start_steps:
         rows += start_rows(unwrapped(denoiser.networks()[0]), options)
     print(f"{subject}, {diffusion.schedule.id}; '-': more than float64 can tell")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import count
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -49,6 +50,27 @@ class Composite(Denoiser):
         """The prediction at the positions of `where` alone: (N, 1, K)."""
         places = Places.of(where)
         return self.combine(lambda part, given: part.at(x_t, t, places, **given), condition)
+
+    def pieces(
+        self,
+        x_t: Tokens,
+        t: Tensor | float | None,
+        where: Where | Places,
+        size: int,
+        **condition: Any,
+    ) -> Iterator[Prediction]:
+        """What `at` gives, `size` positions at a time, from the pieces of the parts."""
+        places, asked = Places.of(where), []
+        for _ in range(0, max(len(places), 1), size):
+            numbers = count()
+
+            def ask(part: Denoiser, given: Mapping[str, Any], numbers: Any = numbers) -> Prediction:
+                number = next(numbers)
+                if number == len(asked):  # in the first piece: each part is called once
+                    asked.append(part.pieces(x_t, t, places, size, **given))
+                return next(asked[number])
+
+            yield self.combine(ask, condition)
 
     @property
     def parts(self) -> tuple[Denoiser, ...]:

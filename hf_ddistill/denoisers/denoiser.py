@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -57,6 +57,19 @@ class Denoiser(ABC):
                 waited for.
             **condition: as in a call.
         """
+
+    def pieces(
+        self,
+        x_t: Tokens,
+        t: Tensor | float | None,
+        where: Where | Places,
+        size: int,
+        **condition: Any,
+    ) -> Iterator[Prediction]:
+        """What `at` gives, `size` positions at a time: only what the networks put out is in memory
+        for all of them."""
+        said = self.at(x_t, t, where, **condition).log_conditional
+        yield from map(Prediction, said.split(size))
 
     @abstractmethod
     def networks(self) -> tuple[Module, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -72,6 +72,19 @@ class NetworkDenoiser(Denoiser):
 
         Only those go through the network's output head, where it has one that can be asked (`at=`).
         """
+        places = Places.of(where)
+        (said,) = self.pieces(x_t, t, places, max(len(places), 1), **condition)
+        return said
+
+    def pieces(
+        self,
+        x_t: Tokens,
+        t: Tensor | float | None,
+        where: Where | Places,
+        size: int,
+        **condition: Any,
+    ) -> Iterator[Prediction]:
+        """What `at` gives, `size` positions at a time, of one call."""
         t, places = self._times(x_t, t), Places.of(where)
         source = self.parameterization.source(places.positions)
         at = places.index
@@ -82,8 +95,13 @@ class NetworkDenoiser(Denoiser):
         else:
             output = self.network(x_t, self._read_by_network(t), **condition)
             output = output.flatten(0, 1).index_select(0, at)
-        local = None if t is None else t.index_select(0, places.rows)
-        return self._read(output[:, None], places.take(x_t)[:, None], local)
+        outputs = output[:, None].split(size)
+        local = places.take(x_t)[:, None].split(size)
+        if t is None:
+            times = (None,) * len(outputs)
+        else:
+            times = t.index_select(0, places.rows).split(size)
+        yield from map(self._read, outputs, local, times)
 
     @cached_property
     def _answers_at(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from hf_ddistill.configurable import Configurable
@@ -51,8 +50,8 @@ def carried_over(log_p: LogProbs, diffusion: Diffusion, x_t: Tokens) -> LogProbs
             f"{diffusion.process.id} takes 'conditional'."
         )
     open_ = diffusion.undetermined(x_t)
-    if open_.device.type == "cpu" and bool(open_.all()):
-        # No second (B, L, K) where all are masked; a device is not waited for.
+    if x_t.device.type == "cpu" and bool(open_.all()):
+        # No second (B, L, K) where only masked positions were asked for; nobody waits to know it.
         return log_p
-    certain = torch.full_like(log_p[:, :1], LOG_ZERO).expand_as(log_p)
-    return torch.where(open_[..., None], log_p, certain.scatter(-1, x_t[..., None], 0.0))
+    own = log_p.gather(-1, x_t[..., None]).masked_fill(~open_[..., None], 0.0)
+    return log_p.masked_fill(~open_[..., None], LOG_ZERO).scatter_(-1, x_t[..., None], own)

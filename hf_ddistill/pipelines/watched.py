@@ -5,7 +5,7 @@ B rows, L positions, K vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,21 @@ class Watched(Composite):
         log_p = prediction.log_conditional[:, 0]
         self.said.calls.append((rows[places.rows], places.positions, log_p))
         return prediction
+
+    def pieces(
+        self,
+        x_t: Tokens,
+        t: Tensor | float | None,
+        where: Where | Places,
+        size: int,
+        **condition: Any,
+    ) -> Iterator[Prediction]:
+        rows, places = condition.pop(ROW), Places.of(where)
+        pieces = self.denoiser.pieces(x_t, t, places, size, **condition)
+        parts = rows[places.rows].split(size), places.positions.split(size)
+        for prediction, *of_piece in zip(pieces, *parts, strict=True):
+            self.said.calls.append((*of_piece, prediction.log_conditional[:, 0]))
+            yield prediction
 
     def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
         """What the denoiser says."""

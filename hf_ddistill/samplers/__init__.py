@@ -6,6 +6,8 @@ from hf_ddistill.samplers.ancestral import Ancestral
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.euler import Euler
+from hf_ddistill.samplers.first_hitting import FirstHitting
+from hf_ddistill.samplers.flow_matching import FlowMatching
 from hf_ddistill.samplers.given_times import GivenTimes
 from hf_ddistill.samplers.greedy_tail import GreedyTail
 from hf_ddistill.samplers.grid import step_grid
@@ -21,6 +23,7 @@ from hf_ddistill.samplers.speculative import Speculated, Speculative, speculate
 from hf_ddistill.samplers.tau_leaping import TauLeaping
 from hf_ddistill.samplers.theta_rk2 import ThetaRK2
 from hf_ddistill.samplers.theta_trapezoidal import ThetaTrapezoidal
+from hf_ddistill.samplers.uniformisation import Uniformisation
 from hf_ddistill.samplers.unmasking import UnmaskingSampler
 from hf_ddistill.samplers.walk import Progress, Reached, walk
 
@@ -30,6 +33,8 @@ __all__ = [
     "Canvas",
     "Chances",
     "Euler",
+    "FirstHitting",
+    "FlowMatching",
     "GivenTimes",
     "GreedyTail",
     "Holding",
@@ -47,6 +52,7 @@ __all__ = [
     "TauLeaping",
     "ThetaRK2",
     "ThetaTrapezoidal",
+    "Uniformisation",
     "UnmaskingSampler",
     "look",
     "speculate",

@@ -74,6 +74,12 @@ class Around:
         """Those of the base."""
         return self.base.chances(diffusion, s, t)
 
+    def known_chances(
+        self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float
+    ) -> Chances | None:
+        """Those of the base."""
+        return self.base.known_chances(diffusion, s, t)
+
     def rule(
         self,
         prediction: Prediction,

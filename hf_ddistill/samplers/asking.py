@@ -13,6 +13,7 @@ from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.denoisers.denoiser import condition_of
 from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.places import Places
+from hf_ddistill.samplers.drawing import SOME, taking
 from hf_ddistill.shapes import Index, Tokens
 
 
@@ -42,20 +43,14 @@ class Asked:
             noise: (B, L).
             t: one number, or one for each row (B,).
         """
-        counts = where.sum(1).tolist()
-        taking = [row for row, count in enumerate(counts) if count]
-        if not taking:
+        found = taking(where)
+        if found is None:
             return None
-        index, length = where.flatten().nonzero_static(size=sum(counts))[:, 0], where.shape[1]
-        noise = noise.flatten().index_select(0, index)
-        places = Places(index, (len(counts), length))
-        if len(taking) == len(counts):
-            return cls(places, noise, t)
-        rows = torch.tensor(taking).to(where.device, non_blocking=True)
-        number = where.any(1).cumsum(0) - 1
-        index = number.index_select(0, places.rows) * length + places.positions
+        rows, places = found
+        if rows is None:
+            return cls(places, places.take(noise), t)
         t = t.to(where.device)[rows] if isinstance(t, Tensor) and t.ndim else t
-        return cls(Places(index, (len(taking), length)), noise, t, rows)
+        return cls(places, places.take(noise.index_select(0, rows)), t, rows)
 
     def draw(self, denoiser: Denoiser, x: Tokens, condition: Mapping[str, Any]) -> Tensor:
         """The tokens (N,), from what the denoiser says of x (B, L); it is called once, for the rows
@@ -69,8 +64,16 @@ class Asked:
         if self.rows is not None:
             condition = condition_of(condition, self.rows, x.shape[0])
             x = x.index_select(0, self.rows)
-        said = denoiser.at(x, self.t, self.places, **condition).log_conditional[:, 0]
-        return categorical_of_logs(said, noise=self.noise)
+        size = max(
+            1, (SOME if x.device.type == "cpu" else 16 * SOME) // denoiser.diffusion.vocab_size
+        )
+        pieces = denoiser.pieces(x, self.t, self.places, size, **condition)
+        noise = self.noise.split(size)
+        drawn = [
+            categorical_of_logs(said.log_conditional[:, 0], noise=u)
+            for said, u in zip(pieces, noise, strict=True)
+        ]
+        return torch.cat(drawn)
 
     def put(self, tokens: Tensor, into: Tokens) -> Tokens:
         """`into` (B, L) with the tokens in their places."""

@@ -36,9 +36,11 @@ class GreedyTail(Around, Sampler):
     id: ClassVar[str] = "greedy_tail"
     citation: ClassVar[str] = "Sahoo et al., The Diffusion Duality, 2025, arXiv:2506.10892"
 
-    def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances | None:
+    def known_chances(
+        self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float
+    ) -> Chances | None:
         """Those of the base, but none to s = 0, where tokens are not drawn."""
-        return None if _is_last(s) else self.base.chances(diffusion, s, t)
+        return None if _is_last(s) else self.base.known_chances(diffusion, s, t)
 
     def probs(
         self,

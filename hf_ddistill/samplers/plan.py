@@ -43,7 +43,8 @@ def planned(
     Yields:
         What each call is asked, of at most n, and the share of all positions that is done with it.
     """
-    where, device = canvas.infill, canvas.infill.device
+    device = canvas.infill.device
+    where = canvas.infill.to(_home(generator, device))
     when, share = _revealed([float(each.reveal) for each in chances], where, generator)
     when, where = when.cpu(), where.cpu()
     rows, length = where.shape
@@ -75,19 +76,20 @@ def _revealed(
     reveal: Sequence[float], where: Tensor, generator: Generators
 ) -> tuple[Tensor, Tensor]:
     """The step (B, L) that reveals each position of `where`, n elsewhere, and the number in [0, 1)
-    that decides its token: where the generator's numbers are."""
-    home = where.device
-    if isinstance(generator, torch.Generator):
-        home = generator.device
-    elif generator is not None and len(generator):
-        home = generator[0].device
-    masked = where.to(home)
-    when = torch.full(where.shape, len(reveal), device=home)
-    share = torch.zeros(where.shape, dtype=torch.float64, device=home)
+    that decides its token."""
+    when = torch.full(where.shape, len(reveal), device=where.device)
+    share, masked = torch.zeros_like(when, dtype=torch.float64), where
     for number, chance in enumerate(reveal):
-        u = uniform_noise(where.shape, generator, home)
+        u = uniform_noise(where.shape, generator, where.device)
         now = masked & (u < chance)
         when.masked_fill_(now, number)
         share = torch.where(now, u / chance, share)
         masked = masked & ~now
     return when, share
+
+
+def _home(generator: Generators, device: torch.device) -> torch.device:
+    """Where the numbers are drawn."""
+    if isinstance(generator, torch.Generator):
+        return generator.device
+    return generator[0].device if generator else device

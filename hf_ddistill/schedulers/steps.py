@@ -16,6 +16,7 @@ from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.parameterizations.sharpening import sharpened
 from hf_ddistill.places import Places
 from hf_ddistill.samplers import Chances, Sampler
+from hf_ddistill.samplers.asking import SOME
 from hf_ddistill.shapes import Generators, Tokens
 
 
@@ -67,11 +68,18 @@ class Reader:
     dtype: torch.dtype
     sharpening: tuple = ()
 
-    def at_masks(self, logits: Tensor) -> Tensor:
-        """log p(x_0 | x_t) (N, K) at masks, sharpened."""
-        noise = self.diffusion.process.noise_index(logits.device)
-        logits = logits.to(self.dtype).index_fill(-1, noise, -torch.inf)
-        return sharpened(logits, *self.sharpening)
+    def drawn(self, logits: Tensor, places: Places, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (N,) at masks, by numbers `noise` (N,), and their probabilities, float64; some
+        positions at a time."""
+        size = max(1, (SOME if logits.device.type == "cpu" else 16 * SOME) // logits.shape[-1])
+        flat, hidden = logits.flatten(0, 1), self.diffusion.process.noise_index(logits.device)
+        tokens, probs = [], []
+        for index, u in zip(places.index.split(size), noise.split(size), strict=True):
+            said = flat.index_select(0, index).to(self.dtype).index_fill_(-1, hidden, -torch.inf)
+            log_p = sharpened(said, *self.sharpening) if self.sharpening else said.log_softmax(-1)
+            tokens.append(categorical_of_logs(log_p, noise=u))
+            probs.append(log_prob_of(log_p, tokens[-1]).double().exp())
+        return torch.cat(tokens), torch.cat(probs)
 
     def anywhere(self, logits: Tensor, x_t: Tokens, t: float) -> Prediction:
         """log p(x_0 | x_t) (B, L, K), of possible tokens alone, sharpened."""
@@ -93,9 +101,7 @@ def by_chances(reader: Reader, given: Given, chances: Chances) -> Made:
     u = uniform_noise(x_t.shape, given.generator, x_t.device)
     changes = torch.where(masked, u < chances.reveal, u >= 1 - chances.remask)
     places = Places.of(changes & masked)
-    log_p = reader.at_masks(places.take(given.logits))
-    tokens = categorical_of_logs(log_p, noise=places.take(u / chances.reveal))
-    said = log_p.gather(-1, tokens[:, None])[:, 0].double().exp()
+    tokens, said = reader.drawn(given.logits, places, places.take(u / chances.reveal))
     chance = torch.where(masked, chances.reveal, chances.remask)
     probs = torch.where(changes, chance, 1 - chance)
     return Made(

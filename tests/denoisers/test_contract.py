@@ -86,6 +86,10 @@ def test_positions_that_are_asked_for_get_what_a_whole_call_gives_them(kind):
     assert float(log_p[..., K - 1].exp().max()) == 0
     at = denoiser.at(X, T, WHERE, **GIVEN).log_conditional
     torch.testing.assert_close(at[:, 0], log_p[WHERE])
+    for size in (1, 2, 50):
+        pieces = [said.log_conditional for said in denoiser.pieces(X, T, WHERE, size, **GIVEN)]
+        assert all(len(piece) <= size for piece in pieces)
+        torch.testing.assert_close(torch.cat(pieces), at)
 
 
 def test_every_network_is_named_and_can_be_replaced(kind):

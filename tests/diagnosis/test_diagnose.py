@@ -29,6 +29,7 @@ from hf_ddistill.processes import (
     Ordinal,
     Uniform,
 )
+from hf_ddistill.samplers import GivenTimes
 
 K = 6
 
@@ -149,6 +150,19 @@ def test_a_model_folder_goes_end_to_end(tmp_path, capsys):
     assert "Condition number" in capsys.readouterr().out
 
 
+def test_the_best_times_of_a_model_are_a_sampler_s(tmp_path, capsys):
+    _tiny(Absorbing(7), tmp_path / "model")
+    file = tmp_path / "out.json"
+    arguments = ("--times", 0.5, "--steps", 0.1, "--best-times", 4, 5, "--json", file)
+    assert command.run(_parsed(tmp_path / "model", *arguments)) == 0
+    rows = [r for r in json.loads(file.read_text())["rows"] if r["section"] == "times"]
+    for row, n in zip(rows, (4, 5), strict=True):
+        times = GivenTimes(times=[float(time) for time in row["times"].split()]).times
+        assert len(times) == n + 1 and row["steps"] == n
+    assert 0 <= rows[1]["lost"] <= rows[0]["lost"] <= rows[0]["even"] and rows[1]["even"] is None
+    assert "Times at which N steps lose the least" in capsys.readouterr().out
+
+
 def test_given_data_are_used(tmp_path):
     _tiny(Uniform(7), tmp_path / "model")
     data = tmp_path / "data.jsonl"
@@ -230,6 +244,8 @@ def test_ecd_is_trained_from_both_starts_on_real_digits(classes, tmp_path, capsy
         (["model", "--schedule", "linear"], "--process"),
         (["model", "--start-steps", 3], "needs a model and --data"),
         (["--process", "uniform", "--vocab-size", 9, "--start-steps", 3], "a model and --data"),
+        (["--process", "uniform", "--vocab-size", 9, "--best-times", 4], "goes with a model"),
+        (["model", "--best-times", 49], "at most 48"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(argv, says, capsys):

@@ -47,6 +47,14 @@ class DiagnoseOptions(JsonOptions):
     steps: Sequence[float] = option(
         "Euler's h, in (0, 1]", (0.02, 0.1, 0.25, 0.5), kind=SHARE, many=True
     )
+    best_times: Sequence[int] = option(
+        "with a model: also the times at which N steps lose the least, of 48 (for the sampler "
+        "'given_times')",
+        (),
+        kind=whole(1, 48),
+        many=True,
+        metavar="N",
+    )
     positions: int = option("at each time, at most", 256, kind=positive)
     start_steps: int = option(
         "with a model and --data: also train N steps of ECD from its weights and fresh ones",
@@ -72,6 +80,8 @@ class DiagnoseOptions(JsonOptions):
                 raise ValueError(f"{flag_name(name)} goes with {other}.")
         if self.data is not None:
             check_data_name(self.data, self.split, self.streaming)
+        if self.best_times and self.model is None:
+            raise ValueError("--best-times goes with a model, whose predictions it compares.")
         if self.start_steps and self.data is None:
             raise ValueError("--start-steps trains: it needs a model and --data.")
         if self.process is not None and self.vocab_size is None and self.process[0] != "{":
