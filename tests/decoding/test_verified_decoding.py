@@ -38,8 +38,9 @@ def sequential(lm, prompt, new, law=sharpened):
         before = list(itertools.product(range(K - 1), repeat=length))
         prefixes = torch.tensor(before, dtype=torch.int64)
         ids = torch.cat([prompt.expand(len(prefixes), -1), prefixes], 1)
-        logits = lm(ids).logits[:, -1].float().index_fill(-1, torch.tensor([K - 1]), -1e6)
-        p = law(logits.log_softmax(-1).double()).exp()[:, :-1]
+        logits = lm(ids).logits[:, -1].float().double()
+        logits[:, K - 1] = -1e6
+        p = law(logits.log_softmax(-1)).exp()[:, :-1]
         found = found[..., None] * p.view(*[K - 1] * length, K - 1)
     return found
 
