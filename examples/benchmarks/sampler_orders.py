@@ -53,10 +53,14 @@ TWICE = ("theta_rk2", "theta_trapezoidal")
 CALLS = (2, 4, 8, 16, 32, 64)
 
 
-def problem_of(diffusion: Diffusion, length: int = 6) -> ExactProblem:
-    """The first pixels of the standard problem under a diffusion."""
+def problem_of(diffusion: Diffusion, length: int = 6, share: float = 1.0) -> ExactProblem:
+    """The first pixels of the standard problem under a diffusion; a share of the law, and for the
+    rest independent pixels with its margins."""
     law = digits().law.view(2**length, -1).sum(1)
-    return ExactProblem(law, all_sequences(torch.arange(2), length), diffusion)
+    sequences = all_sequences(torch.arange(2), length)
+    ones = (law[:, None] * sequences).sum(0)
+    independent = torch.where(sequences == 1, ones, 1 - ones).prod(1)
+    return ExactProblem(share * law + (1 - share) * independent, sequences, diffusion)
 
 
 def denoiser_of(problem: ExactProblem) -> NetworkDenoiser:
@@ -92,22 +96,21 @@ def reached(problem: ExactProblem) -> torch.Tensor:
     return (joint[:, possible] / joint[:, possible].sum(0)) @ prior[possible]
 
 
-def order_rows() -> list[dict]:
+def order_rows(share: float) -> list[dict]:
     """One for each sampler, process and number of calls."""
     rows = []
     for name, process in PROCESSES.items():
-        problem = problem_of(Diffusion(process, Cosine(1e-3)), 4)
+        problem = problem_of(Diffusion(process, Cosine(1e-3)), 4, share)
         exact = reached(problem)
         samplers = [*EVERYWHERE, FirstHitting()] if name == "absorbing" else EVERYWHERE
-        for sampler in samplers:
+        for sampler in samplers if share == 1 else (Ancestral(), ThetaTrapezoidal()):
             for calls in CALLS:
                 steps = calls // 2 if sampler.id in TWICE else calls
                 law = law_of(problem, sampler, steps)
-                row = {"section": "order", "process": name, "sampler": sampler.id, "calls": calls}
-                row["tv"] = float(total_variation(law, exact))
-                row["entropy"] = float(torch.special.entr(law).sum())
-                rows.append(row)
-                print(row, flush=True)
+                row = {"section": "order", "share": share, "process": name, "sampler": sampler.id}
+                row |= {"calls": calls, "tv": float(total_variation(law, exact))}
+                rows.append(row | {"entropy": float(torch.special.entr(law).sum())})
+                print(rows[-1], flush=True)
     return rows
 
 
@@ -170,7 +173,7 @@ def draw(rows: list[dict], file: Path) -> None:
     """The distances, a panel for each process."""
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.6), sharey=True, layout="constrained")
     for panel, name in zip(axes, PROCESSES, strict=True):
-        own = [r for r in rows if r["section"] == "order" and r["process"] == name]
+        own = [r for r in rows if (r.get("share"), r["process"]) == (1, name)]
         for sampler in dict.fromkeys(row["sampler"] for row in own):
             line = [(r["calls"], max(r["tv"], 1e-5)) for r in own if r["sampler"] == sampler]
             panel.loglog(*zip(*line, strict=True), marker="o", markersize=3, label=sampler)
@@ -192,7 +195,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    rows = order_rows() + grid_rows()
+    rows = order_rows(1.0) + order_rows(0.2) + grid_rows()
     if options.json is not None:
         options.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     if options.plot is not None:

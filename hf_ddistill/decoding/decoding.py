@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
 from transformers.generation import BaseStreamer
 
 from hf_ddistill.decoding.plan import DecodingPlan
@@ -35,7 +34,7 @@ def decode(
     streamer: BaseStreamer | None = None,
     processors: Any = None,  # noqa: ANN401 (one or many)
     record: Record | None = None,
-    on_call: Callable[[int, Tensor], bool] | None = None,
+    on_call: Callable[[int, Decoded], bool] | None = None,
 ) -> Decoded:
     """Decode `new` tokens behind each prompt, and what is missing to whole blocks.
 
@@ -48,8 +47,8 @@ def decode(
         streamer: gets what is decided of a single row.
         processors: change the logits, see `changes`.
         record: gets the laws that tokens were drawn from.
-        on_call: called behind each network call with its number and the canvas (B, C), which it
-            must not change; True ends decoding as if its time were up.
+        on_call: called behind each network call with its number and what is decoded, which it must
+            not change; True ends decoding as if its time were up.
 
     Raises:
         ValueError: if prompt and new tokens do not fit into the model's window, for an empty
@@ -78,7 +77,7 @@ def decode(
     with asked_at_the_end():
         while shown < work.blocks:
             work.call()
-            stopped = on_call is not None and on_call(number, work.canvas())
+            stopped = on_call is not None and on_call(number, work.decoded())
             if stopped or time.monotonic() - started > plan.max_time:
                 work.cut()
             finished = work.finish()

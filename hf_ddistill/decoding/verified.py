@@ -75,7 +75,7 @@ def decode_verified(
     *,
     streamer: BaseStreamer | None = None,
     processors: Any = None,  # noqa: ANN401 (one or many)
-    on_call: Callable[[int, Tensor], bool] | None = None,
+    on_call: Callable[[int, Decoded], bool] | None = None,
 ) -> Decoded:
     """Decode `new` tokens behind each prompt with the law of the model's base, at the plan's
     temperature, top-k and top-p (0: its likeliest tokens).
@@ -97,7 +97,7 @@ def decode_verified(
         generator: of the draws; one, or one for each row.
         streamer: gets the tokens of a single row as they are kept.
         processors: change the logits of both, see `changes`.
-        on_call: called behind each round with its number and the canvas (B, C), which it must not
+        on_call: called behind each round with its number and what is decoded, which it must not
             change; True ends decoding as if its time were up.
 
     Raises:
@@ -126,13 +126,13 @@ def decode_verified(
         decided = work.round(rows)
         if streamer is not None:
             streamer.put(decided[decided >= 0].cpu())
-        ended = on_call is not None and on_call(number, work.ids)
+        ended = on_call is not None and on_call(number, work.decoded())
         number += 1
         if ended or time.monotonic() - started > plan.max_time:
             break
     if streamer is not None:
         streamer.end()
-    return Decoded(work.ids, work.rounds, work.real, work.calls, work.log_prob)
+    return work.decoded()
 
 
 def check_verified(plan: DecodingPlan, processors: Any) -> None:  # noqa: ANN401
@@ -178,6 +178,10 @@ class _Work:
         steps = plan.logits.changes(asked, self.real, self.mask)
         steps += changes(processors, self.draft)
         self.processing = Processing(plan, steps, self.real, self.mask)
+
+    def decoded(self) -> Decoded:
+        """What has come out."""
+        return Decoded(self.ids, self.rounds, self.real, self.calls, self.log_prob)
 
     def round(self, rows: Tensor) -> Tensor:
         """A draft and its verification in rows that have something open; the tokens that are

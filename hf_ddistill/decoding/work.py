@@ -133,13 +133,8 @@ class Work:
             self.ledger.ended[turn.rows[:, None], turn.first[:, None]] |= self._ends()
         self.ledger.cut()
 
-    def canvas(self) -> Tensor:
-        """(B, C), the tokens of all rows."""
-        self._store()
-        return self.all[0]
-
     def decoded(self) -> Decoded:
-        """What came out."""
+        """What has come out."""
         self._store()
         ids, rounds, log_prob = self.all
         calls = torch.from_numpy(self.ledger.calls).to(ids.device)

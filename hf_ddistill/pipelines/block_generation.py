@@ -12,6 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from hf_ddistill.decoding.prompts import Decoded
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
 from hf_ddistill.models.block_diffusion.generation_settings import setting_names
 from hf_ddistill.pipelines.inputs import num_rows
@@ -21,6 +22,8 @@ from hf_ddistill.pipelines.pipeline_output import DiscreteDiffusionPipelineOutpu
 #: Arguments of `generate` that are no settings, and none of the pipeline's own.
 _MORE = ("generation_config", "attention_mask", "streamer", "logits_processor")
 _MORE += ("stopping_criteria", "tokenizer")
+#: What a callback of block decoding can be given.
+TENSORS = ("sequences", "changed", "confidence")
 #: Arguments with which all positions are sampled at once, by the scheduler.
 AT_ONCE = ("infill", "length", "num_inference_steps")
 
@@ -80,8 +83,8 @@ def decoded(
         given: the prompts' tokens; one serves all rows.
         batch_size: B, where there is one prompt.
         text: whether texts are decoded.
-        callback: called with `(pipe, call, call, {"sequences": ...})` behind each network call, the
-            state of all rows in whole blocks; and the tensors that it asks for.
+        callback: called with `(pipe, call, call, tensors)` behind each network call, the state of
+            all rows in whole blocks; and the tensors that it asks for, of `TENSORS`.
         attention_mask: 0 at the prompts' padding, if they have any.
         **settings: of `generate`.
 
@@ -94,10 +97,10 @@ def decoded(
                 f"{name}={settings[name]}: the pipeline gives sequences and texts; call "
                 "pipe.model.generate for more."
             )
-    if set(callback[1]) - {"sequences"}:
+    if set(callback[1]) - set(TENSORS):
         raise ValueError(
-            "A callback of block decoding is given `sequences`, the state of all rows, and asks "
-            f"for {list(callback[1])}."
+            f"A callback of block decoding is given {', '.join(TENSORS)}, and asks for "
+            f"{list(callback[1])}."
         )
     if attention_mask is not None:
         real = attention_mask.cpu().bool().reshape(-1, attention_mask.shape[-1])
@@ -118,7 +121,7 @@ def decoded(
         out = inner.generate(
             input_ids.to(device),
             real.to(device),
-            on_call=_on_call(pipe, callback[0]),
+            on_call=_on_call(pipe, *callback),
             **{"tokenizer": pipe.tokenizer, **settings, "return_dict_in_generate": True},
         )
     pipe.maybe_free_model_hooks()
@@ -143,15 +146,24 @@ def _pad_token(pipe: DiffusionPipeline, asked: int | None) -> int:
 
 
 def _on_call(
-    pipe: DiffusionPipeline, callback: Callable[..., dict] | None
-) -> Callable[[int, Tensor], bool]:
+    pipe: DiffusionPipeline, callback: Callable[..., dict] | None, names: Sequence[str]
+) -> Callable[[int, Decoded], bool]:
     """What is done behind each network call: the callback, and whether it ends the decoding."""
+    known: Tensor | None = None
 
-    def on_call(number: int, canvas: Tensor) -> bool:
+    def on_call(number: int, decoded: Decoded) -> bool:
+        nonlocal known
         if callback is not None:
-            sequences = canvas.clone()
-            returned = callback(pipe, number, number, {"sequences": sequences}) or {}
-            if returned.get("sequences", sequences) is not sequences:
+            now = decoded.rounds >= 0
+            changed = now if known is None else now & ~known
+            known = now
+            # The law of the likeliest token is certain: it does not say how sure the model was.
+            unsaid = ~changed | (decoded.log_prob == 0)
+            sure = decoded.log_prob.double().exp().masked_fill(unsaid, torch.nan)
+            tensors = {"sequences": decoded.ids.clone(), "changed": changed, "confidence": sure}
+            given = {name: tensors[name] for name in names}
+            returned = callback(pipe, number, number, given) or {}
+            if returned.get("sequences", given.get("sequences")) is not given.get("sequences"):
                 raise ValueError(
                     "A callback of block decoding may look at `sequences` and not replace them."
                 )

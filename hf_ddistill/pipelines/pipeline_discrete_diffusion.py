@@ -63,7 +63,8 @@ class DiscreteDiffusionPipeline(SavedPipeline):
 
     model_cpu_offload_seq = "model"
     _optional_components = ["tokenizer"]
-    _callback_tensor_inputs = ["sequences", "pred_original_sample", "sampled_probs", "confidence"]
+    _callback_tensor_inputs = ["sequences", "changed", "confidence"]
+    _callback_tensor_inputs += ["pred_original_sample", "sampled_probs"]
     _guidance_scale = 1.0
     _interrupt = False
     _num_timesteps = 0
@@ -154,7 +155,10 @@ class DiscreteDiffusionPipeline(SavedPipeline):
             callback_on_step_end (`Callable`, *optional*): called with `(pipeline, step, timestep,
                 tensors)`; `sequences` in the dictionary that it returns replaces the sample, and
                 setting `pipeline._interrupt = True` ends the call with it as it is.
-            callback_on_step_end_tensor_inputs (`Sequence[str]`): the tensors that it is given.
+            callback_on_step_end_tensor_inputs (`Sequence[str]`): the tensors that it is given:
+                `sequences`; `changed`, where the step has put another token; `confidence`, how
+                likely the model said that those are (NaN elsewhere, or if it is not known); and
+                the entries of `DiscreteSchedulerOutput`.
             **generation: settings of `BlockDiffusionLM.generate`, such as `max_new_tokens`.
         """
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
@@ -220,7 +224,8 @@ class DiscreteDiffusionPipeline(SavedPipeline):
             sampler, denoiser = self.scheduler.sampler, sharpened_by(self.scheduler, denoiser)
 
         def on_step(reached: Reached[Tokens]) -> None:
-            tensors = {**stepped.output, "sequences": reached.state}
+            changed = reached.state != reached.before
+            tensors = {**stepped.output, "sequences": reached.state, "changed": changed}
             if said is not None:
                 tensors["confidence"] = said.confidence(reached.before, reached.state)
             given = {name: tensors.get(name) for name in names}

@@ -17,16 +17,14 @@ class Moment:
 
     Args:
         sequences: (B, L) int64.
-        confidence: (B, L), p(x_0 | x_t) of each token that the step has changed; NaN elsewhere.
+        changed: (B, L) bool, the tokens that the step has changed.
+        confidence: (B, L), how likely the model said that each of those is; NaN elsewhere, and
+            where it is not known.
     """
 
     sequences: Tensor
+    changed: Tensor
     confidence: Tensor
-
-    @property
-    def came(self) -> Tensor:
-        """(B, L) bool, the tokens that the step has changed."""
-        return ~self.confidence.isnan()
 
 
 @dataclass
@@ -43,7 +41,7 @@ class Trace:
     """
 
     moments: list[Moment] = field(default_factory=list)
-    inputs: ClassVar[tuple[str, ...]] = ("sequences", "confidence")
+    inputs: ClassVar[tuple[str, ...]] = ("sequences", "changed", "confidence")
 
     def __call__(
         self, pipe: Any, number: int, timestep: Any, tensors: dict[str, Tensor]

@@ -13,10 +13,8 @@ from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.denoisers.denoiser import condition_of
 from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.places import Places
+from hf_ddistill.samplers.drawing import SOME, taking
 from hf_ddistill.shapes import Index, Tokens
-
-#: Log-probabilities that are in memory at a time, on the CPU: few enough for its cache.
-SOME = 2**20
 
 
 @dataclass(frozen=True)
@@ -45,20 +43,14 @@ class Asked:
             noise: (B, L).
             t: one number, or one for each row (B,).
         """
-        counts = where.sum(1).tolist()
-        taking = [row for row, count in enumerate(counts) if count]
-        if not taking:
+        found = taking(where)
+        if found is None:
             return None
-        index, length = where.flatten().nonzero_static(size=sum(counts))[:, 0], where.shape[1]
-        noise = noise.flatten().index_select(0, index)
-        places = Places(index, (len(counts), length))
-        if len(taking) == len(counts):
-            return cls(places, noise, t)
-        rows = torch.tensor(taking).to(where.device, non_blocking=True)
-        number = where.any(1).cumsum(0) - 1
-        index = number.index_select(0, places.rows) * length + places.positions
+        rows, places = found
+        if rows is None:
+            return cls(places, places.take(noise), t)
         t = t.to(where.device)[rows] if isinstance(t, Tensor) and t.ndim else t
-        return cls(Places(index, (len(taking), length)), noise, t, rows)
+        return cls(places, places.take(noise.index_select(0, rows)), t, rows)
 
     def draw(self, denoiser: Denoiser, x: Tokens, condition: Mapping[str, Any]) -> Tensor:
         """The tokens (N,), from what the denoiser says of x (B, L); it is called once, for the rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,14 +11,34 @@ from hf_ddistill.linalg import categorical_at, categorical_of_logs, uniform_nois
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import Chooser, Generators, Where
 
+#: Log-probabilities that are worked on at a time, on the CPU: few enough for its cache.
+SOME = 2**20
 
-def draw_at(log_p: Tensor, places: Places, generator: Generators = None) -> Tensor:
+
+def draw_at(
+    log_p: Tensor,
+    places: Places,
+    generator: Generators = None,
+    change: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Tokens (N,) from log p (N, K) at some places, by the numbers of all (B, L): a row's tokens
-    do not hang on where others are drawn."""
+    do not hang on where others are drawn.
+
+    Args:
+        log_p: (N, K).
+        places: N.
+        generator: one, or one for each of the B rows.
+        change: of the laws, some at a time, such as a temperature.
+    """
     if isinstance(generator, Chooser):
-        return categorical_at(log_p.exp(), places.where, generator)
-    noise = uniform_noise(places.shape, generator, log_p.device)
-    return categorical_of_logs(log_p, noise=places.take(noise))
+        law = log_p if change is None else change(log_p)
+        return categorical_at(law.exp(), places.where, generator)
+    noise = places.take(uniform_noise(places.shape, generator, log_p.device))
+    some = max(1, (SOME if log_p.device.type == "cpu" else 16 * SOME) // log_p.shape[-1])
+    parts = zip(log_p.split(some), noise.split(some), strict=True)
+    return torch.cat(
+        [categorical_of_logs(p if change is None else change(p), noise=u) for p, u in parts]
+    )
 
 
 def taking(where: Where) -> tuple[Tensor | None, Places] | None:

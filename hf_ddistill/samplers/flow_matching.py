@@ -76,7 +76,9 @@ class FlowMatching(Sampler):
         afresh = (self.corrector * (t - s) * diffusion.pace(t)).to(p.dtype)
         if to_data.ndim:
             to_data, afresh = to_data[:, None, None], afresh[:, None, None]
-        away = afresh * (1 - law[x_t][..., None])
+        noise = law[x_t][..., None]
+        # Where x_t cannot be noise it is the data, whatever is said of it.
+        to_data, away = to_data * (noise > 0), afresh * (1 - noise)
         # What jumps where a is another token, and where it is x_t; the latter's p is p(x_t).
         moved, kept = _per_jump(to_data + away), _per_jump(away)
         same = p.gather(-1, here)

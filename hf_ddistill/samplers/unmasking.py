@@ -169,9 +169,10 @@ class UnmaskingSampler(Sampler):
         """`into` with tokens drawn at some places; the numbers are those of all positions."""
         if self.temperature == 0:
             return places.put(raw.argmax(-1), into)
+        settings = (self.temperature, self.top_k, self.top_p)
         plain = self.temperature == 1 and not self.top_k and self.top_p == 1
-        law = raw if plain else sharpened(raw, self.temperature, self.top_k, self.top_p)
-        return places.put(draw_at(law, places, generator), into)
+        change = None if plain else lambda law: sharpened(law, *settings)
+        return places.put(draw_at(raw, places, generator, change), into)
 
     def _remembered(
         self, raw: Tensor, places: Places, rows: Tensor | None, count: int

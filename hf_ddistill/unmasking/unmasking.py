@@ -22,6 +22,9 @@ from hf_ddistill.shapes import Chooser, Generators, Tokens, Where
 #: Log-probabilities of each position, (B, n, K), or of the N masked ones alone, (N, K).
 Laws: TypeAlias = Float[Tensor, "B n K"] | Float[Tensor, "N K"]
 
+#: Log-probabilities that are worked on at a time.
+SOME = 2**20
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -74,9 +77,7 @@ class Draft:
     @property
     def entropy(self) -> Tensor:
         """Of `raw`, in nats; infinite where a position is decided."""
-        raw = self.raw.detach()
-        # One temporary in the precision of `raw`; the sum alone is in float64.
-        return self.placed(-raw.exp().mul_(raw).sum(-1, dtype=torch.float64), torch.inf)
+        return self.placed(-_expected(self.raw), torch.inf)
 
     @property
     def margin(self) -> Tensor:
@@ -98,8 +99,7 @@ class Draft:
         call."""
         if self.before is None:
             return None
-        apart = (self.raw - self.before).mul_(self.raw.exp())
-        return self.placed(apart.sum(-1, dtype=torch.float64), torch.inf)
+        return self.placed(_expected(self.raw, self.before), torch.inf)
 
     def placed(self, values: Tensor, elsewhere: float) -> Tensor:
         """One number for each law, (B, n) or (N,), as (B, n) with another at decided positions."""
@@ -112,6 +112,19 @@ class Draft:
     def _two(self) -> Tensor:
         """The two greatest of `raw`, (..., 2), as float64."""
         return self.raw.topk(2, -1).values.double()
+
+
+def _expected(log_p: Tensor, before: Tensor | None = None) -> Tensor:
+    """sum_k p_k (log p_k - before_k) (...), float64, with 0 for no `before`: some laws at a time,
+    so that no copy of all is made."""
+    both = [log_p] if before is None else [log_p, before]
+    size = max(1, SOME // log_p.shape[-1])
+    parts = [each.detach().reshape(-1, log_p.shape[-1]).split(size) for each in both]
+    sums = [
+        (now.exp() * (now - other[0] if other else now)).sum(-1, dtype=torch.float64)
+        for now, *other in zip(*parts, strict=True)
+    ]
+    return torch.cat(sums).view(log_p.shape[:-1])
 
 
 class Unmasking(Configurable, ABC):

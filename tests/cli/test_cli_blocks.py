@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from block_runs import counting_lm, counts
@@ -83,3 +84,15 @@ def test_a_full_vocabulary_is_kept_if_asked(tmp_path, lm, capsys):
     assert main(["convert", str(tmp_path / "full"), *options]) == 2
     assert "The vocabulary is full: 12 tokens in 12" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_every_call_of_block_decoding_is_shown(converted, capsys):
+    capsys.readouterr()
+    options = ["--max-new-tokens", "8", "--steps-per-block", "2", "--count", "2", "--show"]
+    assert main(["sample", str(converted), "--prompt", "1 2 3", *options]) == 0
+    said = capsys.readouterr().out
+    came = re.findall(r"step (\d) of (\d): (\d+) tokens, of which the model was \d+% sure", said)
+    assert len(came) == int(came[0][1]) and sum(int(each[2]) for each in came) >= 2 * 8
+    greedy = [*options[:-1], "--temperature", "0", "--show"]
+    assert main(["sample", str(converted), "--prompt", "1 2 3", *greedy]) == 0
+    assert "sure" not in capsys.readouterr().out, "the law of the likeliest token is certain"

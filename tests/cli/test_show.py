@@ -28,11 +28,16 @@ class Terminal(io.StringIO):
         return True
 
 
+def moment(tokens, sure):
+    sure = torch.tensor([sure])
+    return Moment(torch.tensor([tokens]), ~sure.isnan(), sure)
+
+
 def two_steps(written=lambda token: "abcd"[token], **images):
     """Token 3 is the mask; the first token is given."""
     moments = [
-        Moment(torch.tensor([[0, 3, 1]]), torch.tensor([[NAN, NAN, 0.25]])),
-        Moment(torch.tensor([[0, 2, 1]]), torch.tensor([[NAN, 1.0, NAN]])),
+        moment([0, 3, 1], [NAN, NAN, 0.25]),
+        moment([0, 2, 1], [NAN, 1.0, NAN]),
     ]
     return told(moments, written, (3,), **images)
 
@@ -66,7 +71,7 @@ def test_confidence_is_what_the_model_said_of_the_tokens_that_came(process, guid
         log_p = (guidance * log_p - (guidance - 1) * free).log_softmax(-1)
         p = log_p.exp().gather(-1, moment.sequences[..., None])[..., 0]
         changed = moment.sequences != x_t
-        assert torch.equal(moment.came, changed)
+        assert torch.equal(moment.changed, changed)
         torch.testing.assert_close(moment.confidence[changed], p[changed], atol=1e-5, rtol=0)
         seen += int(changed.sum())
     assert seen > 5
@@ -76,13 +81,13 @@ def test_a_sampler_of_several_calls_is_watched_too():
     rule = {"type": "unmasking", "unmasking": "threshold"}
     pipe = piped(made(), SamplerScheduler, sampler=rule)
     trace, out = traced(pipe, batch_size=3, num_inference_steps=4, generator=seeded())
-    came = torch.stack([moment.came for moment in trace.moments]).sum(0)
+    came = torch.stack([moment.changed for moment in trace.moments]).sum(0)
     assert torch.equal(came, torch.ones_like(out)), "under masks each token comes once"
 
 
 def test_held_tokens_never_come():
     trace, _ = traced(piped(made()), input_ids=torch.tensor([1, 2]), generator=seeded())
-    assert not any(moment.came[:, :2].any() for moment in trace.moments)
+    assert not any(moment.changed[:, :2].any() for moment in trace.moments)
 
 
 def test_a_story_tells_when_each_token_came_and_how_sure_the_model_was():

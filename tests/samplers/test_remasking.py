@@ -9,6 +9,7 @@ import torch
 from exact_bayes import ExactBayes
 
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.laboratory import ExactProblem, terminal_law
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.processes import Absorbing, Process, Uniform
 from hf_ddistill.samplers import (
@@ -167,6 +168,20 @@ def test_by_confidence_a_step_from_a_prediction_is_that_of_the_denoiser():
     assert torch.equal(torch.stack(states[:8]), torch.stack(states[8:]))
     back = [((before != 2) & (after == 2)).any(0) for before, after in pairwise(states[:8])]
     assert torch.stack(back).any(0).tolist() == [False, True, True] and states[7].max() < 2
+
+
+def test_by_confidence_the_law_comes_to_the_data_s_but_more_slowly():
+    own = ExactBayes.random(Diffusion(Absorbing(3)), 2)
+    problem = ExactProblem(own.law, own.clean, own.diffusion)
+
+    def far(sampler, n):
+        grid = sampler.grid(n, problem.diffusion)
+        law = terminal_law(problem.denoiser(), problem, 2, grid, sampler)
+        return float((law - problem.law).abs().sum() / 2)
+
+    slow = [far(ReMDMConfidence(), n) for n in (4, 8, 16)]
+    assert slow[0] > 1.2 * slow[1] > 1.4 * slow[2], slow
+    assert slow[1] > 1.1 * far(ReMDM("rescale", 1.0), 8)
 
 
 REFUSALS = {

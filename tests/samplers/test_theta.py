@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 from exact_bayes import ExactBayes, total_variation
-from two_calls import rk2, terminal_law, trapezoidal
+from two_calls import jumped_at_most_once, rk2, terminal_law, trapezoidal
 
 from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.laboratory import terminal_law as exact_law
 from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.processes import Absorbing, Uniform
 from hf_ddistill.samplers import Ancestral, Canvas, Euler, Sampler, ThetaRK2, ThetaTrapezoidal
@@ -43,6 +44,27 @@ def test_order_at_equal_calls_is_one_for_single_calls_and_two_for_trapezoidal(di
     for name in ("ancestral", "euler", "rk2"):
         assert found[name] == pytest.approx([1, 1], abs=0.06), name
     assert min(found["trapezoidal"]) > 1.7 and found["trapezoidal"][-1] > 1.85
+
+
+def test_a_leap_that_refuses_two_jumps_loses_the_order_under_uniform_noise():
+    def refusing(problem, s, t, theta):
+        return trapezoidal(problem, s, t, theta, jumped_at_most_once)
+
+    problem, calls = ExactBayes.random(FLAT, 3), (16, 32, 64)
+    found, _ = slopes(problem, lambda n: terminal_law(problem, n // 2, refusing, 0.5, 0.5), calls)
+    assert found == pytest.approx([1.1, 1.05], abs=0.1)
+
+
+@each_diffusion
+@pytest.mark.parametrize("sampler", [ThetaTrapezoidal(), ThetaRK2(), ThetaRK2(0.7)], ids=repr)
+def test_what_is_drawn_is_the_sum_over_the_state_between_the_calls(diffusion, sampler):
+    problem, n = ExactBayes.random(diffusion, 2), 3
+    found = exact_law(problem.denoiser(), diffusion, 2, sampler.grid(n, diffusion), sampler)
+    transition, tail = TWO["rk2" if isinstance(sampler, ThetaRK2) else "trapezoidal"]
+    expected = terminal_law(problem, n, transition, sampler.theta, tail)[problem.data > 0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    other = terminal_law(problem, n, transition, 0.4, tail * 0.8)[problem.data > 0]
+    assert (found - other).abs().max() > 1e-5
 
 
 def test_a_position_makes_its_first_jump_and_no_other():

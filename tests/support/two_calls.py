@@ -29,22 +29,28 @@ def jumped_once(rate, width, x):
     return gone + stays
 
 
+def jumped_at_most_once(rate, width, x):
+    """Tau-leaping's law: more than one jump is refused."""
+    one = width * rate * (-width * rate.sum(-1, keepdim=True)).exp()
+    return one + one_hot(x, rate.shape[-1]) * (1 - one.sum(-1, keepdim=True))
+
+
 def product(problem, step):
     """(..., N, L, K) -> (..., N, N), each position drawn by itself."""
     return problem.product(step)
 
 
-def trapezoidal(problem, s, t, theta):
+def trapezoidal(problem, s, t, theta, leap=jumped_once):
     """(x_t, x_s) for 0 < s < t."""
     r, states = t - theta * (t - s), problem.states
     early, late = rates(problem, t), rates(problem, r)
-    first = product(problem, jumped_once(early, t - r, states))
+    first = product(problem, leap(early, t - r, states))
     a = 1 / (2 * theta * (1 - theta))
     still = states[:, None] == states[None]  # (x_t, x_r, L)
     mixed = a * late[None] - (a - 1) * early[:, None] * still[..., None]
     here = one_hot(states, problem.diffusion.vocab_size).bool()
     mixed = mixed.clamp_min(0).masked_fill(here[None], 0)
-    second = product(problem, jumped_once(mixed, r - s, states[None].expand(len(states), -1, -1)))
+    second = product(problem, leap(mixed, r - s, states[None].expand(len(states), -1, -1)))
     return torch.einsum("xr,xry->xy", first, second)
 
 

@@ -5,6 +5,7 @@ A piece is what stands at one position: some text, or a grey level of an image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,14 +70,14 @@ def told(
     since = [[(0, None)] * length for _ in range(rows)]
     frames = []
     for step, moment in enumerate(moments, 1):
-        came, sure = moment.came.tolist(), moment.confidence.tolist()
+        came, sure = moment.changed.tolist(), moment.confidence.tolist()
         frame = []
         for row, tokens in enumerate(moment.sequences.tolist()):
             pieces = []
             for i, token in enumerate(tokens):
                 known = token not in noise_tokens
                 if came[row][i]:
-                    since[row][i] = (step, sure[row][i])
+                    since[row][i] = (step, None if math.isnan(sure[row][i]) else sure[row][i])
                 grey = None if greys is None else greys[token]
                 text = written(token) if known else OPEN
                 pieces.append(Piece(text, grey, known, *(since[row][i] if known else (0, None))))

@@ -68,7 +68,7 @@ class BlockDiffusionGenerationMixin:
         logits_processor: Any = None,
         stopping_criteria: Any = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        on_call: Callable[[int, Tensor], bool] | None = None,
+        on_call: Callable[[int, Decoded], bool] | None = None,
         generator: Generators = None,
         **kwargs: Any,
     ) -> Tensor | BlockDiffusionGenerationOutput:
@@ -89,9 +89,9 @@ class BlockDiffusionGenerationMixin:
                 row as each token of a finished block would have come; the first that says so ends
                 the row behind that token.
             tokenizer (`PreTrainedTokenizerBase`, *optional*): for `stop_strings`.
-            on_call (`Callable`, *optional*): called with the number of each network call and the
-                state of all rows in whole blocks, mask tokens where nothing is decided; True ends
-                decoding.
+            on_call (`Callable`, *optional*): called with the number of each network call and what
+                is decoded (`ids` of all rows in whole blocks, mask tokens where nothing is decided;
+                `rounds`, `log_prob`); True ends decoding.
             generator (`torch.Generator` or a list of them, *optional*): of the draws; with one for
                 each row, what a row draws does not depend on its batch.
             **kwargs: settings, see `docs/generate_settings.md`; they override those of
