@@ -255,7 +255,7 @@ class _Work:
         start, stop = span
         rows = np.arange(len(ids))
         window = Window(rows, np.full_like(rows, start), stop - start, ids.device)
-        logits = reader(ids, window, noise)
+        logits = reader(ids, window, noise).double()
         return self.processing(ids, window, self.open[:, start:stop], logits)
 
     def _law(self, said: Tensor, rows: Tensor, places: Tensor) -> Tensor:
