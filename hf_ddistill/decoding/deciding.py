@@ -134,7 +134,9 @@ class Decider:
         progress = torch.from_numpy(turn.progress[rows])
         number, calls = 0 if steps is None else steps, plan.planned
         draft = Draft(None, raw, tokens, masked, number, calls, compared, progress, generators)
-        if steps is None:
+        if turn.last:
+            stays = masked
+        elif steps is None:
             stays = (draft.confidence > plan.pipelining.confidence) & masked
         else:
             stays = plan.unmasking(draft)

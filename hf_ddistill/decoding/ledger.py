@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from hf_ddistill.decoding.pipelined import Pipelining
+from hf_ddistill.unmasking import Unmasking
 from hf_ddistill.unmasking.unmasking import even_share
 
 #: (rows (N,), their finished blocks (N,)) -> which of the rows end there (N,).
 Check = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Turn:
     """What a call works on: in each row `count` blocks.
 
@@ -34,6 +35,9 @@ class Turn:
         steps: (R, count), those of them at which it had to take a token.
         progress: (R,) float32, share of a row's tokens that is decided.
         places: (R, count), where these blocks stand among all, one row behind the other.
+        left: (R, count), the tokens that an even rule leaves open.
+        last: whether all open tokens are decided, since a call decides at least one of each row, or
+            as many as an even rule says.
     """
 
     rows: np.ndarray
@@ -46,6 +50,8 @@ class Turn:
     steps: np.ndarray
     progress: np.ndarray
     places: np.ndarray
+    left: np.ndarray | None = None
+    last: bool = False
 
 
 class Ledger:
@@ -70,10 +76,16 @@ class Ledger:
         self.blocks = asked.shape[1]
         #: The rows that are not finished.
         self.rows = np.arange(len(asked))
+        self._finished = True  # whether a block may be
         self._total = asked.sum(1).clip(1).astype(np.float32)
 
-    def turn(self) -> Turn:
-        """What the next call works on."""
+    def turn(self, unmasking: Unmasking, planned: int) -> Turn:
+        """What the next call works on.
+
+        Args:
+            unmasking: decides it.
+            planned: calls for a block.
+        """
         rows = self.rows
         head = self.head[rows]
         first = np.full_like(head, head.min()) if self.together else head
@@ -89,16 +101,15 @@ class Ledger:
         progress = 1 - self.open[rows].sum(1).astype(np.float32) / self._total[rows]
         places = blocks + rows[:, None] * self.blocks
         state = (x.take(places) for x in (self.open, self.called, self.steps))
-        return Turn(rows, first, count, active, sure, *state, progress, places)
-
-    def share(self, turn: Turn, planned: int) -> np.ndarray:
-        """(R, count), tokens that an even rule leaves open.
-
-        Args:
-            turn: of the call.
-            planned: calls for a block.
-        """
-        return turn.open - even_share(turn.open, (planned - turn.steps).clip(1))
+        turn = Turn(rows, first, count, active, sure, *state, progress, places)
+        if self.pipelining.max_blocks > 1:
+            return turn
+        left = turn.open - 1
+        if unmasking.even:
+            left = turn.left = turn.open - even_share(turn.open, (planned - turn.steps).clip(1))
+        # A rule that draws must not draw less.
+        turn.last = not (unmasking.draws or (left * active).any())
+        return turn
 
     def record(self, turn: Turn, left: np.ndarray, ended: np.ndarray | None) -> None:
         """Note what a call did.
@@ -108,6 +119,7 @@ class Ledger:
             left: (R, count), tokens that are open behind it.
             ended: (R, count), where an end token was drawn; None for nowhere.
         """
+        self._finished = not (left * turn.active + ~turn.active).all()
         self.calls[turn.rows] += turn.active.any(1)
         for table, more in ((self.called, turn.active), (self.steps, turn.sure & turn.active)):
             table.ravel()[turn.places] += more
@@ -121,6 +133,8 @@ class Ledger:
         Args:
             check: asked about each finished block of a row, from left to right.
         """
+        if not self._finished:
+            return self.rows[:0]
         over = np.zeros(len(self.head), dtype=bool)
         rows = self.rows
         while len(rows):
@@ -140,7 +154,7 @@ class Ledger:
 
     def cut(self) -> None:
         """Nothing is open any more."""
-        self.open[:] = 0
+        self.open[:], self._finished = 0, True
 
     def _pipelined(
         self, rows: np.ndarray, head: np.ndarray, first: np.ndarray

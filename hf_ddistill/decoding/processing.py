@@ -143,12 +143,13 @@ class Processing:
         """
         if not self.plan.logits.remove_invalid:
             # A sum is not finite if one of its numbers is not, and much cheaper than to ask each.
-            require(logits.sum().isfinite(), _broken)
+            total = logits.sum()
+            require(total - total == 0, _broken)
         for step in self.steps:
             logits = step(ids, places, logits)
         if self.plan.forbidden:
             logits = self.plan.forbidden.change(self.canvas(ids, places), places, masked, logits)
-        logits[..., self.mask] = LOG_ZERO
+        logits.select(-1, self.mask).fill_(LOG_ZERO)
         if not (self.steps or self.plan.forbidden):
             return logits.log_softmax(-1)
         require((logits.amax(-1) > LOG_ZERO / 2) | ~masked, _barred)

@@ -89,8 +89,9 @@ class BlockReader:
             offset = int(offset[0])
         else:
             offset = torch.from_numpy(offset).to(ids.device)[:, None]
-        every = torch.arange(asked.width, device=ids.device)[None]
-        more = {}
+        every, more = None, {}
+        if noise is not None or asked.at is None:
+            every = torch.arange(asked.width, device=ids.device)[None]
         if noise is not None:
             more["noise"] = noise.new_zeros(len(ids), read.width, noise.shape[-1])
             more["noise"].scatter_(1, (every + offset)[..., None].expand_as(noise), noise)

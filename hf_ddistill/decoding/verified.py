@@ -255,12 +255,12 @@ class _Work:
         start, stop = span
         rows = np.arange(len(ids))
         window = Window(rows, np.full_like(rows, start), stop - start, ids.device)
-        logits = reader(ids, window, noise)
+        logits = reader(ids, window, noise).double()
         return self.processing(ids, window, self.open[:, start:stop], logits)
 
     def _law(self, said: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         """The laws (n, m, K) that tokens are drawn from, of some places of rows, float64."""
-        return self.plan.law(said[rows[:, None], places].double()).exp()
+        return self.plan.law(said[rows[:, None], places].double().log_softmax(-1)).exp()
 
     def _noise(self, rows: Tensor, block: Tensor, span: tuple[int, int]) -> Tensor | None:
         """(B, n, noise_dim) for a span of columns, fresh at the open ones of the rows' blocks, 0 at

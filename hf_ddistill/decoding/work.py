@@ -81,7 +81,7 @@ class Work:
 
     def call(self) -> None:
         """One network call, and the tokens that it decides."""
-        turn = self.ledger.turn()
+        turn = self.ledger.turn(self.plan.unmasking, self.plan.planned)
         starts, width = self.start + turn.first * self.size, turn.count * self.size
         window = Window(turn.rows, starts, width, self.ids.device)
         self.stop = int(starts.max()) + width
@@ -129,7 +129,7 @@ class Work:
         behind = ((self.ids == self.mask) & real).long().cumsum(1) > 0
         self.rounds.masked_fill_(behind, -1)
         if self._ended:
-            turn = self.ledger.turn()
+            turn = self.ledger.turn(self.plan.unmasking, self.plan.planned)
             self.ledger.ended[turn.rows[:, None], turn.first[:, None]] |= self._ends()
         self.ledger.cut()
 
@@ -147,7 +147,7 @@ class Work:
         """
         open_ = window.of(self.ids) == self.mask
         if not self.whole:
-            open_ = open_ & window.of(window.rows_of(self.real))
+            open_ &= window.of(window.rows_of(self.real))
         noise, most = self._noise(turn, open_), int(turn.open.max(where=turn.active, initial=0))
         every = self.plan.pipelining.max_blocks > 1 or self.plan.unmasking.draws
         if every or most == window.width:
@@ -175,7 +175,7 @@ class Work:
         if len(self._eos):
             ended = (torch.isin(tokens, self._eos) & stays).unflatten(1, (turn.count, -1)).any(2)
         if self.plan.ahead:
-            counts = self.ledger.share(turn, self.plan.planned)
+            counts = turn.left
             if ended is not None:
                 self._ended.append(ended)
             over = ended is not None and not counts[turn.active].all()

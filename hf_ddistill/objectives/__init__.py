@@ -2,6 +2,7 @@
 
 from hf_ddistill.objectives.acceptance import Acceptance
 from hf_ddistill.objectives.blocks.bd3lm import BD3LM
+from hf_ddistill.objectives.blocks.block_acceptance import BlockAcceptance
 from hf_ddistill.objectives.blocks.block_law_matching import BlockLawMatching
 from hf_ddistill.objectives.blocks.causal_law_matching import CausalLawMatching
 from hf_ddistill.objectives.blocks.cdlm import CDLM
@@ -21,6 +22,7 @@ from hf_ddistill.objectives.rollouts import Rollouts
 __all__ = [
     "Acceptance",
     "BD3LM",
+    "BlockAcceptance",
     "BlockLawMatching",
     "OPDLM",
     "CDLM",

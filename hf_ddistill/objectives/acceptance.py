@@ -23,8 +23,16 @@ from hf_ddistill.samplers.speculative import check_lookahead
 from hf_ddistill.shapes import Scalar, Tokens
 
 
-def expected_share(log_p: Tensor, log_q: Tensor, tokens: Tensor, counts: Tensor) -> Tensor:
-    """The share of k drafts that is kept in expectation, (B,), with gradients in both laws.
+def agreement(log_p: Tensor, log_q: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """What `expected_share` is made of, of each of N laws (N, K): sum_y min(p(y), q(y)), and
+    min(1, q(x) / p(x)) at tokens x (N,)."""
+    place = tokens[:, None]
+    ratio = (log_q.gather(-1, place) - log_p.gather(-1, place))[:, 0].clamp_max(0).exp()
+    return torch.minimum(log_p.exp(), log_q.exp()).sum(-1), ratio
+
+
+def expected_share(overlap: Tensor, ratio: Tensor, counts: Tensor) -> Tensor:
+    """The share of k drafts that is kept in expectation, with gradients in both laws.
 
     Draft j is kept if those before it are and it is itself, so that of all k
 
@@ -35,17 +43,16 @@ def expected_share(log_p: Tensor, log_q: Tensor, tokens: Tensor, counts: Tensor)
     the draft, whose gradient would be one of scores: it is that of what stands there.
 
     Args:
-        log_p: (B, k, K), the teacher's laws, each given the tokens before.
-        log_q: (B, k, K), the draft's.
-        tokens: (B, k) int64, x: of the teacher's law.
-        counts: (B, k) bool, which of the k there are, from the first on.
+        overlap: (..., k), sum_y min(p_j, q_j), p_j given the tokens x before.
+        ratio: (..., k), min(1, q_j / p_j) at x_j; x of the teacher's law.
+        counts: (..., k) bool, which of the k there are, in this order.
+
+    Returns:
+        (...), A by their number; 0 where there is none.
     """
-    place = tokens[..., None]
-    kept = (log_q.gather(-1, place) - log_p.gather(-1, place))[..., 0].clamp_max(0).exp()
-    kept = torch.where(counts, kept, torch.ones_like(kept))
-    before = torch.cat([torch.ones_like(kept[:, :1]), kept.cumprod(1)[:, :-1]], 1)
-    overlap = torch.minimum(log_p.exp(), log_q.exp()).sum(-1)
-    return (before * overlap * counts).sum(1) / counts.sum(1).clamp_min(1)
+    ratio = torch.where(counts, ratio, torch.ones_like(ratio))
+    before = torch.cat([torch.ones_like(ratio[..., :1]), ratio.cumprod(-1)[..., :-1]], -1)
+    return (before * overlap * counts).sum(-1) / counts.sum(-1).clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -98,14 +105,15 @@ class Acceptance(Objective):
         x = self._shown(step, rank, masked, torch.zeros_like(masked))
         student = step.look(step.student, x, self._time(step, x), where)
         found = (where.flatten().cumsum(0) - 1).view_as(where).gather(1, places).clamp_min(0)
-        log_q = _grid(student.prediction.log_conditional[found[counts], 0], counts)
-        log_p = _grid(self._teacher(step, rank, masked, counts), counts).detach()
-        tokens = step.x_0.gather(1, places)
-        share = expected_share(log_p, log_q, tokens, counts)
+        log_q = student.prediction.log_conditional[found[counts], 0]
+        log_p = self._teacher(step, rank, masked, counts)
+        tokens = step.x_0.gather(1, places)[counts]
+        parts = (_grid(part, counts) for part in agreement(log_p, log_q, tokens))
+        share = expected_share(*parts, counts)
         step.log("accepted", step.row_mean(share.detach() * counts.sum(1)))
         if self.divergence is None:
             return {"student": step.row_mean(1 - share)}
-        distance = self.divergence(log_p, log_q) * counts
+        distance = _grid(self.divergence(log_p, log_q), counts)
         return {"student": step.row_mean(distance.sum(1) / counts.sum(1).clamp_min(1))}
 
     def _order(self, step: TrainingStep) -> tuple[Tensor, Tensor]:
@@ -138,6 +146,5 @@ class Acceptance(Objective):
 
 
 def _grid(values: Tensor, counts: Tensor) -> Tensor:
-    """(N, K) in the places that count of (B, k, K), 0 elsewhere."""
-    empty = values.new_zeros(*counts.shape, values.shape[-1])
-    return empty.index_put(counts.nonzero(as_tuple=True), values)
+    """Numbers (N,) in the places that count of (B, k), 0 elsewhere."""
+    return values.new_zeros(counts.shape).masked_scatter(counts, values)

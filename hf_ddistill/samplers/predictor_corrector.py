@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion, times
-from hf_ddistill.places import Places
+from hf_ddistill.linalg import generators_of
 from hf_ddistill.samplers.correctors import CORRECTORS
-from hf_ddistill.samplers.drawing import draw_at
+from hf_ddistill.samplers.drawing import ask, draw_at, taking, with_noise
 from hf_ddistill.samplers.holding import Holding
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, Tokens
@@ -133,18 +133,23 @@ class PredictorCorrector(Holding, Sampler):
         free = torch.ones_like(x, dtype=torch.bool) if self._canvas is None else self._canvas.infill
         if diffusion.reveals:
             free = free & ~diffusion.undetermined(x)
+        # Both before it is known which rows take part: a row's numbers hang on no other row.
         chosen = any_positions(free, self.positions, generator)
-        places = Places.of(chosen)
-        if len(places) == 0:
+        given = with_noise(denoiser, x, generator, condition)
+        found = taking(chosen)
+        if found is None:
             return x
+        rows, places = found
+        own, time = generator, times(s).to(x.device)
         shown = x.masked_fill(chosen, diffusion.process.mask_token_id) if diffusion.reveals else x
-        if "noise" not in condition:
-            condition = {**condition, **denoiser.fresh_noise(x, generator)}
-        said, now = denoiser.at(shown, s, places, **condition), places.take(x)
-        pi = said.log_conditional.double().exp()
+        said, part = ask(denoiser, shown, s, found, given), x
+        if rows is not None:
+            part, own = x.index_select(0, rows), generators_of(generator, rows)
+            time = time[rows] if time.ndim else time
+        now, pi = places.take(part), said.log_conditional.double().exp()
         if not diffusion.reveals:
-            time = times(s).to(x.device)
             pi = said.score(diffusion, now[:, None], time[places.rows] if time.ndim else time)
         pi = pi[:, 0] / pi[:, 0].sum(-1, keepdim=True)
         law = CORRECTORS[self.corrector](pi, now)
-        return places.put(draw_at(law.log(), places, generator), x)
+        redrawn = places.put(draw_at(law.log(), places, own), part)
+        return redrawn if rows is None else x.index_copy(0, rows, redrawn)

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.denoisers.denoiser import condition_of
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import bernoulli, generators_of
 from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.places import Places
 from hf_ddistill.samplers.chances import posterior_chances
-from hf_ddistill.samplers.drawing import draw_at, taking
+from hf_ddistill.samplers.drawing import ask, draw_at, taking, with_noise
 from hf_ddistill.samplers.remasking import check_masks, check_strategy, sigma
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, Tokens
@@ -98,15 +97,10 @@ class ReMDMConfidence(Sampler):
         **condition: Any,
     ) -> Tokens:
         """x_s, from one call about the positions that are revealed, of the rows that have any."""
-        if "noise" not in condition:
-            condition = {**condition, **denoiser.fresh_noise(x_t, generator)}
+        given = with_noise(denoiser, x_t, generator, condition)
 
         def say(places: Places, rows: Tensor | None) -> Tensor:
-            x, time, own = x_t, t, condition
-            if rows is not None:
-                x, own = x_t.index_select(0, rows), condition_of(condition, rows, len(x_t))
-                time = t[rows] if isinstance(t, Tensor) and t.ndim else t
-            return denoiser.at(x, time, places, **own).log_conditional[:, 0]
+            return ask(denoiser, x_t, t, (rows, places), given).log_conditional[:, 0]
 
         return self._drawn(say, denoiser.diffusion, x_t, (s, t), generator)
 

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.denoisers.denoiser import condition_of
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import generators_of
 from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.parameterizations.sharpening import sharpened
+from hf_ddistill.parameterizations.sharpening import check_sharpening, sharpened
 from hf_ddistill.places import Places
-from hf_ddistill.samplers.drawing import draw_at, taking
+from hf_ddistill.samplers.drawing import ask, draw_at, taking, with_noise
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, Tokens
 from hf_ddistill.unmasking import Draft, Unmasking
@@ -44,7 +43,8 @@ class UnmaskingSampler(Sampler):
         top_p: keep the fewest tokens that hold this much probability.
 
     Raises:
-        ValueError: from `check`, for a process without a mask that reveals.
+        ValueError: for a setting out of its range; from `check`, for a process without a mask that
+            reveals.
     """
 
     unmasking: Unmasking | Mapping[str, Any] | str = "static"
@@ -55,6 +55,7 @@ class UnmaskingSampler(Sampler):
     citation: ClassVar[str] = "Nie et al., Large Language Diffusion Models, 2025, arXiv:2502.09992"
 
     def __post_init__(self) -> None:
+        check_sharpening(self.temperature, self.top_k, self.top_p)
         object.__setattr__(self, "unmasking", Unmasking.from_config(self.unmasking))
         object.__setattr__(self, "_before", None)
 
@@ -110,14 +111,10 @@ class UnmaskingSampler(Sampler):
         **condition: Any,
     ) -> Tokens:
         """x_s, from one call about the positions that it takes, of the rows that have any."""
-        if "noise" not in condition:
-            condition = {**condition, **denoiser.fresh_noise(x_t, generator)}
+        given = with_noise(denoiser, x_t, generator, condition)
 
         def say(places: Places, rows: Tensor | None) -> Tensor:
-            x, own = x_t, condition
-            if rows is not None:
-                x, own = x_t.index_select(0, rows), condition_of(condition, rows, len(x_t))
-            return denoiser.at(x, _one(t), places, **own).log_conditional[:, 0]
+            return ask(denoiser, x_t, _one(t), (rows, places), given).log_conditional[:, 0]
 
         return self._decide(say, denoiser.diffusion, x_t, (s, t), generator)
 

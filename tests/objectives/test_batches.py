@@ -31,6 +31,7 @@ EVERY = {
         {"sampler": "jump", "diffusion": FLIPS, "gradient": "policy", "horizon": "rollout"},
     ],
     "bd3lm": [{}, {"weighting": "uniform"}],
+    "block_acceptance": [{}, {"divergence": "reverse_kl"}],
     "block_law_matching": [{}],
     "causal_law_matching": [
         {"rollouts": BY_THRESHOLD},
