@@ -16,12 +16,13 @@ from training_runs import differing, distilling, rows, teaching, tiny, weights
 from hf_ddistill import Diffusion, DiscreteDiffusionPipeline, as_denoiser
 from hf_ddistill.cli.main import main
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.samplers import Canvas, UnmaskingSampler
 
 PAGE = ROOT / "docs" / "extending.md"
 NAMES = ["coupling", "converter", "denoiser", "judge", "objective", "process", "schedule"]
-NAMES += ["sampler", "step_rule", "unmasking"]
+NAMES += ["patient", "sampler", "step_rule", "unmasking"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,6 +116,18 @@ def test_student_of_a_new_step_rule_does_not_open_with_it(mine, tmp_path):
     trainer.save_model()
     pipe = DiscreteDiffusionPipeline.from_pretrained(tmp_path)
     assert pipe.scheduler.sampler == mine.step_rule.Hops()
+
+
+def test_chances_of_a_new_sampler_are_not_those_of_its_rule(mine):
+    sampler, diffusion, seen = mine.patient.Patient(), Diffusion(Absorbing(3)), []
+    said = Prediction(torch.tensor([0.25, 0.75, 1e-300]).double().log().expand(1, 2, 3))
+    rule = sampler.rule(said, diffusion, torch.tensor([[2, 2]]), 0.4, 0.5)
+    reveal = sampler.step_chances(diffusion, 0.4, 0.5).reveal
+    torch.testing.assert_close(rule[0, 0], torch.stack([reveal / 4, 3 * reveal / 4, 1 - reveal]))
+    denoiser = as_denoiser(tiny(), diffusion)
+    denoiser.network.model.lm_head.register_forward_hook(lambda *hook: seen.append(len(hook[2])))
+    sampler.sample(denoiser, Canvas.empty((2, 64)), 3)
+    assert sum(seen) == 2 * 64, "positions were asked for that are not drawn"
 
 
 def test_masked_denoiser_refuses_a_new_unmasking_rule(mine):

@@ -18,9 +18,14 @@ from pathlib import Path
 import torch
 from rank_samplers_models import Digits, Text
 
-from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.laboratory import ExactProblem, sequence_numbers, terminal_law
+from hf_ddistill.laboratory import (
+    ExactProblem,
+    calls_of,
+    sequence_numbers,
+    steps_within,
+    terminal_law,
+)
 from hf_ddistill.laboratory.problems import exact_law
 from hf_ddistill.laboratory.scoreboard import distances
 from hf_ddistill.processes import Absorbing, Uniform
@@ -55,38 +60,6 @@ def candidates(names=()):
     return {name: sampler for name, sampler in found.items() if not names or name in names}
 
 
-def counted(denoiser):
-    """The same denoiser with a list of the rows of each of its calls."""
-    rows = []
-
-    def network(x_t, t, **condition):
-        rows.append(len(x_t))
-        return denoiser.network(x_t, t, **condition)
-
-    return NetworkDenoiser(network, denoiser.diffusion, denoiser.parameterization), rows
-
-
-def calls_of(sampler, problem, steps, samples=64):
-    """Calls that a sample takes in so many steps, in the mean."""
-    denoiser, rows = counted(problem.denoiser())
-    canvas = Canvas.empty((samples, problem.length))
-    sampler.sample(denoiser, canvas, steps, torch.Generator().manual_seed(0))
-    return len(rows), sum(rows) / samples
-
-
-def steps_within(sampler, problem, calls):
-    """The most steps that take no more than so many calls, and the calls that they take; None
-    where one step takes more."""
-    low, high = 0, calls
-    while low < high:
-        middle = (low + high + 1) // 2
-        if calls_of(sampler, problem, middle)[0] <= calls:
-            low = middle
-        else:
-            high = middle - 1
-    return (low, *calls_of(sampler, problem, low)) if low else None
-
-
 def exact_problem(process):
     """The standard problem under a process, alpha = 1 - t."""
     law = exact_law("digits")
@@ -94,7 +67,7 @@ def exact_problem(process):
 
 
 def plan(sampler, problem, calls):
-    """`steps_within`, or the sentence by which the sampler refuses."""
+    """Steps that so many calls allow, or the sentence by which the sampler refuses."""
     try:
         sampler.check(problem.diffusion)
         return steps_within(sampler, problem, calls)
@@ -128,13 +101,13 @@ def standard(args, keep):
                 about["calls"] = calls
                 if keep.has(about):
                     continue
-                planned = plan(sampler, problem, calls)
-                if planned is None or isinstance(planned, str):
-                    print(f"{name}, {process.id}, {calls} calls: {planned}")
+                steps = plan(sampler, problem, calls)
+                if isinstance(steps, str):
+                    print(f"{name}, {process.id}, {calls} calls: {steps}")
                     continue
-                steps, made, mean = planned
                 law, exact = law_of(sampler, problem, steps)
-                found = {"steps": steps, "made": made, "made_mean": mean, "exact": exact}
+                made = calls_of(sampler, problem, steps)
+                found = {"steps": steps, "made": made, "exact": exact}
                 keep.row(about | found | distances(problem.law, law))
 
 
@@ -150,11 +123,10 @@ def drawn(world, args, keep):
             for temperature in (1.0, *cooled):
                 about = {"problem": world.name, "process": "absorbing", "sampler": name}
                 about |= {"calls": calls, "temperature": temperature}
-                planned = None if keep.has(about) else plan(sampler, problem, calls)
-                if planned is None or isinstance(planned, str):
-                    continue
-                found = world.figures(sampler, planned[0], temperature)
-                keep.row(about | {"steps": planned[0]} | found)
+                steps = "there" if keep.has(about) else plan(sampler, problem, calls)
+                if isinstance(steps, int):
+                    found = world.figures(sampler, steps, temperature)
+                    keep.row(about | {"steps": steps} | found)
         for name, figures in world.students(calls):
             about = {"problem": world.name, "process": "absorbing", "sampler": name}
             about |= {"calls": calls, "temperature": 1.0}

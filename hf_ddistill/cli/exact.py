@@ -24,6 +24,7 @@ from hf_ddistill.laboratory.problems import exact_law
 from hf_ddistill.laboratory.scoreboard import Bench, Row
 from hf_ddistill.laboratory.students import BenchSettings
 from hf_ddistill.objectives import Objective
+from hf_ddistill.samplers import Sampler
 
 #: Columns of the printed table; the JSON has all.
 SHOWN = ("method", "nfe", "seed", "tv", "kl", "reverse_kl", "chi_square", "entropy")
@@ -83,7 +84,10 @@ def measured(
     """All rows of one run: teacher, limit, start, and every objective from that start."""
     nfe = sorted(set(options.nfe or bench.usual_calls))
     quiet = {"leave": False, "disable": not is_terminal()}
-    yield from tqdm(bench.teacher_rows(nfe), "teacher", len(nfe), **quiet)
+    samplers = [member(Sampler, "--sampler", text) for text in options.sampler]
+    known = (nfe,) if isinstance(bench, BlockBench) else (nfe, samplers)
+    rows = len(nfe) * len(samplers)
+    yield from tqdm(bench.teacher_rows(*known), "teacher", rows, **quiet)
     if options.limit:
         with tqdm(desc="limit: evaluations", **quiet) as bar:
             yield from bench.limit_rows(nfe, partial(cached_limit, notify=bar.update))
@@ -108,7 +112,9 @@ def measured(
 
 def print_rows(rows: Sequence[Row]) -> None:
     """The table, distances to four digits; what a limit is, where there is one."""
-    keys = [*SHOWN, *(key for key in COSTS if any(key in row for row in rows))]
+    several = len({row.get("sampler") for row in rows}) > 1
+    keys = [SHOWN[0], *["sampler"] * several, *SHOWN[1:]]
+    keys = [*keys, *(key for key in COSTS if any(key in row for row in rows))]
     print_table([{key: _shown(row.get(key)) for key in keys} for row in rows])
     if any(row["method"] == "limit" for row in rows):
         print(

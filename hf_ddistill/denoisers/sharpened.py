@@ -9,7 +9,7 @@ from typing import Any
 from hf_ddistill.denoisers.composite import Ask, Composite
 from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.parameterizations.sharpening import sharpened
+from hf_ddistill.parameterizations.sharpening import check_sharpening, sharpened
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,18 @@ class Sharpened(Composite):
         temperature: 0 leaves the likeliest token alone.
         top_k: None or 0 keeps all.
         top_p: in (0, 1].
+
+    Raises:
+        ValueError: for one out of its range.
     """
 
     denoiser: Denoiser
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_sharpening(self.temperature, self.top_k, self.top_p)
 
     def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
         """What the denoiser says, sharpened in float64."""

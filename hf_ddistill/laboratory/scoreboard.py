@@ -18,6 +18,7 @@ from hf_ddistill.laboratory import (
     chi_square,
     entropy,
     kl_divergence,
+    steps_within,
     terminal_law,
     total_variation,
 )
@@ -99,10 +100,20 @@ class Bench:
         )
         return (one + other) / 2, float(total_variation(one, other)) / 2
 
-    def teacher_rows(self, nfe: Iterable[int]) -> Iterator[Row]:
-        """The exact conditionals, by ancestral steps."""
-        for calls in nfe:
-            yield self.row("teacher", calls, None, self.law(self.problem.denoiser(), calls)[0])
+    def teacher_rows(
+        self, nfe: Iterable[int], samplers: Sequence[Sampler | str] = ("ancestral",)
+    ) -> Iterator[Row]:
+        """The exact conditionals, by the steps of each sampler that so many calls allow.
+
+        Raises:
+            ValueError: if one step of a sampler takes more calls.
+        """
+        for sampler in map(Sampler.from_config, samplers):
+            sampler.check(self.problem.diffusion)
+            for calls in nfe:
+                steps = steps_within(sampler, self.problem, calls)
+                law, _ = self.law(self.problem.denoiser(), steps, sampler)
+                yield self.row("teacher", calls, None, law, sampler=sampler.id, steps=steps)
 
     def limit_rows(
         self, nfe: Iterable[int], find: Callable[[ExactProblem, int], Limit]

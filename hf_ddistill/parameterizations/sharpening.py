@@ -13,6 +13,16 @@ CHUNK = 2**20
 FEW = 256
 
 
+def check_sharpening(temperature: float, top_k: int | None, top_p: float) -> None:
+    """Raise for a temperature, top-k or top-p out of its range."""
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"`temperature` must be at least 0 and finite, got {temperature}.")
+    if top_k is not None and top_k < 0:
+        raise ValueError(f"`top_k` must be None or at least 0 (both keep all), got {top_k}.")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"`top_p` must lie in (0, 1] (1 keeps all), got {top_p}.")
+
+
 def sharpened(
     log_p: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
 ) -> Tensor:

@@ -16,7 +16,7 @@ from hf_ddistill.places import Places
 from hf_ddistill.shapes import Chooser, Generators, Index, Tokens, Where
 
 #: Log-probabilities that are worked on at a time, on the CPU: few enough for its cache.
-SOME = 2**20
+SOME = 2**19
 
 
 def draw_at(

@@ -14,7 +14,7 @@ from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import generators_of
 from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.parameterizations.sharpening import sharpened
+from hf_ddistill.parameterizations.sharpening import check_sharpening, sharpened
 from hf_ddistill.places import Places
 from hf_ddistill.samplers.drawing import ask, draw_at, taking, with_noise
 from hf_ddistill.samplers.sampler import Sampler
@@ -43,7 +43,8 @@ class UnmaskingSampler(Sampler):
         top_p: keep the fewest tokens that hold this much probability.
 
     Raises:
-        ValueError: from `check`, for a process without a mask that reveals.
+        ValueError: for a setting out of its range; from `check`, for a process without a mask that
+            reveals.
     """
 
     unmasking: Unmasking | Mapping[str, Any] | str = "static"
@@ -54,6 +55,7 @@ class UnmaskingSampler(Sampler):
     citation: ClassVar[str] = "Nie et al., Large Language Diffusion Models, 2025, arXiv:2502.09992"
 
     def __post_init__(self) -> None:
+        check_sharpening(self.temperature, self.top_k, self.top_p)
         object.__setattr__(self, "unmasking", Unmasking.from_config(self.unmasking))
         object.__setattr__(self, "_before", None)
 

@@ -17,6 +17,7 @@ from diffusers.utils import BaseOutput
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import asked_at_the_end, require
+from hf_ddistill.parameterizations.sharpening import check_sharpening
 from hf_ddistill.processes import Process
 from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedulers.step_times import check_times, number_of_steps, place_in, plain
@@ -90,12 +91,7 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
     ) -> None:
         settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         settings |= {"num_inference_steps": number_of_steps(num_inference_steps)}
-        if not 0 <= temperature < float("inf"):
-            raise ValueError(f"`temperature` must be at least 0 and finite, got {temperature}.")
-        if top_k is not None and top_k < 0:
-            raise ValueError(f"`top_k` must be None or at least 0 (both keep all), got {top_k}.")
-        if not 0 < top_p <= 1:
-            raise ValueError(f"`top_p` must lie in (0, 1] (1 keeps all), got {top_p}.")
+        check_sharpening(temperature, top_k, top_p)
         if sampling_dtype not in SAMPLING_DTYPES:
             known = ", ".join(SAMPLING_DTYPES)
             raise ValueError(f"`sampling_dtype` must be one of {known}, got {sampling_dtype!r}.")

@@ -35,10 +35,10 @@ def lost(problem, t, s):
 
 def test_under_masking_the_cost_is_what_an_ancestral_step_loses():
     problem = ExactBayes.random(Diffusion(Absorbing(3), Cosine(1e-9)), 3)
-    found = step_costs(problem.denoiser(), data(problem, 8000), 8, seeded())
+    found = step_costs(problem.denoiser(), data(problem, 4000), 8, seeded())
     for i, j in ((0, 8), (0, 4), (2, 5), (4, 8)):
         expected = lost(problem, found.times[i], max(found.times[j], 1e-9))
-        assert float(found.costs[i, j]) == pytest.approx(expected, rel=0.08, abs=2e-3)
+        assert float(found.costs[i, j]) == pytest.approx(expected, rel=0.1, abs=2e-3)
     assert found.costs.triu(1).min() > -1e-6 and found.costs.tril().abs().max() == 0
 
 

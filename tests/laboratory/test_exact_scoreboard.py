@@ -126,6 +126,16 @@ def test_one_student_is_trained_once_and_measured_at_every_number_of_calls():
     assert len({row["updates"] for row in rows}) == 1 and len({row["tv"] for row in rows}) == 3
 
 
+def test_a_sampler_has_as_many_steps_as_its_calls_allow():
+    bench = Bench("digits", problem_of(Absorbing(3)), TINY)
+    rows = list(bench.teacher_rows([2, 4], ["theta_trapezoidal", "theta_rk2"]))
+    assert [row["steps"] for row in rows] == [1, 2, 1, 2]
+    assert [row["sampler"] for row in rows] == ["theta_trapezoidal"] * 2 + ["theta_rk2"] * 2
+    assert rows[1]["tv"] < 0.085 < rows[3]["tv"]
+    with pytest.raises(ValueError, match="'theta_trapezoidal' takes 2 network calls, and 1 are"):
+        list(bench.teacher_rows([1], ["theta_trapezoidal"]))
+
+
 def test_an_objective_that_needs_another_network_is_refused():
     @dataclass(frozen=True)
     class _Referred(Objective):

@@ -16,7 +16,16 @@ from hf_ddistill.denoisers import Guided, Latent, NetworkDenoiser, Sharpened
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import categorical
 from hf_ddistill.processes import Absorbing
-from hf_ddistill.samplers import Ancestral, Canvas, Euler, Jump, Sampler, TauLeaping, look
+from hf_ddistill.samplers import (
+    Ancestral,
+    Canvas,
+    Euler,
+    Jump,
+    Sampler,
+    TauLeaping,
+    UnmaskingSampler,
+    look,
+)
 from hf_ddistill.samplers.posterior import posterior
 
 SAMPLERS = [Ancestral(), Euler(), TauLeaping(), Jump()]
@@ -197,3 +206,30 @@ def test_a_network_that_says_nan_is_refused():
     for on_step in (None, lambda reached: None):
         with pytest.raises(ValueError, match="NaN, infinity or no mass"):
             Ancestral().sample(denoiser, Canvas.empty((1, 8)), 2, seeded(), on_step)
+
+
+@pytest.mark.parametrize(
+    "settings", [(-0.5,), (float("nan"),), (1.0, -1), (1.0, None, 0.0)], ids=str
+)
+def test_a_sharpening_out_of_its_range_is_refused(settings):
+    with pytest.raises(ValueError, match="`(temperature|top_k|top_p)` must"):
+        made(28, settings=settings)
+    names = ("temperature", "top_k", "top_p")
+    with pytest.raises(ValueError, match="`(temperature|top_k|top_p)` must"):
+        UnmaskingSampler(**dict(zip(names, settings, strict=False)))
+
+
+def test_a_law_of_many_tokens_is_made_of_a_few_positions_at_a_time(monkeypatch):
+    _, denoiser = made(28, settings=(0.7, None, 0.9))
+    whole = Ancestral().sample(denoiser, given(4, 8, 28), 2, seeded())
+    sizes, pieces = [], type(denoiser).pieces
+
+    def watched(self, *arguments, **condition):
+        for said in pieces(self, *arguments, **condition):
+            sizes.append(len(said.log_conditional))
+            yield said
+
+    monkeypatch.setattr(type(denoiser), "pieces", watched)
+    monkeypatch.setattr("hf_ddistill.samplers.asking.SOME", 3 * 28)
+    assert torch.equal(Ancestral().sample(denoiser, given(4, 8, 28), 2, seeded()), whole)
+    assert max(sizes) == 3 and len(sizes) > 4

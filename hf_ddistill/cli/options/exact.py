@@ -38,6 +38,12 @@ class ExactOptions(JsonOptions):
     objective: Sequence[str] = option(
         "ids, or JSON with settings; none: no training", (), family="objective", many=True
     )
+    sampler: Sequence[str] = option(
+        "that the exact teacher is drawn with, each with the steps that --nfe allows",
+        ("ancestral",),
+        family="sampler",
+        many=True,
+    )
     limit: bool = option("also look for the limit (cached)", False)
     seeds: Sequence[int] = option("of the trainings", (0,), kind=SEED, many=True)
     calls: int | None = option(
@@ -66,6 +72,7 @@ class ExactOptions(JsonOptions):
             raise ValueError("Give either a number of calls or minutes, one of the two.")
         if self.block_size is not None:
             given = {"--limit": self.limit, "--noise-dim": self.noise_dim is not None}
+            given |= {"--sampler": tuple(self.sampler) != ("ancestral",)}
             given |= {"--process": self.process != "absorbing"}
             given |= {"--schedule": self.schedule != SCHEDULE}
             for flag in (flag for flag, is_given in given.items() if is_given):
