@@ -1,4 +1,4 @@
-"""What a training step costs against the same step in plain torch, and the bytes that it takes.
+"""What a training step costs against the same step in plain torch.
 
     python examples/benchmarks/training_step.py [--quick] [--objectives ecd ...] [--json FILE]
 
@@ -6,8 +6,7 @@ A step is the loss, backward, clipping, fused AdamW and the running mean of the 
 with 6 layers of 256. The two take turns in one process (A B A B ...); times are those of the
 processor (`time.process_time`), and a row holds the median of the ratios of neighbours and the
 ratio of the least times. `shares` are of the bare step: the loss, backward, the mean of weights.
-`peak` is the most that tensors took at one time beside the models, in units of one float32 (B, L,
-K) tensor, activations and gradients of the networks included. The bare steps are in
+The bare steps are in
 `bare_training.py`.
 """
 
@@ -19,7 +18,6 @@ from pathlib import Path
 
 import torch
 from bare_training import BARE, Nets
-from vocabulary import PeakBytes
 
 from hf_ddistill import (
     Absorbing,
@@ -123,15 +121,6 @@ class Bare(Side):
         torch._foreach_lerp_(self.mean, self.weights, 0.001)
 
 
-def peak(side, x_0):
-    """The most bytes at one time in a step, in units of a float32 (B, L, K)."""
-    vocabulary = side.models[0].config.vocab_size
-    with PeakBytes() as alive:
-        side.loss(x_0).backward()
-    side.optimizer.zero_grad()
-    return alive.peak / (4 * x_0.numel() * vocabulary)
-
-
 def measure(name, size, pairs):
     """One row."""
     vocabulary, length, rows = size
@@ -159,8 +148,6 @@ def measure(name, size, pairs):
         "median": round(statistics.median(ratios), 3),
         "of_least": round(min(totals["ours"]) / min(totals["bare"]), 3),
         "shares": [round(statistics.fmean(part) / mean, 3) for part in parts],
-        "peak": round(peak(ours, x_0), 2),
-        "peak_bare": round(peak(bare, x_0), 2),
     }
 
 

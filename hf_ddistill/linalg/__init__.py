@@ -1,7 +1,7 @@
 """Structured K x K operators that act on row vectors, and draws from the laws that they
 describe."""
 
-from hf_ddistill.linalg.checks import asked_at_the_end, require
+from hf_ddistill.linalg.checks import Questions, asked_at_the_end, asked_later, require
 from hf_ddistill.linalg.constants import on
 from hf_ddistill.linalg.dense import Dense
 from hf_ddistill.linalg.draw import (
@@ -28,10 +28,12 @@ __all__ = [
     "KroneckerSum",
     "LinearOperator",
     "RowStreams",
+    "Questions",
     "ScalarPlusLowRank",
     "Spectral",
     "Tridiagonal",
     "asked_at_the_end",
+    "asked_later",
     "beside",
     "bernoulli",
     "categorical",

@@ -12,6 +12,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.linalg import Questions
 from hf_ddistill.training.clean_tokens import context_of, real_of, trained_in
 from hf_ddistill.training.data_blocks import of_data
 from hf_ddistill.training.finite import check_step
@@ -36,6 +37,8 @@ class BatchTrainer(Trainer):
     loss_is_scaled_for_ga = True
     _micro = 0
     _loss_of_step: Tensor | None = None
+    #: What micro batches asked of their numbers, to be answered once in each optimizer step.
+    _questions = Questions()
     _held_out = HeldOutMean()
 
     def decoded(
@@ -86,7 +89,7 @@ class BatchTrainer(Trainer):
     ) -> tuple[list[Any], Tensor | None]:
         """The micro batches of one optimizer step, and their units for each process, as the mean
         over processes."""
-        self._micro, self._loss_of_step = 0, None
+        self._micro, self._loss_of_step, self._questions = 0, None, Questions()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
@@ -113,6 +116,7 @@ class BatchTrainer(Trainer):
         norm = super()._get_grad_norm(model, grad_norm)
         # The scaler of float16 finds such gradients itself, and leaves their step out.
         seen = norm if self.accelerator.scaler is None else None
+        self._questions.answer()
         check_step(self._loss_of_step, seen, self._objective.id, self.state.global_step)
         return norm
 

@@ -14,6 +14,7 @@ from transformers.trainer_utils import HubStrategy
 from hf_ddistill.couplings import Memory
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.linalg import asked_at_the_end, asked_later
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import as_denoiser, unwrapped, window
 from hf_ddistill.objectives import Frozen, Objective
@@ -174,7 +175,8 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         step = self.state.global_step
         record = self.training_record(model, inputs, step, self._micro)
         self._micro += 1
-        losses = self._objective(record)
+        with asked_later(self._questions):
+            losses = self._objective(record)
         losses = {name: loss for name, loss in losses.items() if name in record.train}
         loss = total(losses, self._objective.id, step)
         self.watch_loss(loss)
@@ -193,7 +195,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         """The objective on held-out data, its noise the same at every evaluation."""
         inputs = self._prepare_inputs(inputs)
         own, counts = self.own(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), self.compute_loss_context_manager(), asked_at_the_end():
             record = self.training_record(model, own, EVALUATION)
             loss = sum(self._objective(record).values())
         self.hold_out(loss, record, counts)
