@@ -183,13 +183,15 @@ class ExactProblem:
         return whole.index_copy(-1, tokens, log_p)
 
     def denoiser(self) -> Denoiser:
-        """The exact teacher: its network, in float64, knows every conditional."""
+        """The exact teacher: its network, in float64, knows every conditional, and reads no time
+        where masks tell it."""
 
-        def network(x_t: Tokens, t: Tensor, at: Tensor | None = None, **_: Any) -> Tensor:
-            log_p = self.log_conditional(x_t, t)
+        def network(x_t: Tokens, t: Tensor | None, at: Tensor | None = None, **_: Any) -> Tensor:
+            log_p = self.log_conditional(x_t, ANY_TIME if t is None else t)
             return log_p if at is None else log_p.flatten(0, 1)[at]
 
-        return NetworkDenoiser(network, self.diffusion, Conditional())
+        reads = None if self.diffusion.reveals else "t"
+        return NetworkDenoiser(network, self.diffusion, Conditional(), reads_time=reads)
 
 
 def _numbers(sequences: Tensor, diffusion: Diffusion) -> Tensor:

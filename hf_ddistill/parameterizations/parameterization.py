@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from hf_ddistill.configurable import Configurable
@@ -50,7 +51,8 @@ def carried_over(log_p: LogProbs, diffusion: Diffusion, x_t: Tokens) -> LogProbs
             f"{diffusion.process.id} takes 'conditional'."
         )
     open_ = diffusion.undetermined(x_t)
-    if x_t.device.type == "cpu" and bool(open_.all()):
+    waits = x_t.device.type != "cpu" or torch.compiler.is_compiling()
+    if not waits and bool(open_.all()):
         # No second (B, L, K) where only masked positions were asked for; nobody waits to know it.
         return log_p
     own = log_p.gather(-1, x_t[..., None]).masked_fill(~open_[..., None], 0.0)

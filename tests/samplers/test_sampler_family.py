@@ -59,8 +59,16 @@ def drawn(problem, sampler, steps, denoiser=None, draws=DRAWS):
 @torch.no_grad()
 def law_of(problem, sampler, steps):
     """The exact law over the clean sequences."""
-    grid = sampler.grid(steps, problem.diffusion)
-    return terminal_law(problem.denoiser(), problem.diffusion, L, grid, sampler)
+    grid, denoiser = sampler.grid(steps, problem.diffusion), problem.denoiser()
+    if problem.diffusion.reveals:  # p(x_0 | x_t) is the same at all times, and none is drawn
+        known = denoiser.network
+        denoiser = NetworkDenoiser(
+            lambda x, t: known(x, torch.full((len(x),), 0.5, dtype=torch.float64)),
+            problem.diffusion,
+            denoiser.parameterization,
+            reads_time=None,
+        )
+    return terminal_law(denoiser, problem.diffusion, L, grid, sampler)
 
 
 @each_process
