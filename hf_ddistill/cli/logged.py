@@ -39,6 +39,7 @@ OF_DISTILLATION = {
     "same": "t3d: share of the tokens that are equal in both",
     "kl": "outcome_reward: divergence from the teacher, per token",
     "informative": "outcome_reward: share of the groups whose rewards differ",
+    "accepted": "acceptance: drafts that the teacher would keep in a round, in expectation",
     "clipped": "outcome_reward: share of the ratios that are clipped",
 }
 

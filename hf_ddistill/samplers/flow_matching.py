@@ -20,7 +20,9 @@ from hf_ddistill.shapes import Probs, Tokens
 
 @dataclass(frozen=True)
 class FlowMatching(Sampler):
-    """A clean token a ~ p(x_0 | x_t) is drawn, and x_t jumps at most once in the step at the rate
+    """A clean token a ~ p(x_0 | x_t) is drawn, and x_t jumps at most once on the way to it.
+
+    The rate of a jump to y is
 
     u(y | a) = (1 + c) sigma' alpha / (1 - alpha) 1[y = a] + c sigma' pi_y,  y != x_t,
 

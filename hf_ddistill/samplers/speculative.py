@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers.denoiser import condition_of
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import categorical, generators_of, verify_drafts
 from hf_ddistill.places import Places
 from hf_ddistill.samplers.clock import masked_share, time_of_share
 from hf_ddistill.samplers.queued import Queued, filled
-from hf_ddistill.samplers.rows import inputs_of
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, Tokens
 
@@ -254,7 +254,7 @@ class _Work:
         first = self.length * torch.arange(len(x), device=x.device)[:, None]
         places = Places((first + asked)[valid], (len(x), self.length))
         t = time_of_share(denoiser.diffusion, self._masked(x).sum(1) / self.length)
-        given = inputs_of(self.condition, rows, self.rows)
+        given = condition_of(self.condition, rows, self.rows)
         fresh = denoiser.fresh_noise(x, self._generators(rows))
         said = denoiser.at(x, t, places, **{**fresh, **given}).log_conditional[:, 0].double().exp()
         return said / said.sum(-1, keepdim=True), index
