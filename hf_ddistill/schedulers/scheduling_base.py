@@ -89,22 +89,23 @@ class DiscreteSchedulerBase(SchedulerMixin, ConfigMixin):
         sampling_dtype: str = "float64",
         num_inference_steps: int = 64,
     ) -> None:
+        # NumPy's numbers are no JSON.
+        temperature, top_k, top_p = map(plain, (temperature, top_k, top_p))
+        check_sharpening(temperature, top_k, top_p)
         settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         settings |= {"num_inference_steps": number_of_steps(num_inference_steps)}
-        check_sharpening(temperature, top_k, top_p)
         if sampling_dtype not in SAMPLING_DTYPES:
             known = ", ".join(SAMPLING_DTYPES)
             raise ValueError(f"`sampling_dtype` must be one of {known}, got {sampling_dtype!r}.")
         self.diffusion = Diffusion(Process.from_config(process), Schedule.from_config(schedule))
         sampler = self._made()
-        sharpening = tuple(map(plain, (temperature, top_k, top_p)))
+        sharpening = (temperature, top_k, top_p)
         own = sampler.sharpened(*sharpening)
         self.sharpening = sharpening if own is None else ()
         self.sampler = sampler if own is None else own
         self.sampler.check(self.diffusion)
         # The full settings, and none of them as "a default": diffusers takes positional arguments
-        # for defaults, and would leave them out of `from_config`. NumPy's numbers are no JSON.
-        settings = {name: plain(value) for name, value in settings.items()}
+        # for defaults, and would leave them out of `from_config`.
         self.register_to_config(**self.diffusion.to_config(), **settings, _use_default_values=[])
         self.set_timesteps(num_inference_steps)
 

@@ -35,7 +35,7 @@ def every_decoding(network, order):
                 scores = log_p.exp().amax(-1)[:, [first, second]] / order.temperature
             log_pi = log_pi + scores.log_softmax(-1)[:, 0]
             log_pi = log_pi + log_p[:, first].gather(-1, SEQUENCES[:, [first]])[:, 0]
-            x[:, first] = SEQUENCES[:, first]
+            x = x.index_copy(1, torch.tensor([first]), SEQUENCES[:, [first]])
             log_p = network.denoiser()(x, 1.0).log_conditional
             log_pi = log_pi + log_p[:, second].gather(-1, SEQUENCES[:, [second]])[:, 0]
         rounds = torch.tensor([[int(swap), 1 - int(swap)] for swap in swaps]).flatten()
