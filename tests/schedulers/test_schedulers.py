@@ -75,7 +75,7 @@ def total_variation(x):
 def test_with_an_oracle_the_law_tends_to_the_data_and_no_mask_is_left(scheduler_class, process):
     scheduler = made(scheduler_class, process, Cosine())
     few = total_variation(drawn(scheduler, 20_000, 2, seeded()))
-    many = total_variation(drawn(scheduler, 20_000, 48, seeded()))  # the farthest: jump steps, ordinal
+    many = total_variation(drawn(scheduler, 20_000, 48, seeded()))
     assert few > 0.15, "two steps are never this good: is the test able to fail?"
     assert many < 0.04
 
