@@ -150,6 +150,7 @@ def test_a_model_folder_goes_end_to_end(tmp_path, capsys):
     assert "Condition number" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_best_times_of_a_model_are_a_sampler_s(tmp_path, capsys):
     _tiny(Absorbing(7), tmp_path / "model")
     file = tmp_path / "out.json"

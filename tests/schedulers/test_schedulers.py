@@ -74,10 +74,10 @@ def total_variation(x):
 @processes
 def test_with_an_oracle_the_law_tends_to_the_data_and_no_mask_is_left(scheduler_class, process):
     scheduler = made(scheduler_class, process, Cosine())
-    few = total_variation(drawn(scheduler, 20_000, 2, seeded()))
-    many = total_variation(drawn(scheduler, 20_000, 48, seeded()))
+    few = total_variation(drawn(scheduler, 4000, 2, seeded()))
+    many = total_variation(drawn(scheduler, 4000, 24, seeded()))
     assert few > 0.15, "two steps are never this good: is the test able to fail?"
-    assert many < 0.04
+    assert many < 0.08  # a hundredth and a half of it is chance
 
 
 @schedulers

@@ -73,7 +73,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("lora", [True, False], ids=["lora", "whole"])
+@pytest.mark.parametrize(
+    "lora", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["lora", "whole"]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_student_learns_and_its_teacher_stays(case, lora, tmp_path):
     block_size, objective = CASES[case]

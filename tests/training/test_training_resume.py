@@ -76,7 +76,13 @@ def uninterrupted(tmp_path_factory):
 
 
 # The second and the fourth step are the last of their rounds, the third one ends an epoch.
-@pytest.mark.parametrize(("accumulation", "step"), [(1, 1), (1, 2), (1, 3), (1, 4), (2, 2), (2, 5)])
+@pytest.mark.parametrize(
+    ("accumulation", "step"),
+    [
+        *((1, 1), (1, 2), (2, 2)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 3), (1, 4), (2, 5))),
+    ],
+)
 def test_resumed_run_is_bit_equal(tmp_path, uninterrupted, accumulation, step):
     stopped = run(tmp_path, accumulation, stop_after(step))
     stopped.train()
@@ -108,7 +114,9 @@ def beside_an_auxiliary(folder, *callbacks):
     )
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 5])
+@pytest.mark.parametrize(
+    "step", [3, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 4, 5))]
+)
 def test_resumed_run_with_an_auxiliary_is_bit_equal(tmp_path, step):
     def all_of(trainer):
         auxiliary = weights(trainer.auxiliaries.models["auxiliary"])
