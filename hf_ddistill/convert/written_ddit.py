@@ -167,6 +167,8 @@ def example_ddit(
         time_conditioning=True,
         time_input=time_input,
     )
-    model = DDiTForDiscreteDiffusion(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = DDiTForDiscreteDiffusion(config)
     as_denoiser(model, Diffusion(process, LogLinear()), parameterization)
     converter.write(model, folder)
