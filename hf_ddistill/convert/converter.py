@@ -29,7 +29,7 @@ class Converter(Configurable, ABC):
     @classmethod
     @abstractmethod
     def recognises(cls, folder: str) -> bool:
-        """Whether a folder or Hub id is of this kind, by its configuration alone.
+        """Whether a folder (or file of weights) is of this kind, by its configuration alone.
 
         Raises:
             ValueError: if there is no model.
