@@ -48,6 +48,17 @@ class Converter(Configurable, ABC):
             ValueError: if it cannot be read with these settings.
         """
 
+    def fitted(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+        """Model and tokenizer as those who read the form need them, before `write`; the model may
+        be changed in place.
+
+        Raises:
+            ValueError: if they cannot be made so.
+        """
+        return model, tokenizer
+
     @abstractmethod
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         """The weights of one of our models in the form of the source, for whoever reads that.
