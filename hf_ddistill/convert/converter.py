@@ -29,7 +29,7 @@ class Converter(Configurable, ABC):
     @classmethod
     @abstractmethod
     def recognises(cls, folder: str) -> bool:
-        """Whether a folder or Hub id is of this kind, by its configuration alone.
+        """Whether a folder (or file of weights) is of this kind, by its configuration alone.
 
         Raises:
             ValueError: if there is no model.
@@ -47,6 +47,17 @@ class Converter(Configurable, ABC):
         Raises:
             ValueError: if it cannot be read with these settings.
         """
+
+    def fitted(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+        """Model and tokenizer as those who read the form need them, before `write`; the model may
+        be changed in place.
+
+        Raises:
+            ValueError: if they cannot be made so.
+        """
+        return model, tokenizer
 
     @abstractmethod
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
