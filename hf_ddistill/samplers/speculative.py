@@ -62,6 +62,7 @@ class Speculative(Sampler):
     """
 
     lookahead: int = 4
+    drafts: ClassVar[bool] = True
     id: ClassVar[str] = "speculative"
     citation: ClassVar[str] = (
         "Guo, Ermon, Reviving Any-Subset Autoregressive Models with Principled Parallel Sampling "
