@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hf_ddistill.cli.options.convert import ConvertOptions
 from hf_ddistill.cli.options.option import flag_name
-from hf_ddistill.convert import Converter, recognise
+from hf_ddistill.convert import Converter, located, recognise
 from hf_ddistill.hub import save_folder
 from hf_ddistill.outputs import check_folder
 from hf_ddistill.training.model_card import is_repo_id
@@ -15,23 +15,27 @@ from hf_ddistill.training.model_card import is_repo_id
 
 def run(options: ConvertOptions) -> int:
     """Recognise, convert and save."""
-    check_folder(options.output, overwrite=options.overwrite, sources=[options.model])
-    kind = recognise(options.model)
+    target = options.target
+    check_folder(target, overwrite=options.overwrite, sources=[options.model])
+    place = str(located(options.model, revision=options.revision))
+    kind = Converter.named(options.kind) if options.kind else recognise(place)
     _check_settings(options, kind)
     converter = kind(**options.settings)
-    print(f"{options.model} is a {kind.reads}: {kind.evidence(options.model)}.")
-    model, tokenizer = converter.read(options.model)
+    why = "as --kind says" if options.kind else kind.evidence(place)
+    print(f"{options.model} is a {kind.reads}: {why}.")
+    place = str(located(options.model, weights=True, revision=options.revision))
+    model, tokenizer = converter.read(place)
     name = Path(options.model).name if Path(options.model).exists() else options.model
     card = converter.card(
-        Path(options.output).resolve().name,
+        Path(target).resolve().name,
         model,
         tokenizer,
         source=name,
         base_model=options.model if is_repo_id(options.model) else None,
     )
-    save_folder(options.output, model, tokenizer, card, options.overwrite)
-    made = f"A {kind.gives} of {model.num_parameters():,} parameters is in {options.output}"
-    more = converter.next_step(model, options.model, options.output)
+    save_folder(target, model, tokenizer, card, options.overwrite)
+    made = f"A {kind.gives} of {model.num_parameters():,} parameters is in {target}"
+    more = converter.next_step(model, options.model, target)
     print(f"{made}: {more}" if more else f"{made}.")
     return 0
 

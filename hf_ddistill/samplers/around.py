@@ -44,6 +44,11 @@ class Around:
         """As the base."""
         return self.base.keeps_certain
 
+    @property
+    def drafts(self) -> bool:
+        """As the base."""
+        return self.base.drafts
+
     def check(self, diffusion: Diffusion) -> None:
         """As the base."""
         self.base.check(diffusion)

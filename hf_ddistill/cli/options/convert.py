@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from hf_ddistill.cli.families import members
@@ -15,15 +15,35 @@ from hf_ddistill.cli.options.shared import WritesOptions
 
 @dataclass
 class ConvertOptions(WritesOptions):
-    """make a model of ours of a causal language model, or of what else is recognised
+    """make a model of ours of a checkpoint that others trained: what it is, is recognised
 
     Args:
         settings: of the converter, by name, as far as they are given.
     """
 
-    model: str = word("folder or Hub id of the model that is converted")
-    output: str = option("folder of the new model", MISSING)
+    model: str = word("folder, file of weights or Hub id of what is converted")
+    folder: str | None = word("folder of the new model", None)
+    output: str | None = option("the same, as a flag (default: FOLDER)")
+    kind: str | None = option(
+        "take the source for one of these, where its configuration does not say what it is "
+        "(default: what is recognised)",
+        choices=lambda: sorted(members("converter")),
+    )
+    revision: str | None = option("of a Hub id (default: its main branch)")
     settings: Mapping[str, Any] = field(default_factory=dict, metadata={"flag": None})
+
+    @property
+    def target(self) -> str:
+        """The folder of the new model.
+
+        Raises:
+            ValueError: if it is not given, or twice.
+        """
+        given = [place for place in (self.folder, self.output) if place is not None]
+        if len(given) != 1:
+            said = "is missing" if not given else f"is given twice ({given[0]}, {given[1]})"
+            raise ValueError(f"The folder of the new model {said}: convert MODEL FOLDER.")
+        return given[0]
 
 
 def add_converters(parser: argparse.ArgumentParser) -> None:

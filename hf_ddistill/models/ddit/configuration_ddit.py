@@ -11,6 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 _POSITION_EMBEDDINGS = ("rotary", "learned", "rotary_learned")
+_TIME_INPUTS = ("t", "sigma", "zero")
 #: Processes whose mask is the last token unless they name another. By their names: this file is
 #: saved beside weights and runs without the package, whose own entries name the mask in any case.
 _MASKED_LAST = ("absorbing", "hybrid")
@@ -57,7 +58,10 @@ class DDiTConfig(PreTrainedConfig):
             `"rotary_learned"`.
         token_shape (`list[int]`, *optional*): grid of the tokens, row-major, such as `[8, 8]`.
             Rotary positions are then axial: each axis has an equal share of the head dimension.
-        time_conditioning (`bool`): whether the network sees the time t in [0, 1].
+        time_conditioning (`bool`): whether the blocks are modulated by a time.
+        time_input (`str`): which time `timesteps` holds then: `"t"` in [0, 1], `"sigma"`, the total
+            noise (SEDD, Duo), or `"zero"`: none is read and it is always 0 (MDLM's published
+            networks, whose modulation was trained at that one time).
         cond_dim (`int`): width of the condition vector.
         noise_dim (`int`): width of the noise input per position; 0 for none.
         num_classes (`int`): number of class labels; the label `num_classes` is the null
@@ -93,6 +97,7 @@ class DDiTConfig(PreTrainedConfig):
     position_embedding: str = "rotary"
     token_shape: list[int] | tuple[int, ...] | None = None
     time_conditioning: bool = False
+    time_input: str = "t"
     cond_dim: int = 128
     noise_dim: int = 0
     num_classes: int = 0
@@ -143,6 +148,8 @@ class DDiTConfig(PreTrainedConfig):
                 f"position_embedding={self.position_embedding!r} must be one of "
                 f"{_POSITION_EMBEDDINGS}"
             )
+        if self.time_input not in _TIME_INPUTS:
+            raise ValueError(f"time_input={self.time_input!r} must be one of {_TIME_INPUTS}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} must be a multiple of "
@@ -199,8 +206,9 @@ class DDiTConfig(PreTrainedConfig):
 
     @property
     def reads_time(self) -> str | None:
-        """The time that the network is given: "t" in [0, 1] with `time_conditioning`, or None."""
-        return "t" if self.time_conditioning else None
+        """The time that the network is given: "t" in [0, 1], "sigma", or None."""
+        read = self.time_conditioning and self.time_input != "zero"
+        return self.time_input if read else None
 
     @property
     def is_conditional(self) -> bool:

@@ -21,11 +21,11 @@ from .configuration_ddit import DDiTConfig
 _FREQUENCIES = 256
 
 
-def timestep_features(timesteps: torch.Tensor) -> torch.Tensor:
-    """Features `[cos | sin](1000 t * 10000^(-k / 128))` of times t (B,), float32 (B, 256)."""
+def timestep_features(timesteps: torch.Tensor, scale: float = 1000.0) -> torch.Tensor:
+    """Features `[cos | sin](scale t * 10000^(-k / 128))` of times t (B,), float32 (B, 256)."""
     half = _FREQUENCIES // 2
     exponents = torch.arange(half, device=timesteps.device, dtype=torch.float32) / half
-    angles = 1000.0 * timesteps.float()[:, None] * 10000.0**-exponents
+    angles = scale * timesteps.float()[:, None] * 10000.0**-exponents
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -124,12 +124,7 @@ class DDiTCondition(nn.Module):
         batch, device = inputs_embeds.shape[0], inputs_embeds.device
         condition = 0
         if self.config.time_conditioning:
-            if timesteps is None:
-                raise ValueError(
-                    "timesteps is None: a model with time_conditioning needs the time t in [0, 1] "
-                    "of each row"
-                )
-            features = timestep_features(timesteps.to(device).expand(batch))
+            features = self._features(timesteps, batch, device)
             hidden = nn.functional.silu(self.time_in(features.to(self.time_in.weight.dtype)))
             condition = self.time_out(hidden)
         if self.config.num_classes:
@@ -137,6 +132,20 @@ class DDiTCondition(nn.Module):
                 class_labels = torch.full((batch,), self.config.num_classes, device=device)
             condition = condition + self.class_embedding(class_labels.to(device))
         return nn.functional.silu(condition)
+
+    def _features(
+        self, timesteps: torch.Tensor | None, batch: int, device: torch.device
+    ) -> torch.Tensor:
+        """Those of the time of each row; sigma is taken as it is, t a thousandfold."""
+        if self.config.time_input == "zero":
+            return timestep_features(torch.zeros(batch, device=device))
+        if timesteps is None:
+            raise ValueError(
+                "timesteps is None: a model with time_conditioning needs the time "
+                f"{self.config.time_input} of each row"
+            )
+        scale = 1000.0 if self.config.time_input == "t" else 1.0
+        return timestep_features(timesteps.to(device).expand(batch), scale)
 
 
 class DDiTAttention(nn.Module):

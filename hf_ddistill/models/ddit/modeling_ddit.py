@@ -229,7 +229,8 @@ class DDiTForDiscreteDiffusion(DDiTPreTrainedModel):
 
         Args:
             input_ids: noised tokens x_t (B, L).
-            timesteps: times t in [0, 1] (B,); needed with `time_conditioning`, unused without.
+            timesteps: times (B,), in [0, 1] or as `time_input` says; needed with
+                `time_conditioning`, unused without.
             attention_mask: 1 for tokens, 0 for padding (B, L).
             class_labels: labels (B,); None is the null class `num_classes`.
             noise: noise per position (B, L, noise_dim); None adds nothing.
