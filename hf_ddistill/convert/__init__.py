@@ -3,6 +3,7 @@
 A converter is a member of the family `Converter`: one file here and one line below.
 """
 
+from hf_ddistill.convert.bd3lm import BD3LM
 from hf_ddistill.convert.block_diffusion import to_block_diffusion
 from hf_ddistill.convert.card import conversion_card
 from hf_ddistill.convert.causal_lm import CausalLM
@@ -17,6 +18,7 @@ from hf_ddistill.convert.sedd import SEDD
 from hf_ddistill.convert.source import located
 
 __all__ = [
+    "BD3LM",
     "MDLM",
     "SDAR",
     "SDTT",
