@@ -45,12 +45,10 @@ def _check_settings(options: ConvertOptions, kind: type[Converter]) -> None:
     own = {field.name for field in fields(kind)}
     for name in options.settings:
         if name not in own:
-            theirs = [
-                other.id
-                for other in Converter.registry.values()
+            others = [
+                key
+                for key, other in Converter.registry.items()
                 if name in {field.name for field in fields(other)}
             ]
-            raise ValueError(
-                f"{flag_name(name)} is of {', '.join(theirs)}, and {options.model} is a "
-                f"{kind.reads}."
-            )
+            said = f"{flag_name(name)} is of {', '.join(sorted(others))}"
+            raise ValueError(f"{said}, and {options.model} is a {kind.reads}.")
