@@ -3,9 +3,10 @@
     python examples/benchmarks/block_decoding.py [--only NAME] [--repeats N] [--json FILE]
 
 New weights of a Llama of 6 layers of 256, or of SmolLM2-135M's shape (30 layers of 576, K 49,152);
-K tokens, B rows, prompts that with 64 new tokens make `length`. All kinds in turn, process CPU time of one thread, medians: figures are ratios. The call
-that reads the prompt is left out on both sides. "loop" is what is spent outside the network. It
-runs on older states of the package, too: put one first on PYTHONPATH. About half an hour.
+K tokens, B rows, prompts that with 64 new tokens make `length`. All kinds in turn, process CPU time
+of one thread, medians: figures are ratios. The call that reads the prompt is left out on both
+sides. "loop" is what is spent outside the network. It runs on older states of the package, too: put
+one first on PYTHONPATH. About half an hour.
 """
 
 import argparse
