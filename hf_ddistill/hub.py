@@ -21,13 +21,18 @@ def load_model(name: str, **kwargs: Any) -> PreTrainedModel:
     return open_model(name, **kwargs)
 
 
-def load_pipeline(name: str) -> DiscreteDiffusionPipeline:
+def load_pipeline(name: str, drafter: str | None = None) -> DiscreteDiffusionPipeline:
     """A pipeline from a pipeline or model folder, or from the Hub, with the scheduler saved there.
+
+    Args:
+        name: of the folder or repository.
+        drafter: that of another model, which drafts for it; what was saved if not given.
 
     Raises:
         ValueError: if there is none, in one sentence.
     """
-    return DiscreteDiffusionPipeline.from_pretrained(name)
+    more = {} if drafter is None else {"drafter": drafter}
+    return DiscreteDiffusionPipeline.from_pretrained(name, **more)
 
 
 def save_pipeline(

@@ -13,6 +13,7 @@ from hf_ddistill.cli.options.diagnose import DiagnoseOptions
 from hf_ddistill.cli.options.distill import DistillOptions
 from hf_ddistill.cli.options.evaluate import EvaluateOptions
 from hf_ddistill.cli.options.exact import ExactOptions
+from hf_ddistill.cli.options.export import ExportOptions
 from hf_ddistill.cli.options.list_families import ListOptions
 from hf_ddistill.cli.options.push import PushOptions
 from hf_ddistill.cli.options.quickstart import QuickstartOptions
@@ -54,6 +55,7 @@ COMMANDS = {
     "diagnose": Command(DiagnoseOptions, "diagnose"),
     "list": Command(ListOptions, "list_families"),
     "convert": Command(ConvertOptions, "convert"),
+    "export": Command(ExportOptions, "export"),
     "card": Command(CardOptions, "card"),
     "push": Command(PushOptions, "push"),
 }

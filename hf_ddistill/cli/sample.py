@@ -30,7 +30,8 @@ def run(options: SampleOptions) -> int:
     if options.unmasking is not None:
         member(Unmasking, "--unmasking", options.unmasking)
     device = pick_device(options.device)
-    pipe = open_pipeline(options.model, device, options.sampler, options.temperature)
+    how = {"temperature": options.temperature, "drafter": options.drafter}
+    pipe = open_pipeline(options.model, device, options.sampler, **how)
     # One generator for each row: the first samples stay the same whatever the count.
     generators = [
         torch.Generator().manual_seed(options.seed * 100_003 + i) for i in range(options.count)
@@ -47,6 +48,7 @@ def run(options: SampleOptions) -> int:
     else:
         _check_no_blocks(options)
         use_unmasking(pipe, options.sampler, options.unmasking)
+        _check_drafter(pipe, options)
         given = {
             "length": options.length,
             "num_inference_steps": options.steps,
@@ -59,7 +61,13 @@ def run(options: SampleOptions) -> int:
     out = pipe(options.prompt, batch_size=options.count, generator=generators, **given)
     if options.show is not None:
         shown(pipe, trace, options.show)
+    told = {"nfe": out.num_network_calls}
+    if out.num_drafter_calls is not None:
+        told["drafter_calls"] = out.num_drafter_calls
     rows = [{"tokens": tokens} for tokens in out.sequences.tolist()]
+    if out.calls is not None:
+        for row, calls, tokens in zip(rows, out.calls, out.tokens_per_call, strict=True):
+            row |= {"calls": int(calls), "tokens_per_call": round(float(tokens), 4)}
     for i, row in enumerate(rows):
         if out.texts is not None:
             row["text"] = out.texts[i]
@@ -68,15 +76,25 @@ def run(options: SampleOptions) -> int:
     if options.image:
         save_grid(Path(options.image), out.images)
         print(f"{len(rows)} samples are in {options.image}.")
-    write_json(options.json, {"nfe": out.num_network_calls, "rows": rows})
+    if out.calls is not None:
+        print(
+            f"{float(out.tokens_per_call.mean()):.2f} tokens a call of the model, "
+            f"{float(out.calls.double().mean()):.1f} calls a sample."
+        )
+    write_json(options.json, {**told, "rows": rows})
     return 0
 
 
 def open_pipeline(
-    name: str, device: torch.device, sampler: str | None, temperature: float | None
+    name: str,
+    device: torch.device,
+    sampler: str | None,
+    temperature: float | None,
+    drafter: str | None = None,
 ) -> DiscreteDiffusionPipeline:
-    """A pipeline with the sampler that was saved, but for what is given."""
-    pipe = load_pipeline(name).to(device)
+    """A pipeline with the sampler that was saved, but for what is given; a drafter that was saved
+    is left out where the sampler takes no drafts."""
+    pipe = load_pipeline(name, drafter).to(device)
     pipe.set_progress_bar_config(disable=not is_terminal())
     if isinstance(unwrapped(pipe.model), BlockDiffusionLM):
         if sampler is not None:
@@ -87,6 +105,8 @@ def open_pipeline(
         kind, own = scheduler_for(member(Sampler, "--sampler", sampler))
     own |= {} if temperature is None else {"temperature": temperature}
     pipe.scheduler = kind.from_config(pipe.scheduler.config, **own)
+    if drafter is None and not pipe.scheduler.sampler.drafts:
+        pipe.register_modules(drafter=None)
     return pipe
 
 
@@ -127,11 +147,20 @@ def decoding(
 
 def _check_blocks(options: SampleOptions) -> None:
     """Raise for options that a block-diffusion model has no use for."""
-    for name in ("steps", "length", "class_label", "guidance", "image"):
+    for name in ("steps", "length", "class_label", "guidance", "drafter", "image"):
         if getattr(options, name) is not None:
             raise ValueError(
                 f"{flag_name(name)}: not for {options.model}, which decodes behind a prompt."
             )
+
+
+def _check_drafter(pipe: DiscreteDiffusionPipeline, options: SampleOptions) -> None:
+    """Raise for a drafter where the sampler that is named takes no drafts."""
+    if options.drafter is not None and not pipe.scheduler.sampler.drafts:
+        raise ValueError(
+            f"--drafter: the sampler {pipe.scheduler.sampler.id!r} takes no drafts; leave "
+            "--sampler and --unmasking out, or give --sampler speculative."
+        )
 
 
 def _check_no_blocks(options: SampleOptions) -> None:

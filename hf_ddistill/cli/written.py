@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hf_ddistill.cli.values import TERMINAL
 from hf_ddistill.outputs import check_file, recover
 
-FILES = ("json", "plot", "image")
+FILES = ("json", "plot", "image", "show")
 
 
 def check_outputs(args: Any) -> None:
@@ -16,9 +17,9 @@ def check_outputs(args: Any) -> None:
     Model folders that a killed writing left between two states are brought back to the first.
     """
     for name in FILES:
-        if getattr(args, name, None) is not None:
+        if getattr(args, name, None) not in (None, TERMINAL):
             check_file(f"--{name}", getattr(args, name), args.overwrite)
-    for name in ("model", "teacher", "student", "init", "folder"):
+    for name in ("model", "teacher", "student", "drafter", "init", "folder"):
         given = getattr(args, name, None)
         for folder in given if isinstance(given, list | tuple) else [given]:
             if isinstance(folder, str) and Path(folder).is_dir():

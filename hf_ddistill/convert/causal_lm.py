@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from huggingface_hub import ModelCard
 from transformers import (
+    CONFIG_MAPPING,
     AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
@@ -19,6 +20,7 @@ from transformers import (
 from hf_ddistill.convert.block_diffusion import to_block_diffusion
 from hf_ddistill.convert.card import conversion_card
 from hf_ddistill.convert.converter import Converter
+from hf_ddistill.convert.source import configuration
 from hf_ddistill.models import BlockDiffusionLM, load_config
 from hf_ddistill.models.opening import is_causal_name
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
@@ -79,7 +81,9 @@ class CausalLM(Converter):
     @classmethod
     def recognises(cls, folder: str) -> bool:
         """By its type, and by the class that wrote it where the type has several."""
-        return is_causal_name(folder)
+        kind = configuration(folder).get("model_type", "")
+        # transformers would ask at the terminal whether to run the code of a type of others.
+        return (not kind or kind in CONFIG_MAPPING) and is_causal_name(folder)
 
     @classmethod
     def evidence(cls, folder: str) -> str:

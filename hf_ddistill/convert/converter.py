@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.configurable import Configurable
+from hf_ddistill.convert.source import WEIGHTS
 
 
 class Converter(Configurable, ABC):
@@ -47,6 +48,17 @@ class Converter(Configurable, ABC):
         Raises:
             ValueError: if it cannot be read with these settings.
         """
+
+    def fitted(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+        """Model and tokenizer as those who read the form need them, before `write`; the model may
+        be changed in place.
+
+        Raises:
+            ValueError: if they cannot be made so.
+        """
+        return model, tokenizer
 
     @abstractmethod
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
@@ -87,6 +99,10 @@ class Converter(Configurable, ABC):
         text = f"# {name}\n\nA {self.gives} with the weights of `{source}`, a {self.reads}."
         return ModelCard(f"---\n{data}\n---\n\n{text}\n")
 
+    def loaded_by(self, model: PreTrainedModel, folder: str) -> str:
+        """The command by which others load what `write` wrote; empty if there is none."""
+        return ""
+
     def next_step(self, model: PreTrainedModel, source: str, output: str) -> str:
         """What a user does with the new model; empty if it is ready."""
         return ""
@@ -106,6 +122,11 @@ def recognise(name: str) -> type[Converter]:
             found += [kind] * kind.recognises(name)
         except ValueError as error:
             refusals.append(error)
+    if not found and _is_bare(Path(name)):
+        raise ValueError(
+            f"{name} has weights and says nothing of what they are: say it with --kind, one of "
+            f"{', '.join(Converter.registry)}."
+        )
     if not found and refusals:
         raise refusals[0]
     if not found:
@@ -114,3 +135,11 @@ def recognise(name: str) -> type[Converter]:
     if len(found) > 1:
         raise ValueError(f"{name} is recognised by {', '.join(kind.id for kind in found)}.")
     return found[0]
+
+
+def _is_bare(place: Path) -> bool:
+    """Whether there are weights without any configuration."""
+    if place.is_dir():
+        there = [*place.iterdir()] if not (place / "config.json").is_file() else []
+        return any(file.suffix in WEIGHTS for file in there)
+    return place.is_file()

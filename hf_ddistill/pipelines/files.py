@@ -39,34 +39,43 @@ def fetched(repo_id: str, arguments: Mapping[str, Any]) -> str:
     )
 
 
-def model_in(folder: str, index: str, arguments: dict[str, Any]) -> PreTrainedModel | None:
-    """The model of a saved pipeline, with all of its weights; None if its class is not imported.
+def models_in(folder: str, index: str, arguments: dict[str, Any]) -> dict[str, PreTrainedModel]:
+    """The models of a saved pipeline, "model" and, where it has one and none is given, "drafter",
+    with all of their weights; nothing if the model's class is not imported.
 
     Args:
         folder: of the pipeline.
         index: the name of the file that lists its parts.
-        arguments: of `from_pretrained`; those of the model are taken out.
+        arguments: of `from_pretrained`; those of the models are taken out.
 
     Raises:
         ValueError: if the list cannot be read, or as of `load_checkpoint`.
     """
     try:
-        module, name = json.loads(Path(folder, index).read_text())["model"]
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        parts = json.loads(Path(folder, index).read_text())
+        listed = {"model": parts["model"], "drafter": parts.get("drafter") or (None, None)}
+        kinds = {part: _class_of(*names) for part, names in listed.items()}
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{index} in {folder} names no model of a pipeline: {error!r}.") from error
-    kind = getattr(sys.modules.get(module), str(name), None)
-    if kind is None:
-        return None
+    if kinds.get("model") is None:
+        return {}
     given = {key: arguments.pop(key) for key in MODEL_ARGUMENTS if key in arguments}
     dtype = given.pop("torch_dtype", None)
     dtype = given.pop("dtype", dtype)
-    if isinstance(dtype, dict):
-        dtype = dtype.get("model", dtype.get("default"))
-    if dtype is not None:
-        given["dtype"] = dtype
-    if Path(folder, "model").is_dir():
-        given["subfolder"] = "model"
-    return load_checkpoint(kind, folder, **given)
+    found = {}
+    for part, kind in kinds.items():
+        if kind is None or (part == "drafter" and part in arguments):
+            continue
+        own = dtype.get(part, dtype.get("default")) if isinstance(dtype, dict) else dtype
+        place = {"subfolder": part} if Path(folder, part).is_dir() else {}
+        place |= {} if own is None else {"dtype": own}
+        found[part] = load_checkpoint(kind, folder, **given, **place)
+    return found
+
+
+def _class_of(module: str | None, name: str | None) -> type | None:
+    """A class that is named, if its module is imported."""
+    return getattr(sys.modules.get(str(module)), str(name), None)
 
 
 def scheduler_of(config: Mapping[str, Any]) -> DiscreteSchedulerBase:

@@ -133,6 +133,15 @@ def check_guidance(scale: float, labels: Tensor | None) -> None:
         raise ValueError(f"guidance_scale={scale} needs `class_labels`.")
 
 
+def check_callback(names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise if a callback asks for tensors that there are not."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"`callback_on_step_end_tensor_inputs` must be among {known}, got {unknown}."
+        )
+
+
 def check_adapters(model: nn.Module) -> None:
     """Raise if a model's adapters are learned prompts: a sample has no place for them."""
     kinds = getattr(model, "peft_config", {}).values()

@@ -14,21 +14,31 @@ from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser
 
+#: The condition that numbers the rows: a sampler may leave rows out of a call, and indexes every
+#: condition by those that it asks for.
+ROW = "row_number"
+
 
 @dataclass
 class CountedNetwork:
     """A network, and how often it was called.
 
     Args:
-        network: what a `Denoiser` takes.
+        network: what a `Denoiser` takes; `ROW` is not handed on to it.
         calls: so far.
+        by_row: (B,), in how many of them each row took part, by the condition `ROW`; None where
+            that is not counted.
     """
 
     network: Callable[..., torch.Tensor]
     calls: int = 0
+    by_row: torch.Tensor | None = None
 
     def __call__(self, *inputs: torch.Tensor, **condition: Any) -> torch.Tensor:
         self.calls += 1
+        rows = condition.pop(ROW, None)
+        if self.by_row is not None:
+            self.by_row += torch.zeros_like(self.by_row).index_fill(0, rows, 1)
         return self.network(*inputs, **condition)
 
 
@@ -58,11 +68,13 @@ def denoiser_on(
 
 
 @contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Within it the model is in eval mode: dropout while sampling would go unnoticed."""
-    training = model.training
-    model.eval()
+def evaluating(*models: torch.nn.Module | None) -> Iterator[None]:
+    """Within it the models are in eval mode: dropout while sampling would go unnoticed."""
+    there = [(model, model.training) for model in models if model is not None]
+    for model, _ in there:
+        model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for model, training in there:
+            model.train(training)

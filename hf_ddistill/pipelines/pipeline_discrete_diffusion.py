@@ -14,8 +14,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import check_finite, unwrapped
 from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
+from hf_ddistill.pipelines.drafting import calls_told, drafted_by
 from hf_ddistill.pipelines.inputs import (
     check_adapters,
+    check_callback,
     check_generator,
     check_guidance,
     label_tensor,
@@ -23,13 +25,13 @@ from hf_ddistill.pipelines.inputs import (
     num_rows,
     sequence_length,
 )
-from hf_ddistill.pipelines.network import denoiser_on, evaluating
+from hf_ddistill.pipelines.network import ROW, denoiser_on, evaluating
 from hf_ddistill.pipelines.pipeline_output import DiscreteDiffusionPipelineOutput, to_images
 from hf_ddistill.pipelines.prompts import beginnings
 from hf_ddistill.pipelines.saved_pipeline import SavedPipeline
 from hf_ddistill.pipelines.scheduled import Steered, runs_by_itself, sharpened_by, stepped_by
 from hf_ddistill.pipelines.texts import end_tokens, texts_of
-from hf_ddistill.pipelines.watched import ROW, Said, Watched
+from hf_ddistill.pipelines.watched import Said, Watched
 from hf_ddistill.samplers import Canvas, Progress, Reached
 from hf_ddistill.schedulers import DiscreteSchedulerBase
 from hf_ddistill.shapes import Generators, Tokens
@@ -48,6 +50,8 @@ class DiscreteDiffusionPipeline(SavedPipeline):
         model (`PreTrainedModel`): any that `as_denoiser` takes.
         scheduler (`DiscreteSchedulerBase`): of the model's process.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): needed for text alone.
+        drafter (`PreTrainedModel`, *optional*): another model of the same tokens, such as a student
+            of few steps, that drafts for the sampler `speculative`: the law is the model's own.
 
     Raises:
         ValueError: for a model whose adapters put tokens before its input.
@@ -61,8 +65,8 @@ class DiscreteDiffusionPipeline(SavedPipeline):
     ```
     """
 
-    model_cpu_offload_seq = "model"
-    _optional_components = ["tokenizer"]
+    model_cpu_offload_seq = "drafter->model"
+    _optional_components = ["tokenizer", "drafter"]
     _callback_tensor_inputs = ["sequences", "changed", "confidence"]
     _callback_tensor_inputs += ["pred_original_sample", "sampled_probs"]
     _guidance_scale = 1.0
@@ -74,10 +78,13 @@ class DiscreteDiffusionPipeline(SavedPipeline):
         model: PreTrainedModel,
         scheduler: DiscreteSchedulerBase,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        drafter: PreTrainedModel | None = None,
     ) -> None:
         super().__init__()
         check_adapters(model)
-        self.register_modules(model=model, scheduler=scheduler, tokenizer=tokenizer)
+        self.register_modules(
+            model=model, scheduler=scheduler, tokenizer=tokenizer, drafter=drafter
+        )
 
     @property
     def num_timesteps(self) -> int:
@@ -166,9 +173,9 @@ class DiscreteDiffusionPipeline(SavedPipeline):
         if output_type is None:
             output_type = "tokens" if self.tokenizer is None else "text"
         self.check_inputs(prompt, input_ids, infill, output_type)
-        self._check_callback(callback_on_step_end_tensor_inputs)
+        check_callback(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         others = {"infill": infill, "length": length, "num_inference_steps": num_inference_steps}
-        others["class_labels"] = class_labels
+        others |= {"class_labels": class_labels, "drafter": self.drafter}
         others["guidance_scale"] = None if guidance_scale == 1 else guidance_scale
         if decodes_blocks(self.model, generation, others):
             check_finite(self.model, type(unwrapped(self.model)).__name__)
@@ -192,11 +199,13 @@ class DiscreteDiffusionPipeline(SavedPipeline):
         self.scheduler.set_timesteps(num_inference_steps, device)
         self._num_timesteps = len(self.scheduler.timesteps)
         condition = {} if labels is None else {"class_labels": labels.expand(rows).to(device)}
+        condition[ROW] = torch.arange(rows, device=device)
+        denoiser = drafted_by(self, denoiser, canvas, labels)
         callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
-        with evaluating(self.model):
+        with evaluating(self.model, self.drafter):
             sequences = self._denoised(denoiser, canvas, condition, generator, callback)
         self.maybe_free_model_hooks()
-        output = self._output(sequences, canvas, output_type, denoiser.network.calls)
+        output = self._output(sequences, canvas, output_type, calls_told(denoiser, canvas))
         return output if return_dict else output.to_tuple()
 
     def _denoised(
@@ -216,8 +225,7 @@ class DiscreteDiffusionPipeline(SavedPipeline):
 
         denoiser, said = Steered(denoiser, scale), Said() if "confidence" in names else None
         if said is not None:
-            rows = torch.arange(len(canvas.tokens), device=canvas.tokens.device)
-            denoiser, condition = Watched(denoiser, said), {**condition, ROW: rows}
+            denoiser = Watched(denoiser, said)
         sampler = stepped = stepped_by(self.scheduler)
         asked = call is not None and not _OF_STEPS.isdisjoint(names)
         if runs_by_itself(self.scheduler, asked):
@@ -269,16 +277,8 @@ class DiscreteDiffusionPipeline(SavedPipeline):
                 f"output_type='image' needs a model with a token_shape of two axes, got {grid}."
             )
 
-    def _check_callback(self, names: Sequence[str]) -> None:
-        unknown = [name for name in names if name not in self._callback_tensor_inputs]
-        if unknown:
-            raise ValueError(
-                "`callback_on_step_end_tensor_inputs` must be among "
-                f"{self._callback_tensor_inputs}, got {unknown}."
-            )
-
     def _output(
-        self, sequences: Tokens, canvas: Canvas, output_type: str, calls: int
+        self, sequences: Tokens, canvas: Canvas, output_type: str, told: dict[str, Any]
     ) -> DiscreteDiffusionPipelineOutput:
         texts = images = None
         config = unwrapped(self.model).config
@@ -287,7 +287,7 @@ class DiscreteDiffusionPipeline(SavedPipeline):
             texts = texts_of(sequences, given, end_tokens(config, self.tokenizer), self.tokenizer)
         if output_type == "image":
             images = to_images(sequences, config.token_shape, self.scheduler.diffusion.process)
-        return DiscreteDiffusionPipelineOutput(sequences, texts, images, calls)
+        return DiscreteDiffusionPipelineOutput(sequences, texts, images, **told)
 
 
 # `DiffusionPipeline.from_pretrained` looks for the class that a folder names in diffusers alone.

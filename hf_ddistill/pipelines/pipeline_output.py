@@ -28,8 +28,9 @@ class DiscreteDiffusionPipelineOutput(BaseOutput):
             most the number of steps (twice that with guidance) for a sampler of one call a step,
             and fewer where a step of masked diffusion draws nothing.
         calls (`torch.LongTensor` of shape `(batch_size,)`, *optional*): the same for each sample,
-            where they differ: behind prompts.
+            where they differ: behind prompts, and in speculative decoding.
         tokens_per_call (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): with them.
+        num_drafter_calls (`int`, *optional*): calls of the pipeline's drafter, if it has one.
     """
 
     sequences: torch.LongTensor
@@ -38,6 +39,7 @@ class DiscreteDiffusionPipelineOutput(BaseOutput):
     num_network_calls: int | None = None
     calls: torch.LongTensor | None = None
     tokens_per_call: torch.FloatTensor | None = None
+    num_drafter_calls: int | None = None
 
 
 def to_images(sequences: Tokens, shape: Sequence[int], process: Process) -> list[Image.Image]:

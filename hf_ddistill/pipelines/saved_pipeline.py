@@ -11,11 +11,12 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ddistill.models import as_denoiser, check_name, sampler_of, unwrapped
 from hf_ddistill.models.opening import MODEL_FILES, open_model, scheduler_beside
+from hf_ddistill.pipelines.drafting import drafting, opened
 from hf_ddistill.pipelines.files import (
     HUB_ARGUMENTS,
     fetched,
     flattened,
-    model_in,
+    models_in,
     scheduler_of,
     tokenizer_in,
     whole_model,
@@ -24,7 +25,8 @@ from hf_ddistill.schedulers import DiscreteSchedulerBase, scheduler_for
 
 
 class SavedPipeline(DiffusionPipeline):
-    """A pipeline of `model`, `scheduler` and `tokenizer`, whose folder both libraries open."""
+    """A pipeline of `model`, `scheduler`, `tokenizer` and perhaps a `drafter`, whose folder both
+    libraries open."""
 
     @classmethod
     def from_model(
@@ -32,6 +34,7 @@ class SavedPipeline(DiffusionPipeline):
         model: PreTrainedModel,
         scheduler_class: type[DiscreteSchedulerBase] | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        drafter: PreTrainedModel | None = None,
         **settings: Any,
     ) -> Self:
         """A pipeline whose scheduler follows `model.config.discrete_diffusion`.
@@ -39,18 +42,23 @@ class SavedPipeline(DiffusionPipeline):
         Args:
             model: any that `as_denoiser` takes.
             scheduler_class: of the scheduler; that of the model's own sampler, which its
-                configuration names, or else of ancestral steps.
+                configuration names, or else of ancestral steps; with a drafter `speculative`.
             tokenizer: for text.
+            drafter: another model, that drafts for this one.
             **settings: more of the scheduler's, such as `temperature`.
         """
         diffusion = as_denoiser(model, tokenizer=tokenizer).diffusion
         entry = unwrapped(model).config.discrete_diffusion
         if "num_inference_steps" in entry:  # a student's own number of steps
             settings = {"num_inference_steps": entry["num_inference_steps"], **settings}
+        own_sampler = scheduler_class is None
         if scheduler_class is None:
             scheduler_class, own = scheduler_for(sampler_of(model))
             settings = {**own, **settings}
-        return cls(model, scheduler_class(**diffusion.to_config(), **settings), tokenizer)
+        scheduler = scheduler_class(**diffusion.to_config(), **settings)
+        if own_sampler and drafter is not None:
+            scheduler = drafting(scheduler)
+        return cls(model, scheduler, tokenizer, drafter)
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
@@ -67,9 +75,20 @@ class SavedPipeline(DiffusionPipeline):
         """Load a saved pipeline, or the folder or repository of a model or of adapters as one.
 
         Where there is no `model_index.json`, that is after `model.save_pretrained` or
-        `trainer.push_to_hub`, the scheduler follows from the model's configuration. The other
-        arguments are those of `DiffusionPipeline.from_pretrained`.
+        `trainer.push_to_hub`, the scheduler follows from the model's configuration. A `drafter` is
+        a model, or the name of one, with which the sampler is `speculative` unless a `scheduler`
+        is given. The other arguments are those of `DiffusionPipeline.from_pretrained`.
         """
+        if kwargs.get("drafter") is not None:
+            kwargs["drafter"] = opened(kwargs["drafter"])
+            pipe = cls._opened(pretrained_model_name_or_path, **kwargs)
+            if kwargs.get("scheduler") is None:
+                pipe.register_modules(scheduler=drafting(pipe.scheduler))
+            return pipe
+        return cls._opened(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def _opened(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
         folder = os.fspath(pretrained_model_name_or_path)
         check_name(folder, files=(cls.config_name, *MODEL_FILES), **kwargs)
         if not os.path.isdir(folder):
@@ -77,18 +96,18 @@ class SavedPipeline(DiffusionPipeline):
             kwargs = {key: value for key, value in kwargs.items() if key not in HUB_ARGUMENTS}
         if os.path.isfile(os.path.join(folder, cls.config_name)):
             if kwargs.get("model") is None and kwargs.get("quantization_config") is None:
-                model = model_in(folder, cls.config_name, kwargs)
-                kwargs |= {} if model is None else {"model": model}
+                kwargs |= models_in(folder, cls.config_name, kwargs)
             return super().from_pretrained(folder, **kwargs)
         scheduler, tokenizer = kwargs.pop("scheduler", None), kwargs.pop("tokenizer", None)
+        drafter = kwargs.pop("drafter", None)
         model = open_model(folder, **kwargs)
         tokenizer = tokenizer_in(folder) if tokenizer is None else tokenizer
         saved = scheduler_beside(folder)
         if scheduler is None and saved is not None:
             scheduler = scheduler_of(saved)
         if scheduler is not None:
-            return cls(model, scheduler, tokenizer)
-        return cls.from_model(model, tokenizer=tokenizer)
+            return cls(model, scheduler, tokenizer, drafter)
+        return cls.from_model(model, tokenizer=tokenizer, drafter=drafter)
 
     def save_pretrained(
         self,
@@ -100,17 +119,19 @@ class SavedPipeline(DiffusionPipeline):
         """Save so that both `DiscreteDiffusionPipeline.from_pretrained` and
         `transformers.pipeline("discrete-diffusion", model=...)` open the same folder.
 
-        Model and tokenizer lie at its root: diffusers looks there where it finds no subfolder. A
-        model with adapters is saved with them merged into its weights, which is said in a warning;
-        in memory it stays as it is. Arguments are those of `DiffusionPipeline.save_pretrained`;
+        Model and tokenizer lie at its root: diffusers looks there where it finds no subfolder; a
+        drafter is in the subfolder `drafter`, which transformers' pipeline does not open. A model
+        with adapters is saved with them merged into its weights, which is said in a warning; in
+        memory it stays as it is. Arguments are those of `DiffusionPipeline.save_pretrained`;
         what is saved as a `variant` is opened by naming it.
 
         Raises:
             ValueError: for adapters that cannot be merged.
         """
         model = whole_model(self.model)
-        if model is not self.model:
-            whole = type(self)(model, self.scheduler, self.tokenizer)
+        drafter = None if self.drafter is None else whole_model(self.drafter)
+        if model is not self.model or drafter is not self.drafter:
+            whole = type(self)(model, self.scheduler, self.tokenizer, drafter)
             whole.save_pretrained(save_directory, *args, push_to_hub=push_to_hub, **kwargs)
             return
         repo = {key: kwargs.pop(key) for key in ("repo_id", "private", "token") if key in kwargs}

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from transformers import Pipeline
+from transformers.modeling_utils import PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
 from hf_ddistill.models.opening import AutoDiffusionModel
 from hf_ddistill.pipelines.block_generation import AT_ONCE, generate_arguments
+from hf_ddistill.pipelines.drafting import drafting, opened
 from hf_ddistill.pipelines.files import scheduler_of
 from hf_ddistill.pipelines.pipeline_discrete_diffusion import DiscreteDiffusionPipeline
 from hf_ddistill.registration import TASK
@@ -20,7 +22,7 @@ from hf_ddistill.schedulers import DiscreteSchedulerBase
 
 _OF_SCHEDULER = ("temperature", "top_k", "top_p")
 _OF_CALL = ("input_ids", "infill", "length", "num_inference_steps", "class_labels")
-_OF_CALL += ("guidance_scale", "generator", "output_type")
+_OF_CALL += ("guidance_scale", "generator", "output_type", "drafter")
 
 
 class DiscreteDiffusionGenerationPipeline(Pipeline):
@@ -30,8 +32,10 @@ class DiscreteDiffusionGenerationPipeline(Pipeline):
     A call takes a prompt, some of them (a list, a generator, a data set) or nothing, and the
     arguments of `DiscreteDiffusionPipeline`; also `temperature`, `top_k`, `top_p`, and a
     `scheduler`. Without one, it is the scheduler that a pipeline was saved with in the model's
-    folder, or else that of the model's own sampler. A `BlockDiffusionLM` decodes behind the prompts
-    by its `generate`, whose settings it takes, and adds `calls` and `tokens_per_call`.
+    folder, or else that of the model's own sampler. A `drafter`, a model or the name of one (give
+    it to `transformers.pipeline`, and it is opened once), drafts for the model; the sampler is then
+    `speculative`, and samples have `calls` and `tokens_per_call`. A `BlockDiffusionLM` decodes
+    behind the prompts by its `generate`, whose settings it takes, and adds the same.
 
     One prompt or none gives a list with a dictionary for each sample: `generated_token_ids`, and
     `generated_text` or `generated_image`. A list of prompts gives a list of such lists, and a
@@ -134,6 +138,8 @@ class DiscreteDiffusionGenerationPipeline(Pipeline):
             raise ValueError(
                 f"{TASK} takes no {', '.join(unknown)}; it takes: {', '.join(sorted(known))}."
             )
+        if kwargs.get("drafter") is not None:
+            kwargs["drafter"] = opened(kwargs["drafter"]).to(self.device)
         return {}, kwargs, {}
 
     def preprocess(self, input_: dict[str, Any]) -> dict[str, Any]:
@@ -144,9 +150,13 @@ class DiscreteDiffusionGenerationPipeline(Pipeline):
         self,
         model_inputs: dict[str, Any],
         scheduler: DiscreteSchedulerBase | None = None,
+        drafter: PreTrainedModel | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         pipe = self._sampler()
+        if drafter is not None:
+            pipe.register_modules(drafter=drafter)
+            pipe.scheduler = drafting(pipe.scheduler)
         prompts, each = model_inputs["prompts"], model_inputs["num_return_sequences"]
         at_once = scheduler is not None or any(key in kwargs for key in AT_ONCE)
         if isinstance(unwrapped(self.model), BlockDiffusionLM) and not at_once:

@@ -15,12 +15,9 @@ from torch import Tensor
 from hf_ddistill.denoisers import Composite, Denoiser
 from hf_ddistill.denoisers.composite import Ask
 from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.pipelines.network import ROW
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import Tokens, Where
-
-#: The condition that numbers the rows: a sampler may leave rows out of a call, and indexes every
-#: condition by those that it asks for.
-ROW = "watched_row"
 
 
 @dataclass
@@ -59,7 +56,7 @@ class Watched(Composite):
     def __call__(
         self, x_t: Tokens, t: Tensor | float | None = None, **condition: Any
     ) -> Prediction:
-        rows, length = condition.pop(ROW), x_t.shape[1]
+        rows, length = condition[ROW], x_t.shape[1]
         prediction = self.denoiser(x_t, t, **condition)
         positions = torch.arange(length, device=x_t.device).repeat(len(rows))
         log_p = prediction.log_conditional.flatten(0, 1)
@@ -69,7 +66,7 @@ class Watched(Composite):
     def at(
         self, x_t: Tokens, t: Tensor | float | None, where: Where | Places, **condition: Any
     ) -> Prediction:
-        rows, places = condition.pop(ROW), Places.of(where)
+        rows, places = condition[ROW], Places.of(where)
         prediction = self.denoiser.at(x_t, t, places, **condition)
         log_p = prediction.log_conditional[:, 0]
         self.said.calls.append((rows[places.rows], places.positions, log_p))
@@ -83,7 +80,7 @@ class Watched(Composite):
         size: int,
         **condition: Any,
     ) -> Iterator[Prediction]:
-        rows, places = condition.pop(ROW), Places.of(where)
+        rows, places = condition[ROW], Places.of(where)
         pieces = self.denoiser.pieces(x_t, t, places, size, **condition)
         parts = rows[places.rows].split(size), places.positions.split(size)
         for prediction, *of_piece in zip(pieces, *parts, strict=True):

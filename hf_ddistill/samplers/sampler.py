@@ -42,6 +42,8 @@ class Sampler(Configurable, ABC):
 
     #: Whether a token of which x_0 is certain stays as it is until the end.
     keeps_certain: ClassVar[bool] = True
+    #: Whether it takes tokens that the denoiser's `draft` drafts.
+    drafts: ClassVar[bool] = False
 
     @property
     def is_product(self) -> bool:

@@ -66,6 +66,31 @@ def test_an_unmasking_rule_serves_a_model_of_all_positions(cold, tmp_path, capsy
     assert "--sampler" in refused(capsys, *given, "--sampler", "jumpp")
 
 
+def test_a_drafter_is_not_asked_counted_or_left_out(tmp_path, capsys):
+    teacher, student = ddit(tmp_path / "teacher"), ddit(tmp_path / "student", hidden_size=8)
+    pair = ["sample", teacher, "--drafter", student, "--count", 2]
+    file = tmp_path / "drawn.json"
+    assert run(*pair, "--sampler", "speculative", "--sampler.lookahead", 2, "--json", file) == 0
+    assert "tokens a call of the model" in capsys.readouterr().out
+    told = json.loads(file.read_text())
+    assert told["drafter_calls"] > 0
+    for row in told["rows"]:
+        assert row["tokens_per_call"] == pytest.approx(8 / row["calls"], abs=1e-3)
+        assert row["calls"] <= told["nfe"]
+    own = json.dumps({"type": "speculative", "lookahead": 2})
+    assert rows_of(tmp_path, *pair, "--sampler", own) == told["rows"]
+    for flag, other in (("--sampler", "jump"), ("--unmasking", "static")):
+        assert "takes no drafts" in refused(capsys, *pair, flag, other)
+    other = ddit(tmp_path / "other", vocab_size=25)
+    assert "vocab_size" in refused(capsys, "sample", teacher, "--drafter", other)
+    nowhere = refused(capsys, "sample", teacher, "--drafter", tmp_path / "none")
+    assert "none" in nowhere
+    pipe = DiscreteDiffusionPipeline.from_pretrained(teacher, drafter=student)
+    pipe.save_pretrained(tmp_path / "both")
+    assert open_pipeline(str(tmp_path / "both"), None, None, None).drafter is not None
+    assert open_pipeline(str(tmp_path / "both"), None, "jump", None).drafter is None
+
+
 def test_evaluate_leaves_the_temperature_as_it_was_saved(cold, tmp_path):
     given = ["evaluate", cold, "--nfe", 1, "--samples", 64]
     (saved,) = rows_of(tmp_path, *given)

@@ -173,10 +173,11 @@ def test_sample_shows_every_step_and_draws_the_same(tmp_path, capsys):
         assert (tmp_path / name).stat().st_size > 500
 
 
-def test_a_file_of_another_kind_is_refused_and_one_of_the_user_s_is_kept(tmp_path, capsys):
-    folder = ddit(tmp_path / "model")
-    assert ".gif or an .html" in refused(capsys, "sample", folder, "--show", "steps.mp4")
+def test_a_file_of_another_kind_or_of_the_user_s_is_refused_after_work(tmp_path, capsys):
+    nowhere = tmp_path / "no_model"
+    assert ".gif or an .html" in refused(capsys, "sample", nowhere, "--show", "steps.mp4")
     mine = tmp_path / "mine.gif"
     mine.write_text("mine")
-    assert "is kept" in refused(capsys, "sample", folder, "--steps", 1, "--show", mine)
+    for more in ([], ["--overwrite"]):
+        assert "--show" in refused(capsys, "sample", nowhere, "--show", mine, *more)
     assert mine.read_text() == "mine"

@@ -34,7 +34,7 @@ SIZES |= {"intermediate_size": 8, "max_position_embeddings": 18, "pad_token_id":
 
 def test_the_parts_of_a_pipeline_make_another_one():
     pipe = piped(made(), tokenizer=letters())
-    assert set(pipe.components) == {"model", "scheduler", "tokenizer"}
+    assert set(pipe.components) == {"model", "scheduler", "tokenizer", "drafter"}
     other = DiscreteDiffusionPipeline(**pipe.components)
     other.set_progress_bar_config(disable=True)
     assert other("a", generator=seeded()).texts == pipe("a", generator=seeded()).texts

@@ -37,6 +37,10 @@ class SampleOptions(SamplingOptions, WritesOptions):
         "model's)",
         family="unmasking",
     )
+    drafter: str | None = option(
+        "folder or Hub id of a model of the same tokens, such as a few-step student, that drafts "
+        "for the sampler speculative (default: the one that was saved, or none)"
+    )
     steps_per_block: int | None = option(
         "calls that a static rule plans (default: a token each)", kind=CALLS, group=BLOCKS
     )

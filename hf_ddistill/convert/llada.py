@@ -1,0 +1,189 @@
+"""LLaDA: a Llama under full attention, with the names of OLMo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_ddistill.convert.converter import Converter
+from hf_ddistill.convert.fields import Fields
+from hf_ddistill.convert.language_model import (
+    Reading,
+    check_reading,
+    dtype_name,
+    language_model_of,
+    read_language_model,
+    special_tokens,
+    write_special,
+    write_weights,
+)
+from hf_ddistill.convert.renaming import Renaming
+from hf_ddistill.convert.source import configuration
+from hf_ddistill.models import BlockDiffusionLM
+
+_LAYER = {
+    "attn_norm": "input_layernorm",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_norm": "post_attention_layernorm",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+}
+NAMES = Renaming(
+    (
+        ("transformer.wte.weight", "model.embed_tokens.weight"),
+        *(
+            (f"transformer.blocks.{{}}.{theirs}.weight", f"model.layers.{{}}.{ours}.weight")
+            for theirs, ours in _LAYER.items()
+        ),
+        ("transformer.ln_f.weight", "model.norm.weight"),
+        ("transformer.ff_out.weight", "lm_head.weight"),
+    ),
+    prefix="model.",
+)
+#: Field -> the value of a Llama, and what LLaDA's own code takes where the field is missing.
+_KNOWN: dict[str, tuple[Any, Any]] = {
+    "block_type": ("llama", "sequential"),
+    "block_group_size": (1, 1),
+    "activation_type": ("silu", "swiglu"),
+    "layer_norm_type": ("rms", "default"),
+    "layer_norm_with_affine": (True, True),
+    "bias_for_layer_norm": (False, False),
+    "rope": (True, False),
+    "alibi": (False, False),
+    "include_bias": (False, False),
+    "include_qkv_bias": (False, False),
+    "attention_layer_norm": (False, False),
+    "input_emb_norm": (False, False),
+    "scale_logits": (False, False),
+}
+_NEEDED = ("d_model", "n_heads", "n_layers", "vocab_size", "max_sequence_length")
+
+
+@dataclass(frozen=True)
+class LLaDA(Converter):
+    """LLaDA, LLaDA 1.5 and iLLaDA, masked diffusion on the network of a Llama.
+
+    References:
+        Large Language Diffusion Models (2025), https://arxiv.org/abs/2502.09992
+    """
+
+    id: ClassVar[str] = "llada"
+    reads: ClassVar[str] = "LLaDA"
+    gives: ClassVar[str] = "diffusion language model of full attention"
+
+    @classmethod
+    def recognises(cls, folder: str) -> bool:
+        """By its type."""
+        return configuration(folder).get("model_type") == "llada"
+
+    @classmethod
+    def evidence(cls, folder: str) -> str:
+        """The type that its configuration names."""
+        return "its configuration is of 'llada'"
+
+    def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
+        """A Llama under full attention, and the tokenizer with its mask token."""
+        return read_language_model(folder, self.reading(folder))
+
+    def reading(self, folder: str) -> Reading:
+        """What its configuration says.
+
+        Raises:
+            ValueError: for a field that is missing, or asks for another network than a Llama.
+        """
+        fields = Fields(configuration(folder), str(folder))
+        fields.check(_KNOWN, "a Llama")
+        size = {name: fields.count(name) for name in _NEEDED}
+        heads = size["n_heads"]
+        multi_query = fields.values.get("multi_query_attention")
+        text = LlamaConfig(
+            # Rows beyond the vocabulary are tokens like the others to its head.
+            vocab_size=fields.count("embedding_size", size["vocab_size"]),
+            hidden_size=size["d_model"],
+            intermediate_size=fields.count(
+                "mlp_hidden_size", fields.count("mlp_ratio", 4) * size["d_model"]
+            ),
+            num_hidden_layers=size["n_layers"],
+            num_attention_heads=heads,
+            num_key_value_heads=fields.count("n_kv_heads", 1 if multi_query else heads),
+            max_position_embeddings=size["max_sequence_length"],
+            rms_norm_eps=fields.number("rms_norm_eps", 1e-5),
+            rope_theta=fields.number("rope_theta", 10000.0),
+            tie_word_embeddings=bool(fields.values.get("weight_tying", True)),
+            bos_token_id=fields.values.get("bos_token_id"),
+            eos_token_id=fields.values.get("eos_token_id"),
+            pad_token_id=fields.values.get("pad_token_id"),
+        )
+        mask = fields.count("mask_token_id", least=0)
+        decoding = {"unmasking": "static", "sub_block_size": 32}
+        window = size["max_sequence_length"]
+        return Reading("LLaDA", text, mask, window, names=NAMES, decoding=decoding)
+
+    def write(self, model: PreTrainedModel, folder: str | Path) -> None:
+        """A folder as LLaDA's own, without its code."""
+        lm = language_model_of(model, "LLaDA", "llama")
+        check_reading(model, "LLaDA", full=True, shift=False)
+        text = lm.config
+        rope = dict(text.rope_parameters)
+        if rope.get("rope_type", "default") != "default" or text.attention_bias or text.mlp_bias:
+            raise ValueError("LLaDA has plain rotary positions and no biases; the student has not.")
+        if text.hidden_act != "silu":
+            raise ValueError(f"LLaDA's activation is silu, the student's {text.hidden_act}.")
+        if text.head_dim * text.num_attention_heads != text.hidden_size:
+            raise ValueError("LLaDA's heads share the width among them; the student's do not.")
+        known = {name: value for name, (value, _) in _KNOWN.items()}
+        config = {
+            "architectures": ["LLaDAModelLM"],
+            "model_type": "llada",
+            **known,
+            "d_model": text.hidden_size,
+            "n_heads": text.num_attention_heads,
+            "n_kv_heads": text.num_key_value_heads,
+            "n_layers": text.num_hidden_layers,
+            "mlp_hidden_size": text.intermediate_size,
+            "max_sequence_length": text.max_position_embeddings,
+            "vocab_size": text.vocab_size,
+            "embedding_size": text.vocab_size,
+            "rms_norm_eps": text.rms_norm_eps,
+            "rope_theta": rope["rope_theta"],
+            "rope_full_precision": True,
+            "weight_tying": text.tie_word_embeddings,
+            "mask_token_id": model.config.mask_token_id,
+            **special_tokens(model),
+            "torch_dtype": dtype_name(lm),
+        }
+        write_weights(lm, folder, config, NAMES)
+        write_special(model, folder)
+
+    @classmethod
+    def example(cls, folder: str | Path) -> None:
+        """One of random weights, with more embeddings than tokens."""
+        sizes = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1}
+        text = LlamaConfig(
+            vocab_size=14, num_attention_heads=2, max_position_embeddings=16, **sizes
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            lm = LlamaForCausalLM(text)
+        config = {name: value for name, (value, _) in _KNOWN.items()} | {
+            "model_type": "llada",
+            "d_model": 8,
+            "n_heads": 2,
+            "n_layers": 1,
+            "mlp_hidden_size": 12,
+            "vocab_size": 12,
+            "embedding_size": 14,
+            "max_sequence_length": 16,
+            "rms_norm_eps": text.rms_norm_eps,
+            "weight_tying": False,
+            "mask_token_id": 11,
+        }
+        write_weights(lm, folder, config, NAMES)

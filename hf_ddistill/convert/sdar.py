@@ -1,0 +1,170 @@
+"""SDAR: a Qwen3 that attends in blocks. What SGLang and lmdeploy serve."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+
+from hf_ddistill.convert import configuration_sdar
+from hf_ddistill.convert.converter import Converter
+from hf_ddistill.convert.fields import Fields
+from hf_ddistill.convert.language_model import (
+    Reading,
+    check_reading,
+    dtype_name,
+    language_model_of,
+    read_language_model,
+    special_tokens,
+    write_special,
+    write_weights,
+)
+from hf_ddistill.convert.mask_row import with_mask_at
+from hf_ddistill.convert.source import configuration
+from hf_ddistill.convert.text_config import text_config, written
+from hf_ddistill.models import BlockDiffusionLM
+from hf_ddistill.unmasking import Static, Threshold, Unmasking
+
+#: The mask of SDAR's tokenizer, which the engines know by heart.
+MASK_TOKEN_ID = 151669
+#: What SGLang is told of the decoding.
+SETTINGS = "dllm.yaml"
+_WRITTEN = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "attention_bias",
+    "attention_dropout",
+    "initializer_range",
+)
+
+
+@dataclass(frozen=True)
+class SDAR(Converter):
+    """SDAR, a Qwen3 that attends in blocks; OPDLM's students and others are saved in its form.
+
+    References:
+        SDAR: A Synergistic Diffusion-AutoRegression Paradigm for Scalable Sequence Generation
+        (2025), https://arxiv.org/abs/2510.06303
+    """
+
+    id: ClassVar[str] = "sdar"
+    reads: ClassVar[str] = "SDAR"
+    gives: ClassVar[str] = "block-diffusion language model"
+
+    @classmethod
+    def recognises(cls, folder: str) -> bool:
+        """By its type."""
+        return configuration(folder).get("model_type") == "sdar"
+
+    @classmethod
+    def evidence(cls, folder: str) -> str:
+        """The type that its configuration names."""
+        return "its configuration is of 'sdar'"
+
+    def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
+        """A Qwen3 in blocks, and the tokenizer with its mask token."""
+        fields = Fields(configuration(folder), str(folder))
+        reading = Reading(
+            "SDAR",
+            text_config(Qwen3Config, fields),
+            fields.count("mask_token_id", MASK_TOKEN_ID, least=0),
+            fields.count("block_size", 4),
+            decoding={"unmasking": "threshold"},
+        )
+        return read_language_model(folder, reading)
+
+    def fitted(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+        """With the mask where the engines look for it, in the model and in its tokenizer."""
+        language_model_of(model, "SDAR", "qwen3")
+        return with_mask_at(model, tokenizer, MASK_TOKEN_ID)
+
+    def write(self, model: PreTrainedModel, folder: str | Path) -> None:
+        """A folder that SGLang and lmdeploy load, with a configuration of ours for transformers."""
+        lm = language_model_of(model, "SDAR", "qwen3")
+        check_reading(model, "SDAR", full=False, shift=False)
+        rule = _rule(model)
+        text, mask = lm.config, model.config.mask_token_id
+        sliding = set(getattr(text, "layer_types", None) or []) - {"full_attention"}
+        if sliding or text.hidden_act != "silu":
+            raise ValueError(
+                "SDAR's layers are of full attention with silu; the student's have "
+                f"{', '.join(sorted(sliding)) or text.hidden_act}."
+            )
+        config = {
+            "architectures": ["SDARForCausalLM"],
+            "model_type": "sdar",
+            "auto_map": {"AutoConfig": "configuration_sdar.SDARConfig"},
+            **written(text, _WRITTEN),
+            "use_sliding_window": False,
+            "sliding_window": None,
+            "block_size": model.config.block_size,
+            "mask_token_id": mask,
+            **special_tokens(model),
+            "torch_dtype": dtype_name(lm),
+        }
+        write_weights(lm, folder, config)
+        write_special(model, folder)
+        shutil.copyfile(configuration_sdar.__file__, Path(folder) / "configuration_sdar.py")
+        # SGLang takes the length of blocks and the threshold from a file of its own.
+        settings = {"block_size": model.config.block_size, "threshold": rule.threshold}
+        text = "".join(f"{name}: {value}\n" for name, value in settings.items())
+        (Path(folder) / SETTINGS).write_text(text, encoding="utf-8")
+
+    def loaded_by(self, model: PreTrainedModel, folder: str) -> str:
+        """SGLang's command; docs/serve.md has lmdeploy's."""
+        return (
+            f"python -m sglang.launch_server --model-path {folder} --trust-remote-code "
+            f"--dllm-algorithm LowConfidence --dllm-algorithm-config {folder}/{SETTINGS}"
+        )
+
+    @classmethod
+    def example(cls, folder: str | Path) -> None:
+        """One of random weights, with fewer tokens than a real one."""
+        text = Qwen3Config(
+            vocab_size=12,
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=4,
+            max_position_embeddings=16,
+            rope_theta=1e6,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            lm = Qwen3ForCausalLM(text)
+        own = {"model_type": "sdar", "mask_token_id": 11, "block_size": 2}
+        write_weights(lm, folder, own | dict(written(text, _WRITTEN)))
+
+
+def _rule(model: BlockDiffusionLM) -> Threshold:
+    """The rule by which the engines decide, as the student does: by confidence.
+
+    Raises:
+        ValueError: for another order, which no engine has.
+    """
+    rule = Unmasking.from_config(model.generation_config.unmasking or "threshold")
+    if isinstance(rule, Threshold):
+        return rule
+    if rule == Static():
+        return Threshold(1.0)  # one token a call
+    raise ValueError(
+        f"The engines decide tokens by confidence, and the student by {rule.to_config()}; set "
+        "generation_config.unmasking to 'threshold' or 'static' if that is meant."
+    )

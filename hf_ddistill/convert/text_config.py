@@ -1,0 +1,72 @@
+"""Configurations that name their fields as transformers' own, under a type of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from transformers import PreTrainedConfig
+
+from hf_ddistill.convert.fields import Fields
+
+Text = TypeVar("Text", bound=PreTrainedConfig)
+_NEEDED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
+_ROPE = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor")
+_OTHER = ("model_type", "layer_types", "dtype", "architectures", "use_cache")
+_SLIDING = ("sliding_window", "use_sliding_window", "max_window_layers")
+
+
+def text_config(cls: type[Text], fields: Fields, **more: Any) -> Text:
+    """The configuration of a causal language model, of the fields that it knows.
+
+    Args:
+        cls: of the configuration.
+        fields: of theirs.
+        **more: instead of theirs.
+
+    Raises:
+        ValueError: for a field that is missing, for a base of the rotary positions that nothing
+            says, and for sliding attention.
+    """
+    for name in _NEEDED:
+        fields.count(name)
+    values = fields.values
+    if values.get("use_sliding_window", values.get("sliding_window") is not None):
+        raise ValueError(
+            f"The config.json of {fields.source} asks for sliding attention "
+            f"(sliding_window={values.get('sliding_window')!r}), and blocks need full attention."
+        )
+    if not (values.get("rope_parameters") or {}).get("rope_theta"):
+        fields.number("rope_theta")  # a default of transformers would be a guess
+    known = {each.name for each in dataclasses.fields(cls)} - {*_OTHER, *_SLIDING}
+    given = {
+        name: value
+        for name, value in values.items()
+        if name in known | set(_ROPE) and value is not None
+    }
+    if "num_key_value_heads" in known:
+        heads = fields.count("num_attention_heads")
+        given["num_key_value_heads"] = fields.count("num_key_value_heads", heads)
+    return cls(**given | more)
+
+
+def plain_rope(text: PreTrainedConfig) -> dict[str, Any]:
+    """The rotary positions by the names that came before `rope_parameters`: `rope_theta`, and
+    `rope_scaling`, which is null for plain ones."""
+    rope = dict(text.rope_parameters)
+    theta = rope.pop("rope_theta")
+    scaled = rope.get("rope_type", "default") != "default"
+    return {"rope_theta": theta, "rope_scaling": rope if scaled else None}
+
+
+def written(text: PreTrainedConfig, names: tuple[str, ...]) -> Mapping[str, Any]:
+    """These fields and the rotary positions, for a `config.json`."""
+    return {name: getattr(text, name) for name in names} | plain_rope(text)
