@@ -57,7 +57,7 @@ class PlackettLuce(Unmasking):
         # Gumbel noise: the n greatest sums are n draws without replacement.
         noise = uniform_noise(scores.shape, draft.generator, scores.device).clamp_min(1e-300)
         keys = scores - (-noise.log()).log()
-        return largest(keys, draft.masked, draft.due)
+        return largest(keys, draft.open, draft.due)
 
     def scores(self, log_p: Tensor) -> Tensor:
         """s of each position, float64 (...), from log p(x_0 | x_t) (..., K)."""
