@@ -26,11 +26,14 @@ class Places:
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, where: Where | Places) -> Places:
-        """Those where a Boolean (B, L) is True; what is one already, as it is."""
+    def of(cls, where: Where | Places, count: int | None = None) -> Places:
+        """Those where a Boolean (B, L) is True; what is one already, as it is. Nothing waits where
+        their number is known."""
         if isinstance(where, Places):
             return where
-        found = cls(where.flatten().nonzero()[:, 0], (where.shape[0], where.shape[1]))
+        flat = where.flatten()
+        found = flat.nonzero() if count is None else flat.nonzero_static(size=count)
+        found = cls(found[:, 0], (where.shape[0], where.shape[1]))
         found.__dict__["where"] = where  # it need not be made again
         return found
 
@@ -61,3 +64,9 @@ class Places:
         """`into` (B, L) with `values` (N,) there, of its dtype; gradients flow."""
         values = values.to(into.dtype)
         return into.reshape(-1).index_copy(0, self.index, values).view(into.shape)
+
+
+def places_of(*wheres: Where) -> list[Places]:
+    """Those of several Booleans (B, L); the device is waited for once."""
+    counts = torch.stack([where.sum() for where in wheres]).tolist()
+    return [Places.of(where, count) for where, count in zip(wheres, counts, strict=True)]

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.configurable import Configurable
+from hf_ddistill.convert.source import WEIGHTS
 
 
 class Converter(Configurable, ABC):
@@ -117,6 +118,11 @@ def recognise(name: str) -> type[Converter]:
             found += [kind] * kind.recognises(name)
         except ValueError as error:
             refusals.append(error)
+    if not found and _is_bare(Path(name)):
+        raise ValueError(
+            f"{name} has weights and says nothing of what they are: say it with --kind, one of "
+            f"{', '.join(Converter.registry)}."
+        )
     if not found and refusals:
         raise refusals[0]
     if not found:
@@ -125,3 +131,11 @@ def recognise(name: str) -> type[Converter]:
     if len(found) > 1:
         raise ValueError(f"{name} is recognised by {', '.join(kind.id for kind in found)}.")
     return found[0]
+
+
+def _is_bare(place: Path) -> bool:
+    """Whether there are weights without any configuration."""
+    if place.is_dir():
+        there = [*place.iterdir()] if not (place / "config.json").is_file() else []
+        return any(file.suffix in WEIGHTS for file in there)
+    return place.is_file()

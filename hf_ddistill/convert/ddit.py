@@ -6,17 +6,11 @@ name the same sizes differently.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
-
-from hf_ddistill.convert.renaming import Renaming, check_same
-from hf_ddistill.convert.source import BUFFERS, weights
-from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
+from hf_ddistill.convert.renaming import Renaming
+from hf_ddistill.convert.source import BUFFERS
 
 #: Names of a layer, theirs and ours.
 _LAYER = {
@@ -76,38 +70,3 @@ def sizes(config: Mapping[str, Any], source: str) -> dict[str, Any]:
             raise ValueError(f"The config.json of {source} {said} {where}, a positive number.")
         found[ours] = value
     return found | {"dropout": float(of.get("dropout", 0.0))}
-
-
-def read_ddit(source: str | Path, config: DDiTConfig, kind: str) -> DDiTForDiscreteDiffusion:
-    """The network of a folder or file of theirs.
-
-    Args:
-        source: with weights.
-        config: of the network, ours.
-        kind: what the error calls it, such as "MDLM".
-
-    Raises:
-        ValueError: for weights that do not fit, grouped, or that cannot be read.
-    """
-    state = NAMES.ours(weights(source))
-    with torch.device("meta"):
-        model = DDiTForDiscreteDiffusion(config)
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    if config.tie_word_embeddings:
-        state.setdefault("lm_head.weight", state.get("model.embed_tokens.weight"))
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    check_same(found, wanted, f"{source} is no {kind} network of its configuration's sizes")
-    model.load_state_dict(state, assign=True)
-    model.tie_weights()
-    return model.requires_grad_(True).eval()
-
-
-def write_ddit(
-    model: DDiTForDiscreteDiffusion, folder: str | Path, config: Mapping[str, Any]
-) -> None:
-    """The weights under their names, with a configuration of theirs, into a new folder."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {key: value.contiguous() for key, value in NAMES.theirs(model.state_dict()).items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

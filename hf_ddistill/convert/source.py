@@ -20,28 +20,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import cached_file
 
+from hf_ddistill.convert.inert import Inert, holds_settings, said_by
 from hf_ddistill.models import check_name
 
 #: The weights of a folder, in the order in which they are looked for.
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 _INDEX = tuple(f"{name}.index.json" for name in _WHOLE)
 _PICKLES = (".ckpt", ".pth", ".pt", ".bin")
+#: Endings of files of weights.
+WEIGHTS = (".safetensors", *_PICKLES)
 _SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "*.md"]
-#: Classes in others' checkpoints that only hold settings: an `Inert` stands for each.
-_SETTINGS = ("omegaconf.", "typing.", "collections.", "pathlib.", "transformers.", "lightning")
-
-
-class Inert:
-    """What stands for an object of settings in a checkpoint; it keeps nothing and does nothing."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-    def __setitem__(self, key: Any, value: Any) -> None: ...
-
-    def append(self, value: Any) -> None:
-        """As of a list; the value is not kept."""
 
 
 def located(name: str, *, weights: bool = False, revision: str | None = None) -> Path:
@@ -56,7 +44,7 @@ def located(name: str, *, weights: bool = False, revision: str | None = None) ->
         ValueError: if there is none, or it is on the Hub and the Hub cannot be asked.
     """
     path = Path(name)
-    if path.is_file() and path.suffix in (*_PICKLES, ".safetensors"):
+    if path.is_file() and path.suffix in WEIGHTS:
         return path
     if path.is_dir():
         return path
@@ -86,6 +74,25 @@ def configuration(source: str | Path) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise ValueError(f"The config.json of {source} must hold an object, not {read!r:.40}.")
     return read
+
+
+def training_settings(source: str | Path) -> dict[str, Any]:
+    """The configuration that a training checkpoint keeps of its run; empty where there is none.
+
+    Args:
+        source: a file, or a folder with one file of weights.
+
+    Raises:
+        ValueError: as of `weights`.
+    """
+    with _in_one_sentence(source):
+        files = _files(Path(source))
+        if len(files) > 1 or files[0].suffix == ".safetensors":
+            return {}
+        settings = _loaded(files[0]).get("hyper_parameters")
+    settings = settings if isinstance(settings, Mapping) else {}
+    said = said_by(settings.get("config", settings))
+    return said if isinstance(said, dict) else {}
 
 
 def weights(source: str | Path) -> dict[str, Tensor]:
@@ -144,23 +151,29 @@ def _files(source: Path) -> list[Path]:
     raise ValueError(f"The folder {source} has {said if other else 'no weights'}; name one file.")
 
 
-def _of_pickle(file: Path) -> dict[str, Tensor]:
-    """The tensors of a pickle: a state dict, or a training checkpoint with one inside."""
+def _loaded(file: Path) -> Mapping[str, Any]:
+    """A pickle of tensors and settings; of the latter an `Inert` stands for each object."""
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except ValueError:  # an old pickle, without an archive: torch reads what is allowed
         unsafe = []
-    settings = [name for name in unsafe if name.startswith(_SETTINGS)]
-    code = sorted(set(unsafe) - set(settings))
+    code = sorted(name for name in unsafe if not holds_settings(name))
     if code:
         raise ValueError(
             f"{file} is a pickle that holds code ({', '.join(code[:3])}), which is never run; save "
             "its weights as safetensors where it was written."
         )
-    with torch.serialization.safe_globals([(Inert, name) for name in settings]):
-        read = torch.load(file, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals([(Inert, name) for name in unsafe]):
+        mapped = zipfile.is_zipfile(file)
+        read = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     if not isinstance(read, Mapping):
         raise ValueError(f"{file} holds a {type(read).__name__} and no weights by name.")
+    return read
+
+
+def _of_pickle(file: Path) -> dict[str, Tensor]:
+    """The tensors of a pickle: a state dict, or a training checkpoint with one inside."""
+    read = _loaded(file)
     state = next((read[key] for key in ("state_dict", "model") if _is_state(read, key)), read)
     state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if not state:

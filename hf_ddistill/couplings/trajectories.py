@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.linalg import require, uniform_noise
+from hf_ddistill.places import Places
 from hf_ddistill.shapes import Generators, Tokens, Where
 
 
@@ -42,10 +43,12 @@ class Trajectory:
                 f"Blocks of {self.block_size} tokens do not divide a length of "
                 f"{self.rounds.shape[1]}."
             )
-        if not bool(self.drawn.any()):
-            raise ValueError(
+        require(
+            self.drawn.any(),
+            lambda *_: (
                 "A rollout is empty: none of its tokens was decoded, all are given or padding."
-            )
+            ),
+        )
 
     @property
     def drawn(self) -> Where:
@@ -65,6 +68,15 @@ class Trajectory:
     def at(self, number: Tensor) -> Where:
         """Where there are masks in the state before call `number` (B, L / b) of each block."""
         return self.drawn & (self.rounds >= self.spread(number))
+
+    def places(self) -> list[Places]:
+        """The positions that each call decided, from call 0 on; the device is waited for once."""
+        none = torch.zeros(self.block_size + 1, dtype=torch.int64, device=self.rounds.device)
+        rounds = self.rounds.flatten() + 1
+        counts = none.scatter_add(0, rounds, torch.ones_like(rounds)).tolist()[1:]
+        while counts and not counts[-1]:
+            counts.pop()
+        return [Places.of(self.rounds == r, count) for r, count in enumerate(counts)]
 
     def any_call(self, generator: Generators = None, per_block: bool = True) -> Tensor:
         """A number of a call for each block, (B, L / b), each of its calls as likely as the others.

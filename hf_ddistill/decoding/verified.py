@@ -256,7 +256,9 @@ class _Work:
         rows = np.arange(len(ids))
         window = Window(rows, np.full_like(rows, start), stop - start, ids.device)
         logits = reader(ids, window, noise).double()
-        return self.processing(ids, window, self.open[:, start:stop], logits)
+        said = self.processing(ids, window, self.open[:, start:stop], logits)
+        self.processing.check()
+        return said
 
     def _law(self, said: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         """The laws (n, m, K) that tokens are drawn from, of some places of rows, float64."""

@@ -7,15 +7,17 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion, times
+from hf_ddistill.parameterizations.normalised import MANY, SOME
 from hf_ddistill.parameterizations.parameterization import Parameterization
 from hf_ddistill.parameterizations.prediction import Prediction
 from hf_ddistill.parameterizations.subs import Subs
@@ -171,6 +173,30 @@ class NetworkDenoiser(Denoiser):
         return self.diffusion.schedule.sigma(t) if self.reads_time == "sigma" else t
 
     def _read(self, output: Tensor, x_t: Tokens, t: Tensor | None) -> Prediction:
-        output = output if output.dtype == torch.float64 else output.float()
-        log_p = self.parameterization.to_log_conditional(output, self.diffusion, x_t, t)
-        return Prediction(log_p)
+        """A prediction; without gradients a large one takes the place of the output."""
+        if output.dtype != torch.float64:
+            output = output.float()
+        positions = torch.arange(x_t.shape[1], device=x_t.device)
+        alone = x_t.shape[1] == 1 or self.parameterization.source(positions) is positions
+        small = output.numel() < MANY or torch.compiler.is_compiling()
+        if small or output.requires_grad or not (alone and self._made(output)):
+            return Prediction(self._log_conditional(output, x_t, t))
+        rows, size = output.view(-1, 1, output.shape[-1]), max(1, SOME // output.shape[-1])
+        t = None if t is None else t.repeat_interleave(x_t.shape[1])
+        for start in range(0, len(rows), size):
+            some = slice(start, start + size)
+            now = None if t is None else t[some]
+            rows[some] = self._log_conditional(rows[some], x_t.reshape(-1, 1)[some], now)
+        return Prediction(output)
+
+    def _log_conditional(self, output: Tensor, x_t: Tokens, t: Tensor | None) -> Tensor:
+        return self.parameterization.to_log_conditional(output, self.diffusion, x_t, t)
+
+    def _made(self, output: Tensor) -> bool:
+        """Whether the output was made in the call, and is none of its module's own tensors."""
+        plain, module = (Tensor, Parameter), self._module
+        if module is None or type(output) is not Tensor or not output.is_contiguous():
+            return False
+        weights = chain(module.parameters(), module.buffers())
+        own = (w.untyped_storage().data_ptr() for w in weights if type(w) in plain)
+        return output.untyped_storage().data_ptr() not in own

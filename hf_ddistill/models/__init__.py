@@ -33,6 +33,7 @@ from hf_ddistill.models.loading import (
     load_config,
     load_masked_lm,
 )
+from hf_ddistill.models.mixed_embeddings import mixed_embeddings
 from hf_ddistill.models.positions import window
 from hf_ddistill.models.same_mask import check_same_mask
 
@@ -64,6 +65,7 @@ __all__ = [
     "load_checkpoint",
     "load_config",
     "load_masked_lm",
+    "mixed_embeddings",
     "sampler_of",
     "unwrapped",
     "window",

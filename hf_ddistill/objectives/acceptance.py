@@ -14,10 +14,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.divergences import Divergence
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.places import Places
 from hf_ddistill.samplers.clock import time_of_share
 from hf_ddistill.samplers.speculative import check_lookahead
 from hf_ddistill.shapes import Scalar, Tokens
@@ -29,6 +31,36 @@ def agreement(log_p: Tensor, log_q: Tensor, tokens: Tensor) -> tuple[Tensor, Ten
     place = tokens[:, None]
     ratio = (log_q.gather(-1, place) - log_p.gather(-1, place))[:, 0].clamp_max(0).exp()
     return torch.minimum(log_p.exp(), log_q.exp()).sum(-1), ratio
+
+
+def compared(
+    log_p: Tensor,
+    student: Local,
+    tokens: Tensor,
+    divergence: Divergence | None,
+    numbers: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`agreement` of laws log p (N, K) with a student's there, and their divergence, 0 where there
+    is none.
+
+    Args:
+        log_p: of the teacher.
+        student: its prediction.
+        tokens: (N,).
+        divergence: D.
+        numbers: (N,), the student's positions that these are; its own, in order, if not given.
+    """
+
+    def of_each(some: slice, log_q: Tensor, log_p: Tensor) -> Tensor:
+        parts = agreement(log_p[some], log_q, tokens[some])
+        distance = torch.zeros_like(parts[0])
+        if divergence is not None:
+            distance = divergence(log_p[some], log_q)
+        return torch.stack([*parts, distance], -1)
+
+    found = by_position(of_each, student.prediction.log_conditional, numbers, of=(log_p,))
+    found = found if numbers is None else found.index_select(0, numbers)
+    return found.unbind(-1)
 
 
 def expected_share(overlap: Tensor, ratio: Tensor, counts: Tensor) -> Tensor:
@@ -104,16 +136,17 @@ class Acceptance(Objective):
         where = torch.zeros_like(step.trained).scatter(1, places, counts)
         x = self._shown(step, rank, masked, torch.zeros_like(masked))
         student = step.look(step.student, x, self._time(step, x), where)
+        # The same positions in their order, as a grid (B, k).
+        asked = Places.of(counts, len(student.places))
         found = (where.flatten().cumsum(0) - 1).view_as(where).gather(1, places).clamp_min(0)
-        log_q = student.prediction.log_conditional[found[counts], 0]
-        log_p = self._teacher(step, rank, masked, counts)
-        tokens = step.x_0.gather(1, places)[counts]
-        parts = (_grid(part, counts) for part in agreement(log_p, log_q, tokens))
-        share = expected_share(*parts, counts)
+        log_p = self._teacher(step, rank, masked, asked)
+        tokens = asked.take(step.x_0.gather(1, places))
+        *parts, distance = compared(log_p, student, tokens, self.divergence, asked.take(found))
+        share = expected_share(*(_grid(part, asked) for part in parts), counts)
         step.log("accepted", step.row_mean(share.detach() * counts.sum(1)))
         if self.divergence is None:
             return {"student": step.row_mean(1 - share)}
-        distance = _grid(self.divergence(log_p, log_q), counts)
+        distance = _grid(distance, asked)
         return {"student": step.row_mean(distance.sum(1) / counts.sum(1).clamp_min(1))}
 
     def _order(self, step: TrainingStep) -> tuple[Tensor, Tensor]:
@@ -135,16 +168,16 @@ class Acceptance(Objective):
         return time_of_share(step.diffusion, hidden.sum(1) / real.sum(1).clamp_min(1))
 
     @torch.no_grad()
-    def _teacher(self, step: TrainingStep, rank: Tensor, masked: Tensor, counts: Tensor) -> Tensor:
+    def _teacher(self, step: TrainingStep, rank: Tensor, masked: Tensor, asked: Places) -> Tensor:
         """log p_j of those that count, (N, K): a row of one call for each."""
-        rows, more = counts.nonzero(as_tuple=True)
+        rows, more = asked.rows, asked.positions
         part = step.rows(rows)
         x = self._shown(part, rank[rows], masked[rows], more)
-        asked = rank[rows] == more[:, None]
-        local = part.look(step.peers["teacher"], x, self._time(part, x), asked)
+        here = Places.of(rank[rows] == more[:, None], len(asked))
+        local = part.look(step.peers["teacher"], x, self._time(part, x), here)
         return local.prediction.log_conditional[:, 0]
 
 
-def _grid(values: Tensor, counts: Tensor) -> Tensor:
+def _grid(values: Tensor, asked: Places) -> Tensor:
     """Numbers (N,) in the places that count of (B, k), 0 elsewhere."""
-    return values.new_zeros(counts.shape).masked_scatter(counts, values)
+    return asked.put(values, values.new_zeros(asked.shape))

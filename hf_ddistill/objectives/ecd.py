@@ -80,23 +80,23 @@ class ECD(Objective):
 
     def _distances(self, step: TrainingStep, student: Local, x_s: Tokens, s: Times) -> Tensor:
         """D (N, 1) at the student's positions."""
-        log_q, tokens = student.prediction.log_conditional.squeeze(1), student.places.take(x_s)
+        log_q, tokens = student.prediction.log_conditional, student.places.take(x_s)
         still = step.diffusion.undetermined(x_s) & student.where if step.diffusion.reveals else None
         # Where x_s is certain, so is the teacher: it is not asked.
         open_ = student.places if still is None else Places.of(still)
         with torch.no_grad():
             teacher = step.look(step.peers["teacher"], x_s, s, open_)
-        log_p = teacher.prediction.log_conditional.squeeze(1)
+        of = (teacher.prediction.log_conditional.squeeze(1),)
 
-        def distance(some: slice, log_q: Tensor) -> Tensor:
+        def distance(some: slice, log_q: Tensor, log_p: Tensor) -> Tensor:
             return self._distance(log_p[some], log_q)
 
         if still is None:
-            return by_position(distance, log_q)[:, None]
+            return by_position(distance, log_q, of=of)[:, None]
         certain = None
         if self.divergence.finite:
             certain = Certain(tokens, ~student.places.take(still), self.divergence.certain)
-        return by_position(distance, log_q, student.numbers_of(open_), certain)[:, None]
+        return by_position(distance, log_q, student.numbers_of(open_), certain, of=of)[:, None]
 
     def _distance(self, log_p: Tensor, log_q: Tensor) -> Tensor:
         if self.top_k is not None:

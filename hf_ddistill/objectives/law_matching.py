@@ -29,7 +29,7 @@ from hf_ddistill.couplings import (
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import require, uniform_noise
 from hf_ddistill.objectives.by_position import by_position
-from hf_ddistill.objectives.log_ratio import LogRatio, log_ratio
+from hf_ddistill.objectives.log_ratio import LogRatio, both_networks, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.views import View, random_view
@@ -130,15 +130,15 @@ class LawMatching(Objective):
             rollout = self._rollout(step)
         within = rollout.last.where if self.horizon == "call" else step.trained
         views = [self._view(step, rollout.x_0, within) for _ in range(self.maskings)]
-        ratios = [log_ratio(step, rollout.x_0, view.z, view.t, view.where) for view in views]
         self._record_teacher(step, within)
+        ratios = [log_ratio(step, rollout.x_0, view.z, view.t, view.where) for view in views]
         good = finite_rows(step, ratios)
         losses = {}
         if learns:
             shown = list(zip(views, ratios, strict=True))
             losses["student"] = self._student_loss(step, rollout, shown, good)
         if "auxiliary" in step.train:
-            parts = [cross_entropy(step, ratio.auxiliary, rollout.x_0) for ratio in ratios]
+            parts = [cross_entropy(step, ratio) for ratio in ratios]
             losses["auxiliary"] = torch.stack(parts).mean()
             step.log("entropy", losses["auxiliary"])
         return losses
@@ -193,9 +193,8 @@ class LawMatching(Objective):
         # The same positions among all rows, to find d there.
         index = rows.index_select(0, both.rows) * both.shape[1] + both.positions
         there = ratio.teacher.numbers_of(Places(index, view.where.shape))
-        teacher, auxiliary = ratio.laws
 
-        def mean(some: slice, log_p: Tensor) -> Tensor:
+        def mean(some: slice, log_p: Tensor, teacher: Tensor, auxiliary: Tensor) -> Tensor:
             at = there[some]
             d = teacher.index_select(0, at).sub_(auxiliary.index_select(0, at))
             if self.divergence == "forward_kl":
@@ -205,8 +204,8 @@ class LawMatching(Objective):
             # A token that is impossible for the teacher, and for the student, says nothing.
             return torch.where(log_p > LOG_ZERO / 2, log_p.exp() * d, torch.zeros_like(d)).sum(-1)
 
-        log_p = local.prediction.log_conditional.squeeze(1)
-        value = by_position(mean, log_p, local.numbers_of(both))
+        numbers = local.numbers_of(both)
+        value = by_position(mean, local.prediction.log_conditional, numbers, of=ratio.laws)
         sums = value.new_zeros(both.shape[0]).index_add(0, local.rows, value)
         return sums * view.weight.clamp_max(8.0)[rows]
 
@@ -219,9 +218,9 @@ class LawMatching(Objective):
         if int(count) < 20:
             view = self._view(step, step.x_0, within)
             with torch.no_grad():
-                seen = step.look(step.peers["teacher"], view.z, view.t, view.where)
+                seen = step.look(both_networks(step)[0], view.z, view.t, view.where)
             count += 1
-            total += cross_entropy(step, seen, step.x_0)
+            total += _cross_entropy(step, seen, seen.log_prob_of(step.x_0))
         step.log("teacher_entropy", total / int(count))
 
 
@@ -266,7 +265,12 @@ def less_the_others(rewards: Tensor, good: Tensor) -> Tensor:
     return rewards - (total - rewards * good) / others
 
 
-def cross_entropy(step: TrainingStep, local: Local, x_0: Tokens) -> Scalar:
-    """Of a denoiser on x_0 at the view's open positions: each row's mean, by its tokens."""
-    tokens = -local.per_token(local.log_prob_of(x_0))
+def cross_entropy(step: TrainingStep, ratio: LogRatio) -> Scalar:
+    """Of the auxiliary on what was drawn, at the view's open positions."""
+    return _cross_entropy(step, ratio.auxiliary, ratio.log_prob_of_auxiliary)
+
+
+def _cross_entropy(step: TrainingStep, local: Local, log_prob: Tensor) -> Scalar:
+    """Each row's mean at the positions that were asked for, by its tokens."""
+    tokens = -local.per_token(log_prob)
     return step.row_mean(tokens.sum(1) / local.where.sum(1).clamp_min(1))

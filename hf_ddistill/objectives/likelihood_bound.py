@@ -10,6 +10,7 @@ It is `score_entropy`. Where the process allows, the sum over y is done once and
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from hf_ddistill.diffusion import Diffusion
@@ -81,29 +82,30 @@ def _of_flat_noise(
     """
     log_p, schedule = prediction.log_conditional, diffusion.schedule
     kernel = diffusion.kernel(torch.zeros_like(t), t)
-    a, same, now = kernel.scalar[:, None], x_0 == x_t, kernel.entries(x_0, x_t)
+    same, now = x_0 == x_t, kernel.entries(x_0, x_t)
     # What comes afresh: at any token of the data, and at x_t.
     v = kernel.entries(_another(x_0, diffusion), x_0)
     v_t = torch.where(same, v, now)
-    # Both at once: the gradient of each would be another (B, L, K).
-    log_p_0, log_p_t = log_p.gather(-1, torch.stack([x_0, x_t], -1)).double().unbind(-1)
-    z = (v_t - a * torch.expm1(log_p_t)) / (a + v_t)
-    scale = a.log() - v.log() - z.log()
-    # A softplus is log(1 + e^x); beyond 40 it is x, to the last digit of float64.
-    logs = by_position(
-        lambda _, some, scale: softplus(some + scale[:, None], threshold=40).sum(-1),
-        log_p.flatten(0, 1),
-        beside=scale.to(log_p.dtype).flatten(),
-    )
-    logs = logs.view(scale.shape).double()
-    logs = (1 - a - v_t) * (z * now / v_t).log() + v * (logs - softplus(log_p_t + scale, 1, 40))
-    total = z / v_t - 1 / now - logs / now
-    # Of x_0, r(x_0) = (a + v) / D where v / D was summed.
-    s_0 = a * log_p_0.exp() + v * z
-    at_x_0 = (a + v) * ((a + v) / s_0).log() - v * (v / s_0).log()
-    total = total + torch.where(same, 0.0, at_x_0 / now)
     rate = diffusion.process.rate(schedule.sigma(t)).entries(_another(x_t, diffusion), x_t)
-    return (total * rate * schedule.rate(t)[:, None]).to(log_p.dtype)
+    rate = rate * schedule.rate(t)[:, None]
+    a = kernel.scalar[:, None].expand_as(v)
+    each = [values.flatten() for values in (x_0, x_t, a, v, v_t, now, same, rate)]
+
+    def density(some: slice, log_p: Tensor) -> Tensor:
+        x_0, x_t, a, v, v_t, now, same, rate = (values[some] for values in each)
+        log_p_0, log_p_t = log_p.gather(-1, torch.stack([x_0, x_t], -1)).double().unbind(-1)
+        z = (v_t - a * torch.expm1(log_p_t)) / (a + v_t)
+        scale = a.log() - v.log() - z.log()
+        # A softplus is log(1 + e^x); beyond 40 it is x, to the last digit of float64.
+        logs = softplus(log_p + scale.to(log_p.dtype)[:, None], threshold=40).sum(-1).double()
+        logs = (1 - a - v_t) * (z * now / v_t).log() + v * (logs - softplus(log_p_t + scale, 1, 40))
+        total = z / v_t - 1 / now - logs / now
+        # Of x_0, r(x_0) = (a + v) / D where v / D was summed.
+        s_0 = a * log_p_0.exp() + v * z
+        at_x_0 = (a + v) * ((a + v) / s_0).log() - v * (v / s_0).log()
+        return (total + torch.where(same, 0.0, at_x_0 / now)) * rate
+
+    return by_position(density, log_p).view_as(v).to(log_p.dtype)
 
 
 def _another(x: Tokens, diffusion: Diffusion) -> Tokens:

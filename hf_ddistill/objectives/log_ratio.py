@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep
-from hf_ddistill.denoisers import Autoregressive
+from hf_ddistill.denoisers import Autoregressive, Denoiser
 from hf_ddistill.linalg import require
 from hf_ddistill.objectives.likelihood_bound import nelbo_density
 from hf_ddistill.places import Places
@@ -35,6 +35,7 @@ class LogRatio:
         teacher: its prediction there, without gradients.
         auxiliary: with gradients, where it is trained at this step.
         of_tokens: (B, L) float64, each token's part of R; 0 elsewhere.
+        log_prob_of_auxiliary: (N, 1), log p_A of the token that is there, with its gradients.
         impossible: (B, L), where d of the token that is there is not finite: the teacher (or the
             auxiliary) gives it no probability.
     """
@@ -42,6 +43,7 @@ class LogRatio:
     teacher: Local
     auxiliary: Local
     of_tokens: PerToken
+    log_prob_of_auxiliary: Tensor
     impossible: Where
 
     @property
@@ -81,21 +83,18 @@ def log_ratio(
     Raises:
         ValueError: if the step lacks one of the two.
     """
-    if missing := {"teacher", "auxiliary"} - set(step.peers):
-        raise ValueError(
-            f"Law matching needs the networks 'teacher' and 'auxiliary', a trainable copy of the "
-            f"teacher; this step lacks {', '.join(sorted(missing))}."
-        )
-    teacher, auxiliary = (step.peers[name] for name in ("teacher", "auxiliary"))
+    teacher, auxiliary = both_networks(step)
     if causal:
         teacher, auxiliary = Autoregressive(teacher), Autoregressive(auxiliary)
     where = Places.of(where)
-    with torch.no_grad():
-        of_teacher = step.look(teacher, z, t, where, **more)
     with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):
         of_auxiliary = step.look(auxiliary, z, t, where, **more)
+        # Before any loss, so that on the way back it comes behind what lets the teacher's law go.
+        log_prob = of_auxiliary.log_prob_of(x_0)
+    # Behind it, since without gradients a prediction takes the place of the logits.
     with torch.no_grad():
-        parts = (of_teacher.log_prob_of(x_0) - of_auxiliary.log_prob_of(x_0))[:, 0]
+        of_teacher = step.look(teacher, z, t, where, **more)
+    parts = (of_teacher.log_prob_of(x_0) - log_prob.detach())[:, 0]
     impossible = ~parts.isfinite() | (parts.abs() > -LOG_ZERO / 2)
     if not causal and not step.diffusion.reveals:
         tokens = (where.take(x_0)[:, None], where.take(z)[:, None])
@@ -109,8 +108,23 @@ def log_ratio(
         of_teacher,
         of_auxiliary,
         of_teacher.per_token(parts.double()[:, None]),
+        log_prob,
         where.put(impossible, torch.zeros_like(x_0, dtype=torch.bool)),
     )
+
+
+def both_networks(step: TrainingStep) -> tuple[Denoiser, Denoiser]:
+    """Teacher and auxiliary of a step.
+
+    Raises:
+        ValueError: if it lacks one of the two.
+    """
+    if missing := {"teacher", "auxiliary"} - set(step.peers):
+        raise ValueError(
+            f"Law matching needs the networks 'teacher' and 'auxiliary', a trainable copy of the "
+            f"teacher; this step lacks {', '.join(sorted(missing))}."
+        )
+    return step.peers["teacher"], step.peers["auxiliary"]
 
 
 def check_possible(ratio: LogRatio) -> None:

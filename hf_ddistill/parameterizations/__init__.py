@@ -3,9 +3,9 @@ way to read an output."""
 
 from hf_ddistill.parameterizations.conditional import Conditional
 from hf_ddistill.parameterizations.given_others import GivenOthers
-from hf_ddistill.parameterizations.normalised import normalised
+from hf_ddistill.parameterizations.normalised import log_prob_of, normalised, stand_in
 from hf_ddistill.parameterizations.parameterization import Parameterization, carried_over
-from hf_ddistill.parameterizations.prediction import Prediction, log_prob_of, recover
+from hf_ddistill.parameterizations.prediction import Prediction, recover
 from hf_ddistill.parameterizations.score import Score
 from hf_ddistill.parameterizations.shifted import Shifted
 from hf_ddistill.parameterizations.subs import Subs
@@ -22,4 +22,5 @@ __all__ = [
     "log_prob_of",
     "normalised",
     "recover",
+    "stand_in",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.shapes import LOG_ZERO, LogProbs, Tokens
+from hf_ddistill.shapes import LOG_ZERO, LogProbs, Tokens, Where
 
 
 class Parameterization(Configurable, ABC):
@@ -39,8 +39,9 @@ class Parameterization(Configurable, ABC):
         return positions
 
 
-def carried_over(log_p: LogProbs, diffusion: Diffusion, x_t: Tokens) -> LogProbs:
-    """Where x_t is no mask, certainty of x_t (MDLM's substitution).
+def carries(diffusion: Diffusion, x_t: Tokens) -> Where | None:
+    """The positions (B, L) whose x_t is a mask, where others are carried over; None where there are
+    no others, as far as is known without a wait.
 
     Raises:
         ValueError: for a process under which a token can have been another one.
@@ -52,8 +53,13 @@ def carried_over(log_p: LogProbs, diffusion: Diffusion, x_t: Tokens) -> LogProbs
         )
     open_ = diffusion.undetermined(x_t)
     waits = x_t.device.type != "cpu" or torch.compiler.is_compiling()
-    if not waits and bool(open_.all()):
-        # No second (B, L, K) where only masked positions were asked for; nobody waits to know it.
+    return None if not waits and bool(open_.all()) else open_
+
+
+def carried_over(log_p: LogProbs, diffusion: Diffusion, x_t: Tokens) -> LogProbs:
+    """Where x_t is no mask, certainty of x_t (MDLM's substitution)."""
+    open_ = carries(diffusion, x_t)
+    if open_ is None:
         return log_p
     own = log_p.gather(-1, x_t[..., None]).masked_fill(~open_[..., None], 0.0)
     return log_p.masked_fill(~open_[..., None], LOG_ZERO).scatter_(-1, x_t[..., None], own)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion, times_at
 from hf_ddistill.linalg import Dense
+from hf_ddistill.parameterizations.normalised import log_prob_of
 from hf_ddistill.shapes import LOG_ZERO, LogProbs, PerToken, Probs, Tokens
 
 #: The most that rounding may change a recovered conditional, in total variation.
@@ -82,11 +83,6 @@ class Prediction:
                 "to which t it can."
             )
         return cls((conditional / total).log().clamp_min(LOG_ZERO))
-
-
-def log_prob_of(log_p: Tensor, tokens: Tensor) -> Tensor:
-    """The log-probabilities (...) that laws (..., K) give to tokens (...)."""
-    return log_p.gather(-1, tokens[..., None])[..., 0]
 
 
 def recover(score: Probs, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) -> Probs:

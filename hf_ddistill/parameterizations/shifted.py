@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations.normalised import normalised
-from hf_ddistill.parameterizations.parameterization import Parameterization, carried_over
+from hf_ddistill.parameterizations.parameterization import Parameterization
 from hf_ddistill.shapes import LogProbs, Tokens
 
 
@@ -26,7 +26,7 @@ class Shifted(Parameterization):
         self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor | None
     ) -> LogProbs:
         shifted = torch.cat([output[:, :1], output[:, :-1]], 1)
-        return carried_over(normalised(shifted, diffusion), diffusion, x_t)
+        return normalised(shifted, diffusion, x_t)
 
     def source(self, positions: Tensor) -> Tensor:
         return (positions - 1).clamp_min(0)

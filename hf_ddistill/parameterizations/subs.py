@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations.normalised import normalised
-from hf_ddistill.parameterizations.parameterization import Parameterization, carried_over
+from hf_ddistill.parameterizations.parameterization import Parameterization
 from hf_ddistill.shapes import LogProbs, Tokens
 
 
@@ -24,4 +24,4 @@ class Subs(Parameterization):
     def to_log_conditional(
         self, output: Tensor, diffusion: Diffusion, x_t: Tokens, t: Tensor | None
     ) -> LogProbs:
-        return carried_over(normalised(output, diffusion), diffusion, x_t)
+        return normalised(output, diffusion, x_t)

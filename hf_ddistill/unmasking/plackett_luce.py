@@ -59,17 +59,17 @@ class PlackettLuce(Unmasking):
         # Gumbel noise: the n greatest sums are n draws without replacement, by one number each.
         noise = uniform_noise(scores.shape, draft.generator, scores.device).clamp_min(1e-300)
         keys = scores - (-noise.log()).log()
-        return largest(keys, draft.masked, draft.due)
+        return largest(keys, draft.open, draft.due)
 
     def scores(self, log_p: Tensor) -> Tensor:
         """s of each position, float64 (...), from log p(x_0 | x_t) (..., K)."""
         return log_p.amax(-1).double().exp() / self.temperature
 
 
-def _in_turn(scores: Tensor, among: Where, count: Tensor, generator: Chooser) -> Where:
-    """`count` (B,) positions of each row of `among`, drawn one after the other from the softmax of
-    those that are left: where draws are enumerated."""
-    picked = torch.zeros_like(among)
+def _in_turn(scores: Tensor, among: Where, count: int | Tensor, generator: Chooser) -> Where:
+    """`count` positions of each row of `among`, drawn one after the other from the softmax of those
+    that are left: where draws are enumerated."""
+    picked, count = torch.zeros_like(among), torch.as_tensor(count).expand(len(among))
     for number in range(int(count.max())):
         left = among & ~picked
         drawing = (count > number)[:, None] & left.any(1, keepdim=True)

@@ -11,7 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from hf_ddistill.convert.renaming import Renaming, check_same, grouped
-from hf_ddistill.convert.source import configuration, located, shapes, weights
+from hf_ddistill.convert.source import (
+    configuration,
+    located,
+    shapes,
+    training_settings,
+    weights,
+)
 
 STATE = {"a.weight": torch.ones(2, 3), "rotary_emb.inv_freq": torch.ones(2), "b": torch.zeros(3)}
 
@@ -62,6 +68,36 @@ def test_settings_in_a_checkpoint_stop_it(tmp_path, monkeypatch):
     checkpoint_with("omegaconf.dictconfig", "DictConfig", tmp_path / "x.ckpt", monkeypatch)
     assert weights(tmp_path).keys() == STATE.keys()
     assert "omegaconf.dictconfig" not in sys.modules
+
+
+def test_the_configuration_of_a_run_is_not_read(tmp_path, monkeypatch):
+    """As omegaconf pickles it: nodes in nodes, with references between them."""
+    made = types.ModuleType("omegaconf")
+    Node = type("Node", (), {"__module__": "omegaconf"})
+    made.Node = Node
+    monkeypatch.setitem(sys.modules, "omegaconf", made)
+
+    def node(value):
+        self = Node()
+        if isinstance(value, dict):
+            self._content = {key: node(item) for key, item in value.items()}
+        elif isinstance(value, list):
+            self._content = [node(item) for item in value]
+        else:
+            self._val = value
+        # What omegaconf keeps beside it: plain types, which are no code.
+        self._metadata, self._kinds = Node(), (dict, int)
+        return self
+
+    config = {"model": {"length": 16, "blocks": "${model.length}"}, "ends": [0.5, True, None]}
+    kept = {"config": node(config), "tokenizer": Node()}
+    torch.save({"state_dict": STATE, "hyper_parameters": kept}, tmp_path / "x.ckpt")
+    monkeypatch.delitem(sys.modules, "omegaconf")
+    expected = {"model": {"length": 16, "blocks": 16}, "ends": [0.5, True, None]}
+    assert training_settings(tmp_path) == expected
+    assert weights(tmp_path).keys() == STATE.keys()
+    save_file(STATE, tmp_path / "model.safetensors")
+    assert training_settings(tmp_path) == {}
 
 
 def test_code_in_a_pickle_is_run(tmp_path, monkeypatch):

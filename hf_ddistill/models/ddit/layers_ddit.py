@@ -7,7 +7,7 @@ are linear in c and start at zero; without any condition it is the plain pre-nor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -99,6 +99,15 @@ class DDiTModulation(nn.Module):
         return self.linear(condition)[:, None].chunk(self.chunks, dim=-1)
 
 
+def at_rows(
+    modulations: Sequence[torch.Tensor], at: torch.Tensor | None, length: int
+) -> list[torch.Tensor]:
+    """Modulations (B, 1, h) as they are, or those (N, h) of the rows that `at` is in."""
+    if at is None:
+        return list(modulations)
+    return [each[:, 0].index_select(0, at // length) for each in modulations]
+
+
 class DDiTCondition(nn.Module):
     """Condition vector `c = silu(MLP(features(t)) + class embedding)` (B, cond_dim)."""
 
@@ -165,6 +174,7 @@ class DDiTAttention(nn.Module):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        at: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         shape = hidden_states.shape[:-1]
@@ -185,7 +195,10 @@ class DDiTAttention(nn.Module):
             scaling=self.scaling,
             **kwargs,
         )
-        return self.out(output.reshape(*shape, -1).contiguous()), weights
+        output = output.reshape(*shape, -1).contiguous()
+        if at is not None:
+            output = output.flatten(0, 1).index_select(0, at)
+        return self.out(output), weights
 
 
 class DDiTMLP(nn.Module):
@@ -222,17 +235,21 @@ class DDiTLayer(GradientCheckpointingLayer):
         condition: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        at: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
+        """(B, L, h); with `at`, row * L + position (N,), those alone as (N, h): of the last layer
+        nobody reads the others, which as keys and values are all that the rest needs of them."""
         if self.modulation is None:
             shift_msa = scale_msa = shift_mlp = scale_mlp = 0.0
             gate_msa = gate_mlp = 1.0
         else:
-            shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = self.modulation(
-                condition
-            )
+            shift_msa, scale_msa, *rest = self.modulation(condition)
+            gate_msa, shift_mlp, scale_mlp, gate_mlp = at_rows(rest, at, hidden_states.shape[1])
         branch = self.norm1(hidden_states) * (1 + scale_msa) + shift_msa
-        branch, _ = self.attn(branch, attention_mask, position_embeddings, **kwargs)
+        branch, _ = self.attn(branch, attention_mask, position_embeddings, at, **kwargs)
+        if at is not None:
+            hidden_states = hidden_states.flatten(0, 1).index_select(0, at)
         hidden_states = hidden_states + gate_msa * self.dropout(branch)
         branch = self.mlp(self.norm2(hidden_states) * (1 + scale_mlp) + shift_mlp)
         return hidden_states + gate_mlp * self.dropout(branch)

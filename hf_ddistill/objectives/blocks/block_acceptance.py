@@ -17,7 +17,7 @@ from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.denoisers import Autoregressive
 from hf_ddistill.divergences import Divergence
 from hf_ddistill.linalg import uniform_noise
-from hf_ddistill.objectives.acceptance import agreement, expected_share
+from hf_ddistill.objectives.acceptance import compared, expected_share
 from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import Scalar, Where
@@ -49,14 +49,20 @@ class BlockAcceptance(Objective):
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         path = decoded(step, self.id)
         where = self._left(step, path.drawn.unflatten(1, (-1, path.block_size)))
-        student = step.look(step.student, masked(step, where), None, where, clean_ids=step.x_0)
+        x_t = masked(step, where)
+        student = step.look(step.student, x_t, None, where, clean_ids=step.x_0)
+        places = student.places
         teacher = Autoregressive(step.peers["teacher"])
         with torch.no_grad():
-            log_p = step.look(teacher, step.x_0, None, where).prediction.log_conditional[:, 0]
-        log_q, tokens = student.prediction.log_conditional[:, 0], step.x_0[where]
-        counts = where.unflatten(1, (-1, path.block_size))
-        parts = (_placed(part, counts) for part in agreement(log_p, log_q, tokens))
-        share = expected_share(*parts, counts)
+            log_p = step.look(teacher, step.x_0, None, places).prediction.log_conditional[:, 0]
+        tokens, counts = places.take(step.x_0), where.unflatten(1, (-1, path.block_size))
+
+        def placed(values: Tensor) -> Tensor:
+            grid = values.new_zeros(where.shape)
+            return places.put(values, grid).view(counts.shape)
+
+        *parts, distance = compared(log_p, student, tokens, self.divergence)
+        share = expected_share(*map(placed, parts), counts)
         busy = counts.any(-1)
         blocks = busy.sum(1).clamp_min(1)
         kept = (share.detach() * counts.sum(-1)).sum(1) / blocks
@@ -64,8 +70,7 @@ class BlockAcceptance(Objective):
         if self.divergence is None:
             loss = (1 - share) * busy
         else:
-            distance = _placed(self.divergence(log_p, log_q), counts)
-            loss = distance.sum(-1) / counts.sum(-1).clamp_min(1)
+            loss = placed(distance).sum(-1) / counts.sum(-1).clamp_min(1)
         return {"student": step.row_mean(loss.sum(1) / blocks)}
 
     def _left(self, step: TrainingStep, drawn: Tensor) -> Where:
@@ -74,8 +79,3 @@ class BlockAcceptance(Objective):
         share = uniform_noise(drawn.shape[:2], step.generator, drawn.device)
         known = (share * drawn.sum(-1)).long()
         return (drawn & (drawn.long().cumsum(-1) > known[..., None])).flatten(1)
-
-
-def _placed(values: Tensor, where: Tensor) -> Tensor:
-    """Numbers (N,) at the places of Booleans, 0 elsewhere."""
-    return values.new_zeros(where.shape).masked_scatter(where, values)

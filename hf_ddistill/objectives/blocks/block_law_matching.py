@@ -20,11 +20,13 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep, log_variety
+from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.objectives.blocks.states import decoded, masked
+from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.log_ratio import LogRatio, check_possible, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
-from hf_ddistill.parameterizations import log_prob_of
+from hf_ddistill.places import Places
 from hf_ddistill.shapes import LOG_ZERO, Scalar
 
 
@@ -56,56 +58,70 @@ class BlockLawMatching(Objective):
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         path = decoded(step, self.id)
-        where, size = path.drawn, path.block_size
-        x_t = masked(step, where)
+        where, size = Places.of(path.drawn), path.block_size
+        x_t = masked(step, path.drawn)
         learns = "student" in step.train
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             student = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
-        log_pi = student.prediction.log_conditional.squeeze(1).double()
-        seen = [self.draw(step, student, log_pi, size) for _ in range(self.draws)]
-        gained = torch.stack([d.ratio.of_tokens.sum() for d in seen]).mean()
-        step.log("reward", gained / where.sum())
+        seen, difference = [], None
+        for _ in range(self.draws):
+            draw, ratio = self.draw(step, student, size)
+            seen.append(draw)
+            if learns and difference is None:
+                difference = ratio.difference
+            elif learns:
+                for of_draw, sign in zip(ratio.laws, (1, -1), strict=True):
+                    difference.add_(of_draw, alpha=sign)
+            del ratio  # all that is needed of the laws of a draw is their part of the sum
+        gained = torch.stack([draw.gained for draw in seen]).mean()
+        step.log("reward", gained / len(where))
         losses = {}
         if learns:
-            losses["student"] = self._student_loss(log_pi, seen)
+            losses["student"] = self._student_loss(student, seen, difference)
         if "auxiliary" in step.train:
-            losses["auxiliary"] = -torch.stack([d.of_auxiliary for d in seen]).mean()
+            losses["auxiliary"] = -torch.stack([draw.of_auxiliary for draw in seen]).mean()
             step.log("entropy", losses["auxiliary"])
         return losses
 
-    def draw(self, step: TrainingStep, student: Local, log_pi: Tensor, size: int) -> Draw:
-        """One draw of all N masks from the student's prediction, log_pi (N, K), in blocks of
-        `size`, with the log-ratio there."""
-        where = student.where
-        tokens = step.draw(log_pi.detach().exp(), where)
-        x = step.x_0.masked_scatter(where, tokens)
-        log_variety(step, x, where)
+    def draw(self, step: TrainingStep, student: Local, size: int) -> tuple[Draw, LogRatio]:
+        """One draw of all N masks from the student's prediction, in blocks of `size`, and the
+        log-ratio there."""
+        where, log_pi = student.places, student.prediction.log_conditional[:, 0]
+        tokens = categorical_of_logs(log_pi, noise=step.numbers(where))
+        x = where.put(tokens, step.x_0)
+        log_variety(step, x, where.where)
         given = {"clean_ids": step.x_0, "block_size": size}
         ratio = log_ratio(step, x, x, None, where, causal=True, **given)
         check_possible(ratio)
         blocks = ratio.of_tokens.unflatten(1, (-1, size))
-        later = (blocks.sum(-1, keepdim=True) - blocks.cumsum(-1)).flatten(1)[where]
-        return Draw(tokens, ratio, later, ratio.auxiliary.log_prob_of(x).mean())
+        later = where.take((blocks.sum(-1, keepdim=True) - blocks.cumsum(-1)).flatten(1))
+        gained, of_auxiliary = ratio.of_tokens.sum(), ratio.log_prob_of_auxiliary.mean()
+        return Draw(tokens, later, gained, of_auxiliary), ratio
 
-    def _student_loss(self, log_pi: Tensor, seen: list[Draw]) -> Scalar:
-        mean = torch.stack([d.later for d in seen]).mean(0)
-        possible = log_pi > LOG_ZERO / 2
-        loss = torch.zeros((), dtype=torch.float64, device=log_pi.device)
-        for d in seen:
-            alike = torch.where(possible, log_pi.exp() * d.ratio.difference, 0.0)
-            # Less the mean of the others: n / (n - 1) (later - mean of all).
-            advantage = (d.later - mean) * len(seen) / (len(seen) - 1)
-            chosen = log_prob_of(log_pi, d.tokens)
-            loss = loss - alike.sum() - (advantage * chosen).sum()
-        return loss / len(seen) / len(log_pi)
+    def _student_loss(self, student: Local, seen: list[Draw], difference: Tensor) -> Scalar:
+        """From the sum over draws of log p_T - log p_A, (N, K)."""
+        tokens, later = (
+            torch.stack([getattr(d, n) for d in seen], -1) for n in ("tokens", "later")
+        )
+        # Less the mean of the others: n / (n - 1) (later - mean of all).
+        advantage = (later - later.mean(-1, keepdim=True)) * len(seen) / (len(seen) - 1)
+
+        def gained(some: slice, log_pi: Tensor, difference: Tensor) -> Tensor:
+            log_pi = log_pi.double()
+            alike = torch.where(log_pi > LOG_ZERO / 2, log_pi.exp() * difference[some], 0.0)
+            chosen = log_pi.gather(-1, tokens[some])
+            return alike.sum(-1) + (advantage[some] * chosen).sum(-1)
+
+        values = by_position(gained, student.prediction.log_conditional, of=(difference,))
+        return -values.sum() / len(seen) / len(values)
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw of all N masked tokens: the tokens (N,), the log-ratio there, the sum of l over what
-    is later in the block (N,), the mean of log p_A of the tokens."""
+    """One draw of all N masked tokens: the tokens (N,), the sum of l over what is later in the
+    block (N,), that over all, the mean of log p_A of the tokens."""
 
     tokens: Tensor
-    ratio: LogRatio
     later: Tensor
+    gained: Scalar
     of_auxiliary: Scalar

@@ -12,20 +12,22 @@ of its block, and pi is its probability there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import TrainingStep, Trajectory
+from hf_ddistill.couplings import Local, TrainingStep, Trajectory
 from hf_ddistill.objectives.blocks.states import masked
+from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.log_ratio import LogRatio, check_possible, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.parameterizations import log_prob_of
+from hf_ddistill.places import Places, places_of
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Scalar, Where
 from hf_ddistill.unmasking import Static
 
@@ -96,56 +98,62 @@ class CausalLawMatching(Objective):
             )
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        trajectory = self._checked(step)
-        where = trajectory.drawn
+        self._check(step)
+        where, calls = self._looked_at(step)
         ratio = log_ratio(step, step.x_0, step.x_0, None, where, causal=True)
-        entropy = -ratio.auxiliary.log_prob_of(step.x_0).sum() / where.sum()
+        entropy = -ratio.log_prob_of_auxiliary.sum() / len(where)
         step.log("entropy", entropy)
         losses = {}
         if "student" in step.train:
-            losses["student"] = self._student_loss(step, trajectory, ratio)
+            losses["student"] = self._student_loss(step, calls, ratio)
         if "auxiliary" in step.train:
             losses["auxiliary"] = entropy
         return losses
 
-    def _checked(self, step: TrainingStep) -> Trajectory:
+    def _check(self, step: TrainingStep) -> None:
         if step.trajectory is None:
             raise ValueError(
                 "causal_law_matching is trained on the student's own rollouts, and this step has "
                 "data: it has no trajectory."
             )
-        if not bool(step.trajectory.drawn.any()):
-            raise ValueError("The rollouts are empty: no token of the batch was decoded.")
         if len(step.x_0) % self.rollouts.group:
             raise ValueError(
                 f"{len(step.x_0)} rows are no whole number of groups of {self.rollouts.group}."
             )
-        return step.trajectory
 
-    def _student_loss(self, step: TrainingStep, trajectory: Trajectory, ratio: LogRatio) -> Scalar:
+    def _student_loss(self, step: TrainingStep, calls: list[Call], ratio: LogRatio) -> Scalar:
         check_possible(ratio)
-        where, ratios = trajectory.drawn, ratio.of_tokens
-        step.log("reward", ratios.sum() / where.sum())
+        trajectory, ratios, where = step.trajectory, ratio.of_tokens, step.trajectory.drawn
+        total = len(ratio.teacher.places)
+        step.log("reward", ratios.sum() / total)
         own = alone(trajectory) if self.pathwise else torch.zeros_like(where)
         credits = self._credits(trajectory, ratios, own)
         centred = credits if step.held_out else self._centred(credits, where)
-        advantages = torch.where(where, centred, torch.zeros_like(credits))
+        more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
         loss = torch.zeros((), dtype=torch.float64, device=where.device)
-        for at, weight in self._looked_at(step, trajectory):
-            x_t = masked(step, trajectory.at(at))
-            asked = where & (trajectory.rounds == trajectory.spread(at))
-            size = trajectory.block_size
-            here = step.look(step.student, x_t, None, asked, clean_ids=step.x_0, block_size=size)
-            log_p = here.log_conditional_at(asked).double()
-            weight = trajectory.spread(weight)[asked]
-            chosen = log_prob_of(log_p, step.x_0[asked])
-            loss = loss - (weight * advantages[asked] * chosen).sum()
-            by_mean = own[asked]
-            mean = (log_p.exp() * ratio.difference[asked[where]])[by_mean].masked_fill(
-                log_p[by_mean] < LOG_ZERO / 2, 0.0
-            )
-            loss = loss - (weight[by_mean] * mean.sum(-1)).sum()
-        return loss / where.sum()
+        for call in calls:
+            x_t = masked(step, trajectory.at(call.number))
+            here = step.look(step.student, x_t, None, call.places, **more)
+            about = (step.x_0, centred, own, trajectory.spread(call.weight))
+            loss = loss - self._gained(here, ratio, *map(here.places.take, about))
+        return loss / total
+
+    def _gained(
+        self, here: Local, ratio: LogRatio, tokens: Tensor, credit: Tensor, own: Tensor, w: Tensor
+    ) -> Scalar:
+        """The sum over the positions of a call of w times what each of them gains."""
+        if not self.pathwise:
+            log_p = log_prob_of(here.prediction.log_conditional[:, 0], tokens).double()
+            return (w * credit * log_p).sum()
+        there = ratio.teacher.numbers_of(here.places)
+
+        def gained(some: slice, log_p: Tensor, teacher: Tensor, auxiliary: Tensor) -> Tensor:
+            log_p, at = log_p.double(), there[some]
+            d = teacher.index_select(0, at).sub_(auxiliary.index_select(0, at))
+            mean = torch.where(log_p < LOG_ZERO / 2, 0.0, log_p.exp() * d).sum(-1)
+            return credit[some] * log_prob_of(log_p, tokens[some]) + own[some] * mean
+
+        return (w * by_position(gained, here.prediction.log_conditional, of=ratio.laws)).sum()
 
     def _credits(self, trajectory: Trajectory, ratios: PerToken, own: Where) -> PerToken:
         """What each token is credited with, (B, L)."""
@@ -161,16 +169,29 @@ class CausalLawMatching(Objective):
         others = (values.sum(1, keepdim=True) - values) / (count - 1).clamp_min(1)
         return (values - others).flatten(0, 1)
 
-    def _looked_at(
-        self, step: TrainingStep, trajectory: Trajectory
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Numbers of calls, and what their terms count, each (B, L / b)."""
-        calls = trajectory.calls
+    def _looked_at(self, step: TrainingStep) -> tuple[Places, list[Call]]:
+        """Where tokens were decided, and the calls that are looked at."""
+        trajectory, calls = step.trajectory, step.trajectory.calls
         if self.calls == "one":
-            yield trajectory.any_call(step.generator), calls
-            return
-        for number in range(int(calls.max())):
-            yield torch.full_like(calls, number), torch.ones_like(calls)
+            number = trajectory.any_call(step.generator)
+            here = trajectory.drawn & (trajectory.rounds == trajectory.spread(number))
+            where, here = places_of(trajectory.drawn, here)
+            return where, [Call(number, here, calls)]
+        places = trajectory.places()
+        where = Places.of(trajectory.drawn, sum(map(len, places)))
+        each = (torch.full_like(calls, number) for number in range(len(places)))
+        one = torch.ones_like(calls)
+        return where, [Call(*about, one) for about in zip(each, places, strict=True)]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of each block: its number (B, L / b), the positions that it decided, and what its
+    terms count, (B, L / b)."""
+
+    number: Tensor
+    places: Places
+    weight: Tensor
 
 
 def alone(trajectory: Trajectory) -> Where:

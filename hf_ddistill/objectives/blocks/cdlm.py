@@ -17,6 +17,7 @@ from hf_ddistill.configurable import settings_of
 from hf_ddistill.couplings import Local, TrainingStep, random_masks
 from hf_ddistill.divergences import ForwardKL
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.blocks.distance import distance_of
 from hf_ddistill.objectives.blocks.hints import Hints, informed_teacher, share_asked
 from hf_ddistill.objectives.blocks.states import (
     active_block,
@@ -102,9 +103,9 @@ class CDLM(Objective):
         state = masked(step, (trajectory.at(call) & active) | later)
         here = active & (trajectory.rounds == trajectory.spread(call))
         p = informed_teacher(step, state, here, self.hints)
-        distance = ForwardKL()(p.log_conditional_at(p.where), q.log_conditional_at(p.where))
+        distance = distance_of(ForwardKL(), p, q)
         # It stands for all that are left of its block.
-        weight = trajectory.spread(left)[p.where].to(distance)
+        weight = p.places.take(trajectory.spread(left)).to(distance)
         total = p.per_token((weight * distance)[:, None]).sum(1)
         # Before a call that is as likely as others, r + 1 of n calls find a token of call r masked.
         shares = (trajectory.rounds + 1) / trajectory.spread(trajectory.calls).clamp_min(1)
@@ -116,7 +117,7 @@ class CDLM(Objective):
         with torch.no_grad():
             size = step.trajectory.block_size
             ahead = step.look(step.student, done, None, later, block_size=size)
-        distance = ForwardKL()(ahead.log_conditional_at(later), q.log_conditional_at(later))
+        distance = distance_of(ForwardKL(), ahead, q)
         blocks = step.trajectory.drawn.unflatten(1, (-1, step.trajectory.block_size)).sum(-1)
         behind = step.trajectory.spread(blocks.sum(1, keepdim=True) - blocks.cumsum(1))
         # What is behind a block counts once for it, whatever its own number of tokens.
@@ -132,5 +133,5 @@ class CDLM(Objective):
         local = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
         log_q = local.log_prob_of(step.x_0)[:, 0]
         counts = [w.unflatten(1, (-1, size)).sum(-1) for w in (trajectory.drawn, where)]
-        weight = trajectory.spread(counts[0] / counts[1].clamp_min(1))[where]
+        weight = local.places.take(trajectory.spread(counts[0] / counts[1].clamp_min(1)))
         return -step.token_mean(weight.to(log_q) * log_q)

@@ -16,6 +16,7 @@ from hf_ddistill.configurable import settings_of
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.divergences import Divergence
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.blocks.distance import distance_of
 from hf_ddistill.objectives.blocks.hints import Hints, informed_teacher, share_asked
 from hf_ddistill.objectives.blocks.states import divided, masked
 from hf_ddistill.objectives.objective import Objective
@@ -70,12 +71,11 @@ class D2F(Objective):
         x_t = masked(step, step.trained & torch.as_tensor(noise < shares))
         whole = x_t.shape[1]
         teacher = informed_teacher(step, x_t, x_t != step.x_0, self.hints, block_size=whole)
-        student = step.look(step.student, x_t, None, teacher.where, block_size=self.block_size)
-        log_p, log_q = (one.log_conditional_at(teacher.where) for one in (teacher, student))
-        distance = self.divergence(log_p, log_q)
+        student = step.look(step.student, x_t, None, teacher.places, block_size=self.block_size)
+        distance = distance_of(self.divergence, teacher, student)
         step.log("divergence", distance.detach().sum() / max(distance.numel(), 1))
         if self.weighted:
-            distance = distance / shares[teacher.where].to(distance.dtype)
+            distance = distance / teacher.places.take(shares).to(distance.dtype)
         mean_share = sum(self.masks) / 2 * share_asked(self.hints)
         return {"student": step.token_mean(distance) / mean_share}
 

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.linalg.likeliest import likeliest
 from hf_ddistill.objectives.blocks.states import (
     active_block,
     busy_blocks,
     divided,
     masked,
 )
+from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.shapes import Scalar
@@ -84,15 +86,14 @@ class DParallel(Objective):
         for where, share in ((first, self.mask_share), (active & ~first, 1 - self.mask_share)):
             x_t = masked(step, where | later)
             local = step.look(step.student, x_t, None, where, **more)
-            log_p, tokens = local.log_conditional_at(where), step.x_0[where]
+            log_p, tokens = local.prediction.log_conditional, local.places.take(step.x_0)
             said = local.per_token(local.log_prob_of(step.x_0)).sum(1)
             # One block stands for all of a row's.
             cross_entropy = -step.token_mean(said * blocks) / share
-            entropy = step.row_mean(
-                entropy_where_right(log_p, tokens, self.temperature, local.rows, len(said))[0]
-            )
-            right = (log_p.argmax(-1) == tokens).double().sum() / max(len(tokens), 1)
-            parts.append(torch.stack([cross_entropy, entropy, right.to(entropy)]))
+            of_rows = (local.rows, len(said))
+            entropy, share = entropy_where_right(log_p, tokens, self.temperature, *of_rows)
+            right = (share * where.sum(1)).sum() / max(len(tokens), 1)
+            parts.append(torch.stack([cross_entropy, step.row_mean(entropy), right.to(entropy)]))
         cross_entropy, entropy, right = torch.stack(parts).mean(0)
         step.log("cross_entropy", cross_entropy)
         step.log("right", right)
@@ -111,15 +112,19 @@ def entropy_where_right(
     is the true one, 0 if there is none; and their share of its positions.
 
     Args:
-        log_p: (N, K).
+        log_p: (N, K) or (N, 1, K).
         tokens: (N,), the true ones.
         temperature: T.
         rows: (N,), the row that each position is in; None for one row, and two scalars.
         number: of rows.
     """
-    right = log_p.argmax(-1) == tokens
-    sharper = (log_p / temperature).log_softmax(-1)
-    entropy = -(sharper.exp() * sharper).sum(-1)
+    right = likeliest(log_p.detach().flatten(0, -2)) == tokens
+
+    def entropy_of(_: slice, log_p: Tensor) -> Tensor:
+        sharper = (log_p / temperature).log_softmax(-1)
+        return -(sharper.exp() * sharper).sum(-1)
+
+    entropy = by_position(entropy_of, log_p)
     at = torch.zeros_like(tokens) if rows is None else rows
 
     def sums(values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.places import Places
 from hf_ddistill.shapes import Tokens, Where
 
 
@@ -73,7 +74,7 @@ def informed_teacher(
     hidden = (x_t != step.x_0) & step.trained
     noise = uniform_noise(x_t.shape, step.generator, x_t.device)
     shown = hidden & (noise < hints.sees)
-    asked = where & ~shown
+    asked = Places.of(where & ~shown)
     hinted = step.look(teacher, step.x_0.where(shown, x_t), None, asked, **more)
     if hints.limit is None:
         return hinted

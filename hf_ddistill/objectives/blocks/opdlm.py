@@ -20,8 +20,10 @@ from hf_ddistill.denoisers import Autoregressive
 from hf_ddistill.divergences import Divergence, ForwardKL
 from hf_ddistill.objectives.blocks.posterior_target import PosteriorTarget
 from hf_ddistill.objectives.blocks.states import decoded, masked
+from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
+from hf_ddistill.places import Places
 from hf_ddistill.shapes import LOG_ZERO, Scalar, Where
 
 STATES = ("trajectory", "trajectory_in_step", "random")
@@ -84,7 +86,12 @@ class OPDLM(Objective):
         x_t = masked(step, where)
         student = step.look(step.student, x_t, None, where, clean_ids=step.x_0)
         log_q = student.prediction.log_conditional
-        tokens = student.per_token(self.distance(self.target_at(step, where, log_q), log_q))
+        target = self.target_at(step, student.places, log_q).squeeze(1)
+
+        def distance(some: slice, log_q: Tensor, log_p: Tensor) -> Tensor:
+            return self.distance(log_p[some], log_q)
+
+        tokens = student.per_token(by_position(distance, log_q, of=(target,))[:, None])
         counts = where.sum(1)
         losses = tokens.sum(1) / counts.clamp_min(1)
         rows = (step.lengths > 0).sum().clamp_min(1)
@@ -99,10 +106,10 @@ class OPDLM(Objective):
             return random_masks(step.x_0, path.drawn, path.block_size, step.generator)
         return path.at(path.any_call(step.generator, self.states == "trajectory"))
 
-    def target_at(self, step: TrainingStep, where: Where, log_q: Tensor) -> Tensor:
+    def target_at(self, step: TrainingStep, where: Where | Places, log_q: Tensor) -> Tensor:
         """log p (N, 1, K) that the student is trained on at the masks."""
         if isinstance(self.target, PosteriorTarget):
-            return self.target(step, where, log_q.detach())
+            return self.target(step, Places.of(where), log_q.detach())
         teacher = Autoregressive(step.peers["teacher"])
         with torch.no_grad():
             local = step.look(teacher, step.x_0, None, where)

@@ -16,9 +16,11 @@ from torch import Tensor
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.divergences import ReverseKL
 from hf_ddistill.objectives.blocks.states import decoded, masked
+from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.parameterizations import log_prob_of
+from hf_ddistill.places import Places, places_of
 from hf_ddistill.shapes import Scalar, Where
 from hf_ddistill.unmasking import Static, Unmasking, set_log_probability
 
@@ -110,18 +112,27 @@ class OutcomeReward(Objective):
         advantages = self.advantages(step)
         score = torch.zeros((), dtype=torch.float64, device=step.x_0.device)
         distance = torch.zeros_like(score)
-        most = int(trajectory.calls.amax()) if self.calls is None else self.calls
-        for number in range(most):
-            call = torch.full_like(trajectory.calls, number)
+        for call, here in self._looked_at(step):
             weight = torch.ones_like(call, dtype=torch.float64)
             if self.calls is not None:
-                call = trajectory.any_call(step.generator)
                 weight = trajectory.calls.double() / self.calls
-            gained, kl = self._call(step, call, trajectory.spread(weight), advantages)
+            gained, kl = self._call(step, (call, here), weight, advantages)
             score = score + gained
             distance = distance + kl
         step.log("kl", step.token_mean(distance.detach()))
         return {"student": step.token_mean(self.kl * distance - score)}
+
+    def _looked_at(self, step: TrainingStep) -> list[tuple[Tensor, Places]]:
+        """Calls of each block (B, L / b), and the positions that they decided."""
+        trajectory = step.trajectory
+        if self.calls is None:
+            places = trajectory.places()
+            numbers = (torch.full_like(trajectory.calls, number) for number in range(len(places)))
+            return list(zip(numbers, places, strict=True))
+        calls = [trajectory.any_call(step.generator) for _ in range(self.calls)]
+        decided = (trajectory.rounds == trajectory.spread(call) for call in calls)
+        places = places_of(*(trajectory.drawn & where for where in decided))
+        return list(zip(calls, places, strict=True))
 
     def advantages(self, step: TrainingStep) -> Tensor:
         """A of each row, (B,)."""
@@ -145,31 +156,52 @@ class OutcomeReward(Objective):
         return centred.flatten()
 
     def _call(
-        self, step: TrainingStep, call: Tensor, weight: Tensor, advantages: Tensor
+        self, step: TrainingStep, at: tuple[Tensor, Places], weight: Tensor, advantages: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What one call of each block adds to sum A log pi, and to the sum of the divergences."""
-        trajectory = step.trajectory
+        trajectory, (call, here) = step.trajectory, at
         open_ = trajectory.at(call)
-        here = trajectory.drawn & (trajectory.rounds == trajectory.spread(call))
-        x_t, asked = masked(step, open_), here if self.order is None else open_
+        x_t, asked = masked(step, open_), here if self.order is None else Places.of(open_)
         more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
         local = step.look(step.student, x_t, None, asked, **more)
-        log_p = local.log_conditional_at(here).double()
-        drawn = log_prob_of((log_p / self.rollouts.temperature).log_softmax(-1), step.x_0[here])
-        total = (self._gained(step, drawn, here, advantages) * weight[here]).sum()
+        drawn, distance = self._compared(step, local, (x_t, here), more)
+        each = here.take(trajectory.spread(weight))
+        total = (self._gained(step, drawn, here, advantages) * each).sum()
         if self.order is not None:
-            blocks = self._order(step, local, here) * weight[:, :: trajectory.block_size]
+            blocks = self._order(step, local, here.where) * weight
             total = total + (advantages * blocks.sum(1)).sum()
-        if not self.kl:
-            return total, torch.zeros((), dtype=torch.float64, device=total.device)
-        with torch.no_grad():
-            teacher = step.look(step.peers["teacher"], x_t, None, here, **more)
-        distance = ReverseKL()(teacher.log_conditional_at(here).double(), log_p)
-        return total, (distance * weight[here]).sum()
+        return total, (distance * each).sum()
 
-    def _gained(self, step: TrainingStep, log_p: Tensor, here: Where, advantages: Tensor) -> Tensor:
+    def _compared(
+        self, step: TrainingStep, local: Local, at: tuple[Tensor, Places], more: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """log p_S of each token that a call decided, and the divergence from the teacher there."""
+        (x_t, here), of = at, ()
+        tokens = here.take(step.x_0)
+        if self.kl:
+            with torch.no_grad():
+                teacher = step.look(step.peers["teacher"], x_t, None, here, **more)
+            of = (teacher.prediction.log_conditional[:, 0],)
+
+        def both(some: slice, log_p: Tensor, *of: Tensor) -> Tensor:
+            log_p = log_p.double()
+            of_tokens = (log_p / self.rollouts.temperature).log_softmax(-1)
+            parts = [log_prob_of(of_tokens, tokens[some]), torch.zeros_like(log_p[:, 0])]
+            if of:
+                parts[1] = ReverseKL()(of[0][some].double(), log_p)
+            return torch.stack(parts, -1)
+
+        log_p = local.prediction.log_conditional
+        if local.places is here:
+            return by_position(both, log_p, of=of).unbind(-1)
+        numbers = local.numbers_of(here)
+        return by_position(both, log_p, numbers, of=of).index_select(0, numbers).unbind(-1)
+
+    def _gained(
+        self, step: TrainingStep, log_p: Tensor, here: Places, advantages: Tensor
+    ) -> Tensor:
         """A log p_S of each token at `here`, or what stands for it with `clip`."""
-        each = advantages[:, None].expand(here.shape)[here]
+        each = advantages.index_select(0, here.rows)
         if self.clip is None:
             return each * log_p
         before = step.trajectory.log_prob
@@ -179,7 +211,7 @@ class OutcomeReward(Objective):
                 "trajectory has none; train through a trainer that decodes, or set "
                 "Trajectory.log_prob."
             )
-        ratio = (log_p - before[here]).exp()
+        ratio = (log_p - here.take(before)).exp()
         near = ratio.clamp(1 - self.clip, 1 + self.clip)
         step.log("clipped", (ratio != near).double().mean())
         return torch.minimum(ratio * each, near * each)

@@ -14,13 +14,17 @@ property; the mean of p(c | x^{<i}), OPDLM's target, is not: it forgets x_t to t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.denoisers import Autoregressive
+from hf_ddistill.linalg import categorical_of_logs
+from hf_ddistill.objectives.by_position import chunks
 from hf_ddistill.parameterizations import log_prob_of
+from hf_ddistill.places import Places
 from hf_ddistill.shapes import Tokens, Where
 
 
@@ -64,7 +68,7 @@ class PosteriorTarget:
             )
 
     @torch.no_grad()
-    def __call__(self, step: TrainingStep, where: Where, proposal: Tensor) -> Tensor:
+    def __call__(self, step: TrainingStep, where: Where | Places, proposal: Tensor) -> Tensor:
         """The target (N, 1, K), normalised.
 
         The teacher is called with `causal=True`, `clean_ids` and `block_size`: it reads the
@@ -75,23 +79,28 @@ class PosteriorTarget:
             where: (B, L), the N masks of x_t.
             proposal: (N, 1, K), log p_student(. | x_t) there, detached.
         """
-        q = proposal[:, 0].double()
-        about = (q, self.candidates)
-        scope = _scope(step, where) if self.candidates else torch.zeros_like(where)
+        where, q = Places.of(where), proposal[:, 0]
+        scope = torch.zeros_like(where.where)
+        if self.candidates:
+            scope = _scope(step, where.where)
+        asked = _Asked(step, where, scope, q, self.candidates)
         if self.completions is None:
-            return _given(step, where, scope, step.x_0, about)[0][:, None].to(proposal)
-        targets, weights = [], []
+            return asked.given(step.x_0)[0][:, None]
+        mixed, total = None, None
         for _ in range(self.completions):
-            drawn = step.draw(q.exp(), where)
-            x = step.x_0.masked_scatter(where, drawn)
-            target, log_p = _given(step, where, scope, x, about)
-            log_q = torch.zeros(where.shape, dtype=q.dtype, device=q.device)
-            log_q = log_q.masked_scatter(where, log_prob_of(q, drawn))
-            targets.append(target)
-            weights.append(log_p - _others(log_q, scope, step.trajectory.block_size)[where])
-        share = torch.stack(weights).log_softmax(0)
-        mixed = torch.logsumexp(torch.stack(targets) + share[..., None], 0)
-        return mixed[:, None].to(proposal)
+            drawn = categorical_of_logs(q, noise=step.numbers(where))
+            target, log_p = asked.given(where.put(drawn, step.x_0))
+            log_q = where.put(log_prob_of(q, drawn).double(), torch.zeros(where.shape).to(log_p))
+            others = _others(log_q, scope, step.trajectory.block_size)
+            weight = log_p - where.take(others)
+            if mixed is None:
+                mixed, total = target, weight
+                continue
+            new = torch.logaddexp(total, weight)
+            shares = ((w - new).to(q)[:, None] for w in (total, weight))
+            _mix(mixed, target, *shares)
+            total = new
+        return mixed[:, None]
 
 
 def _scope(step: TrainingStep, where: Where) -> Where:
@@ -101,61 +110,112 @@ def _scope(step: TrainingStep, where: Where) -> Where:
     return blocks.flip(-1).cummax(-1).values.flip(-1).flatten(1)
 
 
-def _given(
-    step: TrainingStep, where: Where, scope: Where, x: Tokens, about: tuple[Tensor, int]
-) -> tuple[Tensor, Tensor]:
-    """log p(. | x^{-i}) (N, K) at the masks, and log p(x^{-i}) (N,) up to what the candidates
-    miss."""
-    (q, candidates), size = about, step.trajectory.block_size
-    real = torch.ones_like(where) if step.attend is None else step.attend
-    local = _scored(step, x, real)
-    prior = local[where[real]]
-    of_tokens = torch.zeros(where.shape, dtype=prior.dtype, device=prior.device)
-    chosen = log_prob_of(local, x[real])
-    of_tokens = of_tokens.masked_scatter(real, chosen).unflatten(1, (-1, size))
-    before = (of_tokens.cumsum(-1) - of_tokens).flatten(1)[where]
-    if not candidates:
-        return prior, before
-    index = torch.logaddexp(prior, q).topk(min(candidates, q.shape[-1] - 1), -1).indices
-    scores = _rescored(step, where, scope & real, x, (index, prior))
-    kept = prior.gather(-1, index).logsumexp(-1, keepdim=True)
-    total = scores.logsumexp(-1, keepdim=True)
-    target = prior.scatter(-1, index, scores - total + kept)
-    return target.log_softmax(-1), before + (total - kept)[:, 0]
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked about the masks of one state.
+
+    Args:
+        step: with the teacher.
+        where: the N masks.
+        scope: (B, L), the positions up to r of each block.
+        q: (N, K), the log-probabilities that candidates are chosen by, with the teacher's.
+        candidates: k.
+    """
+
+    step: TrainingStep
+    where: Places
+    scope: Where
+    q: Tensor
+    candidates: int
+
+    def given(self, x: Tokens) -> tuple[Tensor, Tensor]:
+        """log p(. | x^{-i}) (N, K) at the masks, and log p(x^{-i}) (N,) up to what the candidates
+        miss."""
+        step, size = self.step, self.step.trajectory.block_size
+        local = _scored(step, x, self._real)
+        of_tokens = local.per_token(local.log_prob_of(x).double()).unflatten(1, (-1, size))
+        before = self.where.take((of_tokens.cumsum(-1) - of_tokens).flatten(1))
+        prior, numbers = local.prediction.log_conditional[:, 0], local.numbers_of(self.where)
+        del local
+        if not self.candidates:
+            return prior.index_select(0, numbers), before
+        k = min(self.candidates, self.q.shape[-1] - 1)
+        pieces = [numbers[some] for some in chunks(self.q)]
+        index = torch.cat(
+            [
+                torch.logaddexp(prior[at], q).topk(k, -1).indices
+                for at, q in zip(pieces, map(self.q.__getitem__, chunks(self.q)), strict=True)
+            ]
+        )
+        prior = prior.index_select(0, numbers)
+        first = prior.gather(-1, index).double()
+        scores = self._rescored(x, index, first)
+        kept = first.logsumexp(-1, keepdim=True)
+        total = scores.logsumexp(-1, keepdim=True)
+        target = prior.scatter_(-1, index, (scores - total + kept).to(prior))
+        for some in chunks(target):
+            target[some] = target[some].log_softmax(-1)
+        return target, before + (total - kept)[:, 0]
+
+    @cached_property
+    def _real(self) -> Places:
+        attend = self.step.attend
+        if attend is not None:
+            return Places.of(attend)
+        shape = self.where.shape
+        return Places(torch.arange(shape[0] * shape[1], device=self.q.device), shape)
+
+    @cached_property
+    def _plan(self) -> list[tuple[Tensor, Where, Where, list[int]]]:
+        """For each position of a block but the last: the rows with a mask there that is asked
+        about, where, the positions behind that are read, and how many both are. The device is
+        waited for once."""
+        size, device = self.step.trajectory.block_size, self.q.device
+        place = torch.arange(self.where.shape[1], device=device) % size
+        here = [self.where.where & self.scope & (place == offset) for offset in range(size - 1)]
+        behind = [self.scope & self._real.where & (place >= offset) for offset in range(size - 1)]
+        if not here:
+            return []
+        counts = torch.stack([torch.stack(here).sum(-1), torch.stack(behind).sum(-1)]).tolist()
+        plan = []
+        for offset, (each, read) in enumerate(zip(*counts, strict=True)):
+            rows = [row for row, count in enumerate(each) if count]
+            number = [sum(each), sum(read[row] for row in rows)]
+            if rows:
+                index = torch.tensor(rows).to(device, non_blocking=True)
+                plan.append((index, here[offset][index], behind[offset][index], number))
+        return plan
+
+    def _rescored(self, x: Tokens, index: Tensor, scores: Tensor) -> Tensor:
+        """log p(c, x^{i+1 .. r} | x^{<i}) of the candidates (N, k); `scores` where nothing is
+        behind. One candidate at a time, so that no more is held than of all masks."""
+        size, scores = self.step.trajectory.block_size, scores.clone()
+        length = self.where.shape[1]
+        for rows, here, behind, counts in self._plan:
+            here, behind = Places.of(here, counts[0]), Places.of(behind, counts[1])
+            whole = rows.index_select(0, here.rows) * length + here.positions
+            part = torch.searchsorted(self.where.index, whole)
+            for c in range(index.shape[1]):
+                tried = here.put(index[part, c], x[rows])
+                local = _scored(self.step.rows(rows), tried, behind)
+                each = local.per_token(local.log_prob_of(tried).double())
+                total = each.unflatten(1, (-1, size)).sum(-1).repeat_interleave(size, 1)
+                scores[part, c] = here.take(total)
+        return scores
 
 
-def _rescored(
-    step: TrainingStep, where: Where, scope: Where, x: Tokens, about: tuple[Tensor, Tensor]
-) -> Tensor:
-    """log p(c, x^{i+1 .. r} | x^{<i}) of the candidates (N, k)."""
-    (index, prior), size = about, step.trajectory.block_size
-    place, k = torch.arange(x.shape[1], device=x.device) % size, index.shape[1]
-    scores = prior.gather(-1, index)
-    for offset in range(size - 1):
-        here = where & scope & (place == offset)
-        rows = here.any(1).nonzero()[:, 0]
-        if not len(rows):
-            continue
-        part = here[where]
-        here = here[rows]
-        asked = (scope[rows] & (place >= offset)).repeat(k, 1)
-        tried = x[rows].repeat(k, 1)
-        tried = tried.masked_scatter(here.repeat(k, 1), index[part].mT.flatten())
-        log_p = _scored(step.rows(rows.repeat(k)), tried, asked)
-        each = torch.zeros(asked.shape, dtype=log_p.dtype, device=x.device)
-        each = each.masked_scatter(asked, log_prob_of(log_p, tried[asked]))
-        total = each.unflatten(1, (-1, size)).sum(-1).repeat_interleave(size, 1)
-        scores[part] = total.unflatten(0, (k, -1))[:, here].mT
-    return scores
+def _mix(mixed: Tensor, target: Tensor, old: Tensor, new: Tensor) -> None:
+    """log (e^old p + e^new q) in the place of log p, (N, K)."""
+    for some in chunks(mixed):
+        mixed[some] = torch.logaddexp(mixed[some] + old[some], target[some] + new[some])
 
 
-def _scored(step: TrainingStep, x: Tokens, where: Where) -> Tensor:
+def _scored(step: TrainingStep, x: Tokens, where: Places) -> Local:
     """log p(x^i | finished blocks of x_0, the tokens of x before i in its block), (N, K)."""
     teacher = Autoregressive(step.peers["teacher"])
     # The candidates of one block are no context of the next: that sees x_0.
     given = {"clean_ids": step.x_0, "block_size": step.trajectory.block_size}
-    local = step.look(teacher, x, None, where, **given)
-    return local.prediction.log_conditional.squeeze(1).double()
+    return step.look(teacher, x, None, where, **given)
 
 
 def _others(log_q: Tensor, scope: Where, size: int) -> Tensor:

@@ -88,7 +88,7 @@ class PseudoTrajectory(Objective):
         where = window & (self._from_the_end(step, window) < count)
         y = masked(step, where | later)
         local = step.look(step.student, y, None, where)
-        log_q, tokens = local.log_conditional_at(where), step.x_0[where]
+        log_q, tokens = local.prediction.log_conditional, local.places.take(step.x_0)
         said = local.per_token(local.log_prob_of(step.x_0)).sum(1)
         loss = -step.row_mean(said / where.sum(1).clamp_min(1))
         step.log("cross_entropy", loss)

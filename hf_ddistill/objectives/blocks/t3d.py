@@ -17,10 +17,12 @@ from torch.nn.functional import logsigmoid
 from hf_ddistill.configurable import settings_of
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.linalg import categorical, uniform_noise
+from hf_ddistill.linalg.likeliest import likeliest
 from hf_ddistill.objectives.blocks.states import decoded, masked, ranks_in_blocks
+from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
-from hf_ddistill.shapes import Scalar, Tokens, Where
+from hf_ddistill.shapes import Scalar, Where
 
 ORDERS = ("first", "last", "random")
 
@@ -129,32 +131,39 @@ class T3D(Objective):
         more = {"clean_ids": step.x_0, "block_size": trajectory.block_size}
         student = step.look(step.student, x_t, None, where, **more)
         with torch.no_grad():
-            reference = step.look(step.peers["teacher"], x_t, None, where, **more)
-        fake = step.x_0.masked_scatter(where, reference.log_conditional_at(where).argmax(-1))
-        gaps = {}
-        for name, y in (("real", step.x_0), ("fake", fake)):
-            gap = student.per_token(student.log_prob_of(y) - reference.log_prob_of(y)).sum(1)
+            reference = step.look(step.peers["teacher"], x_t, None, student.places, **more)
+        taken = likeliest(reference.prediction.log_conditional[:, 0])
+        fake = student.places.put(taken, step.x_0)
+        chosen = torch.stack([student.places.take(step.x_0), taken], -1)
+
+        def both(some: slice, log_q: Tensor) -> Tensor:
+            return log_q.gather(-1, chosen[some])
+
+        gaps, said = {}, by_position(both, student.prediction.log_conditional).split(1, -1)
+        for log_q, name, y in zip(said, ("real", "fake"), (step.x_0, fake), strict=True):
+            gap = student.per_token(log_q - reference.log_prob_of(y)).sum(1)
             gaps[name] = gap / where.sum(1).clamp_min(1)
             step.log(f"gap_{name}", gaps[name].detach().mean())
         # log(1 - sigma(x)) = log sigma(-x)
         told_apart = logsigmoid(self.beta * gaps["real"])
         told_apart = told_apart + self.alpha * logsigmoid(-self.beta * gaps["fake"])
         losses = -told_apart
-        step.log("same", (fake == step.x_0)[where].double().sum() / where.sum().clamp_min(1))
+        same = (fake == step.x_0) & where
+        step.log("same", same.double().sum() / where.sum().clamp_min(1))
         if self.path:
-            losses = losses + self.path * self._path(student, step.x_0, rank)
+            losses = losses + self.path * self._path(step, student, said[0], rank)
         trained = step.lengths > 0
         return {"student": (losses * trained).sum() / trained.sum().clamp_min(1)}
 
-    def _path(self, student: Local, x_0: Tokens, rank: Tensor) -> Tensor:
-        """The last term of each row, (B,)."""
-        losses = student.per_token(-student.log_prob_of(x_0))
+    def _path(self, step: TrainingStep, student: Local, log_q: Tensor, rank: Tensor) -> Tensor:
+        """The last term of each row, (B,), from log q (N, 1) of its tokens."""
+        losses = student.per_token(-log_q)
         rank = rank.masked_fill(~student.where, -1)
         # A row of the last rank r takes this many steps before the one that decides all.
         last = rank.amax(1)
         steps = last // self.tokens_a_step
         total = losses.sum(1) / student.where.sum(1).clamp_min(1)
-        for number in range(1, int(steps.max()) + 1):
+        for number in range(1, (step.trajectory.block_size - 1) // self.tokens_a_step + 1):
             early = student.where & (rank < number * self.tokens_a_step)
             mean = (losses * early).sum(1) / early.sum(1).clamp_min(1)
             total = total + mean * (number <= steps)
