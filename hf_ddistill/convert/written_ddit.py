@@ -108,6 +108,7 @@ def write_ddit(
     *,
     prefix: str = NAMES.prefix,
     buffers: Mapping[str, Tensor] | None = None,
+    plain: bool = False,
 ) -> None:
     """The weights under their names, with a configuration of theirs, into a new folder.
 
@@ -117,10 +118,12 @@ def write_ddit(
         config: the `config.json`.
         prefix: of their names.
         buffers: further tensors, under their whole names.
+        plain: whether theirs has a place for a network without a modulation.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    added = {key: value.to(model.dtype) for key, value in _modulation(model.config).items()}
+    made = {} if plain else _modulation(model.config)
+    added = {key: value.to(model.dtype) for key, value in made.items()}
     state = NAMES.theirs({**model.state_dict(), **added})
     width = model.config.hidden_size // model.config.num_attention_heads
     # In the very operations of theirs, or the last bit is another one.
