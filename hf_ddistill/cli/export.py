@@ -34,12 +34,15 @@ def run(options: ExportOptions) -> int:
         _card(options, converter, target.resolve().name).save(draft / "README.md")
     told = "with its tokenizer" if has else "without a tokenizer, which the student has not either"
     print(f"{options.student} is in {target}, as {converter.reads} has it, {told}.")
+    command = converter.loaded_by(model, str(target))
+    if command:
+        print(f"Serve it: {command}")
     return 0
 
 
 def _is_written(path: str) -> bool:
     """Whether a path is that of a file that a form may have."""
-    return is_model_file(path) or path.endswith((".py", ".ckpt"))
+    return is_model_file(path) or path.endswith((".py", ".yaml", ".ckpt"))
 
 
 def _card(options: ExportOptions, converter: Converter, name: str) -> ModelCard:

@@ -4,6 +4,7 @@ A converter is a member of the family `Converter`: one file here and one line be
 """
 
 from hf_ddistill.convert.a2d import A2D
+from hf_ddistill.convert.bd3lm import BD3LM
 from hf_ddistill.convert.block_diffusion import to_block_diffusion
 from hf_ddistill.convert.card import conversion_card
 from hf_ddistill.convert.causal_lm import CausalLM
@@ -21,8 +22,7 @@ from hf_ddistill.convert.source import located
 
 __all__ = [
     "A2D",
-    "LLaDA2",
-    "Nemotron",
+    "BD3LM",
     "MDLM",
     "SDAR",
     "SDTT",
@@ -32,6 +32,8 @@ __all__ = [
     "Dream",
     "Duo",
     "LLaDA",
+    "LLaDA2",
+    "Nemotron",
     "conversion_card",
     "located",
     "recognise",

@@ -99,6 +99,10 @@ class Converter(Configurable, ABC):
         text = f"# {name}\n\nA {self.gives} with the weights of `{source}`, a {self.reads}."
         return ModelCard(f"---\n{data}\n---\n\n{text}\n")
 
+    def loaded_by(self, model: PreTrainedModel, folder: str) -> str:
+        """The command by which others load what `write` wrote; empty if there is none."""
+        return ""
+
     def next_step(self, model: PreTrainedModel, source: str, output: str) -> str:
         """What a user does with the new model; empty if it is ready."""
         return ""

@@ -126,7 +126,9 @@ def test_a_converter_in_a_new_file_is_not_asked(tmp_path, monkeypatch, capsys):
     assert recognise(str(source)) is Converter.named("sketch")
     argv = ["convert", str(source), "--output", str(out)]
     assert main([*argv, "--block-size", "8"]) == 2
-    assert "--block-size is of a2d, causal_lm" in capsys.readouterr().err and not out.exists()
+    assert (
+        "--block-size is of a2d, bd3lm, causal_lm" in capsys.readouterr().err and not out.exists()
+    )
     assert main([*argv, "--layers", "2"]) == 0
     assert "is a sketch" in capsys.readouterr().out
     assert DDiTForDiscreteDiffusion.from_pretrained(out).config.num_hidden_layers == 2

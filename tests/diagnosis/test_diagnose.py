@@ -248,6 +248,7 @@ def test_ecd_is_trained_from_both_starts_on_real_digits(classes, tmp_path, capsy
         (["--process", "uniform", "--vocab-size", 9, "--start-steps", 3], "a model and --data"),
         (["--process", "uniform", "--vocab-size", 9, "--best-times", 4], "goes with a model"),
         (["model", "--best-times", 49], "at most 48"),
+        (["model", "--best-times", 4, 5, "--output", "x"], "times of one number"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(argv, says, capsys):

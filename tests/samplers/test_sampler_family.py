@@ -171,17 +171,22 @@ def test_who_is_told_of_a_step_can_replace_its_state_and_end_it(sampler):
     assert told == [(0, times[0], times[1]), (1, times[1], times[2])]
 
 
+@each_process
 @each_sampler
-def test_two_samples_of_one_seed_are_the_same_and_a_row_has_its_own(sampler):
-    problem = of(Absorbing, sampler)
+def test_a_row_hangs_on_its_batch_or_two_samples_of_one_seed_differ(cls, sampler):
+    """Rows differ in their seeds and in how much is given, so that some are done before others."""
+    problem = of(cls, sampler, LogLinear())
+    tokens = torch.tensor([[0, 1], [0, 2], [0, 1], [2, 0], [1, 2], [0, 0]])
+    infill = torch.tensor([[1, 1], [0, 1], [1, 1], [1, 0], [0, 0], [1, 1]]).bool()
 
-    def draw(seeds):
-        canvas = Canvas.empty((len(seeds), L))
-        return sampler.sample(problem.denoiser(), canvas, 3, [seeded(seed) for seed in seeds])
+    def draw(rows):
+        canvas = Canvas(tokens[rows], infill[rows])
+        return sampler.sample(problem.denoiser(), canvas, 3, [seeded(5 + row) for row in rows])
 
-    together = draw([5, 6, 7, 8])
-    assert torch.equal(together, draw([5, 6, 7, 8]))
-    assert torch.equal(torch.cat([draw([seed]) for seed in (5, 6, 7, 8)]), together)
+    together = draw(list(range(6)))
+    assert len(together[[0, 2, 5]].unique(dim=0)) > 1, "no row shows whose numbers it drew"
+    for rows in ([5, 0, 3], *([row] for row in range(6))):
+        assert torch.equal(draw(rows), together[rows]), rows
 
 
 @each_sampler

@@ -98,7 +98,7 @@ class DDiTModel(DDiTPreTrainedModel):
             self.noise_proj = nn.Linear(config.noise_dim, config.hidden_size, bias=False)
             self.noise_proj.init_std = std * config.noise_dim**-0.5
         self.condition = DDiTCondition(config) if config.is_conditional else None
-        self.layers = nn.ModuleList([DDiTLayer(config) for _ in range(config.num_hidden_layers)])
+        self.layers = nn.ModuleList([DDiTLayer(config, i) for i in range(config.num_hidden_layers)])
         self.norm = DDiTLayerNorm(config.hidden_size, config.norm_eps)
         self.norm_modulation = DDiTModulation(config, chunks=2) if config.is_conditional else None
         self.gradient_checkpointing = False
@@ -169,7 +169,8 @@ class DDiTModel(DDiTPreTrainedModel):
         )
         positions = None
         if self.config.has_rotary_positions:
-            positions = rotary_angles(self.config, hidden_states.shape[1], hidden_states.device)
+            index = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+            positions = rotary_angles(self.config, index)
         length = hidden_states.shape[1]
         *layers, last = self.layers
         for layer in layers:
