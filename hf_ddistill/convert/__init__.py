@@ -9,6 +9,7 @@ from hf_ddistill.convert.block_diffusion import to_block_diffusion
 from hf_ddistill.convert.card import conversion_card
 from hf_ddistill.convert.causal_lm import CausalLM
 from hf_ddistill.convert.converter import Converter, recognise
+from hf_ddistill.convert.diffusion_gemma import DiffusionGemma
 from hf_ddistill.convert.dream import Dream
 from hf_ddistill.convert.duo import Duo
 from hf_ddistill.convert.llada import LLaDA
@@ -29,6 +30,7 @@ __all__ = [
     "SEDD",
     "CausalLM",
     "Converter",
+    "DiffusionGemma",
     "Dream",
     "Duo",
     "LLaDA",

@@ -19,6 +19,8 @@ from hf_ddistill.models.block_diffusion.generation_block_diffusion import (
     BlockDiffusionGenerationOutput,
 )
 from hf_ddistill.models.block_diffusion.modeling_block_diffusion import BlockDiffusionLM
+from hf_ddistill.models.canvas.configuration_canvas import CanvasConfig
+from hf_ddistill.models.canvas.modeling_canvas import CanvasLM
 from hf_ddistill.models.causal_teacher import as_causal_teacher, check_same_tokens
 from hf_ddistill.models.ddit.configuration_ddit import DDiTConfig
 from hf_ddistill.models.ddit.configuration_ddit_decoder import DDiTDecoderConfig
@@ -47,12 +49,16 @@ AutoModel.register(DDiTDecoderConfig, DDiTDecoder, exist_ok=True)
 AutoModelForCausalLM.register(DDiTDecoderConfig, DDiTForCausalLM, exist_ok=True)
 AutoConfig.register(BlockDiffusionConfig.model_type, BlockDiffusionConfig, exist_ok=True)
 AutoModelForMaskedLM.register(BlockDiffusionConfig, BlockDiffusionLM, exist_ok=True)
+AutoConfig.register(CanvasConfig.model_type, CanvasConfig, exist_ok=True)
+AutoModelForMaskedLM.register(CanvasConfig, CanvasLM, exist_ok=True)
 
 __all__ = [
     "BlockDiffusionConfig",
     "BlockDiffusionGenerationConfig",
     "BlockDiffusionGenerationOutput",
     "BlockDiffusionLM",
+    "CanvasConfig",
+    "CanvasLM",
     "DDiTConfig",
     "DDiTDecoder",
     "DDiTDecoderConfig",

@@ -210,7 +210,7 @@ def test_curves_of_both_starts_are_plotted_and_printed(tmp_path, capsys):
     assert (tmp_path / "new" / "start.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("classes", [0, 10])
+@pytest.mark.parametrize("classes", [pytest.param(0, marks=pytest.mark.slow), 10])
 def test_ecd_is_trained_from_both_starts_on_real_digits(classes, tmp_path, capsys):
     model = _tiny(Absorbing(3), max_position_embeddings=64, num_classes=classes)
     with torch.no_grad():
