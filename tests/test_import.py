@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -49,7 +49,7 @@ def test_import_brings_no_library():
     assert run(code + "print('hf_ddistill.models' in sys.modules)") == "False"
 
 
-@pytest.mark.parametrize("first", ["ours", "theirs"])
+@pytest.mark.parametrize("first", ["ours", pytest.param("theirs", marks=pytest.mark.slow)])
 def test_the_libraries_do_not_know_our_models_pipelines_and_task(first):
     imports = ["import hf_ddistill, sys\n", THEIRS]
     run("".join(imports if first == "ours" else reversed(imports)) + OPEN)
@@ -59,7 +59,9 @@ def test_a_registered_class_is_another_than_the_stand_in_stood_for():
     for model_type, name in CONFIGURATIONS.items():
         real = getattr(hf_ddistill.models, name)
         assert real.model_type == model_type and CONFIG_MAPPING[model_type] is real
-        assert real in AutoModelForMaskedLM._model_mapping
+        causal = model_type == "ddit_decoder"
+        auto = AutoModelForCausalLM if causal else AutoModelForMaskedLM
+        assert real in auto._model_mapping
     ours = [key for key in CONFIG_MAPPING if CONFIG_MAPPING[key].__module__.startswith("hf_ddist")]
     assert set(ours) == set(CONFIGURATIONS)
     pipeline = hf_ddistill.pipelines.DiscreteDiffusionGenerationPipeline

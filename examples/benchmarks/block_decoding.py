@@ -2,10 +2,11 @@
 
     python examples/benchmarks/block_decoding.py [--only NAME] [--repeats N] [--json FILE]
 
-New weights of a Llama of 6 layers of 256; K tokens, B rows, prompts that with 64 new tokens make
-`length`. All kinds in turn, process CPU time of one thread, medians: figures are ratios. The call
-that reads the prompt is left out on both sides. "loop" is what is spent outside the network. It
-runs on older states of the package, too: put one first on PYTHONPATH. About four minutes.
+New weights of a Llama of 6 layers of 256, or of SmolLM2-135M's shape (30 layers of 576, K 49,152);
+K tokens, B rows, prompts that with 64 new tokens make `length`. All kinds in turn, process CPU time
+of one thread, medians: figures are ratios. The call that reads the prompt is left out on both
+sides. "loop" is what is spent outside the network. It runs on older states of the package, too: put
+one first on PYTHONPATH. About half an hour.
 """
 
 import argparse
@@ -20,14 +21,33 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from hf_ddistill.convert import to_block_diffusion
 
 NEW = 64
-#: name -> (K, B, length, block size)
-SIZES = {
-    f"K {vocabulary}, B {rows}, length {length}, block {block}": (vocabulary, rows, length, block)
-    for vocabulary, lengths in ((512, (128, 1024)), (32_000, (128,)))
-    for rows in (1, 8)
-    for length in lengths
-    for block in ((4, 8, 32) if length == 128 and vocabulary == 512 else (4, 32))
+SMALL = {
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
 }
+SMOLLM2 = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+}
+SHAPES = {"6 x 256": SMALL, "SmolLM2-135M": SMOLLM2}
+#: (shape, K, B, length, block size)
+SIZES = [
+    *(("SmolLM2-135M", 49_152, rows, 128, block) for rows in (1, 8) for block in (4, 32)),
+    *(("6 x 256", 32_000, rows, 128, block) for rows in (1, 8) for block in (4, 32)),
+    *(
+        ("6 x 256", 512, rows, length, block)
+        for rows in (1, 8)
+        for length in (128, 512, 1024)
+        for block in (4, 8, 16, 32)
+    ),
+]
 #: Settings of `generate`; of new weights with a sharpened head the threshold is met here and there.
 KINDS = {
     "static, 4 calls a block": {"unmasking": "static", "steps_per_block": 4},
@@ -40,21 +60,14 @@ KINDS = {
 }
 
 
-def models(vocabulary, block):
+def models(vocabulary, block, shape="6 x 256"):
     """A causal model, and the same in blocks."""
     torch.manual_seed(0)
-    shape = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6}
     ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None}
-    lm = AutoModelForCausalLM.from_config(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=2048,
-            **shape,
-            **ends,
-        )
-    ).eval()
+    config = LlamaConfig(
+        vocab_size=vocabulary, max_position_embeddings=2048, **SHAPES[shape], **ends
+    )
+    lm = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         lm.lm_head.weight.mul_(10)
     model, _ = to_block_diffusion(lm, mask_token_id=vocabulary - 1, block_size=block)
@@ -96,8 +109,8 @@ def measured(network, generate):
 
 def compared(size, repeats):
     """The rows of one size: the causal model's cost, and that of each kind beside it."""
-    vocabulary, rows, length, block = size
-    lm, model = models(vocabulary, block)
+    shape, vocabulary, rows, length, block = size
+    lm, model = models(vocabulary, block, shape)
     prompt = torch.randint(
         3, vocabulary - 1, (rows, length - NEW), generator=torch.Generator().manual_seed(1)
     )
@@ -136,6 +149,7 @@ def compared(size, repeats):
         call = spent / (calls - 1)
         yield {
             "kind": name,
+            "shape": shape,
             "vocabulary": vocabulary,
             "rows": rows,
             "length": length,
@@ -159,8 +173,8 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for name, size in SIZES.items():
-        if args.only not in name:
+    for size in SIZES:
+        if args.only not in "{}, K {}, B {}, length {}, block {}".format(*size):
             continue
         for row in compared(size, args.repeats):
             rows.append(row)

@@ -5,13 +5,15 @@
     python examples/benchmarks/rank_samplers.py --problem text --text TEXT.txt --teacher FOLDER
 
 A sampler that makes several calls a step has as many steps as its calls allow, so that all are
-compared at equal calls; `made` is what a sample took. `standard` gives exact laws in a minute;
-`digits` draws from the teacher of the package, and beside it from the student of the package;
-`text` trains a masked diffusion model of characters on TEXT.txt (`dllm.py` says how to get one),
-once, into FOLDER. Rows that the JSON file has are not made again.
+compared at equal calls; `made` is what a batch took. One that calls as often as it must (`OWN`) is
+drawn once, under `calls` 0. `standard` gives exact laws; `digits` draws from the teacher of the
+package, and beside it from the student of the package; `text` trains a masked diffusion model of
+characters on TEXT.txt (`dllm.py` says how to get one), once, into FOLDER. Rows that the JSON file
+has are not made again, so that a run that was stopped goes on.
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -46,8 +48,8 @@ RULES = {
 }
 #: Draws of a sampler whose law cannot be enumerated.
 DRAWS = 2**16
-#: Where the teacher is also drawn from at lower temperatures.
-COOLED = (8, 16)
+#: Samplers that call as often as it takes, whatever number of steps they are given.
+OWN = ("speculative", "uniformisation")
 CALLS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -114,23 +116,23 @@ def standard(args, keep):
 def drawn(world, args, keep):
     """Figures of samples of a model, at equal calls; the teacher at lower temperatures, too."""
     problem = exact_problem(Absorbing(3))  # how many calls a step takes
-    about = {"problem": world.name, "sampler": "data", "calls": 0}
+    about = {"problem": world.name, "sampler": "data", "calls": 0, "samples": args.samples}
     if not keep.has(about):
         keep.row(about | world.real())
-    for calls in args.calls:
+    for seed, calls in itertools.product(args.seeds, args.calls):
         for name, sampler in candidates(args.samplers).items():
-            cooled = args.temperatures if name == "ancestral" and calls in COOLED else ()
-            for temperature in (1.0, *cooled):
+            for temperature in (1.0, *(args.temperatures if name == "ancestral" else ())):
                 about = {"problem": world.name, "process": "absorbing", "sampler": name}
-                about |= {"calls": calls, "temperature": temperature}
+                about |= {"calls": 0 if name in OWN else calls, "temperature": temperature}
+                about |= {"samples": args.samples, "seed": seed}
                 steps = "there" if keep.has(about) else plan(sampler, problem, calls)
                 if isinstance(steps, int):
-                    found = world.figures(sampler, steps, temperature)
+                    found = world.figures(sampler, steps, temperature, seed)
                     keep.row(about | {"steps": steps} | found)
-        for name, figures in world.students(calls):
+        for name, figures in world.students(calls, seed):
             about = {"problem": world.name, "process": "absorbing", "sampler": name}
-            about |= {"calls": calls, "temperature": 1.0}
-            if not keep.has(about):
+            about |= {"calls": calls, "temperature": 1.0, "samples": args.samples, "seed": seed}
+            if not keep.has(about) and (not args.samplers or name in args.samplers):
                 keep.row(about | {"steps": calls} | figures())
 
 
@@ -159,8 +161,9 @@ def main():
     parser.add_argument("--problem", nargs="+", default=["standard", "digits"])
     parser.add_argument("--samplers", nargs="*", default=(), help="names; all if not given")
     parser.add_argument("--calls", type=int, nargs="+", default=CALLS)
-    parser.add_argument("--temperatures", type=float, nargs="*", default=(0.8, 0.6))
-    parser.add_argument("--samples", type=int, default=400)
+    parser.add_argument("--temperatures", type=float, nargs="*", default=())
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--seeds", type=int, nargs="+", default=(1, 2, 3))
     parser.add_argument("--text", type=Path, help="plain English, documents by empty lines")
     parser.add_argument("--teacher", type=Path, default=Path("text_teacher"))
     parser.add_argument("--steps", type=int, default=2000, help="of that teacher's training")

@@ -18,14 +18,14 @@ BATCH = 200
 
 
 @torch.no_grad()
-def draw(denoiser, sampler, steps, shape, temperature, **condition):
-    """(N, L) tokens, with the same seed for all, and the calls of each batch."""
+def draw(denoiser, sampler, steps, shape, temperature, seed, **condition):
+    """(N, L) tokens, and the calls of each batch."""
     calls = []
     (module,) = denoiser.networks()
     own = sampler.sharpened(temperature, None, 1.0) if temperature != 1 else sampler
     if own is None:
         own, denoiser = sampler, Sharpened(denoiser, temperature)
-    generator, parts = torch.Generator().manual_seed(1), []
+    generator, parts = torch.Generator().manual_seed(seed), []
     counting = module.register_forward_hook(lambda *_: calls.append(1))
     for start in range(0, shape[0], BATCH):
         size = min(BATCH, shape[0] - start)
@@ -56,10 +56,10 @@ class Digits:
         """Features of the digits that teacher, student and judge have not seen."""
         return self.judge.classifier.features(self.judge.split.held_out_tokens)
 
-    def figures(self, sampler, steps, temperature, denoiser=None):
+    def figures(self, sampler, steps, temperature, seed, denoiser=None):
         """Quality and variety of samples."""
         labels = torch.arange(self.samples) % 10
-        run = (denoiser or self.teacher, sampler, steps, (self.samples, 64), temperature)
+        run = (denoiser or self.teacher, sampler, steps, (self.samples, 64), temperature, seed)
         x, made = draw(*run, class_labels=labels)
         classifier = self.judge.classifier
         return {
@@ -69,10 +69,10 @@ class Digits:
             "pairwise": pairwise_distance(x),
         }
 
-    def students(self, calls):
+    def students(self, calls, seed):
         """That of the package, where it was trained for so many calls."""
         if calls in (1, 2, 4):
-            yield "student", lambda: self.figures(Ancestral(), calls, 1.0, self.student)
+            yield "student", lambda: self.figures(Ancestral(), calls, 1.0, seed, self.student)
 
 
 class Text:
@@ -100,11 +100,11 @@ class Text:
         """As much text that nobody has seen."""
         return self.judged(self.held_out[: self.samples])
 
-    def figures(self, sampler, steps, temperature):
+    def figures(self, sampler, steps, temperature, seed):
         """Quality and variety of samples."""
-        x, made = draw(self.teacher, sampler, steps, (self.samples, LENGTH), temperature)
+        x, made = draw(self.teacher, sampler, steps, (self.samples, LENGTH), temperature, seed)
         return {"made": made, **self.judged(x)}
 
-    def students(self, calls):
+    def students(self, calls, seed):
         """None."""
         return ()

@@ -43,8 +43,12 @@ def run(options: ConvertOptions) -> int:
 def _check_settings(options: ConvertOptions, kind: type[Converter]) -> None:
     """Raise for a setting that was given and is another converter's."""
     own = {field.name for field in fields(kind)}
-    for other in Converter.registry.values():
-        for field in fields(other):
-            if field.name not in own and field.name in options.settings:
-                flag = flag_name(field.name)
-                raise ValueError(f"{flag} is of {other.id}, and {options.model} is a {kind.reads}.")
+    for name in options.settings:
+        if name not in own:
+            others = [
+                key
+                for key, other in Converter.registry.items()
+                if name in {field.name for field in fields(other)}
+            ]
+            said = f"{flag_name(name)} is of {', '.join(sorted(others))}"
+            raise ValueError(f"{said}, and {options.model} is a {kind.reads}.")

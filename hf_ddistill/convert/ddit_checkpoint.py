@@ -67,7 +67,7 @@ def trained_for(model: PreTrainedModel) -> str:
     mask = "" if config.mask_token_id is None else f", mask token {config.mask_token_id}"
     reading = entry["parameterization"]
     reading = reading if isinstance(reading, str) else reading["type"]
-    time = config.reads_time or "no time"
+    time = getattr(config, "reads_time", None) or "no time"
     return (
         f"{entry['process']['type']} process{mask}, {entry['schedule']['type']} schedule, outputs "
         f"{reading}, reads {time}"
@@ -108,9 +108,18 @@ class DDiTCheckpoint:
 
     @property
     def vocab_size(self) -> int:
-        """K, as the configuration says it, else of the weights."""
+        """K: the configurations of the Hub say it, else the weights.
+
+        Raises:
+            ValueError: for one of the Hub that says none, or no whole number.
+        """
         said = self.config.get("vocab_size")
-        return len(self.state[_EMBEDDING]) if said is None else said
+        if said is None and "model_type" not in self.config:
+            return len(self.state[_EMBEDDING])
+        if isinstance(said, bool) or not isinstance(said, int) or said < 2:
+            of = "lacks" if said is None else f"gives {said!r} for"
+            raise ValueError(f"The config.json of {self.source} {of} vocab_size, a whole number.")
+        return said
 
     @property
     def time_conditioning(self) -> bool:
@@ -199,6 +208,9 @@ class DDiTCheckpoint:
         check_same(found, wanted, f"{self.source} is no {self.kind} network of {about} sizes")
         model.load_state_dict(state, assign=True)
         model.tie_weights()
+        for parameter in model.parameters():
+            # Or a model that is made around it draws them anew.
+            parameter._is_hf_initialized = True
         return model.requires_grad_(True).eval()
 
     def model(

@@ -50,22 +50,24 @@ class Reading:
     Args:
         kind: what the errors call it.
         text: the configuration of the causal language model with the same network.
-        mask_token_id: the token that masks.
+        mask_token_id: the token that masks; None for the tokenizer's.
         block_size: of the attention; the window for full attention.
         shift_logits: whether the output at i - 1 speaks of token i.
         names: of its weights, to those of the causal language model.
         renamed: whether transformers renames the weights itself.
         decoding: settings of `generate`, as the authors decode.
+        usual_mask: the token that masks where neither configuration nor tokenizer names one.
     """
 
     kind: str
     text: PreTrainedConfig
-    mask_token_id: int
+    mask_token_id: int | None
     block_size: int
     shift_logits: bool = False
     names: Renaming = SAME
     renamed: bool = False
     decoding: Mapping[str, Any] = field(default_factory=dict)
+    usual_mask: int | None = None
 
 
 def read_language_model(
@@ -82,17 +84,9 @@ def read_language_model(
             model name different masks, or the tokenizer has more tokens than the model.
     """
     text = reading.text
-    state = reading.names.ours(weights(source))
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
-    if not reading.renamed:
-        _check_weights(kind, text, state, f"{source} is no {reading.kind} of its sizes")
-    lm = complete(kind, None, str(source), config=text, state_dict=state, dtype=_dtype(state))
-    del state
-    mask = reading.mask_token_id
-    if mask >= text.vocab_size:
-        raise ValueError(
-            f"The mask token {mask} of {source} is no row of its {text.vocab_size} embeddings."
-        )
+    tokenizer = read_tokenizer(source, text)
+    mask = _mask(source, reading, tokenizer)
+    lm = _causal_lm(source, reading)
     diffusion = Diffusion(Absorbing(text.vocab_size, mask), LogLinear())
     config = BlockDiffusionConfig(
         text_config=copy.deepcopy(lm.config),
@@ -104,16 +98,10 @@ def read_language_model(
     model = BlockDiffusionLM(config, lm)
     ends = {name: value for name, value in _special(source, text).items() if value is not None}
     model.generation_config = BlockDiffusionGenerationConfig(**ends, **reading.decoding)
-    tokenizer = read_tokenizer(source, text)
     if tokenizer is not None:
         _name_mask(tokenizer, mask)
         check_same_mask(diffusion, config, tokenizer)
-        if len(tokenizer) > text.vocab_size:
-            raise ValueError(
-                f"The tokenizer of {source} has {len(tokenizer)} tokens, and its model "
-                f"{text.vocab_size} embeddings: they do not belong together."
-            )
-    return model.to(lm.dtype).eval(), tokenizer
+    return model.eval(), tokenizer
 
 
 def read_tokenizer(source: str | Path, text: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
@@ -228,6 +216,36 @@ def dtype_name(lm: PreTrainedModel) -> str:
 
 def _write_json(file: Path, values: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _causal_lm(source: str | Path, reading: Reading) -> PreTrainedModel:
+    """The network, with the tensors of the files themselves."""
+    text, state = reading.text, reading.names.ours(weights(source))
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
+    if not reading.renamed:
+        _check_weights(kind, text, state, f"{source} is no {reading.kind} of its sizes")
+    return complete(kind, None, str(source), config=text, state_dict=state, dtype=_dtype(state))
+
+
+def _mask(source: str | Path, reading: Reading, tokenizer: PreTrainedTokenizerBase | None) -> int:
+    """The token that masks, which is a row of the embeddings, as all tokens are."""
+    rows = reading.text.vocab_size
+    if tokenizer is not None and len(tokenizer) > rows:
+        raise ValueError(
+            f"The tokenizer of {source} has {len(tokenizer)} tokens, and its model {rows} "
+            "embeddings: they do not belong together."
+        )
+    theirs = None if tokenizer is None else tokenizer.mask_token_id
+    named = (reading.mask_token_id, theirs, reading.usual_mask)
+    mask = next((token for token in named if token is not None), None)
+    if mask is None:
+        raise ValueError(
+            f"Neither the config.json of {source} nor a tokenizer names the mask token; give "
+            "mask_token_id (--mask-token-id)."
+        )
+    if mask >= rows:
+        raise ValueError(f"The mask token {mask} of {source} is no row of its {rows} embeddings.")
+    return mask
 
 
 def _check_weights(

@@ -31,6 +31,8 @@ from hf_ddistill.unmasking import Static, Threshold, Unmasking
 
 #: The mask of SDAR's tokenizer, which the engines know by heart.
 MASK_TOKEN_ID = 151669
+#: What SGLang is told of the decoding.
+SETTINGS = "dllm.yaml"
 _WRITTEN = (
     "vocab_size",
     "hidden_size",
@@ -59,7 +61,7 @@ class SDAR(Converter):
     """
 
     id: ClassVar[str] = "sdar"
-    reads: ClassVar[str] = "SDAR"
+    reads: ClassVar[str] = "model of SDAR"
     gives: ClassVar[str] = "block-diffusion language model"
 
     @classmethod
@@ -95,7 +97,7 @@ class SDAR(Converter):
         """A folder that SGLang and lmdeploy load, with a configuration of ours for transformers."""
         lm = language_model_of(model, "SDAR", "qwen3")
         check_reading(model, "SDAR", full=False, shift=False)
-        _check_order(model)
+        rule = _rule(model)
         text, mask = lm.config, model.config.mask_token_id
         sliding = set(getattr(text, "layer_types", None) or []) - {"full_attention"}
         if sliding or text.hidden_act != "silu":
@@ -118,6 +120,17 @@ class SDAR(Converter):
         write_weights(lm, folder, config)
         write_special(model, folder)
         shutil.copyfile(configuration_sdar.__file__, Path(folder) / "configuration_sdar.py")
+        # SGLang takes the length of blocks and the threshold from a file of its own.
+        settings = {"block_size": model.config.block_size, "threshold": rule.threshold}
+        text = "".join(f"{name}: {value}\n" for name, value in settings.items())
+        (Path(folder) / SETTINGS).write_text(text, encoding="utf-8")
+
+    def loaded_by(self, model: PreTrainedModel, folder: str) -> str:
+        """SGLang's command; docs/serve.md has lmdeploy's."""
+        return (
+            f"python -m sglang.launch_server --model-path {folder} --trust-remote-code "
+            f"--dllm-algorithm LowConfidence --dllm-algorithm-config {folder}/{SETTINGS}"
+        )
 
     @classmethod
     def example(cls, folder: str | Path) -> None:
@@ -140,11 +153,18 @@ class SDAR(Converter):
         write_weights(lm, folder, own | dict(written(text, _WRITTEN)))
 
 
-def _check_order(model: BlockDiffusionLM) -> None:
-    """Raise for an order of decoding that no engine has."""
+def _rule(model: BlockDiffusionLM) -> Threshold:
+    """The rule by which the engines decide, as the student does: by confidence.
+
+    Raises:
+        ValueError: for another order, which no engine has.
+    """
     rule = Unmasking.from_config(model.generation_config.unmasking or "threshold")
-    if not isinstance(rule, Threshold) and rule != Static():
-        raise ValueError(
-            f"The engines decide tokens by confidence, and the student by {rule.to_config()}; set "
-            "generation_config.unmasking to 'threshold' or 'static' if that is meant."
-        )
+    if isinstance(rule, Threshold):
+        return rule
+    if rule == Static():
+        return Threshold(1.0)  # one token a call
+    raise ValueError(
+        f"The engines decide tokens by confidence, and the student by {rule.to_config()}; set "
+        "generation_config.unmasking to 'threshold' or 'static' if that is meant."
+    )

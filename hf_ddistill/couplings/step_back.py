@@ -70,7 +70,7 @@ def step_of(
 
 def chances_of(step: TrainingStep, sampler: Sampler, s: Times, t: Times) -> Chances | None:
     """Those of a step, one for each row."""
-    chances = sampler.chances(step.diffusion, s, t) if step.diffusion.reveals else None
+    chances = sampler.known_chances(step.diffusion, s, t)
     if chances is None:
         return None
     reveal, remask = (

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hf_ddistill.decoding.logit_settings import Change, by_column
@@ -126,8 +127,21 @@ class Processing:
     steps: Sequence[Change]
     real: Tensor
     mask: int
+    _totals: list[Tensor] = field(init=False, default_factory=list)
 
-    def __call__(self, ids: Tensor, places: Window, masked: Tensor, logits: Tensor) -> Tensor:
+    def check(self) -> None:
+        """Look at the logits of the calls since the last time.
+
+        Raises:
+            ValueError: for some that are NaN or infinite; on a device when decoding has ended.
+        """
+        if self._totals:
+            require(torch.stack(self._totals).isfinite(), _broken)
+            self._totals.clear()
+
+    def __call__(
+        self, ids: Tensor, places: Window, masked: Tensor, logits: Tensor, normal: bool = True
+    ) -> Tensor:
         """log p (R, n, K) without the mask token, which is below `LOG_ZERO / 2` as is all that is
         barred; the logits are changed in place.
 
@@ -136,22 +150,22 @@ class Processing:
             places: the n columns of each row.
             masked: (R, n) bool, True where a token is to be decided.
             logits: (R, n, K), of the model.
+            normal: False for logits, whose likeliest token is the same.
 
         Raises:
-            ValueError: for logits that are NaN or infinite, and where no token is left for an open
-                place; on a device when decoding has ended.
+            ValueError: where no token is left for an open place; on a device when decoding has
+                ended.
         """
         if not self.plan.logits.remove_invalid:
             # A sum is not finite if one of its numbers is not, and much cheaper than to ask each.
-            total = logits.sum()
-            require(total - total == 0, _broken)
+            self._totals.append(logits.sum())
         for step in self.steps:
             logits = step(ids, places, logits)
         if self.plan.forbidden:
             logits = self.plan.forbidden.change(self.canvas(ids, places), places, masked, logits)
         logits.select(-1, self.mask).fill_(LOG_ZERO)
         if not (self.steps or self.plan.forbidden):
-            return logits.log_softmax(-1)
+            return logits.log_softmax(-1) if normal else logits
         require((logits.amax(-1) > LOG_ZERO / 2) | ~masked, _barred)
         return logits.log_softmax(-1).clamp_min(LOG_ZERO)
 

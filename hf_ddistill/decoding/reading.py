@@ -20,6 +20,50 @@ from hf_ddistill.decoding.window import Window
 CACHES = ("none", "finished", "dual")
 
 
+class _Reading:
+    """How a range of columns is read, call after call until it moves.
+
+    Args:
+        asked: the range.
+        read: the columns that are computed for it.
+        stop: behind the last that they see.
+        first: whether the call before asked for another range.
+    """
+
+    def __init__(self, asked: Window, read: Window, stop: int, first: bool) -> None:
+        self.asked, self.read, self.stop, self.first = asked, read, stop, first
+        # Of the range's first place, among the columns of its row.
+        self._offset = asked.starts - read.starts
+        self._number: int | Tensor | None = None
+        self._all: Tensor | None = None
+
+    def places(self, at: Tensor | None) -> Tensor:
+        """The numbers (R n,) of places (R, n) of the range, None for all, among the columns that
+        are computed."""
+        if self._number is None:
+            number = self._offset + np.arange(len(self._offset)) * self.read.width
+            one = len(number) == 1
+            self._number = int(number[0]) if one else self._sent(number)
+        if at is not None:
+            return (at + self._number).flatten()
+        if self._all is None:
+            self._all = (self._every + self._number).flatten()
+        return self._all
+
+    @property
+    def _every(self) -> Tensor:
+        return torch.arange(self.asked.width, device=self.asked.device)[None]
+
+    def _sent(self, numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(numbers)[:, None].to(self.asked.device)
+
+    def widened(self, noise: Tensor) -> Tensor:
+        """(R, width, noise_dim) of the range, among the columns that are computed, 0 at others."""
+        to = (self._every + self._sent(self._offset))[..., None].expand_as(noise)
+        wide = noise.new_zeros(len(noise), self.read.width, noise.shape[-1])
+        return wide.scatter_(1, to, noise)
+
+
 @dataclass
 class BlockReader:
     """Logits of a range of columns of each row, call after call, from left to right.
@@ -59,8 +103,11 @@ class BlockReader:
     _settled: np.ndarray = field(init=False)
     _range: tuple[int, int] | None = field(init=False, default=None)
     _padded: bool = field(init=False)
+    _known: _Reading | None = field(init=False, default=None)
+    _shift: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self._shift = int(self.model.config.shift_logits)
         self._rows = np.arange(len(self.real))
         self._settled = np.zeros(len(self.real), dtype=np.int64)
         self._padded = not bool(self.real.all())
@@ -78,50 +125,48 @@ class BlockReader:
             noise: (R, width, noise_dim), of the range, for a model that takes it.
         """
         self._keep(asked.rows)
-        shift, size = int(self.model.config.shift_logits), self.block_size
-        ends = np.minimum(-(-(asked.starts + asked.width) // size) * size, ids.shape[1])
-        read = self._read(asked, ends, shift)
-        stop = max(int(ends.max()), int(read.starts.max()) + read.width)
+        known = self._known
+        if known is None or known.asked is not asked.whole or known.first:
+            known = self._known = self._reading(asked.whole, ids.shape[1])
         if self._kept is not None:
-            self._kept.computes(read, stop)
-        offset = asked.starts - read.starts
-        if (offset == offset[0]).all():
-            offset = int(offset[0])
-        else:
-            offset = torch.from_numpy(offset).to(ids.device)[:, None]
-        every, more = None, {}
-        if noise is not None or asked.at is None:
-            every = torch.arange(asked.width, device=ids.device)[None]
-        if noise is not None:
-            more["noise"] = noise.new_zeros(len(ids), read.width, noise.shape[-1])
-            more["noise"].scatter_(1, (every + offset)[..., None].expand_as(noise), noise)
-        at = (every if asked.at is None else asked.at) + offset
-        if len(ids) > 1:
-            at = at + torch.arange(len(ids), device=ids.device)[:, None] * read.width
+            self._kept.computes(known.read, known.stop)
+        more = {} if noise is None else {"noise": known.widened(noise)}
         logits = self.model(
-            input_ids=read.of(ids),
-            attention_mask=self.real[:, :stop] if self._padded else None,
-            at=at.flatten(),
-            block_size=size,
-            columns=read.columns,
+            input_ids=known.read.kept(ids),
+            attention_mask=self.real[:, : known.stop] if self._padded else None,
+            at=known.places(asked.at),
+            block_size=self.block_size,
+            columns=known.read.columns,
             cache=self._kept,
             **more,
         ).logits
-        if self._kept is not None:
+        if self._kept is not None and known.first:
             # A shifted head reads a block's first token at the end of the block before.
-            self._settled = np.maximum(asked.starts // size * size - shift, 0)
+            size = self.block_size
+            self._settled = np.maximum(asked.starts // size * size - self._shift, 0)
             self._range = (int(asked.starts[0]), asked.width)
         return logits.float().view(len(ids), -1, logits.shape[-1])
 
-    def _read(self, asked: Window, ends: np.ndarray, shift: int) -> Window:
-        """The columns that have to be computed, up to `ends` (R,): of every row as many, so that
-        some read settled ones again, or what lies behind their blocks."""
-        inside = np.maximum(asked.starts - shift, 0)
-        if self.cache == "dual" and self._range == (int(asked.starts[0]), asked.width):
-            width = int((asked.starts + asked.width - inside).max())
-            return Window(asked.rows, inside, width, asked.device)
-        width = int((ends - np.minimum(self._settled, inside)).max())
-        return Window(asked.rows, np.maximum(ends - width, 0), width, asked.device)
+    def _reading(self, asked: Window, columns: int) -> _Reading:
+        """How a range of a canvas with so many columns is read."""
+        first = self._known is None or self._known.asked is not asked
+        start, settled, size = asked.starts, self._settled, self.block_size
+        same = asked.shared is not None and (len(settled) == 1 or (settled == settled[0]).all())
+        if same:
+            start, settled = start[:1], settled[:1]
+        end = np.minimum(-(-(start + asked.width) // size) * size, columns)
+        inside = np.maximum(start - self._shift, 0)
+        if self.cache == "dual" and self._range == (int(start[0]), asked.width):
+            # Of every row as many columns, so that some read settled ones again, or what lies
+            # behind their blocks.
+            width, begin = int((start + asked.width - inside).max()), inside
+        else:
+            width = int((end - np.minimum(settled, inside)).max())
+            begin = np.maximum(end - width, 0)
+        stop = max(int(end.max()), int(begin.max()) + width)
+        if same:
+            begin = begin.repeat(len(asked.rows))
+        return _Reading(asked, Window(asked.rows, begin, width, asked.device), stop, first)
 
     def _keep(self, rows: np.ndarray) -> None:
         """Forget all rows but these."""

@@ -84,7 +84,8 @@ def decode_verified(
     block, in one call; the base reads them, causally, in another; `verify_drafts` keeps those from
     the left that it lets stand and draws the next from what the base says there. So a round gives
     between 1 and b tokens, and one that has a single token left of its block takes the base alone.
-    Both keep keys and values of what will not change; those of a draft are computed anew.
+    Both keep keys and values of what will not change; those of a draft are computed anew. Each row
+    goes on by itself, and leaves both batches when it is finished.
 
     References: Leviathan et al., 2022, arXiv:2211.17192; with a block-diffusion draft that is the
     verifier with adapters, Uno, 2026, arXiv:2609.04010.
@@ -122,7 +123,7 @@ def decode_verified(
     if streamer is not None:
         streamer.put(source[0][came[0]][None].cpu())
     started, number = time.monotonic(), 0
-    while len(rows := work.open.any(1).nonzero()[:, 0]):
+    while len(rows := work.rows()):
         decided = work.round(rows)
         if streamer is not None:
             streamer.put(decided[decided >= 0].cpu())
@@ -183,38 +184,46 @@ class _Work:
         """What has come out."""
         return Decoded(self.ids, self.rounds, self.real, self.calls, self.log_prob)
 
-    def round(self, rows: Tensor) -> Tensor:
-        """A draft and its verification in rows that have something open; the tokens that are
+    def rows(self) -> np.ndarray:
+        """The rows that have something open."""
+        self._open = self.open.cpu().numpy()
+        return self._open.any(1).nonzero()[0]
+
+    def round(self, rows: np.ndarray) -> Tensor:
+        """A draft and its verification in the rows that have something open; the tokens that are
         decided, (n, b), -1 behind them."""
-        number = torch.arange(self.size, device=rows.device)
-        head = self.open[rows].long().argmax(1)
+        device, open_, number = self.ids.device, self._open[rows], np.arange(self.size)
+        head = open_.argmax(1)
         block = (head - self.start) // self.size * self.size + self.start
-        left = torch.minimum(self.open[rows].sum(1), block + self.size - head)
-        stop, count = int((head + left).max()), left - 1
-        places = (head[:, None] + number).clamp_max(stop - 1)
-        ids, drafting = self.ids, count > 0
-        tokens = places.new_zeros(len(rows), self.size - 1)
-        if bool(drafting.any()):
-            noise = self._noise(rows[drafting], block[drafting], (int(block.min()), stop))
-            said = self._said(self.draft, ids, (int(block.min()), stop), noise)
-            law = self._law(said, rows, places[:, :-1] - block.min())[drafting]
-            tokens[drafting] = categorical(law, generators_of(self.generator, rows[drafting]))
-            there = number[:-1] < count[:, None]
-            row = rows[:, None].expand_as(there)[there]
-            ids = ids.index_put((row, places[:, :-1][there]), tokens[there])
-        said = self._said(self.base, ids, (int(head.min()), stop))
-        p = self._law(said, rows, places - head.min())
+        left = np.minimum(open_.sum(1), block + self.size - head)
+        where = head[:, None] + np.minimum(number, left[:, None] - 1)
+        index, places, count = (torch.from_numpy(x).to(device) for x in (rows, where, left - 1))
+        ids, drafting = self.ids[index], (left > 1).nonzero()[0]
+        tokens, law = places.new_zeros(len(rows), self.size - 1), None
+        if len(drafting):
+            drafted = torch.from_numpy(drafting).to(device)
+            noise = self._noise(index, drafted, torch.from_numpy(block).to(device))
+            span = Window(rows, block, self.size, device)
+            said = self._said(self.draft, ids, span, places[:, :-1], noise)
+            law = self._law(said[drafted])
+            tokens[drafted] = categorical(law, generators_of(self.generator, index[drafted]))
+            there = torch.from_numpy(number[:-1] < left[:, None] - 1).to(device)
+            kept = ids.gather(1, places[:, :-1])
+            ids = ids.scatter(1, places[:, :-1], torch.where(there, tokens, kept))
+        width = int(left.max())
+        span = Window(rows, np.minimum(head, ids.shape[1] - width), width, device)
+        p = self._law(self._said(self.base, ids, span, places))
         q = p.new_zeros(len(rows), self.size - 1, p.shape[-1])
-        if bool(drafting.any()):
-            q[drafting] = law
-        generator = generators_of(self.generator, rows)
-        kept, last = verify_drafts(tokens, q, p, count, generator)
+        if law is not None:
+            q[drafted] = law
+            self.calls[index[drafted]] += 1
+        self.calls[index] += 1
+        kept, last = verify_drafts(tokens, q, p, count, generators_of(self.generator, index))
         decided = pad(tokens, (0, 1)).scatter(1, kept[:, None], last[:, None])
-        taken = number <= kept[:, None]
+        taken = torch.from_numpy(number).to(device) <= kept[:, None]
         decided = decided.masked_fill(~taken, -1)
-        self.calls[rows] += 1 + drafting.long()
         log_p = p.gather(-1, decided.clamp_min(0)[..., None])[..., 0].log()
-        return self._put(rows, places, decided, log_p, kept + 1 == left)
+        return self._put(index, places, decided, log_p, kept == count)
 
     def _put(
         self, rows: Tensor, places: Tensor, decided: Tensor, log_p: Tensor, whole: Tensor
@@ -249,29 +258,34 @@ class _Work:
         return decided.masked_fill(behind, -1)
 
     def _said(
-        self, reader: BlockReader, ids: Tensor, span: tuple[int, int], noise: Tensor | None = None
+        self,
+        reader: BlockReader,
+        ids: Tensor,
+        span: Window,
+        places: Tensor,
+        noise: Tensor | None = None,
     ) -> Tensor:
-        """log p (B, n, K) of a reader at a span of columns."""
-        start, stop = span
-        rows = np.arange(len(ids))
-        window = Window(rows, np.full_like(rows, start), stop - start, ids.device)
-        logits = reader(ids, window, noise).double()
-        return self.processing(ids, window, self.open[:, start:stop], logits)
+        """log p (n, m, K) of a reader at some columns (n, m) of a span of each row."""
+        starts = torch.from_numpy(span.starts)[:, None].to(places.device)
+        asked = span.narrowed(places - starts)
+        logits = reader(ids, asked, noise).double()
+        said = self.processing(ids, asked, asked.of(asked.rows_of(self.open)), logits)
+        self.processing.check()
+        return said
 
-    def _law(self, said: Tensor, rows: Tensor, places: Tensor) -> Tensor:
-        """The laws (n, m, K) that tokens are drawn from, of some places of rows, float64."""
-        return self.plan.law(said[rows[:, None], places].double().log_softmax(-1)).exp()
+    def _law(self, said: Tensor) -> Tensor:
+        """The laws (n, m, K) that tokens are drawn from, float64."""
+        return self.plan.law(said.log_softmax(-1)).exp()
 
-    def _noise(self, rows: Tensor, block: Tensor, span: tuple[int, int]) -> Tensor | None:
-        """(B, n, noise_dim) for a span of columns, fresh at the open ones of the rows' blocks, 0 at
-        others; None for a model without a noise input."""
+    def _noise(self, rows: Tensor, drafted: Tensor, block: Tensor) -> Tensor | None:
+        """(n, b, noise_dim) for the block of each row, fresh at the open columns of those that are
+        drafted, 0 at others; None for a model without a noise input."""
         width = self.draft.model.config.noise_dim
         if not width:
             return None
-        fresh = normal_noise((len(rows), self.size, width), generators_of(self.generator, rows))
+        shape = (len(drafted), self.size, width)
+        fresh = normal_noise(shape, generators_of(self.generator, rows[drafted]))
+        noise = torch.zeros(len(rows), *shape[1:], device=rows.device)
+        noise[drafted] = fresh.to(noise)
         columns = block[:, None] + torch.arange(self.size, device=rows.device)
-        there = columns < span[1]
-        noise = torch.zeros(len(self.ids), span[1] - span[0], width, device=rows.device)
-        row = rows[:, None].expand_as(there)[there]
-        noise[row, columns[there] - span[0]] = fresh.to(noise)[there]
-        return noise * self.open[:, span[0] : span[1], None]
+        return noise * self.open[rows].gather(1, columns)[..., None]

@@ -6,6 +6,7 @@ A canvas is (R, C), R rows of C columns.
 
 from __future__ import annotations
 
+import copy
 from typing import Self
 
 import numpy as np
@@ -36,14 +37,20 @@ class Window:
     ) -> None:
         self.rows, self.starts, self.width, self.device = rows, starts, width, device
         self.at = at
+        #: The whole range that this is a part of.
+        self.whole: Window = self
         first = int(starts[0])
         #: The column at which all rows start; None where they do not start at one.
         self.shared = first if len(starts) == 1 or (starts == first).all() else None
         self._columns: Tensor | None = None
+        # Canvases and the slices of them that it is.
+        self._slices: list[tuple[Tensor, Tensor]] = []
 
     def narrowed(self, at: Tensor) -> Self:
         """Some places (R, n) of the range."""
-        return type(self)(self.rows, self.starts, self.width, self.device, at)
+        part = copy.copy(self)
+        part.at, part._columns = at, None
+        return part
 
     @property
     def columns(self) -> Tensor:
@@ -66,16 +73,37 @@ class Window:
 
     def of(self, canvas: Tensor) -> Tensor:
         """What stands there in a canvas (R, C), (R, n)."""
-        if self.shared is not None and self.at is None:
-            return canvas[:, self.shared : self.shared + self.width]
-        return canvas.gather(1, self.columns)
+        if self.shared is None:
+            return canvas.gather(1, self.columns)
+        part = canvas[:, self.shared : self.shared + self.width]
+        return part if self.at is None else part.gather(1, self.at)
+
+    def kept(self, canvas: Tensor) -> Tensor:
+        """The same of a canvas that is asked for call after call: slices of it are kept."""
+        if self.shared is None or self.at is not None:
+            return self.of(canvas)
+        for known, part in self._slices:
+            if known is canvas:
+                return part
+        part = self.of(canvas)
+        self._slices.append((canvas, part))
+        return part
 
     def put(self, canvas: Tensor, values: Tensor) -> None:
         """Write values (R, n) there."""
-        if self.shared is not None and self.at is None:
-            canvas[:, self.shared : self.shared + self.width].copy_(values)
-        else:
+        if self.shared is None:
             canvas.scatter_(1, self.columns, values)
+        elif self.at is None:
+            self.kept(canvas).copy_(values)
+        else:
+            self.whole.kept(canvas).scatter_(1, self.at, values)
+
+    def add(self, canvas: Tensor, values: Tensor) -> None:
+        """Add values (R, n) to what stands there."""
+        if self.shared is None:
+            canvas.scatter_add_(1, self.columns, values.to(canvas.dtype))
+        else:
+            self.kept(canvas).add_(values)
 
 
 __all__ = ["Window"]

@@ -54,6 +54,7 @@ class Work:
         self.size = plan.sub_block_size or plan.block_size
         canvas = prompts.room(new, self.size)
         self.ids, self.real = canvas.ids.clone(), canvas.real
+        # The calls at which a token was still a mask, but one: what `rounds` says where it is none.
         self.rounds = torch.full_like(self.ids, -1)
         self.log_prob = torch.zeros(self.ids.shape, device=self.ids.device)
         #: The same for all rows, those in work as they were when one left the last time.
@@ -63,15 +64,17 @@ class Work:
         self.wanted = torch.zeros_like(canvas.real).scatter(1, prompts.asked(new), True)
         # Where all new blocks are whole, what is open is what is a mask.
         self.whole = bool(canvas.real[:, self.start :].all())
-        together = plan.ahead or plan.cache == "dual"
-        asked = open_.sum(2).cpu().numpy()
-        self.ledger = Ledger(asked, plan.pipelining, together)
+        self.ledger = Ledger(open_.sum(2).cpu().numpy(), plan)
         self.reader = BlockReader(model, self.real, plan.block_size, plan.cache)
         steps = plan.logits.changes(prompts.asked(new), self.real, self.mask)
         steps += changes(processors, self.reader)
         self.processing = Processing(plan, steps, self.real, self.mask)
         self.decider = Decider(plan, self.size, generator, record)
         self._eos = torch.tensor(plan.eos, dtype=torch.int64, device=self.ids.device)
+        self._nothing = torch.tensor(self.mask, device=self.ids.device)
+        self._window: tuple[Turn, Window] | None = None
+        self._true: dict[tuple[int, int], Tensor] = {}
+        self._shown = 0
         self._ended: list[Tensor] = []
 
     @property
@@ -81,38 +84,32 @@ class Work:
 
     def call(self) -> None:
         """One network call, and the tokens that it decides."""
-        turn = self.ledger.turn(self.plan.unmasking, self.plan.planned)
-        starts, width = self.start + turn.first * self.size, turn.count * self.size
-        window = Window(turn.rows, starts, width, self.ids.device)
-        self.stop = int(starts.max()) + width
-        places, masked, noise = self._asked(turn, window)
-        every = bool((turn.open == masked.shape[1] // turn.count).all())
+        turn = self.ledger.turn()
+        window = self._of(turn)
+        places, open_, noise = self._asked(turn, window)
         logits = self.reader(self.ids, places, noise)
         said = logits.clone() if self.decider.record is not None else logits
-        raw = self.processing(self.ids, places, masked, logits)
+        raw = self.processing(self.ids, places, open_, logits, self.decider.needs(turn))
         canvas = self.processing.canvas(self.ids.clone(), places) if self.plan.forbidden else None
-        tokens, stays, log_p = self.decider(turn, Said(places, masked, raw, said, canvas))
-        called = turn.called
-        if (called == called[0, 0]).all():
-            called = int(called[0, 0])
+        tokens, stays, log_p = self.decider(turn, Said(places, open_, raw, said, canvas))
+        if not (turn.full and turn.last and stays is open_):
+            # What is not open stays.
+            every = turn.full and turn.most == tokens.shape[1] // turn.count
+            new = torch.where(stays, tokens, self._nothing if every else places.of(self.ids))
         else:
-            called = torch.from_numpy(called).to(stays.device)
-            called = called.repeat_interleave(stays.shape[1] // turn.count, 1)
-        new = (
-            (self.ids, tokens, self.mask),
-            (self.rounds, called, -1),
-            (self.log_prob, log_p, 0.0),
-        )
-        for table, values, empty in new:
-            if values is not None:
-                # What is not open stays.
-                old = empty if every else places.of(table)
-                places.put(table, torch.where(stays, values, old))
-        self._note(turn, masked, tokens, stays)
+            new = tokens
+        places.put(self.ids, new)
+        if log_p is not None:
+            places.put(self.log_prob, torch.where(stays, log_p, places.of(self.log_prob)))
+        self._note(turn, open_, tokens, stays)
 
     def finish(self) -> int:
         """End the blocks that have no masks left, and the rows that drew an end token in one:
         nothing behind it counts. Returns how many blocks are finished in all rows."""
+        if not self.ledger.finished:
+            return self._shown
+        if self._shown == 0:
+            self.processing.check()
         over = self.ledger.advance(self._criteria if self.plan.criteria else None)
         if len(over):
             index = torch.from_numpy(np.searchsorted(self.rows, over)).to(self.ids.device)
@@ -121,7 +118,10 @@ class Work:
             behind = ends.long().cumsum(1) - ends.long() > 0
             self.rounds[index] = rounds.masked_fill(behind, -1)
         self._leave()
-        return int(self.ledger.head.min())
+        self._shown = int(self.ledger.head.min())
+        if self._shown == self.blocks:
+            self.processing.check()
+        return self._shown
 
     def cut(self) -> None:
         """End each row before its first open token: no further call is made."""
@@ -129,7 +129,7 @@ class Work:
         behind = ((self.ids == self.mask) & real).long().cumsum(1) > 0
         self.rounds.masked_fill_(behind, -1)
         if self._ended:
-            turn = self.ledger.turn(self.plan.unmasking, self.plan.planned)
+            turn = self.ledger.turn()
             self.ledger.ended[turn.rows[:, None], turn.first[:, None]] |= self._ends()
         self.ledger.cut()
 
@@ -137,23 +137,54 @@ class Work:
         """What has come out."""
         self._store()
         ids, rounds, log_prob = self.all
+        rounds = rounds.masked_fill(ids == self.mask, -1)
         calls = torch.from_numpy(self.ledger.calls).to(ids.device)
         return Decoded(ids, rounds, self.real, calls, log_prob)
+
+    def _of(self, turn: Turn) -> Window:
+        """The columns of a turn; those of the call before where nothing has moved."""
+        if self._window is not None:
+            last, window = self._window
+            same = last.first is turn.first and last.rows is turn.rows
+            if last.count == turn.count and (same or _same(last, turn)):
+                return window
+        starts, width = self.start + turn.first * self.size, turn.count * self.size
+        window = Window(turn.rows, starts, width, self.ids.device)
+        self._window, self.stop = (turn, window), int(starts.max()) + width
+        return window
 
     def _asked(self, turn: Turn, window: Window) -> tuple[Window, Tensor, Tensor | None]:
         """The places that the head is asked for, which of them are open, and the model's noise.
 
         Of one block these are the open ones, in each row as many as in the one with the most.
         """
-        open_ = window.of(self.ids) == self.mask
-        if not self.whole:
-            open_ &= window.of(window.rows_of(self.real))
-        noise, most = self._noise(turn, open_), int(turn.open.max(where=turn.active, initial=0))
         every = self.plan.pipelining.max_blocks > 1 or self.plan.unmasking.draws
-        if every or most == window.width:
+        if turn.full and turn.most == self.size:
+            open_ = self._all(len(turn.rows), window.width)
+        else:
+            open_ = window.kept(self.ids) == self.mask
+            if not self.whole:
+                open_ &= window.of(window.rows_of(self.real))
+        waiting = open_
+        if turn.count > 1 and not turn.all:
+            active = torch.from_numpy(turn.active).to(open_.device)
+            waiting = open_ & active.repeat_interleave(self.size, 1)
+        window.add(self.rounds, waiting)
+        noise = self._noise(turn, open_)
+        if every or turn.most == window.width:
             return window, open_, noise
-        at = (~open_).argsort(dim=1, stable=True)[:, :most]
-        return window.narrowed(at), open_.gather(1, at), noise
+        open_, at = open_.sort(dim=1, descending=True, stable=True)
+        if turn.full:
+            open_ = self._all(len(turn.rows), turn.most)
+        else:
+            open_ = open_[:, : turn.most]
+        return window.narrowed(at[:, : turn.most]), open_, noise
+
+    def _all(self, rows: int, width: int) -> Tensor:
+        """(rows, width) of True."""
+        if (rows, width) not in self._true:
+            self._true[rows, width] = torch.ones(rows, width, dtype=torch.bool).to(self.ids.device)
+        return self._true[rows, width]
 
     def _noise(self, turn: Turn, open_: Tensor) -> Tensor | None:
         """(R, m size, noise_dim), fresh at the open places of blocks in work, 0 at others; None for
@@ -175,11 +206,10 @@ class Work:
         if len(self._eos):
             ended = (torch.isin(tokens, self._eos) & stays).unflatten(1, (turn.count, -1)).any(2)
         if self.plan.ahead:
-            counts = turn.left
             if ended is not None:
                 self._ended.append(ended)
-            over = ended is not None and not counts[turn.active].all()
-            self.ledger.record(turn, counts, self._ends() if over else None)
+            over = ended is not None and turn.ends
+            self.ledger.record(turn, turn.left, self._ends() if over else None)
             return
         counts = (masked & ~stays).unflatten(1, (turn.count, -1)).sum(2)
         both = counts[None] if ended is None else torch.stack([counts, ended.long()])
@@ -226,6 +256,12 @@ class Work:
 
     def _index(self) -> Tensor:
         return torch.from_numpy(self.rows).to(self.ids.device)
+
+
+def _same(one: Turn, other: Turn) -> bool:
+    """Whether two turns are about the same blocks."""
+    rows = len(one.rows) == len(other.rows) and (one.rows == other.rows).all()
+    return bool(rows) and bool((one.first == other.first).all())
 
 
 __all__ = ["Work"]

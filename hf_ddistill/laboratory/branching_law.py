@@ -1,21 +1,23 @@
 """The law of what any sampler draws, by following every branch of its own code.
 
-Steps are taken one after the other; branches that have come to the same tokens, and remember the
-same, go on as one.
+Steps are taken one after the other, and rounds where a step is a loop over them; branches that have
+come to the same tokens, and remember the same, go on as one.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from hf_ddistill.denoisers import Denoiser, Drafted, NetworkDenoiser
+from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory.branching import Branches, outcomes
 from hf_ddistill.laboratory.space import rows_per_chunk, sequence_numbers
 from hf_ddistill.parameterizations import Conditional
@@ -56,14 +58,26 @@ def branching_law(
     return walker.law(front)
 
 
+@runtime_checkable
+class InRounds(Protocol):
+    """A sampler whose step is a loop, until no row has more masks than the step leaves there."""
+
+    def left(self, diffusion: Diffusion, x_t: Tokens, s: float, t: float) -> Tensor:
+        """So many masks, (B,)."""
+
+    def round(self, denoiser: Denoiser, x: Tokens, left: Tensor, generator: Branches) -> Tokens:
+        """x behind one round, in which rows with no more masks than that rest."""
+
+
 @dataclass(frozen=True)
 class _Front:
-    """Where branches have got to: tokens (R, L), weights (R,), and the sampler with what it
-    remembers of each."""
+    """Where branches have got to: tokens (R, L), weights (R,), the sampler with what it remembers
+    of each, and how many masks a step that goes on leaves there (R,)."""
 
     x: Tokens
     weight: Tensor
     run: Sampler
+    left: Tensor
 
 
 @dataclass(frozen=True)
@@ -82,25 +96,47 @@ class _Walker:
 
         found = list(outcomes(draw, torch.ones(1, dtype=torch.float64), self.size))
         x, weight = (torch.cat(parts) for parts in zip(*((x, w) for w, x in found), strict=True))
-        return _Front(x, weight, sampler.begin())
+        return _Front(x, weight, sampler.begin(), torch.zeros_like(x[:, 0]))
 
     def step(self, front: _Front, s: float, t: float) -> _Front:
         """What a step makes of all branches."""
+        if isinstance(front.run, InRounds):
+            return self.in_rounds(front, s, t)
 
-        def move(rows: Tensor, generator: Branches) -> tuple[Tokens, Sampler]:
-            run = _with_memory(front.run, _of_rows(_memory(front.run), rows))
-            return run.step(self.denoiser, front.x[rows], s, t, generator), run
+        def move(run: Sampler, rows: Tensor, generator: Branches) -> Tokens:
+            return run.step(self.denoiser, front.x[rows], s, t, generator)
 
-        found = list(outcomes(move, front.weight, self.size))
+        return self.moved(front, move)
+
+    def in_rounds(self, front: _Front, s: float, t: float) -> _Front:
+        """What a step makes of all branches, those that are equal behind a round being joined."""
+        diffusion = self.denoiser.diffusion
+        front = replace(front, left=front.run.left(diffusion, front.x, s, t))
+        while bool((diffusion.undetermined(front.x).sum(1) > front.left).any()):
+            front = self.moved(front, partial(self._round, front))
+        return front
+
+    def _round(self, front: _Front, run: InRounds, rows: Tensor, generator: Branches) -> Tokens:
+        return run.round(self.denoiser, front.x[rows], front.left[rows], generator)
+
+    def moved(self, front: _Front, move: Callable[[Any, Tensor, Branches], Tokens]) -> _Front:
+        """What `move` makes of all branches; it is given the sampler with what it remembers of
+        some rows, and these."""
+
+        def run(rows: Tensor, generator: Branches) -> tuple[Tokens, Tensor, Sampler]:
+            sampler = _with_memory(front.run, _of_rows(_memory(front.run), rows))
+            return move(sampler, rows, generator), front.left[rows], sampler
+
+        found = list(outcomes(run, front.weight, self.size))
         weight = torch.cat([weight for weight, _ in found])
-        x = torch.cat([x for _, (x, _) in found])
-        memory = _joined([_memory(run) for _, (_, run) in found])
+        x, left = (torch.cat([result[i] for _, result in found]) for i in range(2))
+        memory = _joined([_memory(sampler) for _, (_, _, sampler) in found])
         numbers = sequence_numbers(x, self.denoiser.diffusion.vocab_size)
-        key = [numbers[:, None].double(), *_rows_of(memory, len(x))]
-        first, place = _distinct(torch.cat(key, 1))
+        key = torch.stack([numbers, left], 1).double()
+        first, place = _distinct(torch.cat([key, *_rows_of(memory, len(x))], 1))
         weight = weight.new_zeros(len(first)).index_add(0, place, weight)
-        run = _with_memory(front.run, _of_rows(memory, first))
-        return _Front(x[first], weight, run)
+        sampler = _with_memory(front.run, _of_rows(memory, first))
+        return _Front(x[first], weight, sampler, left[first])
 
     def whole(self, sampler: Sampler, n: int) -> _Front:
         """What a sampler with a loop of its own draws in n steps."""
@@ -111,7 +147,7 @@ class _Walker:
 
         found = list(outcomes(sample, torch.ones(1, dtype=torch.float64), self.size))
         x, weight = (torch.cat(parts) for parts in zip(*((x, w) for w, x in found), strict=True))
-        return _Front(x, weight, sampler)
+        return _Front(x, weight, sampler, torch.zeros_like(x[:, 0]))
 
     def law(self, front: _Front) -> Tensor:
         """The weights of all states."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from hf_ddistill.decoding.processing import ProxySteering
 from hf_ddistill.models.as_denoiser import (
@@ -19,13 +19,17 @@ from hf_ddistill.models.block_diffusion.generation_block_diffusion import (
     BlockDiffusionGenerationOutput,
 )
 from hf_ddistill.models.block_diffusion.modeling_block_diffusion import BlockDiffusionLM
+from hf_ddistill.models.canvas.configuration_canvas import CanvasConfig
+from hf_ddistill.models.canvas.modeling_canvas import CanvasLM
 from hf_ddistill.models.causal_teacher import as_causal_teacher, check_same_tokens
 from hf_ddistill.models.ddit.configuration_ddit import DDiTConfig
+from hf_ddistill.models.ddit.configuration_ddit_decoder import DDiTDecoderConfig
 from hf_ddistill.models.ddit.modeling_ddit import (
     DDiTForDiscreteDiffusion,
     DDiTModel,
     DDiTPreTrainedModel,
 )
+from hf_ddistill.models.ddit.modeling_ddit_decoder import DDiTDecoder, DDiTForCausalLM
 from hf_ddistill.models.loading import (
     check_finite,
     check_name,
@@ -40,15 +44,25 @@ from hf_ddistill.models.same_mask import check_same_mask
 AutoConfig.register(DDiTConfig.model_type, DDiTConfig, exist_ok=True)
 AutoModel.register(DDiTConfig, DDiTModel, exist_ok=True)
 AutoModelForMaskedLM.register(DDiTConfig, DDiTForDiscreteDiffusion, exist_ok=True)
+AutoConfig.register(DDiTDecoderConfig.model_type, DDiTDecoderConfig, exist_ok=True)
+AutoModel.register(DDiTDecoderConfig, DDiTDecoder, exist_ok=True)
+AutoModelForCausalLM.register(DDiTDecoderConfig, DDiTForCausalLM, exist_ok=True)
 AutoConfig.register(BlockDiffusionConfig.model_type, BlockDiffusionConfig, exist_ok=True)
 AutoModelForMaskedLM.register(BlockDiffusionConfig, BlockDiffusionLM, exist_ok=True)
+AutoConfig.register(CanvasConfig.model_type, CanvasConfig, exist_ok=True)
+AutoModelForMaskedLM.register(CanvasConfig, CanvasLM, exist_ok=True)
 
 __all__ = [
     "BlockDiffusionConfig",
     "BlockDiffusionGenerationConfig",
     "BlockDiffusionGenerationOutput",
     "BlockDiffusionLM",
+    "CanvasConfig",
+    "CanvasLM",
     "DDiTConfig",
+    "DDiTDecoder",
+    "DDiTDecoderConfig",
+    "DDiTForCausalLM",
     "DDiTForDiscreteDiffusion",
     "DDiTModel",
     "DDiTPreTrainedModel",

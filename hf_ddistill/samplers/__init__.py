@@ -21,8 +21,7 @@ from hf_ddistill.samplers.remdm_loop import ReMDMLoop
 from hf_ddistill.samplers.sampler import Sampler, look
 from hf_ddistill.samplers.speculative import Speculated, Speculative, speculate
 from hf_ddistill.samplers.tau_leaping import TauLeaping
-from hf_ddistill.samplers.theta_rk2 import ThetaRK2
-from hf_ddistill.samplers.theta_trapezoidal import ThetaTrapezoidal
+from hf_ddistill.samplers.theta import ThetaRK2, ThetaTrapezoidal
 from hf_ddistill.samplers.uniformisation import Uniformisation
 from hf_ddistill.samplers.unmasking import UnmaskingSampler
 from hf_ddistill.samplers.walk import Progress, Reached, walk

@@ -15,12 +15,8 @@ from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, PerToken, Probs, Tokens
 
 
-@dataclass(frozen=True)
-class Ancestral(Sampler):
-    """x_s ~ sum_{x_0} q(x_s | x_t, x_0) p(x_0 | x_t), position by position."""
-
-    id: ClassVar[str] = "ancestral"
-    citation: ClassVar[str] = "Austin et al., D3PM, 2021, arXiv:2107.03006"
+class PosteriorSteps:
+    """Mixed into a `Sampler`, before it: its rule is `posterior`."""
 
     def rule(
         self,
@@ -62,3 +58,11 @@ class Ancestral(Sampler):
     ) -> PerToken:
         """See `posterior_at`."""
         return posterior_at(prediction, diffusion, x_t, x_s, s, t)
+
+
+@dataclass(frozen=True)
+class Ancestral(PosteriorSteps, Sampler):
+    """x_s ~ sum_{x_0} q(x_s | x_t, x_0) p(x_0 | x_t), position by position."""
+
+    id: ClassVar[str] = "ancestral"
+    citation: ClassVar[str] = "Austin et al., D3PM, 2021, arXiv:2107.03006"

@@ -75,15 +75,19 @@ class Around:
         object.__setattr__(run, "base", base)
         return run
 
+    def toward(self, s: Tensor | float) -> Sampler:
+        """Whose step goes to s: the base's."""
+        return self.base
+
     def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances | None:
-        """Those of the base."""
-        return self.base.chances(diffusion, s, t)
+        """Those of the base, if they are what its rule says."""
+        return self.base.known_chances(diffusion, s, t)
 
     def known_chances(
         self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float
     ) -> Chances | None:
-        """Those of the base."""
-        return self.base.known_chances(diffusion, s, t)
+        """See `toward`."""
+        return self.toward(s).known_chances(diffusion, s, t)
 
     def rule(
         self,
@@ -96,6 +100,17 @@ class Around:
         """That of the base."""
         return self.base.rule(prediction, diffusion, x_t, s, t)
 
+    def probs(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+    ) -> Probs:
+        """See `toward`."""
+        return self.toward(s).probs(prediction, diffusion, x_t, s, t)
+
     def advance(
         self,
         prediction: Prediction,
@@ -105,8 +120,8 @@ class Around:
         t: Tensor | float,
         generator: Generators = None,
     ) -> Tokens:
-        """That of the base."""
-        return self.base.advance(prediction, diffusion, x_t, s, t, generator)
+        """See `toward`."""
+        return self.toward(s).advance(prediction, diffusion, x_t, s, t, generator)
 
     def step(
         self,
@@ -117,5 +132,5 @@ class Around:
         generator: Generators = None,
         **condition: Any,
     ) -> Tokens:
-        """That of the base."""
-        return self.base.step(denoiser, x_t, s, t, generator, **condition)
+        """See `toward`."""
+        return self.toward(s).step(denoiser, x_t, s, t, generator, **condition)

@@ -49,6 +49,8 @@ class GivenTimes(Around, Sampler):
     def grid(self, n: int, diffusion: Diffusion) -> list[float]:
         """The given times, or the points of their curve for another number of steps."""
         last = len(self.times) - 1
+        if n == last:
+            return list(self.times)
         places = [(1 - time) * last for time in step_grid(n)]
         lower = [min(int(place + 1e-9), last - 1) for place in places]
         return [

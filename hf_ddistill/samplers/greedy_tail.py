@@ -9,12 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.around import Around
-from hf_ddistill.samplers.chances import Chances
-from hf_ddistill.samplers.sampler import Sampler, look
+from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, Probs, Tokens
 
 
@@ -36,11 +34,13 @@ class GreedyTail(Around, Sampler):
     id: ClassVar[str] = "greedy_tail"
     citation: ClassVar[str] = "Sahoo et al., The Diffusion Duality, 2025, arXiv:2506.10892"
 
-    def known_chances(
-        self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float
-    ) -> Chances | None:
-        """Those of the base, but none to s = 0, where tokens are not drawn."""
-        return None if _is_last(s) else self.base.known_chances(diffusion, s, t)
+    def toward(self, s: Tensor | float) -> Sampler:
+        """The base, and to s = 0 the likeliest tokens."""
+        return self.base if bool(torch.as_tensor(s).any()) else _Likeliest()
+
+
+class _Likeliest(Sampler):
+    """The likeliest tokens at each position that is not certain."""
 
     def probs(
         self,
@@ -50,12 +50,9 @@ class GreedyTail(Around, Sampler):
         s: Tensor | float,
         t: Tensor | float,
     ) -> Probs:
-        """Those of the base; to s = 0 certainty of the likeliest token."""
-        if not _is_last(s):
-            return self.base.probs(prediction, diffusion, x_t, s, t)
-        taken = _likeliest(prediction, diffusion, x_t)
-        probs = torch.zeros_like(prediction.log_conditional)
-        return probs.scatter(-1, taken[..., None], 1.0)
+        """Certainty of them."""
+        taken = self.advance(prediction, diffusion, x_t, s, t)
+        return torch.zeros_like(prediction.log_conditional).scatter(-1, taken[..., None], 1.0)
 
     def advance(
         self,
@@ -66,31 +63,6 @@ class GreedyTail(Around, Sampler):
         t: Tensor | float,
         generator: Generators = None,
     ) -> Tokens:
-        """That of the base, or the likeliest tokens."""
-        if _is_last(s):
-            return _likeliest(prediction, diffusion, x_t)
-        return self.base.advance(prediction, diffusion, x_t, s, t, generator)
-
-    def step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tokens,
-        s: Tensor | float,
-        t: Tensor | float,
-        generator: Generators = None,
-        **condition: Any,
-    ) -> Tokens:
-        """That of the base, or the likeliest tokens by one call."""
-        if not _is_last(s):
-            return self.base.step(denoiser, x_t, s, t, generator, **condition)
-        said = look(denoiser, x_t, t, generator, **condition)
-        return _likeliest(said, denoiser.diffusion, x_t)
-
-
-def _is_last(s: Tensor | float) -> bool:
-    return not bool(torch.as_tensor(s).any())
-
-
-def _likeliest(prediction: Prediction, diffusion: Diffusion, x_t: Tokens) -> Tokens:
-    likeliest = prediction.log_conditional.argmax(-1)
-    return torch.where(diffusion.undetermined(x_t), likeliest, x_t)
+        """Without a draw."""
+        likeliest = prediction.log_conditional.argmax(-1)
+        return torch.where(diffusion.undetermined(x_t), likeliest, x_t)

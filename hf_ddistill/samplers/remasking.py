@@ -7,6 +7,9 @@ made up for by revealing more.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -14,6 +17,7 @@ from torch.nn.functional import one_hot
 from hf_ddistill.diffusion import Diffusion, times
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.chances import Chances, posterior_chances
+from hf_ddistill.samplers.interval import interval
 from hf_ddistill.shapes import Probs, Tokens
 
 STRATEGIES = ("cap", "rescale", "forward_backward")
@@ -77,3 +81,39 @@ def law_of(chances: Chances, prediction: Prediction, diffusion: Diffusion, x_t: 
     to_mask = torch.where(masked, 1 - reveal, remask).expand(x_t.shape)
     index = torch.full_like(x_t, mask)[..., None]
     return law.scatter(-1, index, to_mask[..., None].contiguous())
+
+
+class Remasking(ABC):
+    """Mixed into a `Sampler`, before it: the step in which a revealed token is masked again with
+    chance `sigma`, which the class says."""
+
+    id: ClassVar[str]
+    citation: ClassVar[str] = (
+        "Wang et al., Remasking Discrete Diffusion Models with Inference-Time Scaling, 2025, "
+        "arXiv:2503.00307"
+    )
+    keeps_certain: ClassVar[bool] = False
+
+    @abstractmethod
+    def sigma(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Tensor:
+        """The chance of a revealed token to be masked again, () or (B,)."""
+
+    def check(self, diffusion: Diffusion) -> None:
+        """Raise unless the process has masks that reveal."""
+        check_masks(self.id, diffusion)
+
+    def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances:
+        """See `remasking_chances`."""
+        return remasking_chances(self.sigma(diffusion, s, t), diffusion, s, t)
+
+    def rule(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+    ) -> Probs:
+        """See `law_of`."""
+        s, t = interval(s, t, x_t)
+        return law_of(self.chances(diffusion, s, t), prediction, diffusion, x_t)

@@ -8,22 +8,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.samplers.chances import Chances
-from hf_ddistill.samplers.interval import interval
-from hf_ddistill.samplers.remasking import (
-    check_masks,
-    check_strategy,
-    law_of,
-    remasking_chances,
-    sigma,
-)
+from hf_ddistill.samplers.remasking import Remasking, check_strategy, sigma
 from hf_ddistill.samplers.sampler import Sampler
-from hf_ddistill.shapes import Probs, Tokens
 
 
 @dataclass(frozen=True)
-class ReMDM(Sampler):
+class ReMDM(Remasking, Sampler):
     """Ancestral steps of masked diffusion that mask revealed tokens again, with chance sigma.
 
         x_t = m:  x_s ~ p(x_0 | x_t) with chance (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t)
@@ -45,35 +35,10 @@ class ReMDM(Sampler):
     strategy: str = "cap"
     eta: float = 0.04
     id: ClassVar[str] = "remdm"
-    citation: ClassVar[str] = (
-        "Wang et al., Remasking Discrete Diffusion Models with Inference-Time Scaling, 2025, "
-        "arXiv:2503.00307"
-    )
-    keeps_certain: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_strategy(self.strategy, self.eta)
 
-    def check(self, diffusion: Diffusion) -> None:
-        """Raise unless the process has masks that reveal."""
-        check_masks(self.id, diffusion)
-
     def sigma(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Tensor:
         """The chance of a revealed token to be masked again."""
         return sigma(self.strategy, self.eta, diffusion, s, t)
-
-    def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances:
-        """See the class."""
-        return remasking_chances(self.sigma(diffusion, s, t), diffusion, s, t)
-
-    def rule(
-        self,
-        prediction: Prediction,
-        diffusion: Diffusion,
-        x_t: Tokens,
-        s: Tensor | float,
-        t: Tensor | float,
-    ) -> Probs:
-        """See the class."""
-        s, t = interval(s, t, x_t)
-        return law_of(self.chances(diffusion, s, t), prediction, diffusion, x_t)

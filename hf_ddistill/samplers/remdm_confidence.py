@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import bernoulli, generators_of
-from hf_ddistill.parameterizations import Prediction, log_prob_of
+from hf_ddistill.parameterizations import log_prob_of
 from hf_ddistill.places import Places
 from hf_ddistill.samplers.chances import posterior_chances
-from hf_ddistill.samplers.drawing import ask, draw_at, taking, with_noise
+from hf_ddistill.samplers.choosing import Choosing, Say
+from hf_ddistill.samplers.drawing import draw_at, taking
 from hf_ddistill.samplers.remasking import check_masks, check_strategy, sigma
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, Tokens
 
 
 @dataclass(frozen=True)
-class ReMDMConfidence(Sampler):
+class ReMDMConfidence(Choosing, Sampler):
     """`ReMDM` that masks those tokens again which were the least likely when they were revealed.
 
         sigma_i = sigma softmax(-p)_i
@@ -55,11 +54,6 @@ class ReMDMConfidence(Sampler):
         check_strategy(self.strategy, self.eta)
         object.__setattr__(self, "_known", {})
 
-    @property
-    def calls_once(self) -> bool:
-        """A step is known from one prediction."""
-        return True
-
     def check(self, diffusion: Diffusion) -> None:
         """Raise unless the process has masks that reveal."""
         check_masks(self.id, diffusion)
@@ -69,40 +63,6 @@ class ReMDMConfidence(Sampler):
         run = copy.copy(self)
         object.__setattr__(run, "_known", {})
         return run
-
-    def advance(
-        self,
-        prediction: Prediction,
-        diffusion: Diffusion,
-        x_t: Tokens,
-        s: Tensor | float,
-        t: Tensor | float,
-        generator: Generators = None,
-    ) -> Tokens:
-        """x_s, drawn from what a denoiser says at x_t."""
-
-        def say(places: Places, rows: Tensor | None) -> Tensor:
-            whole = prediction.log_conditional
-            return places.take(whole if rows is None else whole.index_select(0, rows))
-
-        return self._drawn(say, diffusion, x_t, (s, t), generator)
-
-    def step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tokens,
-        s: Tensor | float,
-        t: Tensor | float,
-        generator: Generators = None,
-        **condition: Any,
-    ) -> Tokens:
-        """x_s, from one call about the positions that are revealed, of the rows that have any."""
-        given = with_noise(denoiser, x_t, generator, condition)
-
-        def say(places: Places, rows: Tensor | None) -> Tensor:
-            return ask(denoiser, x_t, t, (rows, places), given).log_conditional[:, 0]
-
-        return self._drawn(say, denoiser.diffusion, x_t, (s, t), generator)
 
     def again(
         self, diffusion: Diffusion, x_t: Tokens, s: Tensor | float, t: Tensor | float
@@ -117,15 +77,15 @@ class ReMDMConfidence(Sampler):
         # A row of which nothing is known has no softmax.
         return share.nan_to_num(0.0) * (level[:, None] if level.ndim else level)
 
-    def _drawn(
+    def choose(
         self,
-        say: Callable[[Places, Tensor | None], Tensor],
+        say: Say,
         diffusion: Diffusion,
         x_t: Tokens,
         interval: tuple[Tensor | float, Tensor | float],
         generator: Generators,
     ) -> Tokens:
-        """x_s, where `say` gives log p(x_0 | x_t) (N, K) at places of some rows (None for all)."""
+        """x_s: what is masked again hangs on what this run has drawn."""
         chances = posterior_chances(diffusion, *interval).to_data(interval[0])
         masked, reveal = diffusion.undetermined(x_t), chances.reveal.to(x_t.device)
         again = self.again(diffusion, x_t, *interval)

@@ -10,18 +10,8 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion, times
-from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.samplers.chances import Chances
-from hf_ddistill.samplers.interval import interval
-from hf_ddistill.samplers.remasking import (
-    check_masks,
-    check_strategy,
-    law_of,
-    remasking_chances,
-    sigma,
-)
+from hf_ddistill.samplers.remasking import Remasking, check_strategy, sigma
 from hf_ddistill.samplers.sampler import Sampler, step_grid
-from hf_ddistill.shapes import Probs, Tokens
 
 #: How far time falls in the loop, as a share of itself: no two steps are at one time, by which a
 #: scheduler would not know them apart.
@@ -29,7 +19,7 @@ FALL = 0.01
 
 
 @dataclass(frozen=True)
-class ReMDMLoop(Sampler):
+class ReMDMLoop(Remasking, Sampler):
     """`ReMDM` that first reveals without remasking, then stays where `alpha` of the tokens are
     revealed and masks and reveals there, and at last reveals the rest.
 
@@ -53,11 +43,6 @@ class ReMDMLoop(Sampler):
     begins: float = 0.45
     ends: float = 0.95
     id: ClassVar[str] = "remdm_loop"
-    citation: ClassVar[str] = (
-        "Wang et al., Remasking Discrete Diffusion Models with Inference-Time Scaling, 2025, "
-        "arXiv:2503.00307"
-    )
-    keeps_certain: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_strategy(self.strategy, self.eta)
@@ -70,10 +55,6 @@ class ReMDMLoop(Sampler):
                 "The loop begins and ends within the steps: 0 < begins < ends < 1, got "
                 f"{self.begins} and {self.ends}."
             )
-
-    def check(self, diffusion: Diffusion) -> None:
-        """Raise unless the process has masks that reveal."""
-        check_masks(self.id, diffusion)
 
     def grid(self, n: int, diffusion: Diffusion) -> Sequence[float]:
         """See the class."""
@@ -95,22 +76,6 @@ class ReMDMLoop(Sampler):
         inside = (t.to(begin) <= begin + slack) & (s.to(begin) >= end - slack)
         again = sigma(self.strategy, self.eta, diffusion, s, t)
         return torch.where(inside.to(again.device), again, torch.zeros_like(again))
-
-    def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances:
-        """Those of `ReMDM`, with this sigma."""
-        return remasking_chances(self.sigma(diffusion, s, t), diffusion, s, t)
-
-    def rule(
-        self,
-        prediction: Prediction,
-        diffusion: Diffusion,
-        x_t: Tokens,
-        s: Tensor | float,
-        t: Tensor | float,
-    ) -> Probs:
-        """That of `ReMDM`, with this sigma."""
-        s, t = interval(s, t, x_t)
-        return law_of(self.chances(diffusion, s, t), prediction, diffusion, x_t)
 
     def _loop(self, diffusion: Diffusion) -> tuple[Tensor, Tensor]:
         """The times at which it begins and ends."""

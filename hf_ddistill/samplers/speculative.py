@@ -7,8 +7,10 @@ drafted at sigma_1, sigma_2, ...; L positions in a row, k drafts at a time.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count as numbers
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -95,17 +97,43 @@ class Speculative(Sampler):
         **condition: Any,
     ) -> Tokens:
         """x_s, by as many rounds as it takes."""
-        diffusion = denoiser.diffusion
+        left = self.left(denoiser.diffusion, x_t, s, t)
+        with self._at_work(denoiser, x_t, generator, condition) as work:
+            work.go_on(left)
+        return work.x
+
+    def left(
+        self, diffusion: Diffusion, x_t: Tokens, s: Tensor | float, t: Tensor | float
+    ) -> Tensor:
+        """The masks that a step leaves in each row at most, (B,)."""
         share = masked_share(diffusion, s) / masked_share(diffusion, t)
         masks = diffusion.undetermined(x_t).sum(1)
-        left = (masks * share.to(masks.device) + 1e-9).long()
-        work = _Work(denoiser, x_t, self.lookahead, generator, condition)
+        return (masks * share.to(masks.device) + 1e-9).long()
+
+    def round(
+        self,
+        denoiser: Denoiser,
+        x: Tokens,
+        left: Tensor,
+        generator: Generators = None,
+        **condition: Any,
+    ) -> Tokens:
+        """x behind one round of a step, in which rows with no more masks than `left` (B,) rest."""
+        with self._at_work(denoiser, x, generator, condition) as work:
+            work.go_on(left, rounds=1)
+        return work.x
+
+    @contextmanager
+    def _at_work(
+        self, denoiser: Denoiser, x: Tokens, generator: Generators, condition: Mapping[str, Any]
+    ) -> Iterator[_Work]:
+        """A decoding that goes on with the drafts that are kept, and keeps those that it leaves."""
+        work = _Work(denoiser, x, self.lookahead, generator, condition)
         if self._kept:
             work.drafts = Queued(*self._kept)
-        work.go_on(left)
+        yield work
         if self._kept is not None:
             self._kept[:] = vars(work.drafts).values()
-        return work.x
 
 
 @dataclass(frozen=True)
@@ -186,10 +214,13 @@ class _Work:
         self.drafts = Queued(queue, laws, x.new_zeros(self.rows))
         self.counts = x.new_zeros(self.rows, 3)
 
-    def go_on(self, left: Tensor) -> None:
-        """Rounds until no row has more masks than its entry of `left` (B,)."""
+    def go_on(self, left: Tensor, rounds: int | None = None) -> None:
+        """Rounds, so many at most, until no row has more masks than its entry of `left` (B,)."""
         self.drafts = self.drafts.fitting(self._masked(self.x))
-        while len(rows := (self._masked(self.x).sum(1) > left).nonzero()[:, 0]):
+        for _ in numbers() if rounds is None else range(rounds):
+            rows = (self._masked(self.x).sum(1) > left).nonzero()[:, 0]
+            if not len(rows):
+                return
             self._round(rows)
 
     def _masked(self, x: Tokens) -> Tensor:

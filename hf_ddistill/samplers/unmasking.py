@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import generators_of
-from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.parameterizations.sharpening import check_sharpening, sharpened
 from hf_ddistill.places import Places
-from hf_ddistill.samplers.drawing import ask, draw_at, taking, with_noise
+from hf_ddistill.samplers.choosing import Choosing, Say
+from hf_ddistill.samplers.drawing import draw_at, taking
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, Tokens
 from hf_ddistill.unmasking import Draft, Unmasking
 
 
 @dataclass(frozen=True)
-class UnmaskingSampler(Sampler):
+class UnmaskingSampler(Choosing, Sampler):
     """Decide the masked positions that an unmasking rule picks.
 
     Any rule for any masked denoiser; the positions of a row are one block. Which are picked may
@@ -71,11 +70,6 @@ class UnmaskingSampler(Sampler):
         """With these as its own, since confidence is read without them."""
         return replace(self, temperature=temperature, top_k=top_k, top_p=top_p)
 
-    @property
-    def calls_once(self) -> bool:
-        """A step is known from one prediction."""
-        return True
-
     def begin(self) -> UnmaskingSampler:
         """For a rule that compares, a copy that remembers the prediction of the step before."""
         if not self.unmasking.compares:
@@ -84,49 +78,15 @@ class UnmaskingSampler(Sampler):
         object.__setattr__(run, "_before", {})
         return run
 
-    def advance(
+    def choose(
         self,
-        prediction: Prediction,
-        diffusion: Diffusion,
-        x_t: Tokens,
-        s: Tensor | float,
-        t: Tensor | float,
-        generator: Generators = None,
-    ) -> Tokens:
-        """x_s, with the tokens that the rule picks."""
-
-        def say(places: Places, rows: Tensor | None) -> Tensor:
-            whole = prediction.log_conditional
-            return places.take(whole if rows is None else whole.index_select(0, rows))
-
-        return self._decide(say, diffusion, x_t, (s, t), generator)
-
-    def step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tokens,
-        s: Tensor | float,
-        t: Tensor | float,
-        generator: Generators = None,
-        **condition: Any,
-    ) -> Tokens:
-        """x_s, from one call about the positions that it takes, of the rows that have any."""
-        given = with_noise(denoiser, x_t, generator, condition)
-
-        def say(places: Places, rows: Tensor | None) -> Tensor:
-            return ask(denoiser, x_t, _one(t), (rows, places), given).log_conditional[:, 0]
-
-        return self._decide(say, denoiser.diffusion, x_t, (s, t), generator)
-
-    def _decide(
-        self,
-        say: Callable[[Places, Tensor | None], Tensor],
+        say: Say,
         diffusion: Diffusion,
         x_t: Tokens,
         interval: tuple[Tensor | float, Tensor | float],
         generator: Generators,
     ) -> Tokens:
-        """x_s, where `say` gives log p(x_0 | x_t) (N, K) at places of some rows (None for all)."""
+        """x_s, with the tokens that the rule picks."""
         end, start = map(_one, interval)
         steps = round(1 / (start - end))
         number = {"call": round((1 - start) * steps), "calls": steps}

@@ -21,6 +21,7 @@ class Threshold(Unmasking):
     """
 
     threshold: float = 0.9
+    picks_one: ClassVar[bool] = True
     id: ClassVar[str] = "threshold"
     citation: ClassVar[str] = "Wu et al., Fast-dLLM, 2025, arXiv:2505.22618"
 
@@ -29,5 +30,5 @@ class Threshold(Unmasking):
             raise ValueError(f"threshold must lie in [0, 1], got {self.threshold}.")
 
     def pick(self, draft: Draft) -> Where:
-        least = largest(draft.confidence, draft.masked, draft.due)
+        least = largest(draft.confidence, draft.open, draft.due)
         return (draft.confidence > self.threshold) | least

@@ -30,6 +30,7 @@ class Prophet(Unmasking):
     gaps: tuple[float, ...] = (7.5, 5.0, 2.5)
     phases: tuple[float, ...] = (0.33, 0.67)
     otherwise: Any = "static"
+    reads_progress: ClassVar[bool] = True
     id: ClassVar[str] = "prophet"
     citation: ClassVar[str] = (
         "Li et al., Diffusion Language Models Know the Answer Before Decoding, 2025, "

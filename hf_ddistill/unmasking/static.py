@@ -52,7 +52,7 @@ class Static(Unmasking):
     def pick(self, draft: Draft) -> Where:
         if self.score == "random":
             return any_positions(draft.masked, draft.due, draft.generator)
-        return largest(scores(self.score, draft), draft.masked, draft.due)
+        return largest(scores(self.score, draft), draft.open, draft.due)
 
 
 def scores(name: str, draft: Draft) -> Tensor:

@@ -49,6 +49,9 @@ class Draft:
         progress: share of all tokens asked for that are decided, in [0, 1]; one number, or one for
             each row (B,).
         generator: for rules that draw.
+        drawn: (B, n), `raw` of the tokens, where somebody has looked.
+        share: what `due` says, where it is known; one number, or one for each row (B,).
+        every: whether it is known that all positions are masked.
     """
 
     log_p: Laws | None
@@ -60,19 +63,33 @@ class Draft:
     before: Laws | None = None
     progress: float | Tensor = 0.0
     generator: Generators = None
+    drawn: Tensor | None = None
+    share: int | Tensor | None = None
+    every: bool = False
 
     @property
-    def due(self) -> Tensor:
-        """(B,), an even share of the open positions for each of the planned calls that are left."""
+    def due(self) -> int | Tensor:
+        """(B,), an even share of the open positions for each of the planned calls that are left;
+        one number where it is known to be the same in all rows."""
+        if self.share is not None:
+            return self.share
         left = self.calls - self.call
         left = left.clamp_min(1) if isinstance(left, Tensor) else max(left, 1)
         return even_share(self.masked.sum(1), left)
 
+    @property
+    def open(self) -> Where | None:
+        """`masked`; None where it is known to be everywhere."""
+        return None if self.every else self.masked
+
     @cached_property
     def confidence(self) -> Tensor:
         """The probability of the drawn token; -1 where a position is decided."""
-        drawn = self.tokens if self.raw.ndim == 3 else self.tokens[self.masked]
-        return self.placed(self.raw.gather(-1, drawn[..., None])[..., 0].double().exp(), -1.0)
+        drawn = self.drawn
+        if drawn is None:
+            tokens = self.tokens if self.raw.ndim == 3 else self.tokens[self.masked]
+            drawn = self.raw.gather(-1, tokens[..., None])[..., 0]
+        return self.placed(drawn.double().exp(), -1.0)
 
     @property
     def entropy(self) -> Tensor:
@@ -103,6 +120,8 @@ class Draft:
 
     def placed(self, values: Tensor, elsewhere: float) -> Tensor:
         """One number for each law, (B, n) or (N,), as (B, n) with another at decided positions."""
+        if self.every and values.ndim == 2:
+            return values
         if values.ndim == 2:
             return values.masked_fill(~self.masked, elsewhere)
         rest = values.new_full(self.masked.shape, elsewhere)
@@ -144,6 +163,10 @@ class Unmasking(Configurable, ABC):
     reads_tokens: ClassVar[bool] = True
     #: Whether it reads `Draft.before`, what the call before has said.
     compares: ClassVar[bool] = False
+    #: Whether it reads `Draft.progress`.
+    reads_progress: ClassVar[bool] = False
+    #: Whether it picks at least one of the masked positions by itself.
+    picks_one: ClassVar[bool] = False
     #: Whether they hang on what the call says at all; if not, positions can be picked before it.
     reads_logits: ClassVar[bool] = True
     #: Whether a call decides `Draft.due` positions, whatever the logits: then nobody has to ask the
@@ -151,16 +174,16 @@ class Unmasking(Configurable, ABC):
     even: ClassVar[bool] = False
     #: Whether it draws numbers of its own, one for each position that it is given.
     draws: ClassVar[bool] = False
-    #: Whether it looks at `Draft.before`.
-    compares: ClassVar[bool] = False
 
     @abstractmethod
     def pick(self, draft: Draft) -> Where:
         """(B, n), the positions of `draft` that stay; others than masked ones are ignored."""
 
     def __call__(self, draft: Draft) -> Where:
-        picked = self.pick(draft) & draft.masked
-        if self.even or not (self.reads_logits and self.reads_tokens):
+        picked = self.pick(draft)
+        if not draft.every:
+            picked = picked & draft.masked
+        if self.picks_one or self.even or not (self.reads_logits and self.reads_tokens):
             return picked
         surest = draft.confidence.argmax(1, keepdim=True)  # the first of equal ones
         none = ~picked.any(1, keepdim=True)
@@ -172,19 +195,24 @@ def even_share(open_: Any, left: Any) -> Any:  # noqa: ANN401 (a number, a tenso
     return (open_ + (left - 1)) // left
 
 
-def largest(score: Tensor, among: Where, count: int | Tensor) -> Where:
+def largest(score: Tensor, among: Where | None, count: int | Tensor) -> Where:
     """The `count` positions of each row of `among` with the greatest score (all, if fewer); ties go
     to the left.
 
     Args:
         score: (B, n).
-        among: (B, n).
+        among: (B, n); None for all of them.
         count: one number, or one for each row (B,).
     """
-    order = score.masked_fill(~among, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    rank = order.argsort(1)
-    count = count[:, None] if isinstance(count, Tensor) else count
-    return (rank < count) & among
+    if among is not None:
+        score = score.masked_fill(~among, -torch.inf)
+    if isinstance(count, int) and count == 1:
+        first = score.argmax(1, keepdim=True)  # the first of equal ones
+        found = torch.zeros_like(score, dtype=torch.bool).scatter_(1, first, True)
+    else:
+        rank = score.argsort(dim=1, descending=True, stable=True).argsort(1)
+        found = rank < (count[:, None] if isinstance(count, Tensor) else count)
+    return found if among is None else found & among
 
 
 def any_positions(among: Where, count: int | Tensor, generator: Generators = None) -> Where:

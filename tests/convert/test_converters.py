@@ -77,7 +77,14 @@ def test_the_command_does_not_say_what_it_recognised(tmp_path, capsys):
     assert "is a causal language model: its configuration is of 'llama'" in said
     assert "blocks of 4" in said and "--objective opdlm" in said
     assert main(argv[:1] + [str(tmp_path / "out"), "--output", str(tmp_path / "again")]) == 2
-    assert "is no causal language model (causal_lm)" in capsys.readouterr().err
+    assert "it is a model of ours already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "said"), [("gidd", "caps its scores"), ("other", "is no model")])
+def test_a_model_of_an_unread_type_is_refused_without_a_reason(kind, said, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(ValueError, match=said):
+        recognise(str(tmp_path))
 
 
 NEW = '''
@@ -126,7 +133,9 @@ def test_a_converter_in_a_new_file_is_not_asked(tmp_path, monkeypatch, capsys):
     assert recognise(str(source)) is Converter.named("sketch")
     argv = ["convert", str(source), "--output", str(out)]
     assert main([*argv, "--block-size", "8"]) == 2
-    assert "--block-size is of causal_lm" in capsys.readouterr().err and not out.exists()
+    assert (
+        "--block-size is of a2d, bd3lm, causal_lm" in capsys.readouterr().err and not out.exists()
+    )
     assert main([*argv, "--layers", "2"]) == 0
     assert "is a sketch" in capsys.readouterr().out
     assert DDiTForDiscreteDiffusion.from_pretrained(out).config.num_hidden_layers == 2

@@ -92,6 +92,8 @@ def test_a_field_that_an_engine_reads_is_missing(tmp_path):
     assert config["auto_map"] == {"AutoConfig": "configuration_sdar.SDARConfig"}
     told = json.loads((tmp_path / "generation_config.json").read_text())
     assert told["eos_token_id"] == 3
+    told = (tmp_path / "dllm.yaml").read_text()
+    assert told == "block_size: 8\nthreshold: 0.9\n"
     # As SGLang and lmdeploy load it.
     loaded = AutoConfig.from_pretrained(tmp_path, trust_remote_code=True)
     for name in config.keys() - {"auto_map", "torch_dtype"}:
@@ -203,7 +205,8 @@ def test_the_command_does_not_move_the_mask_to_where_engines_look(
     words(row + 3, ("<|x|>", "<|y|>", "<|mask|>"), "<|mask|>").save_pretrained(tmp_path / "student")
     argv = ["export", str(tmp_path / "student"), str(tmp_path / "out"), "--to", "sdar"]
     assert main(argv) == 0
-    assert "as SDAR has it, with its tokenizer" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "in the form of a model of SDAR, with its tokenizer" in said and "dllm.yaml" in said
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["mask_token_id"] == row
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out", config=model.lm.config)

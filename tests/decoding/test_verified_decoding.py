@@ -171,3 +171,44 @@ def test_proxy_steering_and_an_empty_prompt_are_no_sentence():
     with pytest.raises(ValueError, match="A prompt is empty, and the base that verifies"):
         mask = torch.tensor([[0, 0]])
         model.generate(ids, mask, max_new_tokens=4, verify_with_base=True, bos_token_id=-1)
+
+
+@pytest.mark.parametrize("ends", [[], [7, 8, 9, 10, 11]], ids=["of their own length", "at an end"])
+def test_a_verified_row_that_is_finished_is_in_no_call(ends):
+    model, (ids, mask) = block_model(), mixed_prompts()
+    seen = []
+
+    def watch(module, args, kwargs):
+        seen.append((len(kwargs["input_ids"]), kwargs.get("causal", False)))
+
+    handle = model.register_forward_pre_hook(watch, with_kwargs=True)
+    settings = {"max_new_tokens": 9, "temperature": 1.0, "verify_with_base": True}
+    try:
+        out = model.generate(
+            ids,
+            mask,
+            generator=streams(),
+            eos_token_id=ends,
+            return_dict_in_generate=True,
+            **settings,
+        )
+    finally:
+        handle.remove()
+    rounds = [
+        sum(1 + max(block) for block in blocks_of(row[-9:].tolist(), int(length)))
+        for row, length in zip(out.rounds, mask.sum(1), strict=True)
+    ]
+    based = [rows for rows, is_base in seen if is_base]
+    assert based == [sum(n > number for n in rounds) for number in range(max(rounds))]
+    assert len(set(based)) > 1
+
+
+def blocks_of(rounds, length):
+    """The rounds of a row's new tokens up to its end, block by block."""
+    places = range(length, length + len(rounds))
+    return [
+        [at for place, at in zip(places, rounds, strict=True) if place // 4 == block and at >= 0]
+        for block in sorted(
+            {place // 4 for place, at in zip(places, rounds, strict=True) if at >= 0}
+        )
+    ]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from exact_bayes import ExactBayes
 
-from hf_ddistill.denoisers import Latent, NetworkDenoiser
+from hf_ddistill.denoisers import Drafted, Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import branching, terminal_law
 from hf_ddistill.laboratory.branching_law import branching_law
@@ -22,7 +22,7 @@ from hf_ddistill.linalg import (
 )
 from hf_ddistill.parameterizations import Conditional
 from hf_ddistill.processes import Absorbing, Uniform
-from hf_ddistill.samplers import Canvas, Sampler, UnmaskingSampler
+from hf_ddistill.samplers import Canvas, Sampler, Speculative, UnmaskingSampler
 from hf_ddistill.schedules import LogLinear
 
 K, L = 4, 3
@@ -30,13 +30,15 @@ MASKS = Diffusion(Absorbing(K), LogLinear(1e-9))
 PRODUCTS = [kind for kind in Sampler.registry.values() if kind().is_product]
 
 
-def denoiser_of(diffusion, seed=0):
-    """Any table of logits, as uneven as a trained one."""
+def denoiser_of(diffusion, seed=0, length=L):
+    """Any table of logits, as uneven as a trained one: its conditionals are those of no law."""
     generator = torch.Generator().manual_seed(seed)
-    table = 2 * torch.randn(L, K, L, K, dtype=torch.float64, generator=generator)
+    size = diffusion.vocab_size
+    table = 2 * torch.randn(length, size, length, size, dtype=torch.float64, generator=generator)
 
     def network(x_t, t):
-        return torch.einsum("blk,lkmv->bmv", torch.nn.functional.one_hot(x_t, K).double(), table)
+        seen = torch.nn.functional.one_hot(x_t, size).double()
+        return torch.einsum("blk,lkmv->bmv", seen, table)
 
     reading = {} if diffusion.reveals else {"parameterization": Conditional()}
     return NetworkDenoiser(network, diffusion, **reading)
@@ -69,6 +71,28 @@ def test_branches_of_a_product_sampler_have_the_law_of_its_rule(cls, kind):
     law = branching_law(denoiser, Drawn(), L, grid)
     law = law[law > 0] if cls is Absorbing else law
     torch.testing.assert_close(law, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("drafts", "lookahead", "steps"),
+    [
+        ("itself", 1, 1),
+        ("another", 1, 2),
+        pytest.param("itself", 2, 1, marks=pytest.mark.slow),
+        pytest.param("another", 4, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_rounds_of_a_step_are_not_joined_and_six_positions_take_for_ever(drafts, lookahead, steps):
+    masks = Diffusion(Absorbing(3), LogLinear(1e-9))
+    teacher = denoiser_of(masks, length=6)
+    random = UnmaskingSampler({"type": "static", "score": "random"})
+    expected = terminal_law(teacher, masks, 6, random.grid(6, masks), random)
+    few = terminal_law(teacher, masks, 6, random.grid(2, masks), random)
+    assert (few - expected).abs().sum() > 0.1
+    pair = teacher if drafts == "itself" else Drafted(teacher, denoiser_of(masks, 1, 6))
+    sampler = Speculative(lookahead)
+    law = terminal_law(pair, masks, 6, sampler.grid(steps, masks), sampler)
+    torch.testing.assert_close(law, expected, rtol=0, atol=1e-8)
 
 
 def by_hand(denoiser, steps, rule):

@@ -112,6 +112,19 @@ def test_at_equals_the_selected_logits() -> None:
     assert model(tokens(), at=places[:0]).logits.shape == (0, VOCAB)
 
 
+def test_the_last_layer_works_at_positions_that_nobody_asks_for() -> None:
+    model = build(time_conditioning=True)
+    t, at = torch.tensor([0.2, 0.9]), torch.tensor([1, 3, 12])
+    full = model(tokens(), t).logits.flatten(0, 1)[at]
+    seen: list[int] = []
+    hook = model.model.layers[-1].mlp.register_forward_hook(
+        lambda _, given, out: seen.append(out.numel() // out.shape[-1])
+    )
+    torch.testing.assert_close(model(tokens(), t, at=at).logits, full)
+    hook.remove()
+    assert seen == [3]
+
+
 def test_loss_is_not_shifted_and_ignores_minus_100() -> None:
     model = build()
     labels = tokens().clone()

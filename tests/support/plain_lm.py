@@ -48,6 +48,22 @@ NEMOTRON = QWEN | {
     "layer": "encoder.layers.{}.",
 }
 
+#: A small configuration by the names of transformers, and what `plain_forward` is told of it.
+QWEN_CONFIG = {
+    "vocab_size": 13,
+    "hidden_size": 16,
+    "intermediate_size": 20,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 24,
+    "rms_norm_eps": 1e-3,
+    "rope_theta": 5000.0,
+    "mask_token_id": 5,
+}
+IDS = torch.randint(0, 11, (2, 10), generator=torch.Generator().manual_seed(3))
+SIZES = {"layers": 2, "heads": 4, "kv": 2, "theta": 5000.0, "eps": 1e-3}
+
 
 def full(length):
     """Every token sees every other."""
@@ -98,7 +114,9 @@ def rms(x, weight, eps):
 def rotated(x, theta, share=1.0):
     """Rotary positions in halves, of the first `share` of each head; x is (B, L, heads, width)."""
     width = int(x.shape[-1] * share)
-    angle = torch.arange(x.shape[1])[:, None] * theta ** (-torch.arange(0, width, 2) / width)
+    plain = isinstance(theta, float)
+    frequency = theta ** (-torch.arange(0, width, 2) / width) if plain else theta
+    angle = torch.arange(x.shape[1])[:, None] * frequency
     cos, sin = angle.cos()[:, None], angle.sin()[:, None]
     a, b, rest = x[..., : width // 2], x[..., width // 2 : width], x[..., width:]
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
@@ -118,26 +136,54 @@ def attention(q, k, v, sees):
     return torch.einsum("bhlm,bmhd->blhd", share, v).flatten(2)
 
 
-def plain_forward(weights, ids, sees, names, *, layers, heads, kv, theta, eps):
+def plain_forward(
+    weights,
+    ids,
+    sees,
+    names,
+    *,
+    layers,
+    heads,
+    kv,
+    theta,
+    eps,
+    rotary_share=1.0,
+    query_scale=1.0,
+    fused=None,
+    mlp=None,
+):
     """Logits (B, L, K).
 
     Args:
         sees: (L, L) bool, which position sees which.
+        theta: the base of the rotary positions, or their frequencies.
+        rotary_share: of a head that they turn.
+        query_scale: of the turned queries.
+        fused: name of the projection to queries, keys and values in one.
+        mlp: (state, name of the layer) -> state, in place of the gated one.
     """
     x = weights[names["embed"]][ids]
     rows, length = ids.shape
     for i in range(layers):
         at = names["layer"].format(i)
         y = rms(x, weights[f"{at}{names['before']}.weight"], eps)
-        q = linear(y, weights, at + names["q"]).view(rows, length, heads, -1)
-        k = linear(y, weights, at + names["k"]).view(rows, length, kv, -1)
-        v = linear(y, weights, at + names["v"]).view(rows, length, kv, -1)
+        if fused:
+            all_heads = linear(y, weights, at + fused).view(rows, length, heads + 2 * kv, -1)
+            q, k, v = all_heads.split([heads, kv, kv], 2)
+        else:
+            q = linear(y, weights, at + names["q"]).view(rows, length, heads, -1)
+            k = linear(y, weights, at + names["k"]).view(rows, length, kv, -1)
+            v = linear(y, weights, at + names["v"]).view(rows, length, kv, -1)
         if "qn" in names and f"{at}{names['qn']}.weight" in weights:
             q = rms(q, weights[f"{at}{names['qn']}.weight"], eps)
             k = rms(k, weights[f"{at}{names['kn']}.weight"], eps)
-        y = attention(rotated(q, theta), rotated(k, theta), v, sees)
+        q, k = rotated(q, theta, rotary_share) * query_scale, rotated(k, theta, rotary_share)
+        y = attention(q, k, v, sees)
         x = x + linear(y, weights, at + names["o"])
         y = rms(x, weights[f"{at}{names['after']}.weight"], eps)
+        if mlp is not None:
+            x = x + mlp(y, at)
+            continue
         gate = torch.nn.functional.silu(linear(y, weights, at + names["gate"]))
         y = gate * linear(y, weights, at + names["up"])
         x = x + linear(y, weights, at + names["down"])
@@ -162,3 +208,9 @@ def write_folder(folder, config, weights, shards=1):
     index = {"metadata": {}, "weight_map": where}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return folder
+
+
+def logits(model, **more):
+    """Of a model on `IDS`."""
+    with torch.no_grad():
+        return model(input_ids=IDS, **more).logits

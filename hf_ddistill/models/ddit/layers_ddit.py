@@ -7,10 +7,11 @@ are linear in c and start at zero; without any condition it is the plain pre-nor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
+from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
@@ -29,19 +30,17 @@ def timestep_features(timesteps: torch.Tensor, scale: float = 1000.0) -> torch.T
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def rotary_angles(
-    config: DDiTConfig, length: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines (L, head_dim), float32; each axis of `token_shape` has equal channels."""
+def rotary_angles(config: DDiTConfig, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines (..., head_dim), float32, of positions (...); each axis of `token_shape`
+    has equal channels."""
     axes = len(config.token_shape or [1])
     share = config.hidden_size // config.num_attention_heads // axes
-    index = torch.arange(length, device=device)
     coordinates = [index]
     if config.token_shape is not None:
         coordinates = list(torch.unravel_index(index, config.token_shape))
-    exponents = torch.arange(0, share, 2, device=device, dtype=torch.float32) / share
+    exponents = torch.arange(0, share, 2, device=index.device, dtype=torch.float32) / share
     inverse_frequencies = config.rope_theta**-exponents
-    angles = torch.cat([x.float()[:, None] * inverse_frequencies for x in coordinates], dim=-1)
+    angles = torch.cat([x.float()[..., None] * inverse_frequencies for x in coordinates], dim=-1)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 
@@ -99,6 +98,15 @@ class DDiTModulation(nn.Module):
         return self.linear(condition)[:, None].chunk(self.chunks, dim=-1)
 
 
+def at_rows(
+    modulations: Sequence[torch.Tensor], at: torch.Tensor | None, length: int
+) -> list[torch.Tensor]:
+    """Modulations (B, 1, h) as they are, or those (N, h) of the rows that `at` is in."""
+    if at is None:
+        return list(modulations)
+    return [each[:, 0].index_select(0, at // length) for each in modulations]
+
+
 class DDiTCondition(nn.Module):
     """Condition vector `c = silu(MLP(features(t)) + class embedding)` (B, cond_dim)."""
 
@@ -149,11 +157,12 @@ class DDiTCondition(nn.Module):
 
 
 class DDiTAttention(nn.Module):
-    """Bidirectional self-attention with a fused, bias-free projection (three, head, channel)."""
+    """Bidirectional self-attention with a fused, bias-free projection (three, head, channel); with
+    a cache, in which `layer_idx` is its number, to all keys there."""
 
-    def __init__(self, config: DDiTConfig) -> None:
+    def __init__(self, config: DDiTConfig, layer_idx: int = 0) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.layer_idx = config, layer_idx
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
@@ -165,6 +174,8 @@ class DDiTAttention(nn.Module):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        at: torch.Tensor | None = None,
+        cache: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         shape = hidden_states.shape[:-1]
@@ -172,6 +183,8 @@ class DDiTAttention(nn.Module):
         query, key, value = (x.transpose(1, 2) for x in qkv.unbind(dim=-3))
         if position_embeddings is not None:
             query, key = (rotate(x, *position_embeddings) for x in (query, key))
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -185,7 +198,10 @@ class DDiTAttention(nn.Module):
             scaling=self.scaling,
             **kwargs,
         )
-        return self.out(output.reshape(*shape, -1).contiguous()), weights
+        output = output.reshape(*shape, -1).contiguous()
+        if at is not None:
+            output = output.flatten(0, 1).index_select(0, at)
+        return self.out(output), weights
 
 
 class DDiTMLP(nn.Module):
@@ -203,10 +219,10 @@ class DDiTMLP(nn.Module):
 class DDiTLayer(GradientCheckpointingLayer):
     """One block: attention and MLP branches, normalised, modulated by c if any, gated, added."""
 
-    def __init__(self, config: DDiTConfig) -> None:
+    def __init__(self, config: DDiTConfig, layer_idx: int = 0) -> None:
         super().__init__()
         self.norm1 = DDiTLayerNorm(config.hidden_size, config.norm_eps)
-        self.attn = DDiTAttention(config)
+        self.attn = DDiTAttention(config, layer_idx)
         self.norm2 = DDiTLayerNorm(config.hidden_size, config.norm_eps)
         self.mlp = DDiTMLP(config)
         self.modulation = DDiTModulation(config, chunks=6) if config.is_conditional else None
@@ -222,17 +238,21 @@ class DDiTLayer(GradientCheckpointingLayer):
         condition: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
+        at: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
+        """(B, L, h); with `at`, row * L + position (N,), those alone as (N, h): of the last layer
+        nobody reads the others, which as keys and values are all that the rest needs of them."""
         if self.modulation is None:
             shift_msa = scale_msa = shift_mlp = scale_mlp = 0.0
             gate_msa = gate_mlp = 1.0
         else:
-            shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = self.modulation(
-                condition
-            )
+            shift_msa, scale_msa, *rest = self.modulation(condition)
+            gate_msa, shift_mlp, scale_mlp, gate_mlp = at_rows(rest, at, hidden_states.shape[1])
         branch = self.norm1(hidden_states) * (1 + scale_msa) + shift_msa
-        branch, _ = self.attn(branch, attention_mask, position_embeddings, **kwargs)
+        branch, _ = self.attn(branch, attention_mask, position_embeddings, at, **kwargs)
+        if at is not None:
+            hidden_states = hidden_states.flatten(0, 1).index_select(0, at)
         hidden_states = hidden_states + gate_msa * self.dropout(branch)
         branch = self.mlp(self.norm2(hidden_states) * (1 + scale_mlp) + shift_mlp)
         return hidden_states + gate_mlp * self.dropout(branch)

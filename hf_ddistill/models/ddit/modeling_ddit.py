@@ -29,6 +29,7 @@ from .layers_ddit import (
     DDiTLayer,
     DDiTLayerNorm,
     DDiTModulation,
+    at_rows,
     rotary_angles,
 )
 
@@ -97,7 +98,7 @@ class DDiTModel(DDiTPreTrainedModel):
             self.noise_proj = nn.Linear(config.noise_dim, config.hidden_size, bias=False)
             self.noise_proj.init_std = std * config.noise_dim**-0.5
         self.condition = DDiTCondition(config) if config.is_conditional else None
-        self.layers = nn.ModuleList([DDiTLayer(config) for _ in range(config.num_hidden_layers)])
+        self.layers = nn.ModuleList([DDiTLayer(config, i) for i in range(config.num_hidden_layers)])
         self.norm = DDiTLayerNorm(config.hidden_size, config.norm_eps)
         self.norm_modulation = DDiTModulation(config, chunks=2) if config.is_conditional else None
         self.gradient_checkpointing = False
@@ -141,10 +142,11 @@ class DDiTModel(DDiTPreTrainedModel):
         *,
         class_labels: torch.LongTensor | None = None,
         noise: torch.Tensor | None = None,
+        at: torch.LongTensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
-        """See `DDiTForDiscreteDiffusion.forward`."""
+        """See `DDiTForDiscreteDiffusion.forward`; with `at` the last hidden state is (N, h)."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
         if class_labels is not None and not self.config.num_classes:
@@ -167,12 +169,16 @@ class DDiTModel(DDiTPreTrainedModel):
         )
         positions = None
         if self.config.has_rotary_positions:
-            positions = rotary_angles(self.config, hidden_states.shape[1], hidden_states.device)
-        for layer in self.layers:
+            index = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+            positions = rotary_angles(self.config, index)
+        length = hidden_states.shape[1]
+        *layers, last = self.layers
+        for layer in layers:
             hidden_states = layer(hidden_states, condition, mask, positions, **kwargs)
+        hidden_states = last(hidden_states, condition, mask, positions, at, **kwargs)
         hidden_states = self.norm(hidden_states)
         if self.norm_modulation is not None:
-            shift, scale = self.norm_modulation(condition)
+            shift, scale = at_rows(self.norm_modulation(condition), at, length)
             hidden_states = hidden_states * (1 + scale) + shift
         return BaseModelOutput(last_hidden_state=hidden_states)
 
@@ -234,7 +240,9 @@ class DDiTForDiscreteDiffusion(DDiTPreTrainedModel):
             attention_mask: 1 for tokens, 0 for padding (B, L).
             class_labels: labels (B,); None is the null class `num_classes`.
             noise: noise per position (B, L, noise_dim); None adds nothing.
-            at: row * L + position (N,) of the only positions that go through the head.
+            at: row * L + position (N,) of the only positions that are answered for: the others
+                do not go through the head, nor through more of the last layer than its keys and
+                values.
             inputs_embeds: token embeddings (B, L, h) instead of `input_ids`.
             labels: clean tokens (B, L), -100 where there is no loss.
 
@@ -255,12 +263,12 @@ class DDiTForDiscreteDiffusion(DDiTPreTrainedModel):
             attention_mask=attention_mask,
             class_labels=class_labels,
             noise=noise,
+            at=at,
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
         if at is not None:
-            hidden_states = hidden_states.flatten(0, 1).index_select(0, at)
             labels = None if labels is None else labels.flatten().index_select(0, at)
         logits = self.lm_head(hidden_states)
         loss = None

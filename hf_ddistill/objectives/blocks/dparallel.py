@@ -119,7 +119,7 @@ def entropy_where_right(
         rows: (N,), the row that each position is in; None for one row, and two scalars.
         number: of rows.
     """
-    right = likeliest(log_p.detach().flatten(0, -2)) == tokens
+    right = likeliest(log_p.detach().flatten(0, -2))[1] == tokens
 
     def entropy_of(_: slice, log_p: Tensor) -> Tensor:
         sharper = (log_p / temperature).log_softmax(-1)

@@ -1,0 +1,156 @@
+"""Nemotron-Labs-Diffusion: a Ministral 3 that attends in blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import (
+    Ministral3Config,
+    Ministral3ForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from hf_ddistill.convert.converter import Converter
+from hf_ddistill.convert.fields import Fields
+from hf_ddistill.convert.language_model import (
+    Reading,
+    check_reading,
+    dtype_name,
+    language_model_of,
+    read_language_model,
+    special_tokens,
+    write_special,
+    write_weights,
+)
+from hf_ddistill.convert.renaming import Renaming
+from hf_ddistill.convert.source import configuration
+from hf_ddistill.convert.text_config import text_config
+from hf_ddistill.models import BlockDiffusionLM
+
+_LAYER = (
+    *(f"self_attn.{part}_proj.weight" for part in "qkvo"),
+    *(f"mlp.{part}_proj.weight" for part in ("gate", "up", "down")),
+    "input_layernorm.weight",
+    "post_attention_layernorm.weight",
+)
+NAMES = Renaming(
+    (
+        ("encoder.embed_tokens.weight", "model.embed_tokens.weight"),
+        *((f"encoder.layers.{{}}.{part}", f"model.layers.{{}}.{part}") for part in _LAYER),
+        ("encoder.norm.weight", "model.norm.weight"),
+        ("diffusion_head.weight", "lm_head.weight"),
+    )
+)
+_KNOWN: dict[str, tuple[Any, Any]] = {
+    "attention_bias": (False, False),
+    "mlp_bias": (False, False),
+}
+_WRITTEN = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "rope_parameters",
+    "tie_word_embeddings",
+    "attention_dropout",
+)
+
+
+@dataclass(frozen=True)
+class Nemotron(Converter):
+    """Nemotron-Labs-Diffusion, read as block diffusion: every token sees its own block.
+
+    Its own decoding differs in two points: keys and values of finished blocks are those of its
+    causal reading, and the first token of a block is what that reading says.
+
+    References:
+        Efficient-DLM: From Autoregressive to Diffusion Language Models (2025),
+        https://arxiv.org/abs/2512.14067
+    """
+
+    id: ClassVar[str] = "nemotron"
+    reads: ClassVar[str] = "model of Nemotron-Labs-Diffusion"
+    gives: ClassVar[str] = "block-diffusion language model"
+
+    @classmethod
+    def recognises(cls, folder: str) -> bool:
+        """By its type."""
+        return configuration(folder).get("model_type") == "nemotron_labs_diffusion"
+
+    @classmethod
+    def evidence(cls, folder: str) -> str:
+        """The type that its configuration names."""
+        return "its configuration is of 'nemotron_labs_diffusion'"
+
+    def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
+        """A Ministral 3 in blocks, and the tokenizer with its mask token."""
+        fields = Fields(configuration(folder), str(folder))
+        fields.check(_KNOWN, "a Ministral 3")
+        text = text_config(Ministral3Config, fields)
+        # Without a scaling of queries its strength is 0; transformers needs a number.
+        text.rope_parameters.setdefault("llama_4_scaling_beta", 0.0)
+        text.rope_parameters.setdefault(
+            "original_max_position_embeddings", text.max_position_embeddings
+        )
+        reading = Reading(
+            "Nemotron-Labs-Diffusion",
+            text,
+            fields.count("mask_token_id", 100, least=0),
+            fields.count("block_size", 32),
+            names=NAMES,
+            decoding={"unmasking": "threshold"},
+        )
+        return read_language_model(folder, reading)
+
+    def write(self, model: PreTrainedModel, folder: str | Path) -> None:
+        """A folder as NVIDIA's own, without its code."""
+        lm = language_model_of(model, "Nemotron-Labs-Diffusion", "ministral3")
+        check_reading(model, "Nemotron-Labs-Diffusion", full=False, shift=False)
+        config = {
+            "architectures": ["NemotronLabsDiffusionModel"],
+            "model_type": "nemotron_labs_diffusion",
+            "dlm_paradigm": "bidirectional",
+            **{name: getattr(lm.config, name) for name in _WRITTEN},
+            **{name: value for name, (value, _) in _KNOWN.items()},
+            "block_size": model.config.block_size,
+            "mask_token_id": model.config.mask_token_id,
+            **special_tokens(model),
+            "dtype": dtype_name(lm),
+        }
+        write_weights(lm, folder, config, NAMES)
+        write_special(model, folder)
+
+    @classmethod
+    def example(cls, folder: str | Path) -> None:
+        """One of random weights, with its scaling of positions and queries."""
+        rope = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "beta_fast": 32.0}
+        rope |= {"beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
+        rope |= {"original_max_position_embeddings": 4, "llama_4_scaling_beta": 0.1}
+        text = Ministral3Config(
+            vocab_size=12,
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=4,
+            max_position_embeddings=16,
+            rope_parameters=rope,
+            pad_token_id=None,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            lm = Ministral3ForCausalLM(text)
+        config = {name: getattr(text, name) for name in _WRITTEN}
+        own = {"model_type": "nemotron_labs_diffusion", "mask_token_id": 11, "block_size": 4}
+        write_weights(lm, folder, config | own, NAMES)

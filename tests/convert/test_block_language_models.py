@@ -1,0 +1,204 @@
+"""Language models that diffuse in blocks: Nemotron, LLaDA2 and A2D, and their tokenizers."""
+
+import json
+import math
+
+import pytest
+import torch
+from plain_lm import (
+    IDS,
+    NEMOTRON,
+    QWEN,
+    QWEN_CONFIG,
+    SIZES,
+    blockwise,
+    full,
+    linear,
+    logits,
+    plain_forward,
+    random_weights,
+    write_folder,
+)
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from hf_ddistill.convert import A2D, LLaDA, LLaDA2, Nemotron, recognise
+
+
+def rope_of(width, theta, factor, trained, fast, slow):
+    """YaRN's frequencies (Peng et al., 2023, arXiv:2309.00071), and its factor on cos and sin."""
+    plain = theta ** (-torch.arange(0, width, 2) / width)
+    turns = [
+        width * math.log(trained / (beta * 2 * math.pi)) / (2 * math.log(theta))
+        for beta in (fast, slow)
+    ]
+    low, high = max(math.floor(turns[0]), 0), min(math.ceil(turns[1]), width - 1)
+    ramp = ((torch.arange(width // 2) - low) / max(high - low, 1e-3)).clamp(0, 1)
+    return plain / factor * ramp + plain * (1 - ramp)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_nemotron_of_other_sizes_is_another_network(tied, tmp_path):
+    rope = {"rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "beta_fast": 4.0}
+    rope |= {"beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
+    rope |= {"original_max_position_embeddings": 6, "llama_4_scaling_beta": 0.3}
+    weights = random_weights(NEMOTRON, layers=2, sizes=(13, 16, 20, 4, 2, 6), tied=tied)
+    config = {key: value for key, value in QWEN_CONFIG.items() if key != "rope_theta"}
+    config |= {"model_type": "nemotron_labs_diffusion", "head_dim": 6, "rope_parameters": rope}
+    config |= {"block_size": 4, "tie_word_embeddings": tied, "dlm_paradigm": "bidirectional"}
+    model, _ = Nemotron().read(str(write_folder(tmp_path, config, weights)))
+    frequencies = rope_of(6, 5000.0, 4.0, 6, 4.0, 1.0)
+    # Of positions from the sixth on, queries are longer.
+    scale = 1 + 0.3 * (1 + torch.arange(10) // 6).log()
+    expected = plain_forward(
+        weights,
+        IDS,
+        blockwise(10, 4),
+        NEMOTRON,
+        **SIZES | {"theta": frequencies},
+        query_scale=scale[:, None, None],
+    )
+    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-5)
+
+
+def bailing(experts=6, shared=2, layers=3, head=4):
+    """Weights of LLaDA2: one dense layer, then layers of experts."""
+    draw = torch.Generator().manual_seed(5)
+    shapes = {"model.word_embeddings.weight": (13, 16), "model.norm.weight": (16,)}
+    shapes["lm_head.weight"] = (13, 16)
+    for i in range(layers):
+        at = f"model.layers.{i}."
+        shapes |= {f"{at}input_layernorm.weight": (16,)}
+        shapes |= {f"{at}post_attention_layernorm.weight": (16,)}
+        shapes |= {f"{at}attention.query_key_value.weight": (8 * head, 16)}
+        shapes |= {f"{at}attention.dense.weight": (16, 4 * head)}
+        shapes |= {f"{at}attention.{part}_layernorm.weight": (head,) for part in ("query", "key")}
+        wide = {f"{at}mlp.": 20}
+        if i:
+            wide = {f"{at}mlp.experts.{e}.": 8 for e in range(experts)}
+            wide |= {f"{at}mlp.shared_experts.": 8 * shared}
+            shapes |= {f"{at}mlp.gate.weight": (experts, 16)}
+            shapes |= {f"{at}mlp.gate.expert_bias": (experts,)}
+        for place, width in wide.items():
+            shapes |= {f"{place}{part}_proj.weight": (width, 16) for part in ("gate", "up")}
+            shapes |= {f"{place}down_proj.weight": (16, width)}
+    return {
+        key: torch.randn(shape, generator=draw) * 0.3 + (1.0 if "norm" in key else 0.0)
+        for key, shape in shapes.items()
+    }
+
+
+def gated(x, weights, place):
+    inner = torch.nn.functional.silu(linear(x, weights, f"{place}gate_proj"))
+    return linear(inner * linear(x, weights, f"{place}up_proj"), weights, f"{place}down_proj")
+
+
+def experts_of(x, weights, place, *, groups, kept, taken, scaling):
+    """Token by token, from the description of the router."""
+    if f"{place}gate.weight" not in weights:
+        return gated(x, weights, place)
+    scores = torch.sigmoid(linear(x, weights, f"{place}gate")).flatten(0, 1)
+    out = torch.zeros_like(x).flatten(0, 1)
+    for token, (score, state) in enumerate(zip(scores, x.flatten(0, 1), strict=True)):
+        chosen = score + weights[f"{place}gate.expert_bias"]
+        parts = chosen.view(groups, -1)
+        best = parts.sort(descending=True).values[:, :2].sum(-1).argsort(descending=True)[:kept]
+        size = parts.shape[1]
+        allowed = [int(g) * size + e for g in best for e in range(size)]
+        top = sorted(allowed, key=lambda e: -float(chosen[e]))[:taken]
+        total = sum(float(score[e]) for e in top)
+        for e in top:
+            share = float(score[e]) / total * scaling
+            out[token] += share * gated(state, weights, f"{place}experts.{e}.")
+    return out.view_as(x) + gated(x, weights, f"{place}shared_experts.")
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_an_llada2_of_other_sizes_is_another_network(share, tmp_path):
+    weights = bailing()
+    config = QWEN_CONFIG | {"model_type": "llada2_moe", "head_dim": 4, "block_size": 4}
+    config |= {"num_hidden_layers": 3, "num_experts": 6, "num_experts_per_tok": 2}
+    config |= {"num_shared_experts": 2, "moe_intermediate_size": 8, "n_group": 3, "topk_group": 2}
+    config |= {"first_k_dense_replace": 1, "routed_scaling_factor": 2.5, "use_qk_norm": True}
+    config |= {"partial_rotary_factor": share, "score_function": "sigmoid"}
+    folder = write_folder(tmp_path, config, weights, shards=2)
+    model, _ = LLaDA2().read(str(folder))
+    names = QWEN | {"embed": "model.word_embeddings.weight", "qn": "attention.query_layernorm"}
+    names |= {"kn": "attention.key_layernorm", "o": "attention.dense"}
+    router = {"groups": 3, "kept": 2, "taken": 2, "scaling": 2.5}
+    expected = plain_forward(
+        weights,
+        IDS,
+        blockwise(10, 4),
+        names,
+        **SIZES | {"layers": 3},
+        rotary_share=share,
+        fused="attention.query_key_value",
+        mlp=lambda x, at: experts_of(x, weights, f"{at}mlp.", **router),
+    )
+    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-5)
+    # Of random choices some experts are taken that the correction alone brings in.
+    assert model.config.mask_token_id == 5 and model.config.block_size == 4
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("block", [None, 4])
+def test_an_a2d_model_is_another_network(family, block, tmp_path):
+    bias = ("q", "k", "v") if family == "qwen2" else ()
+    sizes = (13, 16, 20, 4, 2, 4)
+    weights = random_weights(QWEN, layers=2, sizes=sizes, bias=bias, qk_norm=family == "qwen3")
+    config = QWEN_CONFIG | {"model_type": f"a2d-{family}", "head_dim": 4}
+    folder = str(write_folder(tmp_path / "source", config, weights))
+    assert recognise(folder) is A2D
+    model, _ = A2D(block_size=block).read(folder)
+    sees = full(10) if block is None else blockwise(10, block)
+    expected = plain_forward(weights, IDS, sees, QWEN, **SIZES)
+    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-5)
+    A2D().write(model, tmp_path / "back")
+    again, _ = A2D().read(str(tmp_path / "back"))
+    assert torch.equal(logits(again), logits(model))
+    assert again.config.block_size == model.config.block_size
+
+
+def test_an_a2d_model_without_a_mask_gets_any(tmp_path):
+    A2D.example(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["mask_token_id"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="nor a tokenizer names the mask token"):
+        A2D().read(str(tmp_path))
+    assert A2D(mask_token_id=7).read(str(tmp_path))[0].config.mask_token_id == 7
+    folder_tokenizer(12, "<|mask|>", 10).save_pretrained(tmp_path)
+    model, tokenizer = A2D().read(str(tmp_path))
+    assert model.config.mask_token_id == 10 == tokenizer.mask_token_id
+
+
+def folder_tokenizer(count, mask=None, at=None):
+    names = [f"w{i}" for i in range(count)]
+    if at is not None:
+        names[at] = "<|mask|>"
+    inner = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token="w0"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="w0", mask_token=mask)
+
+
+def test_the_tokenizer_does_not_learn_which_token_masks(tmp_path):
+    LLaDA.example(tmp_path)
+    folder_tokenizer(12, at=11).save_pretrained(tmp_path)
+    _, tokenizer = LLaDA().read(str(tmp_path))
+    assert tokenizer.mask_token == "<|mask|>" and tokenizer.mask_token_id == 11
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "said"),
+    [
+        (lambda: folder_tokenizer(12, "<|mask|>", 3), "There must be one mask token"),
+        (lambda: folder_tokenizer(15), "15 tokens, and its model 14 embeddings"),
+    ],
+)
+def test_a_tokenizer_of_another_model_is_taken(tokenizer, said, tmp_path):
+    LLaDA.example(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        LLaDA().read(str(tmp_path))
