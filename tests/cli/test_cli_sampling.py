@@ -83,6 +83,8 @@ def test_a_drafter_is_not_asked_counted_or_left_out(tmp_path, capsys):
         assert "takes no drafts" in refused(capsys, *pair, flag, other)
     other = ddit(tmp_path / "other", vocab_size=25)
     assert "vocab_size" in refused(capsys, "sample", teacher, "--drafter", other)
+    for flags, said in ((["--guidance", -1], "at least 0"), (["--guidance", 1], "--class-label")):
+        assert said in refused(capsys, "sample", teacher, *flags)
     nowhere = refused(capsys, "sample", teacher, "--drafter", tmp_path / "none")
     assert "none" in nowhere
     pipe = DiscreteDiffusionPipeline.from_pretrained(teacher, drafter=student)
