@@ -7,6 +7,7 @@ function of the core checks the shapes and types of its arguments and of what it
 from __future__ import annotations
 
 import atexit
+import gc
 import ipaddress
 import os
 import random
@@ -50,6 +51,12 @@ install_import_hook([f"hf_ddistill.{name}" for name in CHECKED], "beartype.beart
 torch.set_num_threads(1)
 # A warning that torch gives once a process would fail whichever test comes first.
 torch.set_warn_always(True)
+
+
+def pytest_collection_finish():
+    """What was imported stays, so that garbage is not looked for in it: a Trainer collects in each
+    of its runs, and went through all modules for longer than it trained."""
+    gc.freeze()
 
 
 def _require_loopback(host):

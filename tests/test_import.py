@@ -49,7 +49,7 @@ def test_import_brings_no_library():
     assert run(code + "print('hf_ddistill.models' in sys.modules)") == "False"
 
 
-@pytest.mark.parametrize("first", ["ours", "theirs"])
+@pytest.mark.parametrize("first", ["ours", pytest.param("theirs", marks=pytest.mark.slow)])
 def test_the_libraries_do_not_know_our_models_pipelines_and_task(first):
     imports = ["import hf_ddistill, sys\n", THEIRS]
     run("".join(imports if first == "ours" else reversed(imports)) + OPEN)

@@ -7,29 +7,57 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, LargeList, List, Value, load_dataset
+from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DatasetGenerationError
 from pyarrow import compute
 from transformers import PreTrainedModel
 
-from hf_ddistill.cli.data_names import KINDS, check_data_name, held_out_name
+from hf_ddistill.cli.data_names import KINDS, check_data_name, held_out_name, is_text_folder
 from hf_ddistill.cli.reachable import check_data_set
+from hf_ddistill.cli.text_files import documents as of_files
+from hf_ddistill.cli.text_files import split_off
 from hf_ddistill.evaluation.digits_data import load_digit_tokens
 from hf_ddistill.models import unwrapped
 from hf_ddistill.models.positions import window
 
+#: Tokens in a row of text where nobody says.
+LENGTH = 256
+
 
 def load_data(options: Any) -> Any:
-    """The rows to train on, with `input_ids` or `text`."""
+    """The rows that a command reads, with `input_ids` or `text`."""
     return load(options.data, options.split, options.streaming)
 
 
-def load_eval_data(options: Any) -> Any:
-    """The rows that are held out; None where none are asked for."""
-    held_out = held_out_name(options.data, options.split, options.eval_data, options.eval_split)
-    return None if held_out is None else load(*held_out, options.streaming, "--eval-data")
+def load_parts(options: Any) -> tuple[Any, Any]:
+    """The rows to train on, and those that are held out: None where none are asked for."""
+    about = options.documents
+    data = load(options.data, options.split, options.streaming, documents=about)
+    named = held_out_name(options.data, options.split, options.eval_data, options.eval_split)
+    if named is not None:
+        return data, load(*named, options.streaming, "--eval-data", documents=about)
+    share = options.held_out
+    if share is None:
+        share = options.HELD_OUT if _fills_rows(data, options) else 0.0
+    return split_off(data, share) if share else (data, None)
 
 
-def load(name: str, split: str = "train", streaming: bool = False, option: str = "--data") -> Any:
+def _fills_rows(data: Any, options: Any) -> bool:
+    """Whether the part of a text that is held out unasked has characters for some rows."""
+    if not isinstance(data, Dataset) or "text" not in data.column_names:
+        return False
+    characters = compute.sum(compute.utf8_length(data.data.column("text"))).as_py() or 0
+    return characters * options.HELD_OUT >= 8 * (options.max_length or LENGTH)
+
+
+def load(
+    name: str,
+    split: str = "train",
+    streaming: bool = False,
+    option: str = "--data",
+    *,
+    documents: str | None = None,
+) -> Any:
     """A data set by its name.
 
     Args:
@@ -37,6 +65,8 @@ def load(name: str, split: str = "train", streaming: bool = False, option: str =
         split: of a file there is "train" alone, and its slices.
         streaming: read it as a stream.
         option: that gave the name, for the errors.
+        documents: of text files: "file", "paragraph" or "line"; a line where nobody says, and a
+            file where there are several.
 
     Raises:
         ValueError: if it cannot be read, with the line where that can be told, or a column holds
@@ -45,10 +75,20 @@ def load(name: str, split: str = "train", streaming: bool = False, option: str =
     check_data_name(name, split, streaming, option)
     if name.split(":")[0] == "digits":
         return _digits(name)
+    if is_text_folder(name):
+        return _checked(of_files(name, documents or "file", split, streaming), name)
     path, kind = Path(name), KINDS.get(Path(name).suffix)
+    if kind == "text" and documents is not None:
+        return _checked(of_files(name, documents, split, streaming), name)
+    if documents is not None:
+        raise ValueError(f"--documents is of text files, and {option} is {name}.")
     if kind is None:
         check_data_set(name, option)
-        return _checked(load_dataset(name, split=split, streaming=streaming), name)
+        try:
+            data = load_dataset(name, split=split, streaming=streaming)
+        except EmptyDatasetError as error:
+            raise ValueError(f"The folder {name} holds no files of data.") from error
+        return _checked(data, name)
     try:
         data = load_dataset(kind, data_files=name, split=split, streaming=streaming)
         if streaming:

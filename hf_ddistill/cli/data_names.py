@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 #: How the files of one kind are read, by the end of their names.
 KINDS = {".txt": "text", ".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
+
+
+def is_glob(name: str) -> bool:
+    """Whether a name stands for all files that match it."""
+    return glob.has_magic(name)
+
+
+def text_files(name: str) -> list[Path]:
+    """The text files of a name, in order: a file, those of a folder and below, or of a glob.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    place = Path(name)
+    if place.is_dir():
+        found = [p for p in place.rglob("*.txt") if not any(q.startswith(".") for q in p.parts)]
+    elif is_glob(name):
+        found = [p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file()]
+    else:
+        found = [place]
+    if not found:
+        raise ValueError(f"There is no text file (.txt) in {name}.")
+    return sorted(found)
+
+
+def is_text_folder(name: str) -> bool:
+    """Whether a name is a folder whose data are text files, or a glob of such."""
+    place = Path(name)
+    if is_glob(name) and not place.exists():
+        return True
+    if not place.is_dir():
+        return False
+    others = (".parquet", ".jsonl", ".json", ".csv", ".arrow", ".py")
+    endings = {file.suffix for file in place.rglob("*") if file.is_file()}
+    return ".txt" in endings and not endings & set(others)
 
 
 def check_data_name(name: str, split: str, streaming: bool, option: str = "--data") -> None:
@@ -29,6 +65,11 @@ def check_data_name(name: str, split: str, streaming: bool, option: str = "--dat
             )
         return
     path = Path(name)
+    if is_text_folder(name):
+        files = text_files(name)
+        if is_glob(name) and (other := [f for f in files if f.suffix not in (".txt", ".md", "")]):
+            raise ValueError(f"{option} {name} names {other[0]}; a glob is of text files.")
+        return
     if path.suffix not in KINDS:
         return
     if not path.is_file():

@@ -19,6 +19,7 @@ from hf_ddistill.cli.common import (
 from hf_ddistill.cli.data import load_data
 from hf_ddistill.cli.diagnosis_plot import save_diagnosis
 from hf_ddistill.cli.diagnosis_training import start_rows
+from hf_ddistill.cli.kept_times import keep_times
 from hf_ddistill.cli.members import build_diffusion
 from hf_ddistill.cli.options.diagnose import LENGTH, DiagnoseOptions
 from hf_ddistill.cli.terminal import is_terminal
@@ -36,6 +37,7 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, unwrapped
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
+from hf_ddistill.outputs import check_folder
 from hf_ddistill.samplers import Ancestral, Canvas
 
 #: Steps to a model's own samples.
@@ -54,6 +56,8 @@ TITLES = {
 
 def run(options: DiagnoseOptions) -> int:
     """Measure, print the tables, write the files."""
+    if options.output is not None:
+        check_folder(options.output, overwrite=options.overwrite, sources=[options.model])
     generator = torch.Generator().manual_seed(options.seed)
     if options.model is None:
         diffusion = _diffusion(options)
@@ -81,6 +85,11 @@ def run(options: DiagnoseOptions) -> int:
     write_json(options.json, {"rows": rows})
     if options.plot is not None:
         save_diagnosis(Path(options.plot), rows, subject)
+    if options.output is not None:
+        (told,) = (row["times"] for row in rows if row["section"] == "times")
+        times = [float(time) for time in told.split()]
+        keep_times(options.model, times, options.output, options.overwrite)
+        print(f"\nThe model with these times is in {options.output}.")
     return 0
 
 

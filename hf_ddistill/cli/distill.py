@@ -8,8 +8,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from hf_ddistill.cli.data import (
     check_length,
-    load_data,
-    load_eval_data,
+    load_parts,
     without_labels,
 )
 from hf_ddistill.cli.members import member
@@ -43,7 +42,7 @@ def run(options: DistillOptions) -> int:
     shown = shown[0] if isinstance(shown, list) else shown
     tokenizer = _tokenizer(options, options.student if causal else options.teacher[0])
     diffusion = as_denoiser(shown).diffusion
-    data, held_out = load_data(options), load_eval_data(options)
+    data, held_out = load_parts(options)
     if not getattr(unwrapped(shown).config, "num_classes", 0):
         data, held_out = without_labels(data), without_labels(held_out)
     for rows in (data, held_out):

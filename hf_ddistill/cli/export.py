@@ -33,7 +33,7 @@ def run(options: ExportOptions) -> int:
             tokenizer.save_pretrained(draft)
         _card(options, converter, target.resolve().name).save(draft / "README.md")
     told = "with its tokenizer" if has else "without a tokenizer, which the student has not either"
-    print(f"{options.student} is in {target}, as {converter.reads} has it, {told}.")
+    print(f"{options.student} is in {target}, in the form of a {converter.reads}, {told}.")
     command = converter.loaded_by(model, str(target))
     if command:
         print(f"Serve it: {command}")
@@ -58,7 +58,7 @@ def _card(options: ExportOptions, converter: Converter, name: str) -> ModelCard:
     source = student if of_hub else Path(student).resolve().name
     text = (
         f"# {name}\n\nThe weights of `{source}`, a model of "
-        f"`hf_ddistill`, as {converter.reads} has them "
+        f"`hf_ddistill`, in the form of a {converter.reads} "
         f"(`hf-ddistill export {source} {name} --to {converter.id}`). How the student was trained "
         "and how it is to be sampled says the card of that model."
     )

@@ -11,6 +11,7 @@ OF_ALL = {
     "learning_rate": "of the last step",
     "epoch": "passes through the data",
     "eval_loss": "the loss on the data that are held out, with the mean of the weights",
+    "eval_bits_per_token": "the same in bits, where the loss is a bound on -log p (nelbo, bd3lm)",
     "cross_entropy": "-log p(x_0 | x_t) where tokens are masked, in nats per token",
 }
 #: What distillation logs beside it, as far as the objective has it.

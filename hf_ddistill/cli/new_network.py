@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_ddistill.cli.data import highest, longest
+from hf_ddistill.cli.data import LENGTH, highest, longest
 from hf_ddistill.cli.members import build_diffusion, noise_tokens
 from hf_ddistill.cli.options.teacher import TeacherOptions
 from hf_ddistill.cli.tokens import give_mask, vocabulary
@@ -19,8 +19,6 @@ from hf_ddistill.models import (
     unwrapped,
 )
 
-#: Tokens in a row of text where nobody says.
-LENGTH = 256
 #: A vocabulary that is not asked for is no larger: a greater number in the data is hardly a token.
 MOST_TOKENS = 2**22
 

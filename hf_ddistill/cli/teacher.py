@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from hf_ddistill.cli.data import (
     check_length,
-    load_data,
-    load_eval_data,
+    load_parts,
     without_labels,
 )
 from hf_ddistill.cli.new_network import bound_of, new_network
@@ -19,6 +20,7 @@ from hf_ddistill.cli.tokens import name_mask
 from hf_ddistill.cli.training_arguments import training_arguments
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import unwrapped
+from hf_ddistill.models.made_tokenizers import is_made, made_tokenizer
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDiffusionTrainer
 
@@ -26,8 +28,8 @@ from hf_ddistill.training import DiscreteDiffusionConfig, DiscreteDiffusionTrain
 def run(options: TeacherOptions) -> int:
     """Train and save."""
     check_run_folder(options, [name for name in (options.init, options.tokenizer) if name])
-    data, held_out = load_data(options), load_eval_data(options)
-    tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
+    data, held_out = load_parts(options)
+    tokenizer = _tokenizer(options, data)
     if options.init is not None and tokenizer is None and has_tokenizer(options.init):
         tokenizer = load_tokenizer(options.init)
     # The weights are drawn before `Trainer` sets it.
@@ -57,3 +59,17 @@ def run(options: TeacherOptions) -> int:
         save_result(trainer, options.output)
     print(f"A teacher of {network.num_parameters():,} parameters is in {options.output}.")
     return 0
+
+
+def _tokenizer(options: TeacherOptions, data: Any) -> PreTrainedTokenizerBase | None:
+    """The one that is named, or made of the texts."""
+    name = options.tokenizer
+    if name is None or not is_made(name):
+        return load_tokenizer(name) if name else None
+    if options.init is not None:
+        raise ValueError(f"--tokenizer {name}: {options.init} (--init) has its own vocabulary.")
+    if name != "bytes" and options.streaming:
+        raise ValueError(f"--tokenizer {name} is made of the data, which a stream gives once.")
+    if "text" not in next(iter(data)):
+        raise ValueError(f"--tokenizer {name} is of text, and {options.data} has no column 'text'.")
+    return made_tokenizer(name, lambda: (row["text"] for row in data))

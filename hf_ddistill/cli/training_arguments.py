@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers.integrations import get_available_reporting_integrations
 
+from hf_ddistill.cli.options.option import flag_name
 from hf_ddistill.cli.options.shared import TrainingOptions
 from hf_ddistill.cli.terminal import is_terminal
 from hf_ddistill.training.settings import DiffusionSettings, DistillationSettings
@@ -63,6 +64,9 @@ def _renamed(options: TrainingOptions) -> dict[str, Any]:
 
 
 def _evaluation(options: TrainingOptions, has_eval_data: bool) -> dict[str, Any]:
+    for name in ("eval_steps", "num_eval_samples"):
+        if getattr(options, name) and not has_eval_data:
+            raise ValueError(f"{flag_name(name)} needs data that are held out: --eval-data.")
     tenth = max(1, options.steps // 10)
     return {
         "eval_strategy": "steps" if has_eval_data else "no",

@@ -9,8 +9,10 @@ from hf_ddistill.convert.block_diffusion import to_block_diffusion
 from hf_ddistill.convert.card import conversion_card
 from hf_ddistill.convert.causal_lm import CausalLM
 from hf_ddistill.convert.converter import Converter, recognise
+from hf_ddistill.convert.diffusion_gemma import DiffusionGemma
 from hf_ddistill.convert.dream import Dream
 from hf_ddistill.convert.duo import Duo
+from hf_ddistill.convert.gidd import Gidd
 from hf_ddistill.convert.llada import LLaDA
 from hf_ddistill.convert.llada2 import LLaDA2
 from hf_ddistill.convert.mdlm import MDLM
@@ -29,8 +31,10 @@ __all__ = [
     "SEDD",
     "CausalLM",
     "Converter",
+    "DiffusionGemma",
     "Dream",
     "Duo",
+    "Gidd",
     "LLaDA",
     "LLaDA2",
     "Nemotron",

@@ -69,7 +69,7 @@ class A2D(Converter):
     """
 
     id: ClassVar[str] = "a2d"
-    reads: ClassVar[str] = "A2D model of dllm"
+    reads: ClassVar[str] = "model of A2D, of dllm"
     gives: ClassVar[str] = "diffusion language model"
 
     block_size: int | None = field(

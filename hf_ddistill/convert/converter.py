@@ -10,7 +10,18 @@ from huggingface_hub import ModelCard, ModelCardData
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.configurable import Configurable
-from hf_ddistill.convert.source import WEIGHTS
+from hf_ddistill.convert.source import WEIGHTS, configuration
+
+#: Types of diffusion models that no converter reads, and why.
+UNREAD = {
+    "sdar_moe": "SDAR's mixtures of experts have no converter yet",
+    "lladamoe": "LLaDA's first mixture of experts has no converter; llada and llada2 have",
+    "nemotron_labs_diffusion_vlm": "it reads images; the text models are read",
+    "block_diffusion": "it is a model of ours already",
+    "ddit": "it is a model of ours already",
+    "canvas": "it is a model of ours already",
+    "gidd_lm": "it is a model of ours already",
+}
 
 
 class Converter(Configurable, ABC):
@@ -127,6 +138,9 @@ def recognise(name: str) -> type[Converter]:
             f"{name} has weights and says nothing of what they are: say it with --kind, one of "
             f"{', '.join(Converter.registry)}."
         )
+    model_type = configuration(name).get("model_type")
+    if not found and model_type in UNREAD:
+        raise ValueError(f"{name} is of {model_type!r}, which is not read: {UNREAD[model_type]}.")
     if not found and refusals:
         raise refusals[0]
     if not found:

@@ -49,7 +49,7 @@ class Dream(Converter):
     """
 
     id: ClassVar[str] = "dream"
-    reads: ClassVar[str] = "Dream"
+    reads: ClassVar[str] = "model of Dream"
     gives: ClassVar[str] = "diffusion language model of full attention"
 
     @classmethod

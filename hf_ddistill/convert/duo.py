@@ -21,6 +21,7 @@ from hf_ddistill.convert.noise import schedule_of
 from hf_ddistill.convert.vocabulary import mask_of, tokenizer_of, with_mask
 from hf_ddistill.convert.written_ddit import (
     check_log_linear,
+    check_reads_sigma,
     check_writable,
     example_ddit,
     flat,
@@ -166,13 +167,14 @@ class Duo(Converter):
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         """The folder that Duo's class on the Hub reads."""
-        diffusion, reading = check_writable(model, "Duo", time_input="sigma")
+        diffusion, reading = check_writable(model, "Duo")
         process = diffusion.process
         if process != Uniform(process.vocab_size) or reading != GivenOthers():
             raise ValueError(
                 "A Duo network's outputs are those of 'given_others' over uniform states, and this "
-                f"one's are {reading.id!r} over {process.id!r}; --kind mdlm is for masks."
+                f"one's are {reading.id!r} over {process.id!r}."
             )
+        check_reads_sigma(model.config, "Duo")
         check_log_linear(diffusion, "Duo")
         written = {
             "model_type": "duo",

@@ -76,7 +76,7 @@ class LLaDA(Converter):
     """
 
     id: ClassVar[str] = "llada"
-    reads: ClassVar[str] = "LLaDA"
+    reads: ClassVar[str] = "model of LLaDA"
     gives: ClassVar[str] = "diffusion language model of full attention"
 
     @classmethod

@@ -75,7 +75,7 @@ class LLaDA2(Converter):
     """
 
     id: ClassVar[str] = "llada2"
-    reads: ClassVar[str] = "LLaDA2"
+    reads: ClassVar[str] = "model of LLaDA2"
     gives: ClassVar[str] = "block-diffusion language model of experts"
 
     @classmethod

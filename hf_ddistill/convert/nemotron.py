@@ -79,7 +79,7 @@ class Nemotron(Converter):
     """
 
     id: ClassVar[str] = "nemotron"
-    reads: ClassVar[str] = "Nemotron-Labs-Diffusion"
+    reads: ClassVar[str] = "model of Nemotron-Labs-Diffusion"
     gives: ClassVar[str] = "block-diffusion language model"
 
     @classmethod

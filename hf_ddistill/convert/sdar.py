@@ -61,7 +61,7 @@ class SDAR(Converter):
     """
 
     id: ClassVar[str] = "sdar"
-    reads: ClassVar[str] = "SDAR"
+    reads: ClassVar[str] = "model of SDAR"
     gives: ClassVar[str] = "block-diffusion language model"
 
     @classmethod

@@ -19,7 +19,13 @@ from hf_ddistill.convert.ddit_checkpoint import (
 )
 from hf_ddistill.convert.noise import noise_of, schedule_of
 from hf_ddistill.convert.vocabulary import tokenizer_of, with_mask
-from hf_ddistill.convert.written_ddit import check_writable, example_ddit, hydra_model, write_ddit
+from hf_ddistill.convert.written_ddit import (
+    check_reads_sigma,
+    check_writable,
+    example_ddit,
+    hydra_model,
+    write_ddit,
+)
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import DDiTForDiscreteDiffusion
 from hf_ddistill.parameterizations import Score
@@ -129,11 +135,12 @@ class SEDD(Converter):
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         """The folder that SEDD's `from_pretrained` reads."""
-        diffusion, reading = check_writable(model, "SEDD", time_input="sigma")
+        diffusion, reading = check_writable(model, "SEDD")
         process, noise = diffusion.process, noise_of(diffusion.schedule)
         absorbing = isinstance(process, Absorbing)
         if not isinstance(reading, Score) or (reading.scale_by_sigma and not absorbing):
             raise ValueError(f"SEDD's networks give scores, and this one's outputs are {reading}.")
+        check_reads_sigma(model.config, "SEDD")
         if not absorbing and process != Uniform(process.vocab_size):
             raise ValueError(f"SEDD has no process {process.id!r}; it has absorbing and uniform.")
         if absorbing and process.mask_token_id != process.vocab_size - 1:

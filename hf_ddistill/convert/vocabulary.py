@@ -56,7 +56,8 @@ def mask_of(
         ValueError: if two differ, for one outside the vocabulary, and where the configuration names
             a tokenizer that is not known and not there.
     """
-    entered = next((config[n] for n in ("mask_token_id", "mask_index") if config.get(n)), None)
+    said = (config.get(name) for name in ("mask_token_id", "mask_index"))
+    entered = next((token for token in said if token is not None), None)
     named = {"--mask-token-id": given, "the configuration": entered}
     named["the tokenizer"] = None if tokenizer is None else tokenizer.mask_token_id
     known = {who: token for who, token in named.items() if token is not None}

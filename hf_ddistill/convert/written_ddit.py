@@ -40,15 +40,12 @@ _FIXED = (
 )
 
 
-def check_writable(
-    model: PreTrainedModel, kind: str, time_input: str | None = None
-) -> tuple[Diffusion, Parameterization]:
+def check_writable(model: PreTrainedModel, kind: str) -> tuple[Diffusion, Parameterization]:
     """What a network was trained for, if the layout has a place for all that it is.
 
     Args:
         model: to be written.
         kind: what the error calls theirs, such as "MDLM".
-        time_input: the time that theirs is given; None for "zero" and "sigma" alike.
 
     Raises:
         ValueError: in one sentence, with what has no place.
@@ -56,15 +53,16 @@ def check_writable(
     if not isinstance(model, DDiTForDiscreteDiffusion):
         raise ValueError(f"{kind} networks are DDiTs, and this is a {type(model).__name__}.")
     check_layout(model.config, kind)
-    if model.config.time_conditioning and model.config.time_input not in (
-        ("zero", "sigma") if time_input is None else (time_input,)
-    ):
-        raise ValueError(
-            f"{kind} networks read the time {time_input or 'sigma'}, and this one reads "
-            f"{model.config.time_input}."
-        )
+    if model.config.reads_time == "t":
+        raise ValueError(f"{kind} networks read sigma as their time, and this one reads t.")
     denoiser = as_denoiser(model)
     return denoiser.diffusion, denoiser.parameterization
+
+
+def check_reads_sigma(config: DDiTConfig, kind: str) -> None:
+    """Raise for a network whose modulation is that of time 0, where theirs always reads sigma."""
+    if config.time_conditioning and config.reads_time is None:
+        raise ValueError(f"{kind} networks read sigma as their time, and this one's is always 0.")
 
 
 def check_layout(config: DDiTConfig, kind: str) -> None:

@@ -2,7 +2,7 @@
 t."""
 
 from hf_ddistill.couplings.adaptive_times import AdaptiveTimes
-from hf_ddistill.couplings.coupling import Coupling
+from hf_ddistill.couplings.coupling import Coupling, Past
 from hf_ddistill.couplings.forward import ForwardPair
 from hf_ddistill.couplings.memory import Log, Memory
 from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
@@ -27,6 +27,7 @@ __all__ = [
     "Local",
     "Log",
     "Memory",
+    "Past",
     "Rollout",
     "StudentStep",
     "TeacherSteps",

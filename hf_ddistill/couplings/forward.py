@@ -22,4 +22,5 @@ class ForwardPair(Coupling):
 
     def draw(self, step: TrainingStep, s: Times, t: Times) -> tuple[Tokens, Past]:
         x_s = step.noised(s)
-        return step.given(step.diffusion.renoise(x_s, s, t, step.generator)), lambda _: x_s
+        x_t = step.given(step.diffusion.renoise(x_s, s, t, step.generator))
+        return x_t, Past.known(step, x_t, x_s)

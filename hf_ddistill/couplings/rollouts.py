@@ -50,7 +50,7 @@ class Rollout:
 
 
 def call_numbers(step: TrainingStep, trained: str) -> Tensor:
-    """The number of calls n of each row, (B,).
+    """The number of calls n of each row, (B,), on the CPU, where what follows is planned.
 
     Args:
         step: of a student of `student_steps`.
@@ -58,15 +58,15 @@ def call_numbers(step: TrainingStep, trained: str) -> Tensor:
             likely as the others; "each_call": each of these in proportion to n, so that a row that
             trains one of its calls trains any of them all alike.
     """
-    rows, most, device = step.x_0.shape[0], step.student_steps, step.x_0.device
+    rows, most = step.x_0.shape[0], step.student_steps
     if trained == "only":
-        return torch.full((rows,), most, device=device)
+        return torch.full((rows,), most)
     numbers = [2**i for i in range(most.bit_length()) if 2**i <= most]
     numbers = sorted({*numbers, most})
     if trained == "each_call":
         numbers = [n for n in numbers for _ in range(n)]
-    choices = torch.tensor(numbers, device=device)
-    share = uniform_noise((rows,), step.generator, device)
+    choices = torch.tensor(numbers)
+    share = uniform_noise((rows,), step.generator, "cpu")
     return choices[(share * len(choices)).long()]
 
 
@@ -81,8 +81,8 @@ def roll_out(
 
     Args:
         step: its `x_0` gives only the shape and the context.
-        calls: (B,), n of each row.
-        stop: (B,), in 0 .. n - 1: the call that draws x_0.
+        calls: (B,), n of each row, on the CPU.
+        stop: (B,), likewise, in 0 .. n - 1: the call that draws x_0.
         sampler: of each step before; one with a rule.
         graph: whether the calls before the last keep their gradients.
 
@@ -92,8 +92,8 @@ def roll_out(
     sampler = Sampler.from_config(sampler)
     shape, device = step.x_0.shape, step.x_0.device
     log_probs, earlier = [], []
-    # The one wait for where rows stop: all that follows is planned by it.
-    stops = stop.tolist()
+    stops = stop.tolist()  # of tensors on the CPU, so that nobody waits
+    calls, stop = (each.to(device, non_blocking=True) for each in (calls, stop))
     graph = graph and any(stops)
     running = [[row for row, last in enumerate(stops) if last > c] for c in range(max(stops))]
     rows_of = [torch.tensor(rows, device=device) for rows in running]

@@ -38,7 +38,7 @@ def step_back(
     Raises:
         ValueError: for a sampler without a rule.
     """
-    chances = _chances(step, sampler, s, here.t)
+    chances = chances_of(step, sampler, s, here.t)
     if chances is None:
         x_s, log_p = _by_rule(step, x_t, here, s, sampler)
     else:
@@ -56,7 +56,7 @@ def step_of(
 ) -> Tokens:
     """x_s by one step of a denoiser, which is asked only where a token is drawn, as far as the
     sampler knows where that is before it has asked."""
-    chances = _chances(step, sampler, s, t)
+    chances = chances_of(step, sampler, s, t)
     if chances is None:
         return step_back(step, x_t, step.look(denoiser, x_t, t), s, sampler)[0]
     numbers = uniform_noise(x_t.shape, step.generator, x_t.device)
@@ -68,9 +68,9 @@ def step_of(
     return _masked_again(step, x_s, x_t, chances, numbers)
 
 
-def _chances(step: TrainingStep, sampler: Sampler, s: Times, t: Times) -> Chances | None:
+def chances_of(step: TrainingStep, sampler: Sampler, s: Times, t: Times) -> Chances | None:
     """Those of a step, one for each row."""
-    chances = sampler.chances(step.diffusion, s, t) if step.diffusion.reveals else None
+    chances = sampler.known_chances(step.diffusion, s, t)
     if chances is None:
         return None
     reveal, remask = (

@@ -9,9 +9,12 @@ from typing import Any, ClassVar
 import torch
 
 from hf_ddistill.couplings.coupling import Coupling, Past
-from hf_ddistill.couplings.step_back import step_back
+from hf_ddistill.couplings.step_back import chances_of, step_back
 from hf_ddistill.couplings.training_step import Local, TrainingStep
+from hf_ddistill.linalg import categorical_of_logs, uniform_noise
+from hf_ddistill.places import places_of
 from hf_ddistill.samplers import Euler, Sampler
+from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.shapes import Times, Tokens
 
 
@@ -43,9 +46,24 @@ class StudentStep(Coupling):
 
     def draw(self, step: TrainingStep, s: Times, t: Times) -> tuple[Tokens, Past]:
         x_t = step.noised(t)
+        chances = chances_of(step, self.sampler, s, t)
+        if chances is not None and self.sampler.keeps_certain:
+            return x_t, self._planned(step, x_t, chances)
 
         @torch.no_grad()
         def past(here: Local) -> Tokens:
             return step_back(step, x_t, here, s, self.sampler)[0]
 
-        return x_t, past
+        return x_t, Past(past)
+
+    def _planned(self, step: TrainingStep, x_t: Tokens, chances: Chances) -> Past:
+        """Which positions are revealed hangs on no prediction; the device is waited for once."""
+        share = uniform_noise(x_t.shape, step.generator, x_t.device) / chances.reveal[:, None]
+        where, shown = step.open(x_t), share < 1
+        open_, shown, left = places_of(where, where & shown, where & ~shown)
+
+        def past(here: Local) -> Tokens:
+            log_p = here.log_conditional_at(shown).detach()
+            return shown.put(categorical_of_logs(log_p, noise=shown.take(share)), x_t)
+
+        return Past(past, open_, left)

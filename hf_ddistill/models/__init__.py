@@ -19,6 +19,8 @@ from hf_ddistill.models.block_diffusion.generation_block_diffusion import (
     BlockDiffusionGenerationOutput,
 )
 from hf_ddistill.models.block_diffusion.modeling_block_diffusion import BlockDiffusionLM
+from hf_ddistill.models.canvas.configuration_canvas import CanvasConfig
+from hf_ddistill.models.canvas.modeling_canvas import CanvasLM
 from hf_ddistill.models.causal_teacher import as_causal_teacher, check_same_tokens
 from hf_ddistill.models.ddit.configuration_ddit import DDiTConfig
 from hf_ddistill.models.ddit.configuration_ddit_decoder import DDiTDecoderConfig
@@ -28,6 +30,8 @@ from hf_ddistill.models.ddit.modeling_ddit import (
     DDiTPreTrainedModel,
 )
 from hf_ddistill.models.ddit.modeling_ddit_decoder import DDiTDecoder, DDiTForCausalLM
+from hf_ddistill.models.gidd.configuration_gidd import GiddConfig
+from hf_ddistill.models.gidd.modeling_gidd import GiddLM
 from hf_ddistill.models.loading import (
     check_finite,
     check_name,
@@ -47,12 +51,18 @@ AutoModel.register(DDiTDecoderConfig, DDiTDecoder, exist_ok=True)
 AutoModelForCausalLM.register(DDiTDecoderConfig, DDiTForCausalLM, exist_ok=True)
 AutoConfig.register(BlockDiffusionConfig.model_type, BlockDiffusionConfig, exist_ok=True)
 AutoModelForMaskedLM.register(BlockDiffusionConfig, BlockDiffusionLM, exist_ok=True)
+AutoConfig.register(CanvasConfig.model_type, CanvasConfig, exist_ok=True)
+AutoModelForMaskedLM.register(CanvasConfig, CanvasLM, exist_ok=True)
+AutoConfig.register(GiddConfig.model_type, GiddConfig, exist_ok=True)
+AutoModelForMaskedLM.register(GiddConfig, GiddLM, exist_ok=True)
 
 __all__ = [
     "BlockDiffusionConfig",
     "BlockDiffusionGenerationConfig",
     "BlockDiffusionGenerationOutput",
     "BlockDiffusionLM",
+    "CanvasConfig",
+    "CanvasLM",
     "DDiTConfig",
     "DDiTDecoder",
     "DDiTDecoderConfig",
@@ -60,6 +70,8 @@ __all__ = [
     "DDiTForDiscreteDiffusion",
     "DDiTModel",
     "DDiTPreTrainedModel",
+    "GiddConfig",
+    "GiddLM",
     "ProxySteering",
     "as_causal_teacher",
     "as_denoiser",

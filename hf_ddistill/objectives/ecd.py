@@ -67,9 +67,9 @@ class ECD(Objective):
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         s, t, correction = self.times.draw(step)
         x_t, past = self.coupling.draw(step, s, t)
-        student = step.look(step.student, x_t, t)
+        student = step.look(step.student, x_t, t, past.open)
         x_s = past(student)
-        distance = self._distances(step, student, x_s, s)
+        distance = self._distances(step, student, (x_s, past.left), s)
         tokens = student.per_token(distance)
         losses = tokens.sum(1) / step.lengths.clamp_min(1)
         self.times.learn(step, s, t, losses)
@@ -78,12 +78,17 @@ class ECD(Objective):
         step.log("revealed", step.token_mean(((x_s != x_t) & step.trained).double()))
         return {"student": step.row_mean(correction.to(losses) * losses)}
 
-    def _distances(self, step: TrainingStep, student: Local, x_s: Tokens, s: Times) -> Tensor:
+    def _distances(
+        self, step: TrainingStep, student: Local, past: tuple[Tokens, Places | None], s: Times
+    ) -> Tensor:
         """D (N, 1) at the student's positions."""
+        x_s, left = past
         log_q, tokens = student.prediction.log_conditional, student.places.take(x_s)
-        still = step.diffusion.undetermined(x_s) & student.where if step.diffusion.reveals else None
-        # Where x_s is certain, so is the teacher: it is not asked.
-        open_ = student.places if still is None else Places.of(still)
+        open_, still = student.places, None
+        if step.diffusion.reveals:
+            # Where x_s is certain, so is the teacher: it is not asked.
+            still = step.diffusion.undetermined(x_s) & student.where
+            open_ = Places.of(still) if left is None else left
         with torch.no_grad():
             teacher = step.look(step.peers["teacher"], x_s, s, open_)
         of = (teacher.prediction.log_conditional.squeeze(1),)

@@ -147,7 +147,7 @@ class LawMatching(Objective):
         calls = call_numbers(step, self.steps)
         stop = calls - 1
         if self.horizon == "call":
-            share = uniform_noise(calls.shape, step.generator, calls.device)
+            share = uniform_noise(calls.shape, step.generator, "cpu")
             stop = (share * calls).long().minimum(stop)
         return roll_out(step, calls, stop, self.sampler, graph=self.horizon == "rollout")
 
@@ -179,17 +179,25 @@ class LawMatching(Objective):
                 (everyone, rollout.last, rollout.last.where),
                 *rollout.earlier,
             ):
-                value = self._pathwise(view, ratio, local, where & good[rows, None], rows)
+                value = self._pathwise(view, ratio, local, (where, good[rows]), rows)
                 share = step.lengths[rows] / local.where.sum(1).clamp_min(1)
                 loss = loss - step.token_mean(value * share.clamp_max(4.0) ** BALANCE)
         return loss / self.maskings
 
     def _pathwise(
-        self, view: View, ratio: LogRatio, local: Local, where: Where, rows: Tensor
+        self,
+        view: View,
+        ratio: LogRatio,
+        local: Local,
+        at: tuple[Where, Tensor],
+        rows: Tensor,
     ) -> Tensor:
-        """sum_c p_S(c) h(d(c)) over the tokens decided at `where` and open in z, of each of some
-        rows by its weight in the view."""
-        both = Places.of(where & view.where[rows])
+        """sum_c p_S(c) h(d(c)) over the tokens decided at some positions, in good rows, and open in
+        z, of each of some rows by its weight in the view."""
+        (where, good), both = at, ratio.teacher.places
+        if self.horizon == "rollout":
+            both = Places.of(where & view.where[rows])  # else all that is open in z was decided
+        good = good.index_select(0, both.rows)[:, None]
         # The same positions among all rows, to find d there.
         index = rows.index_select(0, both.rows) * both.shape[1] + both.positions
         there = ratio.teacher.numbers_of(Places(index, view.where.shape))
@@ -197,6 +205,7 @@ class LawMatching(Objective):
         def mean(some: slice, log_p: Tensor, teacher: Tensor, auxiliary: Tensor) -> Tensor:
             at = there[some]
             d = teacher.index_select(0, at).sub_(auxiliary.index_select(0, at))
+            d = torch.where(good[some], d, 0.0)
             if self.divergence == "forward_kl":
                 d = torch.expm1(d.clamp_max(8.0))
             elif self.divergence == "jeffreys":

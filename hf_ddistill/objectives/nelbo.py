@@ -31,6 +31,7 @@ class NELBO(Objective):
 
     label_dropout: float = 0.1
     id: ClassVar[str] = "nelbo"
+    is_bound: ClassVar[bool] = True
     networks: ClassVar[Networks] = {}
     citation: ClassVar[str] = (
         "Campbell et al., A Continuous Time Framework for Discrete Denoising, 2022, "

@@ -80,8 +80,8 @@ class Around:
         return self.base
 
     def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances | None:
-        """Those of the base."""
-        return self.base.chances(diffusion, s, t)
+        """Those of the base, if they are what its rule says."""
+        return self.base.known_chances(diffusion, s, t)
 
     def known_chances(
         self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float

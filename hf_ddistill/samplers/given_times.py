@@ -38,7 +38,10 @@ class GivenTimes(Around, Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        times = tuple(map(float, frozen(self.times)))
+        try:
+            times = tuple(map(float, frozen(self.times)))
+        except (TypeError, ValueError):
+            raise ValueError(f"times are numbers, got {self.times!r}.") from None
         descends = all(t > s for t, s in pairwise(times))
         if len(times) < 2 or not descends or times[0] > 1 or times[-1] != 0:
             raise ValueError(
@@ -49,6 +52,8 @@ class GivenTimes(Around, Sampler):
     def grid(self, n: int, diffusion: Diffusion) -> list[float]:
         """The given times, or the points of their curve for another number of steps."""
         last = len(self.times) - 1
+        if n == last:
+            return list(self.times)
         places = [(1 - time) * last for time in step_grid(n)]
         lower = [min(int(place + 1e-9), last - 1) for place in places]
         return [

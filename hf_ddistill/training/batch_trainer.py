@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -143,5 +144,9 @@ class BatchTrainer(Trainer):
         self._held_out = HeldOutMean()
         given = (description, prediction_loss_only, ignore_keys, metric_key_prefix)
         output = super().evaluation_loop(dataloader, *given)
-        self._held_out.into(output.metrics, f"{metric_key_prefix}_loss", self.accelerator)
+        name = f"{metric_key_prefix}_loss"
+        self._held_out.into(output.metrics, name, self.accelerator)
+        if self._objective.is_bound and name in output.metrics:
+            bits = output.metrics[name] * math.log2(math.e)
+            output.metrics[f"{metric_key_prefix}_bits_per_token"] = bits
         return output

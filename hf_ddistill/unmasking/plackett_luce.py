@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hf_ddistill.linalg import uniform_noise
-from hf_ddistill.shapes import Where
+from hf_ddistill.linalg import categorical, uniform_noise
+from hf_ddistill.shapes import Chooser, Where
 from hf_ddistill.unmasking.unmasking import Draft, Unmasking, largest
 
 #: Step and range of the integral over the logarithm of time.
@@ -54,7 +54,9 @@ class PlackettLuce(Unmasking):
 
     def pick(self, draft: Draft) -> Where:
         scores = draft.placed(self.scores(draft.raw), 0.0)
-        # Gumbel noise: the n greatest sums are n draws without replacement.
+        if isinstance(draft.generator, Chooser):
+            return _in_turn(scores, draft.masked, draft.due, draft.generator)
+        # Gumbel noise: the n greatest sums are n draws without replacement, by one number each.
         noise = uniform_noise(scores.shape, draft.generator, scores.device).clamp_min(1e-300)
         keys = scores - (-noise.log()).log()
         return largest(keys, draft.open, draft.due)
@@ -62,6 +64,20 @@ class PlackettLuce(Unmasking):
     def scores(self, log_p: Tensor) -> Tensor:
         """s of each position, float64 (...), from log p(x_0 | x_t) (..., K)."""
         return log_p.amax(-1).double().exp() / self.temperature
+
+
+def _in_turn(scores: Tensor, among: Where, count: int | Tensor, generator: Chooser) -> Where:
+    """`count` positions of each row of `among`, drawn one after the other from the softmax of those
+    that are left: where draws are enumerated."""
+    picked, count = torch.zeros_like(among), torch.as_tensor(count).expand(len(among))
+    for number in range(int(count.max())):
+        left = among & ~picked
+        drawing = (count > number)[:, None] & left.any(1, keepdim=True)
+        law = scores.masked_fill(~left, -torch.inf).softmax(-1)
+        nothing = torch.zeros_like(law).index_fill(1, torch.zeros(1, dtype=torch.int64), 1.0)
+        place = categorical(torch.where(drawing, law, nothing), generator)
+        picked = picked.scatter(1, place[:, None], picked.gather(1, place[:, None]) | drawing)
+    return picked
 
 
 def set_log_probability(scores: Tensor, picked: Tensor, among: Tensor) -> Tensor:

@@ -47,12 +47,16 @@ def test_the_parameters_are_those_of_the_model(family, tied):
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({}, "static"),
-        ({"lora": 4, "shift": True}, "static"),
-        ({"checkpointing": True, "prompt": 10}, "static"),
+        pytest.param({}, "static", marks=pytest.mark.slow),
+        pytest.param({"lora": 4, "shift": True}, "static", marks=pytest.mark.slow),
+        pytest.param({"checkpointing": True, "prompt": 10}, "static", marks=pytest.mark.slow),
         ({"lora": 4, "checkpointing": True}, "static"),
-        ({"number": 2, "lora": 4, "adapter_number": 4}, "static"),
-        ({"shape": replace(SHAPE, qk_norm=True, tied=False)}, "static"),
+        pytest.param(
+            {"number": 2, "lora": 4, "adapter_number": 4}, "static", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"shape": replace(SHAPE, qk_norm=True, tied=False)}, "static", marks=pytest.mark.slow
+        ),
         ({"new": 40}, {"type": "threshold", "threshold": 0.02}),
     ],
     ids=["full", "LoRA", "recomputed", "LoRA recomputed", "bfloat16", "Qwen3", "uneven calls"],

@@ -8,6 +8,7 @@ import pytest
 import torch
 from cli_runs import SHORT, SMALL, bert, ddit, refused, run, text, words
 from safetensors.torch import load_file
+from slow_cases import mostly_slow
 from transformers import AutoModelForMaskedLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from hf_ddistill.models import DDiTForDiscreteDiffusion
@@ -31,7 +32,7 @@ def teach(tmp_path, *options, data=None, small=SMALL):
     return run("teacher", *given)
 
 
-@pytest.mark.parametrize("place", [0, 2, 4])
+@pytest.mark.parametrize("place", mostly_slow([0, 2, 4], lambda place: place == 2))
 def test_the_mask_is_the_tokenizers_wherever_it_stands(place, tmp_path):
     special = ["[PAD]", "[UNK]", "[BOS]", "[EOS]"]
     special.insert(place, "[MASK]")
@@ -75,10 +76,10 @@ def test_another_mask_than_the_tokenizers_is_refused(tmp_path, capsys):
     ("options", "size", "mask"),
     [
         ([], 22, 21),
-        (["--process", '{"type": "absorbing"}'], 22, 21),
         (["--process", "uniform"], 21, None),
-        (["--mask-token-id", "0"], 21, 0),
-        (["--vocab-size", "30"], 30, 29),
+        pytest.param(["--process", '{"type": "absorbing"}'], 22, 21, marks=pytest.mark.slow),
+        pytest.param(["--mask-token-id", "0"], 21, 0, marks=pytest.mark.slow),
+        pytest.param(["--vocab-size", "30"], 30, 29, marks=pytest.mark.slow),
     ],
 )
 def test_the_vocabulary_counts_the_noise_that_the_process_needs(options, size, mask, tmp_path):
@@ -123,7 +124,11 @@ def test_a_causal_model_is_no_start_of_a_teacher(tmp_path, capsys):
     assert "convert" in refused(capsys, "teacher", "--init", tmp_path / "lm", *options)
 
 
-@pytest.mark.parametrize("options", [[], ["--lora-rank", "2"], ["--student"]], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    mostly_slow([[], ["--lora-rank", "2"], ["--student"]], lambda options: options),
+    ids=str,
+)
 def test_weights_are_trained_in_float32_whatever_the_file_has(options, tmp_path, capsys):
     folder = ddit(tmp_path / "t")
     model = AutoModelForMaskedLM.from_pretrained(folder).bfloat16()

@@ -15,8 +15,8 @@ from hf_ddistill.objectives import Frozen, Objective
 
 KEYS = {"method", "problem", "process", "nfe", "tv", "kl", "reverse_kl", "entropy", "seed"}
 TABLE = {
-    "absorbing": [0.4465, 0.2216, 0.1121, 0.0568, 0.0287, 0.0144, 0.0072],
-    "uniform": [0.4465, 0.2911, 0.1540, 0.0733, 0.0345, 0.0164, 0.0080],
+    "absorbing": [0.4465, 0.2216, 0.1121, 0.0568],
+    "uniform": [0.4465, 0.2911, 0.1540, 0.0733],
 }
 TINY = ["--calls", "4", "--rows", "16", "--width", "16", "--start-steps", "3", "--draws", "64"]
 
@@ -40,7 +40,7 @@ def refused(capsys, *arguments):
 
 @pytest.mark.parametrize("process", TABLE)
 def test_the_command_prints_the_known_table(process, tmp_path, capsys):
-    rows = rows_of(tmp_path, "--process", process, "--nfe", *(2**i for i in range(7)))
+    rows = rows_of(tmp_path, "--process", process, "--nfe", *(2**i for i in range(4)))
     assert [row["tv"] for row in rows] == pytest.approx(TABLE[process], abs=5e-5)
     assert all(KEYS <= set(row) and row["method"] == "teacher" for row in rows)
     shown = capsys.readouterr().out

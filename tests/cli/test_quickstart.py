@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from slow_cases import mostly_slow
 from transformers import TrainerCallback
 
 from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser
@@ -95,7 +96,7 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("name", module.RECIPES)
+@pytest.mark.parametrize("name", mostly_slow(module.RECIPES, lambda name: name == "ecd"))
 def test_an_interrupted_run_goes_on_and_ends_where_an_uninterrupted_one_does(
     tmp_path, monkeypatch, split, name
 ):
@@ -136,6 +137,7 @@ def test_work_of_another_hand_is_not_overwritten(tmp_path):
     assert (tmp_path / "distillation" / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_teacher_beats_a_logistic_regression_on_masked_pixels(teacher, split):
     """A network that has learnt the marginals alone does not."""
     network, regression = [], []

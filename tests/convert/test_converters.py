@@ -77,7 +77,16 @@ def test_the_command_does_not_say_what_it_recognised(tmp_path, capsys):
     assert "is a causal language model: its configuration is of 'llama'" in said
     assert "blocks of 4" in said and "--objective opdlm" in said
     assert main(argv[:1] + [str(tmp_path / "out"), "--output", str(tmp_path / "again")]) == 2
-    assert "no causal language model (causal_lm)" in capsys.readouterr().err
+    assert "it is a model of ours already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("sdar_moe", "no converter yet"), ("other", "is no model")]
+)
+def test_a_model_of_an_unread_type_is_refused_without_a_reason(kind, said, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(ValueError, match=said):
+        recognise(str(tmp_path))
 
 
 NEW = '''

@@ -206,7 +206,7 @@ def test_the_command_does_not_move_the_mask_to_where_engines_look(
     argv = ["export", str(tmp_path / "student"), str(tmp_path / "out"), "--to", "sdar"]
     assert main(argv) == 0
     said = capsys.readouterr().out
-    assert "as SDAR has it, with its tokenizer" in said and "dllm.yaml" in said
+    assert "in the form of a model of SDAR, with its tokenizer" in said and "dllm.yaml" in said
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["mask_token_id"] == row
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out", config=model.lm.config)

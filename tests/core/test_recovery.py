@@ -51,7 +51,9 @@ def formula(ratios, diffusion, x_t, t):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=str
+)
 def test_a_recovered_conditional_is_right_or_refused_and_refused_only_if_it_is_not(name, dtype):
     for schedule in SCHEDULES:
         diffusion = Diffusion(PROCESSES[name], schedule)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from block_models import (
     plain_loop,
     streams,
 )
+from slow_cases import mostly_slow
 
 from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.decoding.decoding import DecodingPlan, decode
@@ -76,8 +78,13 @@ def mixed_prompts_on_the_right(ids, mask):
     return ids.gather(1, order), mask.gather(1, order)
 
 
-@pytest.mark.parametrize("shift", [False, True], ids=["in place", "shifted"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "shift"),
+    mostly_slow(
+        itertools.product(MODES, [False, True]),
+        lambda mode, shift: not shift or mode in ("static", "pipelined", "parts of a block"),
+    ),
+)
 def test_what_a_row_decodes_depends_neither_on_cache_nor_on_batch(mode, shift):
     model, settings = block_model(shift=shift), MODES[mode]
     ids, mask = mixed_prompts()

@@ -210,7 +210,7 @@ def test_curves_of_both_starts_are_plotted_and_printed(tmp_path, capsys):
     assert (tmp_path / "new" / "start.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("classes", [0, 10])
+@pytest.mark.parametrize("classes", [pytest.param(0, marks=pytest.mark.slow), 10])
 def test_ecd_is_trained_from_both_starts_on_real_digits(classes, tmp_path, capsys):
     model = _tiny(Absorbing(3), max_position_embeddings=64, num_classes=classes)
     with torch.no_grad():
@@ -248,6 +248,7 @@ def test_ecd_is_trained_from_both_starts_on_real_digits(classes, tmp_path, capsy
         (["--process", "uniform", "--vocab-size", 9, "--start-steps", 3], "a model and --data"),
         (["--process", "uniform", "--vocab-size", 9, "--best-times", 4], "goes with a model"),
         (["model", "--best-times", 49], "at most 48"),
+        (["model", "--best-times", 4, 5, "--output", "x"], "times of one number"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(argv, says, capsys):

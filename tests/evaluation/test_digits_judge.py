@@ -25,7 +25,7 @@ def random_generator(seed=0):
 fit_once = functools.cache(DigitsClassifier.fit)
 
 
-@pytest.fixture(params=[2, 17])
+@pytest.fixture(params=[2, pytest.param(17, marks=pytest.mark.slow)])
 def judge(request):
     return fit_once(request.param)
 

@@ -78,7 +78,7 @@ def test_posterior_decoded_in_one_call_is_a_product_of_marginals(block_size):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("block_size", [2, 4])
+@pytest.mark.parametrize("block_size", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_law_is_that_of_draws(rule, calls, block_size):
     rows = 60_000
     decoder = BlockDecoder(blunt(block_size), L, block_size, rule, min(calls, block_size))

@@ -111,6 +111,7 @@ def test_a_student_by_an_objective_of_blocks_has_no_exact_law(objective):
     assert again[0]["tv"] == rows[0]["tv"]
 
 
+@pytest.mark.slow
 def test_training_does_not_bring_a_student_nearer_to_the_law():
     settings = BenchSettings(calls=300, rows=128, width=64, start_steps=20)
     board = bench(2, settings, digits())

@@ -76,9 +76,10 @@ def test_branches_of_a_product_sampler_have_the_law_of_its_rule(cls, kind):
 @pytest.mark.parametrize(
     ("drafts", "lookahead", "steps"),
     [
-        ("itself", 2, 1),
+        ("itself", 1, 1),
         ("another", 1, 2),
-        *(pytest.param("another", k, n, marks=pytest.mark.slow) for k, n in ((4, 1), (3, 8))),
+        pytest.param("itself", 2, 1, marks=pytest.mark.slow),
+        pytest.param("another", 4, 1, marks=pytest.mark.slow),
     ],
 )
 def test_rounds_of_a_step_are_not_joined_and_six_positions_take_for_ever(drafts, lookahead, steps):

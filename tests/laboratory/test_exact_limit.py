@@ -7,6 +7,7 @@ import torch
 from enumeration import digits as enumerated_digits
 from enumeration import tabular, transition
 from exact_bayes import total_variation as distance
+from slow_cases import mostly_slow
 
 from hf_ddistill.cli import kept_limits as exact_limits
 from hf_ddistill.diffusion import Diffusion
@@ -38,7 +39,10 @@ def teacher_law(problem, nfe):
 
 @pytest.mark.parametrize(
     ("process", "nfe", "bound"),
-    [(Absorbing(3), 2, 0.004), (Uniform(2), 1, 0.001), (Uniform(2), 2, 0.0005)],
+    mostly_slow(
+        [(Absorbing(3), 2, 0.004), (Uniform(2), 1, 0.001), (Uniform(2), 2, 0.0005)],
+        lambda process, nfe, bound: nfe == 1,
+    ),
     ids=lambda value: getattr(value, "id", value),
 )
 def test_the_limit_is_far_below_the_teacher(process, nfe, bound):
@@ -84,6 +88,7 @@ def test_the_denoiser_of_the_limit_has_its_law():
     )
 
 
+@pytest.mark.slow
 def test_parity_is_a_saddle_that_only_large_noise_leaves():
     """From uniform noise one step can map every start to a string of even parity."""
     problem = under(parity(6), Uniform(2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from batch_runs import ROWS, K, P, added, moved, network, total, trainer_of
+from slow_cases import mostly_slow
 
 from hf_ddistill import objectives
 from hf_ddistill.diffusion import Diffusion
@@ -58,7 +59,11 @@ def test_every_objective_has_a_case():
     assert {kind.id for kind in ours & set(Objective.registry.values())} == set(EVERY)
 
 
-@pytest.mark.parametrize(("name", "settings"), CASES, ids=lambda case: str(case))
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    mostly_slow(CASES, lambda name, settings: settings is EVERY[name][0]),
+    ids=lambda case: str(case),
+)
 def test_a_row_adds_the_same_whatever_is_beside_and_behind_it(name, settings, tmp_path):
     """Alone, in a batch in any order, in micro batches, and with more padding: every loss."""
     ours = {key: value for key, value in settings.items() if key != "diffusion"}

@@ -94,6 +94,7 @@ def trained(components):
     return float(total_variation(student.law(), law(1)).detach())
 
 
+@pytest.mark.slow
 def test_noise_carries_what_the_tokens_of_a_call_share():
     """A product of independent tokens has its limit; two of them, told apart by noise, are below
     it."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from recording_device import RecordingDevice
+from training_memory import blocks
 
-from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.couplings import TrainingStep, Trajectory
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import Questions, asked_later
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion, as_denoiser
@@ -19,14 +22,13 @@ SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "c
 WAITS = {
     "nelbo": ({"type": "nelbo"}, Absorbing(K), 0, 1),
     "nelbo_uniform": ({"type": "nelbo"}, Uniform(K), 0, 1),
-    # Positions of x_t, those that a step reveals, those that are left.
-    "ecd": ({"type": "ecd"}, Absorbing(K), 0, 3),
-    "ecd_adaptive": ({"type": "ecd", "times": "adaptive_times"}, Absorbing(K), 0, 3),
+    "ecd": ({"type": "ecd"}, Absorbing(K), 0, 1),
+    "ecd_adaptive": ({"type": "ecd", "times": "adaptive_times"}, Absorbing(K), 0, 1),
     "ecd_uniform": ({"type": "ecd"}, Uniform(K), 0, 1),
-    # Where rows stop, a call before the last, the last, the view, and what both share.
-    "law_matching": ({"type": "law_matching", "steps": "only"}, Absorbing(K), 2, 5),
+    # A call before the last, the last, and the view.
+    "law_matching": ({"type": "law_matching", "steps": "only"}, Absorbing(K), 2, 3),
     # Calls before the last with gradients: their positions, and those that they reveal.
-    "policy": ({"type": "law_matching", "steps": "only"}, Absorbing(K), 0, 5),
+    "policy": ({"type": "law_matching", "steps": "only"}, Absorbing(K), 0, 4),
 }
 
 
@@ -58,3 +60,36 @@ def test_objective_waits_for_positions_and_for_nothing_else(name):
         assert 0 < recorder.reads.total() <= most, recorder.report()
         assert questions.asked
         questions.answer()
+
+
+#: Where candidates are scored is one more.
+OF_BLOCKS = dict.fromkeys(["opdlm", "bd3lm", "block_law_matching", "block_acceptance"], 1)
+OF_BLOCKS |= dict.fromkeys(["causal_law_matching", "causal_law_matching_one"], 1)
+OF_BLOCKS |= dict.fromkeys(["outcome_reward", "cdlm", "d2f_hints", "dparallel", "t3d"], 1)
+OF_BLOCKS |= {"pseudo_trajectory": 1, "opdlm_posterior": 2}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "opdlm_posterior")) for n in OF_BLOCKS],
+)
+def test_objective_of_blocks_waits_once_whatever_its_number_of_calls(name):
+    questions = Questions()
+    with RecordingDevice() as recorder, asked_later(questions):
+        objective, here = blocks(name, K)
+        denoisers = [here.student, here.peers["teacher"], here.peers["auxiliary"]]
+        for denoiser in denoisers:
+            denoiser.networks()[0].to(recorder.device)
+        path = here.trajectory
+        rounds, log_prob = (x.to(recorder.device) for x in (path.rounds, path.log_prob))
+        given = {"x_0": here.x_0.to(recorder.device), "reward": here.reward.to(recorder.device)}
+        step = replace(here, **given, trajectory=Trajectory(rounds, path.block_size, log_prob))
+
+        def work():
+            losses = objective(step)
+            torch.stack([loss.float() for loss in losses.values()]).sum().backward()
+
+        work()  # constants are sent once
+        recorder.clear()
+        work()
+        assert 0 < recorder.reads.total() <= OF_BLOCKS[name], recorder.report()

@@ -108,6 +108,7 @@ def test_the_sparse_divergence_is_not_normalised_over_the_kept_tokens():
     assert float(OPDLM(top_k=1).distance(log_p, log_q)) == pytest.approx(float(expected))
 
 
+@pytest.mark.slow
 def test_posterior_targets_train_a_transformer(tmp_path):
     objective = {"type": "opdlm", "target": {"candidates": 2, "completions": 2}}
     trainer = distilling(tmp_path, objective=objective, max_steps=2)

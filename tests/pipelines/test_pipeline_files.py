@@ -87,6 +87,7 @@ def test_saved_and_loaded_a_pipeline_samples_the_same_bits(process, tmp_path):
     assert torch.equal(loaded(**given, generator=seeded()).sequences, expected)
 
 
+@pytest.mark.slow
 def test_a_pushed_pipeline_samples_the_same_bits_in_another_process(local_hub, tmp_path):
     pipe = with_letters()
     pipe.save_pretrained(tmp_path / "pipe")

@@ -37,7 +37,7 @@ def watching(names, seen):
 @pytest.mark.parametrize(
     "settings", [{}, {"temperature": 0.7, "top_p": 0.8}, {"top_k": 2}], ids=str
 )
-@pytest.mark.parametrize("noise_dim", [0, 2])
+@pytest.mark.parametrize("noise_dim", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_tokens_are_those_of_the_scheduler_s_steps(kind, settings, noise_dim):
     pipe = piped(made(noise_dim=noise_dim, num_classes=3), kind, **settings)
     given = {**GIVEN, "class_labels": [0, 2], "guidance_scale": 2.0}

@@ -58,6 +58,8 @@ PROCESSES = {name: cls.example(6) for name, cls in Process.registry.items()} | {
     "kronecker, mask and levels": Kronecker((Absorbing(3), Ordinal(2))),
     "kronecker, masks": Kronecker((Absorbing(2), Absorbing(3))),
 }
+#: One for each way in which a step is drawn: masks that reveal, flat noise, any other.
+WAYS = ("absorbing", "uniform", "ordinal")
 #: Every schedule of the registry, and variants of them.
 SCHEDULES = [Schedule.from_config(name) for name in Schedule.registry] + [
     Linear(0.0, 690.0),

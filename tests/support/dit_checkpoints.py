@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
 from torch.nn.functional import gelu, layer_norm, silu
+from transformers import PreTrainedTokenizerFast
 
 GOLDEN_SEEDS = {"sedd_absorb": (1, 51), "mdlm_subs": (5, 51), "duo_uniform": (9, 50)}
 GOLDEN_SEEDS |= {"bd3lm": (54, 51)}
@@ -190,3 +192,36 @@ def forward(state, tokens, sigma, heads, *, embeds=None, sees=None, positions=No
     shift, scale = modulation("output_layer.adaLN_modulation", 2)[:2]
     x = norm("output_layer.norm_final", x) * (1 + scale) + shift
     return linear("output_layer.linear", x)
+
+
+#: Of a small checkpoint.
+SMALL = {"hidden": 16, "cond": 8, "layers": 2, "heads": 2, "length": 8}
+V = 9
+
+
+def small_source(folder, kind="mdlm", state=None, prefix="backbone.", **changed):
+    """A sound folder of a kind, but for what is changed in its configuration (None: left out)."""
+    state = drawn(V, **SMALL) if state is None else state
+    if kind == "mdlm":
+        config = flat_config("mdlm", V, SMALL, time_conditioning=False)
+    elif kind == "run":
+        config = hydra(SMALL, parameterization="subs", time_conditioning=False)
+    elif kind == "sedd":
+        config = sedd_config(SMALL, V - 1)
+    elif kind == "algo":
+        config = hydra(SMALL, algo={"name": "duo", "time_conditioning": True})
+    elif kind == "duo":
+        config = flat_config("duo", V, SMALL)
+    config = {**config, **changed}
+    config = {key: value for key, value in config.items() if value is not None}
+    return saved(folder, state, config, prefix)
+
+
+def small_tokenizer(folder, size, mask=None):
+    """One of `size` words, the mask among them if it is named; saved."""
+    words = {f"w{i}": i for i in range(size)}
+    inner = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    more = {} if mask is None else {"mask_token": f"w{mask}"}
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="w0", **more)
+    made.save_pretrained(folder)
+    return str(folder)

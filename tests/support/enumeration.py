@@ -9,7 +9,7 @@ from exact_bayes import ExactBayes, all_sequences
 from sklearn.datasets import load_digits
 from torch.nn.functional import one_hot
 
-from hf_ddistill.couplings import Coupling, TimeSampler, TrainingStep
+from hf_ddistill.couplings import Coupling, Past, TimeSampler, TrainingStep
 from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.parameterizations import Conditional, Prediction
 from hf_ddistill.shapes import LOG_ZERO
@@ -99,7 +99,7 @@ class _Pairs(Coupling):
     x_s: torch.Tensor
 
     def draw(self, step, s, t):
-        return self.x_t, lambda _: self.x_s
+        return self.x_t, Past(lambda _: self.x_s)
 
 
 def expectation(objective, problem, student, joint, s, t):

@@ -103,6 +103,7 @@ def test_student_comes_nearer_to_what_its_critic_calls_real(tmp_path):
     assert distance(trainer) < 0.5 * before, (before, distance(trainer))
 
 
+@pytest.mark.slow
 def test_a_resumed_critic_is_bit_for_bit_that_of_a_run_in_one(tmp_path):
     whole = run(tmp_path / "whole", _Both(), max_steps=6)
     drawn = weights(whole.auxiliaries.models["critic"])

@@ -6,6 +6,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from rollout_settings import decoding
+from slow_cases import mostly_slow
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
@@ -76,7 +77,7 @@ CASES = {
 @pytest.mark.parametrize(
     "lora", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["lora", "whole"]
 )
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", mostly_slow(CASES, lambda case: "-" not in case))
 def test_student_learns_and_its_teacher_stays(case, lora, tmp_path):
     block_size, objective = CASES[case]
     more = {}
@@ -95,7 +96,9 @@ def test_student_learns_and_its_teacher_stays(case, lora, tmp_path):
     assert len(losses) == 3 and all(map(torch.isfinite, torch.tensor(losses)))
 
 
-@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl"])
+@pytest.mark.parametrize(
+    "divergence", ["forward_kl", pytest.param("reverse_kl", marks=pytest.mark.slow)]
+)
 def test_untrained_adapter_with_its_teacher_s_view_meets_no_loss(divergence, tmp_path):
     """Full attention on both sides: what is left of D2F's loss is the view alone."""
     found = {}
@@ -107,6 +110,7 @@ def test_untrained_adapter_with_its_teacher_s_view_meets_no_loss(divergence, tmp
     assert abs(found[L]) < 1e-6 < found[4]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The student collapses")  # one token is all that is rewarded
 def test_reward_rises(tmp_path):
     trainer = trainer_of(
@@ -124,6 +128,7 @@ def test_reward_rises(tmp_path):
     assert last > first + 0.2, (first, last)
 
 
+@pytest.mark.slow
 def test_certainty_forcing_takes_fewer_calls_for_the_same_tokens(tmp_path):
     """A whole student on its teacher's greedy decoding, one token a call."""
     trainer = trainer_of(

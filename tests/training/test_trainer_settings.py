@@ -195,7 +195,7 @@ class Search:
         return found
 
 
-@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("adapted", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_hyperparameter_search_tries_each_setting_on_a_new_model(tmp_path, monkeypatch, adapted):
     known = "transformers.trainer.ALL_HYPERPARAMETER_SEARCH_BACKENDS"
     monkeypatch.setattr(known, {HPSearchBackend.OPTUNA: Search})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from slow_cases import mostly_slow
 from stopped_runs import end_at
 from training_runs import At, differing, distilling, rows, tiny, weights
 from transformers import TrainerState
@@ -135,7 +136,9 @@ def uninterrupted(tmp_path_factory):
 
 
 # The arguments, the optimizer, the schedule and the generators; the state; the marker.
-@pytest.mark.parametrize("at", [0, 1, 2, 3, "save_to_json", "finish"])
+@pytest.mark.parametrize(
+    "at", mostly_slow([0, 1, 2, 3, "save_to_json", "finish"], lambda at: at in (1, "finish"))
+)
 def test_run_that_was_killed_while_it_wrote_a_checkpoint_is_bit_equal(
     tmp_path, monkeypatch, uninterrupted, at
 ):
@@ -266,7 +269,9 @@ def test_finished_run_keeps_its_card_and_weights_when_resumed(tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == saved
 
 
-@pytest.mark.parametrize("share", [0.5, 1.5], ids=["weights", "optimizer"])
+@pytest.mark.parametrize(
+    "share", [0.5, pytest.param(1.5, marks=pytest.mark.slow)], ids=["weights", "optimizer"]
+)
 def test_a_full_disk_in_a_checkpoint_is_told_and_the_one_before_stays(tmp_path, share):
     first = run(tmp_path, end_at(1))
     first.train()

@@ -63,8 +63,8 @@ def test_adapters_over_their_own_base_are_trained_and_nothing_else_of_the_studen
 @pytest.mark.parametrize(
     ("step", "kind"),
     [
-        (1, {"noise_dim": 4}),
         (3, {"rounds": 2}),
+        pytest.param(1, {"noise_dim": 4}, marks=pytest.mark.slow),
         pytest.param(3, {"noise_dim": 4}, marks=pytest.mark.slow),
         pytest.param(2, {"rounds": 2}, marks=pytest.mark.slow),
     ],

@@ -55,6 +55,10 @@ class DiagnoseOptions(JsonOptions):
         many=True,
         metavar="N",
     )
+    output: str | None = option(
+        "with one number of --best-times: a new folder of the model whose sampler has these times",
+        metavar="FOLDER",
+    )
     positions: int = option("at each time, at most", 256, kind=positive)
     start_steps: int = option(
         "with a model and --data: also train N steps of ECD from its weights and fresh ones",
@@ -82,6 +86,10 @@ class DiagnoseOptions(JsonOptions):
             check_data_name(self.data, self.split, self.streaming)
         if self.best_times and self.model is None:
             raise ValueError("--best-times goes with a model, whose predictions it compares.")
+        if self.output is not None and len(self.best_times) != 1:
+            raise ValueError(
+                "--output keeps the times of one number of steps: give --best-times N."
+            )
         if self.start_steps and self.data is None:
             raise ValueError("--start-steps trains: it needs a model and --data.")
         if self.process is not None and self.vocab_size is None and self.process[0] != "{":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
+from typing import ClassVar
 
 from hf_ddistill.cli.data_names import check_data_name, held_out_name
 from hf_ddistill.cli.options.option import flag_name, option
@@ -21,7 +22,10 @@ from hf_ddistill.cli.values import (
 )
 
 #: What names a data set.
-DATA = "digits, digits:LEVELS, a .txt, .parquet, .jsonl or .csv file, or a data set's Hub id"
+DATA = (
+    "digits, digits:LEVELS, a .txt, .parquet, .jsonl or .csv file, a folder or glob of text files, "
+    "or a data set's Hub id"
+)
 #: Learning rate schedules that need no settings of their own.
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt")
 #: Those that need no other package.
@@ -74,22 +78,42 @@ class TrainingDataOptions:
         f"held out: {DATA} (default: --data, where there is an --eval-split; else none)"
     )
     eval_split: str | None = option("of it, such as test or train[:1000] (default: train)")
+    held_out: float | None = option(
+        "the share of --data, its last part, that is held out where there is no --eval-data "
+        "(default: .05 of text for a teacher, else none)",
+        kind=number(0, 1, ")"),
+        metavar="SHARE",
+    )
+    documents: str | None = option(
+        "what a document of text files is: its end is an end token (default: a file where there "
+        "are several, and a line of a single one)",
+        choices=("file", "paragraph", "line"),
+    )
     mask_token_id: int | None = option(
         "the token that masks (default: the model's or the tokenizer's)", kind=whole(), metavar="ID"
     )
     dtype: str = option("of the weights that are trained", "float32", choices=DTYPES)
+    #: The share of text that is held out where nobody says.
+    HELD_OUT: ClassVar[float] = 0.0
 
     def check_data(self, *, eval_steps: int | None, num_eval_samples: int) -> None:
         """Raise for data that there are not, and for an evaluation without such as are held out."""
         check_data_name(self.data, self.split, self.streaming)
         held_out = held_out_name(self.data, self.split, self.eval_data, self.eval_split)
         if held_out is not None:
+            if self.held_out:
+                raise ValueError("--held-out: --eval-data or --eval-split is held out already.")
             check_data_name(*held_out, self.streaming, "--eval-data")
+            return
+        if self.held_out and self.streaming:
+            raise ValueError("--held-out: a stream has no last part; give --eval-data.")
+        may_be_text = self.held_out is None and not self.data.startswith("digits")
+        if self.held_out or (self.HELD_OUT and may_be_text and not self.streaming):
             return
         for name, value in (("eval_steps", eval_steps), ("num_eval_samples", num_eval_samples)):
             if value:
                 raise ValueError(
-                    f"{flag_name(name)} needs data that are held out: --eval-data, --eval-split."
+                    f"{flag_name(name)} needs data that are held out: --eval-data or --held-out."
                 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
+from typing import ClassVar
 
 from hf_ddistill.cli.options.option import flag_name, option
 from hf_ddistill.cli.options.shared import TrainingDataOptions, TrainingOptions
@@ -32,7 +33,10 @@ class TeacherOptions(DiffusionSettings, TrainingOptions, TrainingDataOptions):
         "a masked LM or DDiT to train on from: a folder or Hub id (default: a new network)",
         metavar="MODEL",
     )
-    tokenizer: str | None = option("folder or id, for text (default: that of --init)")
+    tokenizer: str | None = option(
+        "for text: folder or id, or characters, bytes or bpe:SIZE, made of the data and saved with "
+        "the model (default: that of --init)"
+    )
     process: str | None = option(
         "an id (hf-ddistill list), or JSON (default: absorbing)", family="process", group=NEW
     )
@@ -59,6 +63,7 @@ class TeacherOptions(DiffusionSettings, TrainingOptions, TrainingDataOptions):
         choices=("rotary_learned", "learned", "rotary"),
         group=NEW,
     )
+    HELD_OUT: ClassVar[float] = 0.05
 
     def check(self) -> None:
         """Fill in what a new network is made with; refuse it beside one that exists."""

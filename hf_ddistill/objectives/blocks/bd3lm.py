@@ -44,6 +44,11 @@ class BD3LM(Objective):
                 f"Unknown weighting {self.weighting!r}; there are: {', '.join(WEIGHTINGS)}."
             )
 
+    @property
+    def is_bound(self) -> bool:
+        """With the weights of the likelihood."""
+        return self.weighting == "likelihood"
+
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         path = decoded(step, self.id)
         blocks = path.drawn.unflatten(1, (-1, path.block_size)).sum(-1)

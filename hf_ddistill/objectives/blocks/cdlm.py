@@ -27,7 +27,8 @@ from hf_ddistill.objectives.blocks.states import (
 )
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
-from hf_ddistill.shapes import Scalar, Where
+from hf_ddistill.places import Places, places_of
+from hf_ddistill.shapes import Scalar
 
 
 @dataclass(frozen=True)
@@ -77,32 +78,32 @@ class CDLM(Objective):
         size = trajectory.block_size
         active, later = active_block(trajectory.drawn, size, step.generator)
         number = trajectory.any_call(step.generator)
-        fresh = trajectory.at(number) & active
-        y = masked(step, fresh | later)
-        q = step.look(step.student, y, None, fresh | later, block_size=size)
+        # Of the calls between y and y* a random one (the paper stores hidden states of all).
+        left = trajectory.calls - number
+        noise = uniform_noise(number.shape, step.generator, number.device)
+        call = number + (noise * left).long().minimum((left - 1).clamp_min(0))
+        here = active & (trajectory.rounds == trajectory.spread(call))
+        some = random_masks(step.x_0, trajectory.drawn, size, step.generator)
+        asked = (trajectory.at(number) & active) | later
+        asked, here, behind, some = places_of(asked, here, later, some)
+        q = step.look(step.student, masked(step, asked.where), None, asked, block_size=size)
         terms = {}
         if self.distil:
-            terms["distil"] = self._distil(step, q, number, active, later)
+            state = masked(step, (trajectory.at(call) & active) | later)
+            p = informed_teacher(step, state, here, self.hints)
+            terms["distil"] = self._distil(step, q, p, left)
         if self.consistency:
-            terms["consistency"] = self._consistency(step, q, later)
+            terms["consistency"] = self._consistency(step, q, behind)
         if self.masked_lm:
-            terms["masked_lm"] = self._masked_lm(step)
+            terms["masked_lm"] = self._masked_lm(step, some)
         for name, term in terms.items():
             step.log(name, term)
         total = [getattr(self, name) * term for name, term in terms.items()]
         return {"student": torch.stack(total).sum()}
 
-    def _distil(
-        self, step: TrainingStep, q: Local, number: Tensor, active: Where, later: Where
-    ) -> Scalar:
+    def _distil(self, step: TrainingStep, q: Local, p: Local, left: Tensor) -> Scalar:
+        """With what the teacher says at one of the `left` (B, L / b) calls of a block."""
         trajectory = step.trajectory
-        left = trajectory.calls - number
-        # Of the calls between y and y* a random one (the paper stores hidden states of all).
-        noise = uniform_noise(number.shape, step.generator, number.device)
-        call = number + (noise * left).long().minimum((left - 1).clamp_min(0))
-        state = masked(step, (trajectory.at(call) & active) | later)
-        here = active & (trajectory.rounds == trajectory.spread(call))
-        p = informed_teacher(step, state, here, self.hints)
         distance = distance_of(ForwardKL(), p, q)
         # It stands for all that are left of its block.
         weight = p.places.take(trajectory.spread(left)).to(distance)
@@ -112,8 +113,8 @@ class CDLM(Objective):
         expected = share_asked(self.hints) * mean_of_blocks(step, shares)
         return step.row_mean(total / expected.clamp_min(1e-9))
 
-    def _consistency(self, step: TrainingStep, q: Local, later: Where) -> Scalar:
-        done = masked(step, later)
+    def _consistency(self, step: TrainingStep, q: Local, later: Places) -> Scalar:
+        done = masked(step, later.where)
         with torch.no_grad():
             size = step.trajectory.block_size
             ahead = step.look(step.student, done, None, later, block_size=size)
@@ -125,12 +126,11 @@ class CDLM(Objective):
         expected = mean_of_blocks(step, behind / own)
         return step.row_mean(ahead.per_token(distance[:, None]).sum(1) / expected.clamp_min(1e-9))
 
-    def _masked_lm(self, step: TrainingStep) -> Scalar:
-        trajectory = step.trajectory
+    def _masked_lm(self, step: TrainingStep, places: Places) -> Scalar:
+        trajectory, where = step.trajectory, places.where
         size = trajectory.block_size
-        where = random_masks(step.x_0, trajectory.drawn, size, step.generator)
         x_t = masked(step, where)
-        local = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
+        local = step.look(step.student, x_t, None, places, clean_ids=step.x_0, block_size=size)
         log_q = local.log_prob_of(step.x_0)[:, 0]
         counts = [w.unflatten(1, (-1, size)).sum(-1) for w in (trajectory.drawn, where)]
         weight = local.places.take(trajectory.spread(counts[0] / counts[1].clamp_min(1)))

@@ -21,6 +21,7 @@ from hf_ddistill.objectives.blocks.states import (
 from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
+from hf_ddistill.places import places_of
 from hf_ddistill.shapes import Scalar
 
 
@@ -82,17 +83,17 @@ class DParallel(Objective):
             more = {}
         noise = uniform_noise(step.x_0.shape, step.generator, step.x_0.device)
         first = active & (noise < self.mask_share)
-        parts = []
-        for where, share in ((first, self.mask_share), (active & ~first, 1 - self.mask_share)):
-            x_t = masked(step, where | later)
-            local = step.look(step.student, x_t, None, where, **more)
+        parts, halves = [], places_of(first, active & ~first)
+        for places, share in zip(halves, (self.mask_share, 1 - self.mask_share), strict=True):
+            x_t = masked(step, places.where | later)
+            local = step.look(step.student, x_t, None, places, **more)
             log_p, tokens = local.prediction.log_conditional, local.places.take(step.x_0)
             said = local.per_token(local.log_prob_of(step.x_0)).sum(1)
             # One block stands for all of a row's.
             cross_entropy = -step.token_mean(said * blocks) / share
             of_rows = (local.rows, len(said))
-            entropy, share = entropy_where_right(log_p, tokens, self.temperature, *of_rows)
-            right = (share * where.sum(1)).sum() / max(len(tokens), 1)
+            entropy, found = entropy_where_right(log_p, tokens, self.temperature, *of_rows)
+            right = (found * places.where.sum(1)).sum() / max(len(tokens), 1)
             parts.append(torch.stack([cross_entropy, step.row_mean(entropy), right.to(entropy)]))
         cross_entropy, entropy, right = torch.stack(parts).mean(0)
         step.log("cross_entropy", cross_entropy)
@@ -118,7 +119,7 @@ def entropy_where_right(
         rows: (N,), the row that each position is in; None for one row, and two scalars.
         number: of rows.
     """
-    right = likeliest(log_p.detach().flatten(0, -2)) == tokens
+    right = likeliest(log_p.detach().flatten(0, -2))[1] == tokens
 
     def entropy_of(_: slice, log_p: Tensor) -> Tensor:
         sharper = (log_p / temperature).log_softmax(-1)

@@ -56,7 +56,7 @@ class Hints:
 
 @torch.no_grad()
 def informed_teacher(
-    step: TrainingStep, x_t: Tokens, where: Where, hints: Hints | None, **more: Any
+    step: TrainingStep, x_t: Tokens, where: Where | Places, hints: Hints | None, **more: Any
 ) -> Local:
     """The teacher's prediction at `where`, without gradients; with hints `where` of what comes back
     lacks what it was shown.
@@ -74,7 +74,7 @@ def informed_teacher(
     hidden = (x_t != step.x_0) & step.trained
     noise = uniform_noise(x_t.shape, step.generator, x_t.device)
     shown = hidden & (noise < hints.sees)
-    asked = Places.of(where & ~shown)
+    asked = Places.of((where.where if isinstance(where, Places) else where) & ~shown)
     hinted = step.look(teacher, step.x_0.where(shown, x_t), None, asked, **more)
     if hints.limit is None:
         return hinted

@@ -132,7 +132,7 @@ class T3D(Objective):
         student = step.look(step.student, x_t, None, where, **more)
         with torch.no_grad():
             reference = step.look(step.peers["teacher"], x_t, None, student.places, **more)
-        taken = likeliest(reference.prediction.log_conditional[:, 0])
+        _, taken = likeliest(reference.prediction.log_conditional[:, 0])
         fake = student.places.put(taken, step.x_0)
         chosen = torch.stack([student.places.take(step.x_0), taken], -1)
 

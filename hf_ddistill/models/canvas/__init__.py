@@ -1,0 +1,1 @@
+"""Encoder-decoder networks of transformers that denoise a canvas behind a prompt."""
