@@ -227,23 +227,6 @@ def test_a_prompt_that_fills_the_window_is_refused(verify):
         block_model().generate(torch.full((1, 64), 5), max_new_tokens=1, verify_with_base=verify)
 
 
-@pytest.mark.parametrize(
-    ("ids", "said"),
-    [
-        (torch.tensor([3, 4]), r"shape \(rows, tokens\), of at least one row, got shape \(2,\)"),
-        (torch.zeros((0, 3), dtype=torch.int64), r"at least one row, got shape \(0, 3\)"),
-        (torch.tensor([[3.0]]), r"are token ids .* of torch\.float32"),
-        (torch.tensor([[3, 40]]), r"A prompt holds 40, and the model's tokens lie in \[0, 40\)"),
-        (torch.tensor([[-1, 3]]), "A prompt holds -1"),
-    ],
-)
-def test_what_is_no_prompt_is_refused_in_one_sentence(ids, said):
-    with pytest.raises(ValueError, match=said):
-        block_model().generate(ids, max_new_tokens=4)
-    padded = torch.tensor([[-100, 3]])
-    assert (block_model().generate(padded, torch.tensor([[0, 1]]), max_new_tokens=1) >= -100).all()
-
-
 def test_a_mask_in_a_prompt_is_refused():
     with pytest.raises(ValueError, match=f"A prompt holds the mask token {MASK}"):
         block_model().generate(torch.tensor([[3, MASK]]), max_new_tokens=4)
