@@ -200,9 +200,8 @@ def _averaged(state: dict[str, Tensor], shadow: list[Tensor], file: Path) -> dic
         seen.add(place)
     if len(names) != len(shadow):
         # What a trainer saves beside the networks, such as its metrics, is not averaged.
-        names = [
-            key for key in names if re.match(r"(module\.|_orig_mod\.)*(backbone|noise)\.", key)
-        ]
+        of_network = re.compile(r"((module|_orig_mod)\.)*(backbone|noise)\.")
+        names = [key for key in names if of_network.match(key)] or names
     if [state[key].shape for key in names] != [value.shape for value in shadow]:
         raise ValueError(
             f"The moving average in {file} has {len(shadow)} tensors that do not match its "
