@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         PiecewiseLinear,
         Polynomial,
         Schedule,
+        Sine,
     )
     from hf_ddistill.training import (
         DiscreteDiffusionConfig,
@@ -102,6 +103,7 @@ __all__ = [
     "Sampler",
     "SamplerScheduler",
     "Schedule",
+    "Sine",
     "TauLeapingScheduler",
     "Uniform",
     "as_denoiser",

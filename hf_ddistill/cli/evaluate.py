@@ -21,11 +21,14 @@ from hf_ddistill.cli.members import member
 from hf_ddistill.cli.options.evaluate import EvaluateOptions
 from hf_ddistill.cli.options.option import flag_name
 from hf_ddistill.cli.sample import open_pipeline, use_unmasking
+from hf_ddistill.cli.scores import score_rows
 from hf_ddistill.evaluation import DiversityJudge, Judge, Source, nfe_frontier
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 
 NFE = (1, 2, 4, 8)
+#: Scores of given data that are printed; --json has all of them.
+SHOWN = 40
 
 
 def run(options: EvaluateOptions) -> int:
@@ -35,10 +38,14 @@ def run(options: EvaluateOptions) -> int:
     pipe.set_progress_bar_config(disable=True)
     of_blocks = isinstance(unwrapped(pipe.model), BlockDiffusionLM)
     _check(options, of_blocks)
+    if scores := score_rows(pipe, options):
+        print_table(scores[:SHOWN])
+        write_json(options.json, {"rows": scores})
+        return 0
     judge = _judge(options.judge)
     judge = judge.suited_to(_source(pipe, judge, options))
     real, figures = judge.real(options.samples), partial(judged, judge, pipe)
-    bound = {} if options.data is None else {"nelbo": held_out_bound(pipe, options)}
+    bound = {} if options.data is None else {"nelbo": held_out_bound(pipe, options).nats}
     rows = [{"model": "real", "nfe": 0, **real}] if real else []
     if of_blocks:
         measured = list(block_rows(pipe, options, figures))

@@ -170,3 +170,5 @@ def _check_no_blocks(options: SampleOptions) -> None:
             raise ValueError(
                 f"{flag_name(name)}: of block-diffusion models, and {options.model} is none."
             )
+    if options.guidance and options.class_label is None:
+        raise ValueError("--guidance is by a class: give --class-label.")

@@ -12,6 +12,7 @@ from hf_ddistill.convert.converter import Converter, recognise
 from hf_ddistill.convert.diffusion_gemma import DiffusionGemma
 from hf_ddistill.convert.dream import Dream
 from hf_ddistill.convert.duo import Duo
+from hf_ddistill.convert.gidd import Gidd
 from hf_ddistill.convert.llada import LLaDA
 from hf_ddistill.convert.llada2 import LLaDA2
 from hf_ddistill.convert.mdlm import MDLM
@@ -33,6 +34,7 @@ __all__ = [
     "DiffusionGemma",
     "Dream",
     "Duo",
+    "Gidd",
     "LLaDA",
     "LLaDA2",
     "Nemotron",

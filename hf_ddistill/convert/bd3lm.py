@@ -99,7 +99,7 @@ class BD3LM(Converter):
     def evidence(cls, folder: str) -> str:
         """The type, or the algorithm."""
         if _is_flat(described(folder)):
-            return "its configuration is of 'bd3lm'"
+            return "its configuration is that of 'bd3lm'"
         return "its training had the algo 'bd3lm'"
 
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
@@ -222,4 +222,5 @@ class BD3LM(Converter):
 
 
 def _is_flat(config: Mapping[str, Any]) -> bool:
-    return str(config.get("model_type")).lower() == "bd3lm"
+    named = str(config.get("model_type")).lower() == "bd3lm"
+    return named or ("model_type" not in config and {"block_size", "cross_attn"} <= set(config))

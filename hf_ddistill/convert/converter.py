@@ -14,14 +14,13 @@ from hf_ddistill.convert.source import WEIGHTS, configuration
 
 #: Types of diffusion models that no converter reads, and why.
 UNREAD = {
-    "gidd": "its attention caps its scores and has a learned key, which no class of transformers "
-    "has",
     "sdar_moe": "SDAR's mixtures of experts have no converter yet",
     "lladamoe": "LLaDA's first mixture of experts has no converter; llada and llada2 have",
     "nemotron_labs_diffusion_vlm": "it reads images; the text models are read",
     "block_diffusion": "it is a model of ours already",
     "ddit": "it is a model of ours already",
     "canvas": "it is a model of ours already",
+    "gidd_lm": "it is a model of ours already",
 }
 
 

@@ -36,7 +36,9 @@ def described(source: str | Path) -> dict[str, Any]:
     source = Path(source)
     found = configuration(source)
     if found:
-        return found
+        # Some of the Hub's own mixins keep it as the argument `config` of a class.
+        inner = part_of(found, "config")
+        return dict(inner) if "model" in inner else found
     found = training_settings(source) if source.exists() else {}
     return found or (configuration(source.parent) if source.is_file() else {})
 

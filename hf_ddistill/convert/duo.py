@@ -105,9 +105,11 @@ class Duo(Converter):
 
     @classmethod
     def recognises(cls, folder: str) -> bool:
-        """By its type, or by the `algo` of a training configuration without blocks."""
+        """By its type, by the `algo` of a training configuration without blocks, or by UDLM's
+        `diffusion`."""
         config = described(folder)
-        return _is_flat(config) or ("name" in part_of(config, "algo") and not _has_blocks(config))
+        trained = "name" in part_of(config, "algo") and not _has_blocks(config)
+        return _is_flat(config) or trained or (_is_udlm(config) and "model" in config)
 
     @classmethod
     def evidence(cls, folder: str) -> str:
@@ -115,6 +117,8 @@ class Duo(Converter):
         config = described(folder)
         if _is_flat(config):
             return f"its configuration is of {config['model_type']!r}"
+        if _is_udlm(config):
+            return "its training had UDLM's diffusion 'uniform'"
         return f"its training had the algo {part_of(config, 'algo')['name']!r}"
 
     def read(self, folder: str) -> tuple[DDiTForDiscreteDiffusion, PreTrainedTokenizerBase | None]:
@@ -126,7 +130,7 @@ class Duo(Converter):
             if truth(part, name, False, folder) or algo.get("name") == "ar":
                 raise ValueError(f"{folder} is an autoregressive network of Duo's, no diffusion.")
         reading = self._reading(algo, folder)
-        schedule = schedule_of(config.get("noise"), folder, of_duo=True)
+        schedule = schedule_of(config.get("noise"), folder, of_duo=not _is_udlm(config))
         tokenizer = tokenizer_of(folder, self.tokenizer)
         if isinstance(reading, GivenOthers):
             process, mask, time = Uniform(vocab), None, True
@@ -193,6 +197,10 @@ class Duo(Converter):
 
 def _is_flat(config: Mapping[str, Any]) -> bool:
     return str(config.get("model_type")).lower() == "duo"
+
+
+def _is_udlm(config: Mapping[str, Any]) -> bool:
+    return config.get("diffusion") == "uniform" and "algo" not in config
 
 
 def _has_blocks(config: Mapping[str, Any]) -> bool:

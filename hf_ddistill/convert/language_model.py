@@ -18,7 +18,6 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,6 +25,7 @@ from transformers import (
 
 from hf_ddistill.convert.renaming import Renaming, check_same
 from hf_ddistill.convert.source import weights
+from hf_ddistill.convert.source_tokenizer import read_tokenizer
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import (
     BlockDiffusionConfig,
@@ -34,7 +34,6 @@ from hf_ddistill.models import (
     check_same_mask,
 )
 from hf_ddistill.models.loading import complete
-from hf_ddistill.models.tokenizers import has_tokenizer
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.schedules import LogLinear
 
@@ -102,22 +101,6 @@ def read_language_model(
         _name_mask(tokenizer, mask)
         check_same_mask(diffusion, config, tokenizer)
     return model.eval(), tokenizer
-
-
-def read_tokenizer(source: str | Path, text: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a folder, if it has one; its own code, where it brings some, is not run.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
-    if not has_tokenizer(str(source)):
-        return None
-    try:
-        # By the configuration of the causal model, since theirs is of a type that nobody knows.
-        return AutoTokenizer.from_pretrained(source, config=text, trust_remote_code=False)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"The tokenizer of {source} cannot be read: {said}") from error
 
 
 def language_model_of(model: PreTrainedModel, kind: str, text_type: str) -> PreTrainedModel:

@@ -102,7 +102,8 @@ class MDLM(Converter):
         """By its type, or by MDLM's `parameterization` in a training configuration."""
         config = described(folder)
         trained = isinstance(config.get("parameterization"), str) and "model" in config
-        return _is_flat(config) or (trained and not {"graph", "algo"} & set(config))
+        other = {"graph", "algo"} & set(config) or config.get("diffusion") == "uniform"
+        return _is_flat(config) or (trained and not other)
 
     @classmethod
     def evidence(cls, folder: str) -> str:
@@ -129,6 +130,8 @@ class MDLM(Converter):
         return model, tokenizer
 
     def _reading(self, config: Mapping[str, Any], folder: str) -> Parameterization:
+        if config.get("diffusion") == "uniform":
+            raise ValueError(f"{folder} is over uniform states; --kind duo reads it.")
         said, given = config.get("parameterization"), self.parameterization
         name = said or given or "subs"
         if name not in READINGS or given not in (None, name):

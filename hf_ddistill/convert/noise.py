@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hf_ddistill.schedules import Cosine, Geometric, Linear, LogLinear, Schedule
+from hf_ddistill.schedules import Cosine, Geometric, Linear, LogLinear, Schedule, Sine
 
 #: Their names, without what stands between the words.
 NAMES = ("loglinear", "geometric", "cosine", "cosinesqr", "linear")
@@ -33,10 +33,7 @@ def schedule_of(
     if kind == "loglinear":
         return LogLinear(_number(noise, "eps", source, 1e-3))
     if of_duo and kind == "cosine":
-        raise ValueError(
-            f"The noise of {source} is Duo's cosine, alpha = 1 - sin(pi (1 - eps) t / 2), which is "
-            "none of the schedules here; its log-linear one is."
-        )
+        return Sine(_number(noise, "eps", source, 1e-3))
     if kind in ("cosine", "cosinesqr"):
         return Cosine(_number(noise, "eps", source, 1e-3), 2 if kind == "cosinesqr" else 1)
     if kind in ("geometric", "linear"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -197,6 +198,10 @@ def _averaged(state: dict[str, Tensor], shadow: list[Tensor], file: Path) -> dic
         if not key.endswith(BUFFERS) and (not value.numel() or place not in seen):
             names.append(key)
         seen.add(place)
+    if len(names) != len(shadow):
+        # What a trainer saves beside the networks, such as its metrics, is not averaged.
+        of_network = re.compile(r"((module|_orig_mod)\.)*(backbone|noise)\.")
+        names = [key for key in names if of_network.match(key)] or names
     if [state[key].shape for key in names] != [value.shape for value in shadow]:
         raise ValueError(
             f"The moving average in {file} has {len(shadow)} tensors that do not match its "

@@ -33,12 +33,18 @@ from hf_ddistill.evaluation.generative_perplexity import (
     token_nll,
 )
 from hf_ddistill.evaluation.judge import Judge, Source
+from hf_ddistill.evaluation.likelihood import Bound, likelihood_bound
 from hf_ddistill.evaluation.molecule_judge import MoleculeJudge
 from hf_ddistill.evaluation.perplexity_judge import PerplexityJudge
+from hf_ddistill.evaluation.sequence_scores import any_order_log_probability, mutation_scores
 from hf_ddistill.evaluation.two_sample import two_sample_auc
 from hf_ddistill.evaluation.two_sample_judge import TwoSampleJudge
 
 __all__ = [
+    "Bound",
+    "any_order_log_probability",
+    "likelihood_bound",
+    "mutation_scores",
     "DigitSplit",
     "DigitsClassifier",
     "DigitsJudge",

@@ -30,6 +30,8 @@ from hf_ddistill.models.ddit.modeling_ddit import (
     DDiTPreTrainedModel,
 )
 from hf_ddistill.models.ddit.modeling_ddit_decoder import DDiTDecoder, DDiTForCausalLM
+from hf_ddistill.models.gidd.configuration_gidd import GiddConfig
+from hf_ddistill.models.gidd.modeling_gidd import GiddLM
 from hf_ddistill.models.loading import (
     check_finite,
     check_name,
@@ -51,6 +53,8 @@ AutoConfig.register(BlockDiffusionConfig.model_type, BlockDiffusionConfig, exist
 AutoModelForMaskedLM.register(BlockDiffusionConfig, BlockDiffusionLM, exist_ok=True)
 AutoConfig.register(CanvasConfig.model_type, CanvasConfig, exist_ok=True)
 AutoModelForMaskedLM.register(CanvasConfig, CanvasLM, exist_ok=True)
+AutoConfig.register(GiddConfig.model_type, GiddConfig, exist_ok=True)
+AutoModelForMaskedLM.register(GiddConfig, GiddLM, exist_ok=True)
 
 __all__ = [
     "BlockDiffusionConfig",
@@ -66,6 +70,8 @@ __all__ = [
     "DDiTForDiscreteDiffusion",
     "DDiTModel",
     "DDiTPreTrainedModel",
+    "GiddConfig",
+    "GiddLM",
     "ProxySteering",
     "as_causal_teacher",
     "as_denoiser",

@@ -81,6 +81,8 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> PreTrainedConfig:
     """
     check_name(name, **kwargs)
     given = {key: kwargs[key] for key in _OF_CONFIG if kwargs.get(key) is not None}
+    # Unless told, the library would ask at the terminal whether to run what the folder brings.
+    given.setdefault("trust_remote_code", False)
     with _in_one_sentence(name):
         try:
             return AutoConfig.from_pretrained(name, **given)

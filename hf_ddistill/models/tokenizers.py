@@ -23,8 +23,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise ValueError(f"The folder {name} holds no tokenizer.")
     check_name(name, files=FILES)
     try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, KeyError, TypeError) as error:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"No tokenizer {name!r}: {' '.join(str(error).split())}") from error
     except Exception as error:
         # What the library tokenizers raises for a broken file is a bare Exception.

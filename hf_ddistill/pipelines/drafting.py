@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
 from hf_ddistill.denoisers import Denoiser, Drafted, NetworkDenoiser
-from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.models import BlockDiffusionLM, as_denoiser, unwrapped
 from hf_ddistill.models.opening import open_model
 from hf_ddistill.models.positions import window
 from hf_ddistill.pipelines.network import denoiser_on
@@ -62,10 +62,14 @@ def drafted_by(
     if isinstance(unwrapped(drafter), BlockDiffusionLM):
         raise ValueError(f"The drafter, {name}, decodes by blocks and drafts for no other model.")
     _check(drafter, canvas.tokens.shape[1], labels)
-    try:
-        return Drafted(teacher, denoiser_on(drafter, teacher.diffusion, pipe.tokenizer))
-    except ValueError as error:
-        raise ValueError(f"The drafter, {name}, does not fit the model: {error}") from error
+    ours = teacher.diffusion.process
+    theirs = as_denoiser(drafter, tokenizer=pipe.tokenizer).diffusion.process
+    if theirs != ours:
+        raise ValueError(
+            f"The drafter, {name}, was trained for the process {theirs.to_config()}, and the model "
+            f"for {ours.to_config()}: a draft is verified under the same one alone."
+        )
+    return Drafted(teacher, denoiser_on(drafter, teacher.diffusion, pipe.tokenizer))
 
 
 def _check(drafter: nn.Module, length: int, labels: Tensor | None) -> None:

@@ -38,7 +38,10 @@ class GivenTimes(Around, Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        times = tuple(map(float, frozen(self.times)))
+        try:
+            times = tuple(map(float, frozen(self.times)))
+        except (TypeError, ValueError):
+            raise ValueError(f"times are numbers, got {self.times!r}.") from None
         descends = all(t > s for t, s in pairwise(times))
         if len(times) < 2 or not descends or times[0] > 1 or times[-1] != 0:
             raise ValueError(

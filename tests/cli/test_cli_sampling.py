@@ -83,6 +83,8 @@ def test_a_drafter_is_not_asked_counted_or_left_out(tmp_path, capsys):
         assert "takes no drafts" in refused(capsys, *pair, flag, other)
     other = ddit(tmp_path / "other", vocab_size=25)
     assert "vocab_size" in refused(capsys, "sample", teacher, "--drafter", other)
+    for flags, said in ((["--guidance", -1], "at least 0"), (["--guidance", 1], "--class-label")):
+        assert said in refused(capsys, "sample", teacher, *flags)
     nowhere = refused(capsys, "sample", teacher, "--drafter", tmp_path / "none")
     assert "none" in nowhere
     pipe = DiscreteDiffusionPipeline.from_pretrained(teacher, drafter=student)
@@ -122,6 +124,28 @@ def test_the_bound_of_a_model_that_knows_nothing_is_that_of_a_uniform_guess(tmp_
     assert [row["nfe"] for row in rows] == [1, 2]
     # E over t of (masked / L) / t is 1, so that only the draws of the masks move the bound.
     assert rows[0]["nelbo"] == rows[1]["nelbo"] == pytest.approx(math.log(23), rel=0.15)
+
+
+def test_given_data_are_sampled_when_they_are_to_be_scored(tmp_path, capsys):
+    folder = ddit(tmp_path / "m", mask_token_id=2)
+    tokenizer = words(["[PAD]", "[UNK]", "[MASK]", "[EOS]"])
+    tokenizer.save_pretrained(folder)
+    lines = ({"input_ids": [4 + (i + j) % 9 for j in range(8)]} for i in range(6))
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    given = ["evaluate", folder, "--data", tmp_path / "a.jsonl"]
+    (bound,) = rows_of(tmp_path, *given, "--bound", "--draws", 3)
+    assert bound["bits_per_token"] == pytest.approx(bound["nelbo"] / math.log(2))
+    assert bound["tokens"] == 48 and bound["standard_error"] > 0 and "nfe" not in bound
+    orders = rows_of(tmp_path, *given, "--orders", 2)
+    assert [row["row"] for row in orders] == list(range(6))
+    assert all(row["nats_per_token"] == -row["log_probability"] / 8 for row in orders)
+    changes = rows_of(tmp_path, "evaluate", folder, "--mutations", "w0 w1")
+    assert {row["position"] for row in changes} == {1, 2}
+    scores = [row["score"] for row in changes]
+    assert scores == sorted(scores, reverse=True)
+    assert not {"[MASK]", "[PAD]"} & {row["to"] for row in changes}
+    assert "--bound is of --data" in refused(capsys, "evaluate", folder, "--bound")
+    assert "one of them" in refused(capsys, *given, "--bound", "--orders", 2)
 
 
 @pytest.fixture(scope="module")

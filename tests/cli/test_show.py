@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from PIL import Image
 from pipeline_cases import made, piped, seeded
 
 from hf_ddistill.cli.show import gif, page, terminal
-from hf_ddistill.cli.show.story import text_of_tokens, told
+from hf_ddistill.cli.show.story import Piece, text_of_tokens, told
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.pipelines import Moment, Trace
 from hf_ddistill.processes import Absorbing, Uniform
@@ -142,6 +143,15 @@ def test_a_gif_has_a_picture_for_each_step(tmp_path, images):
         colours = {pixel for _, pixel in picture.convert("RGB").getcolors(10**6)}
     near = min(sum(abs(a - b) for a, b in zip(c, (0, 114, 178), strict=True)) for c in colours)
     assert near < 30, "what came surely is drawn in the colour of that"
+
+
+def test_a_word_is_cut_where_a_line_of_a_gif_ends():
+    piece = Piece("", None, True, 1, None)
+    sample = [replace(piece, text=f" {letter * 9}") for letter in "abcdefghijkl"]
+    lines = ["".join(each for each, _ in line) for line in gif._lines(sample)]
+    assert lines == ["".join(p.text for p in sample[:9]) + " ", "j" * 9 + " kkkkkkkkk lllllllll"]
+    (whole, rest) = gif._lines([replace(piece, text="x" * 100)])
+    assert (len(whole), len(rest)) == (96, 4), "one word fills a line"
 
 
 def test_a_page_holds_all_steps_and_no_sample_can_end_its_script(tmp_path):

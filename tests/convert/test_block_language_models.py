@@ -19,11 +19,14 @@ from plain_lm import (
     random_weights,
     write_folder,
 )
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers.models import WordLevel
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from hf_ddistill.convert import A2D, LLaDA, LLaDA2, Nemotron, recognise
+from hf_ddistill.convert import A2D, Dream, LLaDA, LLaDA2, Nemotron, recognise
 
 
 def rope_of(width, theta, factor, trained, fast, slow):
@@ -202,3 +205,34 @@ def test_a_tokenizer_of_another_model_is_taken(tokenizer, said, tmp_path):
     tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=said):
         LLaDA().read(str(tmp_path))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_tokenizer_with_code_of_its_own_is_not_read(whole, tmp_path):
+    Dream.example(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"vocab_size": 300}
+    weights = load_file(tmp_path / "model.safetensors")
+    for key in ("model.embed_tokens.weight", "lm_head.weight"):
+        weights[key] = torch.ones(300, 8)
+    write_folder(tmp_path, config | {"mask_token_id": 257}, weights)
+    letters = {letter: i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    added = {256: "<|endoftext|>", 257: "<|mask|>"}
+    if whole:
+        inner = Tokenizer(BPE(letters, []))
+        inner.pre_tokenizer, inner.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+        inner.add_special_tokens([*added.values()])
+        inner.save(str(tmp_path / "tokenizer.json"))
+    else:
+        (tmp_path / "vocab.json").write_text(json.dumps(letters))
+        (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    named = {"tokenizer_class": "DreamTokenizer", "mask_token": "<|mask|>"}
+    named["auto_map"] = {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]}
+    named["added_tokens_decoder"] = {
+        str(i): {"content": name, "special": True} for i, name in added.items()
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    (tmp_path / "tokenization_dream.py").write_text("raise SystemExit('it was run')\n")
+    _, tokenizer = Dream().read(str(tmp_path))
+    ids = tokenizer("hi <|mask|>")["input_ids"]
+    assert ids[-1] == 257 == tokenizer.mask_token_id and len(ids) == 4
+    assert tokenizer.decode(ids[:2]) == "hi"

@@ -131,3 +131,17 @@ def test_settings_that_contradict_the_source_win(tmp_path, capsys):
     sedd = small_source(tmp_path / "sedd", "sedd", prefix="")
     assert "graph.type 'absorb'" in refused(capsys, tmp_path, sedd, "--graph", "uniform")
     assert "its mask" not in refused(capsys, tmp_path, run, "--kind", "sedd")
+
+
+@pytest.mark.parametrize("kind", ["mdlm", "duo"])
+def test_a_folders_own_code_is_run_or_asked_for(kind, tmp_path, monkeypatch):
+    code = "raise RuntimeError('this code was run')"
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *text: asked.append(text) or "y")
+    auto = {"AutoConfig": "own.Config", "AutoModelForMaskedLM": "own.Model"}
+    place = small_source(tmp_path / "source", kind, auto_map=auto)
+    (tmp_path / "source" / "own.py").write_text(code)
+    small_tokenizer(tmp_path / "source", V - 1)
+    assert main(["convert", place, str(tmp_path / "out")]) == 0
+    assert not asked
+    assert main(["sample", place]) == 2 and not asked

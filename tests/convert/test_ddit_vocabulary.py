@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser
 from hf_ddistill.cli.main import main
-from hf_ddistill.convert import MDLM, Duo
+from hf_ddistill.convert import MDLM, Duo, recognise
 from hf_ddistill.processes import Uniform
 
 
@@ -38,6 +38,26 @@ def test_uniform_states_get_a_mask_from_their_tokenizer(tmp_path):
     model, kept = Duo().read(place)
     assert model.config.mask_token_id is None and kept.mask_token_id == 3
     assert as_denoiser(model, tokenizer=kept).diffusion.process == Uniform(V)
+
+
+def test_udlms_runs_are_read_as_masks(tmp_path, capsys):
+    config = hydra(SMALL, parameterization="d3pm", diffusion="uniform", time_conditioning=True)
+    place = saved(tmp_path / "a", drawn(V, **SMALL), config, "backbone.")
+    assert recognise(place) is Duo and "UDLM" in Duo.evidence(place)
+    model, _ = Duo().read(place)
+    said = as_denoiser(model)
+    assert said.diffusion.process == Uniform(V) and said.reads_time == "sigma"
+    assert said.parameterization.id == "given_others"
+    with pytest.raises(ValueError, match="uniform states; --kind duo reads it"):
+        MDLM().read(place)
+
+
+def test_a_configuration_inside_of_another_is_not_found(tmp_path):
+    """As the mixin of the Hub saves the arguments of a class."""
+    inner = hydra(SMALL, parameterization={"name": "x"}, time_conditioning=False)
+    place = saved(tmp_path, drawn(V, **SMALL), {"config": inner, "tokenizer": None}, "backbone.")
+    assert recognise(place).id == "sdtt"
+    assert recognise(place)().read(place)[0].config.hidden_size == 16
 
 
 @pytest.mark.parametrize(

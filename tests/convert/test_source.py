@@ -40,6 +40,15 @@ def test_a_tied_weight_is_counted_twice(tmp_path):
     assert torch.equal(read["c"], shadow[1])
 
 
+def test_what_lies_beside_the_networks_is_averaged(tmp_path):
+    state = {"backbone.a": torch.ones(2), "noise.b": torch.ones(1), "metrics.mean": torch.ones(2)}
+    shadow = [torch.full((2,), 5.0), torch.full((1,), 7.0)]
+    torch.save({"state_dict": state, "ema": {"shadow_params": shadow}}, tmp_path / "x.ckpt")
+    read = weights(tmp_path)
+    assert torch.equal(read["backbone.a"], shadow[0]) and torch.equal(read["noise.b"], shadow[1])
+    assert torch.equal(read["metrics.mean"], state["metrics.mean"])
+
+
 def test_an_average_of_other_sizes_is_paired_somehow(tmp_path):
     torch.save(
         {"state_dict": STATE, "ema": {"shadow_params": [torch.ones(3)]}}, tmp_path / "x.ckpt"

@@ -14,7 +14,7 @@ from hf_ddistill.divergences import ForwardKL, ReverseKL
 from hf_ddistill.parameterizations import Conditional, GivenOthers, Prediction, Score, Subs
 from hf_ddistill.processes import Absorbing, Hybrid, Uniform
 from hf_ddistill.samplers import Analytic, Ancestral
-from hf_ddistill.schedules import Cosine, Geometric, Linear, LogLinear
+from hf_ddistill.schedules import Cosine, Geometric, Linear, LogLinear, Sine
 from hf_ddistill.shapes import LOG_ZERO
 
 MASK = 50
@@ -52,6 +52,11 @@ def test_alpha_and_its_slope_are_those_of_duo():
     t = g["duo.t"]
     close(schedule.alpha(t), g["duo.loglinear_eps1e-3.alpha"], atol=1e-7)
     close(-schedule.alpha(t) * schedule.rate(t), g["duo.loglinear_eps1e-3.dalpha"])
+    sine = Sine(1e-3)
+    close(sine.alpha(t), g["duo.cosine_eps1e-3.alpha"], atol=1e-7)
+    # Duo's slope lacks the factor 1 - eps.
+    slope = -sine.alpha(t) * sine.rate(t)
+    close(slope, (1 - 1e-3) * g["duo.cosine_eps1e-3.dalpha"])
 
 
 def test_rates_and_kernels_are_those_of_sedd():

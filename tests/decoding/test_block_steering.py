@@ -31,6 +31,7 @@ def arithmetic(count, generator):
     return torch.cat([(first + 3 * number) % 11 for number in range(4)], 1)
 
 
+@pytest.mark.slow
 def test_a_dual_cache_decodes_nearly_the_same_tokens():
     """On a trained model: most tokens are those of decoding without, and as many are right."""
     generator = torch.Generator().manual_seed(0)

@@ -38,9 +38,8 @@ def test_mean_is_the_normalised_product(diffusion):
     torch.testing.assert_close(alone, members[0](x_t, t).log_conditional)
 
 
-@pytest.mark.parametrize(
-    "diffusion", [MASKS, pytest.param(FLIPS, marks=pytest.mark.slow)], ids=["masks", "flips"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("diffusion", [MASKS, FLIPS], ids=["masks", "flips"])
 def test_law_of_the_mean_is_nearer_to_the_truth_than_any_member(diffusion):
     truth = problem(diffusion, 0)
 

@@ -41,6 +41,7 @@ def test_rows_that_cannot_be_compared_are_refused(digits):
         two_sample_auc(digits[:5], digits[:100])
 
 
+@pytest.mark.slow
 def test_real_digits_are_measured_by_the_same_figures_as_samples(digits):
     split, judge = split_digits(*load_digit_tokens(2)), DigitsClassifier.fit(2)
     real, drawn = real_figures(judge, split, 200), digit_figures(judge, digits[:200], digits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load
@@ -60,6 +61,7 @@ def run(source, *arguments, env):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_pushed_student_is_the_averaged_one_and_loads_bit_equal(local_hub, tmp_path):
     path = ":".join(entry for entry in sys.path if entry)
     env = local_hub.env | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

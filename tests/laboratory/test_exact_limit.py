@@ -78,6 +78,7 @@ def test_a_search_that_finds_nothing_returns_the_teacher():
     assert found.law == pytest.approx(teacher_law(problem, 3), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_denoiser_of_the_limit_has_its_law():
     problem = under(parity(4), Hybrid(3))
     found = limit(problem, 2, QUICK)

@@ -49,6 +49,7 @@ def test_the_start_is_the_teacher_as_a_network(fitted):
     assert row["method"] == "start" and row["process"] == "absorbing"
 
 
+@pytest.mark.slow
 def test_ecd_stays_where_the_teacher_is(fitted):
     bench, start = fitted
     (row,) = bench.student_rows(ECD(), start, [2], 0)

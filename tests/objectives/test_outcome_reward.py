@@ -170,6 +170,7 @@ def trained(objective, rule, steps=80):
     return student, step.log.figures
 
 
+@pytest.mark.slow
 def test_reward_rises_to_near_its_greatest_value_and_the_teacher_holds_it_back():
     order = PlackettLuce(0.2)
     free, _ = trained(rewarded(16, order, kl=0.0), order)

@@ -8,7 +8,9 @@ from folders import MINE, NEW, OLD, killed_at, old_and_mine, put, visible, write
 from hf_ddistill.outputs import check_folder, recover, set_aside, writing_file
 
 
-@pytest.mark.parametrize("there", [False, True], ids=["new", "old"])
+@pytest.mark.parametrize(
+    "there", [pytest.param(False, marks=pytest.mark.slow), True], ids=["new", "old"]
+)
 def test_a_kill_at_any_instant_leaves_the_old_or_the_new(tmp_path, there):
     states, number = [], 0
     while True:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from hf_ddistill.cli.data_names import check_data_name
 from hf_ddistill.cli.options.member_flags import check_member
-from hf_ddistill.cli.options.option import option, word
+from hf_ddistill.cli.options.option import flag_name, option, word
 from hf_ddistill.cli.options.shared import BLOCKS, DATA, JsonOptions, SamplingOptions
 from hf_ddistill.cli.values import CALLS, SEED, positive, setting
+
+SCORES = ("likelihood and scores", "of given data, in place of samples")
 
 
 @dataclass
@@ -36,6 +38,28 @@ class EvaluateOptions(SamplingOptions, JsonOptions):
         f"data: {DATA} (default: no bound)"
     )
     split: str = option("of --data, such as test", "train")
+    documents: str | None = option(
+        "what a document of text files is (default: a file where there are several, and a line of "
+        "a single one)",
+        choices=("file", "paragraph", "line"),
+    )
+    bound: bool = option(
+        "only the bound on the nll of --data, with its standard error, in nats and bits per token: "
+        "nothing is sampled",
+        False,
+        group=SCORES,
+    )
+    draws: int = option("noised states of each row for the bound", 1, kind=positive, group=SCORES)
+    orders: int | None = option(
+        "log-probabilities of the rows of --data, token by token in so many random orders",
+        kind=positive,
+        group=SCORES,
+    )
+    mutations: str | None = option(
+        "score each single change of a token of this sequence",
+        metavar="SEQUENCE",
+        group=SCORES,
+    )
     max_length: int | None = option(
         "tokens in a row of its text (default: the model's window)", kind=positive
     )
@@ -57,6 +81,11 @@ class EvaluateOptions(SamplingOptions, JsonOptions):
         """Raise for an option that would not be acted on."""
         if self.max_length is not None and self.data is None:
             raise ValueError("--max-length is of the text of --data, which is not given.")
+        scores = [name for name in ("bound", "orders", "mutations") if getattr(self, name)]
+        if len(scores) > 1:
+            raise ValueError(f"{', '.join(map(flag_name, scores))}: one of them at a time.")
+        if scores and scores != ["mutations"] and self.data is None:
+            raise ValueError(f"{flag_name(scores[0])} is of --data, which is not given.")
         if self.judge.startswith("{"):
             check_member("--judge", "judge", self.judge)
         if self.data is not None:

@@ -30,7 +30,7 @@ class SampleOptions(SamplingOptions, WritesOptions):
     length: int | None = option("tokens (default: the model's window)", kind=positive)
     class_label: int | None = option("of a class, or -1 (default: none)", kind=whole(-1))
     guidance: float | None = option(
-        "weight of guidance by the class (default: none)", kind=number()
+        "weight of guidance by the class (default: none)", kind=number(0)
     )
     unmasking: str | None = option(
         "the rule that decides tokens: an id (hf-ddistill list unmasking), or JSON (default: the "

@@ -56,22 +56,29 @@ def _text(story: Story, step: int) -> Image.Image:
     top = _MARGIN + round(1.5 * high)
     for sample, count in zip(story.frames[step - 1], needed, strict=True):
         for number, line in enumerate(_lines(sample)):
-            for column, character, piece in line:
+            for column, (character, piece) in enumerate(line):
                 place = (_MARGIN + column * wide, top + number * high)
                 draw.text(place, character, _colour(piece, step), font)
         top += (count + 1) * high
     return picture
 
 
-def _lines(sample: Sequence[Piece]) -> list[list[tuple[int, str, Piece]]]:
-    """The characters of a sample, each with its column and piece, cut to lines."""
-    lines: list[list[tuple[int, str, Piece]]] = [[]]
+def _lines(sample: Sequence[Piece]) -> list[list[tuple[str, Piece]]]:
+    """The characters of a sample, each with its piece, cut to lines; between words, where a line
+    has any."""
+    lines: list[list[tuple[str, Piece]]] = [[]]
     for piece in sample:
         for character in piece.text:
-            if character == "\n" or len(lines[-1]) == _ACROSS:
+            line = lines[-1]
+            if character == "\n":
                 lines.append([])
-            if character != "\n":
-                lines[-1].append((len(lines[-1]), character, piece))
+                continue
+            if len(line) == _ACROSS:
+                spaces = [i for i, (each, _) in enumerate(line) if each == " "]
+                end = spaces[-1] + 1 if spaces and character != " " else _ACROSS
+                lines.append(line[end:])
+                del line[end:]
+            lines[-1].append((character, piece))
     return lines
 
 

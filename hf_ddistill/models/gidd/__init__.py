@@ -1,0 +1,1 @@
+"""The network of GIDD's scaled-up models."""
