@@ -28,15 +28,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.convert import to_block_diffusion
 
-#: What a draft is trained by, for how many times `--steps` of them, and from which other draft.
+ACCEPTANCE = {"type": "block_acceptance"}
+#: What a draft is trained by, at which data ("text", or the language model's own "samples" behind
+#: prompts of it), and from which other draft.
 DRAFTS = {
-    "untrained": (None, 0, None),
-    "likelihood": ({"type": "bd3lm"}, 1, None),
-    "forward_kl": ({"type": "block_acceptance", "divergence": "forward_kl"}, 1, None),
-    "total_variation": ({"type": "block_acceptance", "divergence": "total_variation"}, 1, None),
-    "acceptance": ({"type": "block_acceptance"}, 1, None),
-    "likelihood, longer": ({"type": "bd3lm"}, 1, "likelihood"),
-    "likelihood, then acceptance": ({"type": "block_acceptance"}, 1, "likelihood"),
+    "untrained": (None, "text", None),
+    "likelihood": ({"type": "bd3lm"}, "text", None),
+    "forward_kl": ({**ACCEPTANCE, "divergence": "forward_kl"}, "text", None),
+    "total_variation": ({**ACCEPTANCE, "divergence": "total_variation"}, "text", None),
+    "acceptance": (ACCEPTANCE, "text", None),
+    "acceptance, own samples": (ACCEPTANCE, "samples", None),
+    "likelihood, longer": ({"type": "bd3lm"}, "text", "likelihood"),
+    "likelihood, then acceptance": (ACCEPTANCE, "text", "likelihood"),
 }
 
 
@@ -86,11 +89,11 @@ def in_blocks(args: argparse.Namespace, lm: torch.nn.Module, tokenizer: object) 
 
 def draft(args: argparse.Namespace, name: str, lm: torch.nn.Module, tokenizer, train) -> PeftModel:  # noqa: ANN001
     """The base with the adapters of a draft; trained once, resumed where it broke."""
-    objective, rounds, start = DRAFTS[name]
-    folder = args.output / name.replace(", ", "_").replace(" ", "_")
+    objective, kind, start = DRAFTS[name]
+    folder = args.output / f"{name.replace(', ', '_').replace(' ', '_')}_{args.steps}"
     model, tokenizer = in_blocks(args, lm, tokenizer)
     lora = LoraConfig(r=args.rank, lora_alpha=args.rank, target_modules="all-linear")
-    if not rounds:
+    if objective is None:
         return get_peft_model(model, lora).eval()
     if (folder / "adapter_config.json").exists():
         return PeftModel.from_pretrained(model, folder).eval()
@@ -99,15 +102,18 @@ def draft(args: argparse.Namespace, name: str, lm: torch.nn.Module, tokenizer, t
         model = get_peft_model(model, lora)
     else:
         draft(args, start, lm, tokenizer, train)
-        before = args.output / start
+        before = args.output / f"{start}_{args.steps}"
         model = PeftModel.from_pretrained(model, before, is_trainable=True)
     length = args.prompt_tokens + args.new_tokens
+    rows = train.unfold(0, length, length)
+    if kind == "samples":
+        rows = samples_of(args, lm, rows)
     trainer = DiscreteDistillationTrainer(
         model=model,  # its base, adapters off and read causally, is the teacher
         objective=objective,
         args=DiscreteDistillationConfig(
             str(folder),
-            max_steps=args.steps * rounds,
+            max_steps=args.steps,
             per_device_train_batch_size=args.batch,
             learning_rate=args.learning_rate,
             lr_scheduler_type="cosine",
@@ -121,7 +127,7 @@ def draft(args: argparse.Namespace, name: str, lm: torch.nn.Module, tokenizer, t
             disable_tqdm=True,
             report_to="none",
         ),
-        train_dataset=[{"input_ids": row} for row in train.unfold(0, length, length).tolist()],
+        train_dataset=[{"input_ids": row} for row in rows.tolist()],
         processing_class=tokenizer,
     )
     started = time.process_time()
@@ -130,6 +136,18 @@ def draft(args: argparse.Namespace, name: str, lm: torch.nn.Module, tokenizer, t
     print(f"{name}: {time.process_time() - started:.0f} s of one core in this run", flush=True)
     (folder / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1))
     return PeftModel.from_pretrained(in_blocks(args, lm, tokenizer)[0], folder).eval()
+
+
+def samples_of(args: argparse.Namespace, lm: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """As many rows as a training takes, begun by the text and continued by the language model: at
+    its own law alone the objective is exact."""
+    file = args.output / f"samples_{args.steps}.pt"
+    if not file.exists():
+        torch.manual_seed(0)
+        some = torch.randperm(len(rows))[: args.steps * args.batch]
+        prompts = rows[some, : args.prompt_tokens].split(128)
+        torch.save(torch.cat([ar_decode(lm, part, args.new_tokens, 1.0) for part in prompts]), file)
+    return torch.load(file)
 
 
 def measured(
@@ -183,15 +201,13 @@ def main() -> None:
     for name in args.drafts:
         model = None
         for heat in args.temperatures:
-            key = {"draft": name, "temperature": heat, "block_size": args.block_size}
+            trained = args.steps * (DRAFTS[name][0] is not None)
+            key = {"model": Path(args.model or "characters").name, "draft": name, "steps": trained}
+            key |= {"temperature": heat, "block_size": args.block_size}
             if any(key.items() <= row.items() for row in rows):
                 continue
             model = draft(args, name, lm, tokenizer, train) if model is None else model
-            row = {
-                **key,
-                "steps": args.steps * bool(DRAFTS[name][1]),
-                **measured(args, model, prompts, heat),
-            }
+            row = {**key, **measured(args, model, prompts, heat)}
             if not heat:
                 row["greedy_as_the_base"] = same_as_the_base(args, lm, model, prompts)
             rows.append(row)
