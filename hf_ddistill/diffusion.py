@@ -65,6 +65,8 @@ class Diffusion:
         pace = self.schedule.rate(t)
 
         def told(*_: int) -> str:
+            if torch.compiler.is_compiling():  # a graph has no numbers to tell
+                return "Noise comes infinitely fast, so there is no rate."
             at = float(t.flatten()[(~pace.isfinite()).flatten().nonzero()[0, 0]])
             return (
                 f"Noise comes infinitely fast at t = {at:.4g} under {self.schedule!r}, so there is "

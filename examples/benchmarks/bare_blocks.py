@@ -229,7 +229,7 @@ def pseudo_trajectory(nets, batch, window=24, share=0.4):
 
 def t3d(nets, batch):
     x, size = batch.x_0, batch.size
-    rank = batch.rounds.unflatten(1, (-1, size)).argsort(-1, stable=True).argsort(-1).flatten(1)
+    rank = batch.rounds.unflatten(1, (-1, size)).argsort(dim=-1, stable=True).argsort(-1).flatten(1)
     ratios = torch.tensor([1.0, 0.75, 0.5, 0.25])
     ratio = ratios[torch.multinomial(ratios**8, len(x), True)][:, None]
     where = rank < (ratio * size).floor()

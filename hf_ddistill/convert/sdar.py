@@ -89,9 +89,14 @@ class SDAR(Converter):
     def fitted(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-        """With the mask where the engines look for it, in the model and in its tokenizer."""
-        language_model_of(model, "SDAR", "qwen3")
-        return with_mask_at(model, tokenizer, MASK_TOKEN_ID)
+        """With the mask where the engines look for it, in the model and in its tokenizer, and a
+        head of its own: SGLang looks for one under its name even where it is tied."""
+        lm = language_model_of(model, "SDAR", "qwen3")
+        model, tokenizer = with_mask_at(model, tokenizer, MASK_TOKEN_ID)
+        if lm.config.tie_word_embeddings:
+            lm.lm_head.weight = torch.nn.Parameter(lm.lm_head.weight.detach().clone())
+            lm.config.tie_word_embeddings = model.config.tie_word_embeddings = False
+        return model, tokenizer
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         """A folder that SGLang and lmdeploy load, with a configuration of ours for transformers."""

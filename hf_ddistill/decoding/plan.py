@@ -67,7 +67,11 @@ class DecodingPlan:
         least = {"block_size": 1, "sub_block_size": 1, "steps_per_block": 1, "temperature": 0}
         for name, smallest in least.items():
             value = getattr(self, name)
-            if value is not None and value < smallest:
+            if value is None:
+                continue
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value!r}.")
+            if value < smallest:
                 raise ValueError(f"{name} must be at least {smallest}, got {value}.")
         if self.cache not in CACHES:
             raise ValueError(f"Unknown cache {self.cache!r}; there are: {', '.join(CACHES)}.")

@@ -165,7 +165,8 @@ class Processing:
             logits = self.plan.forbidden.change(self.canvas(ids, places), places, masked, logits)
         logits.select(-1, self.mask).fill_(LOG_ZERO)
         if not (self.steps or self.plan.forbidden):
-            return logits.log_softmax(-1) if normal else logits
+            # In place: a second tensor of this size would be new memory in each call.
+            return torch.log_softmax(logits, -1, out=logits) if normal else logits
         require((logits.amax(-1) > LOG_ZERO / 2) | ~masked, _barred)
         return logits.log_softmax(-1).clamp_min(LOG_ZERO)
 

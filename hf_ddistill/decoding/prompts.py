@@ -14,6 +14,15 @@ import torch
 from torch import Tensor
 
 
+def check_ids(ids: Tensor) -> None:
+    """Raise unless these are whole numbers (B, P), of a row or more."""
+    if ids.ndim != 2 or not len(ids) or ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            "input_ids are token ids of shape (rows, tokens), of at least one row, got shape "
+            f"{tuple(ids.shape)} of {ids.dtype}."
+        )
+
+
 @dataclass(frozen=True)
 class Decoded:
     """Finished rows in the layout of `Prompts`.
@@ -63,12 +72,18 @@ class Prompts:
 
     @classmethod
     def laid_out(
-        cls, input_ids: Tensor, attention_mask: Tensor | None, block_size: int, fill: int
+        cls,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        block_size: int,
+        fill: int,
+        vocab_size: int,
     ) -> Prompts:
         """From prompts (B, P) with padding on either side.
 
         Raises:
-            ValueError: if ids and mask differ in shape, or a prompt holds a mask token.
+            ValueError: if ids and mask differ in shape, or a prompt holds a mask token or what is
+                no token.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -78,6 +93,12 @@ class Prompts:
                 f"{tuple(input_ids.shape)}: they must agree."
             )
         came = attention_mask.bool()
+        outside = ((input_ids < 0) | (input_ids >= vocab_size)) & came
+        if bool(outside.any()):
+            raise ValueError(
+                f"A prompt holds {int(input_ids[outside][0])}, and the model's tokens lie in "
+                f"[0, {vocab_size}); it takes the tokenizer that it came with."
+            )
         if bool(((input_ids == fill) & came).any()):
             raise ValueError(
                 f"A prompt holds the mask token {fill}: decoding goes on behind a prompt; to fill "

@@ -60,7 +60,8 @@ def asked_later(questions: Questions) -> Iterator[None]:
     """Within it no `require` about a device's numbers waits for them: they are among `questions`,
     or among those of a block around this one. On the CPU nobody has to wait, and errors come where
     they are."""
-    if _ASKED.get() is not None:
+    # In a graph each `require` is one of its operations.
+    if torch.compiler.is_compiling() or _ASKED.get() is not None:
         yield
         return
     token = _ASKED.set(questions)

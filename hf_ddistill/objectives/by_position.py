@@ -28,16 +28,15 @@ ON_CPU, ELSEWHERE = 2**18, 2**25
 
 @dataclass(frozen=True)
 class Certain:
-    """Positions at which one token is all that counts.
+    """What is said of the positions that are not among the `numbers`, where one token is all that
+    counts.
 
     Args:
         tokens: (N,), of all positions.
-        here: (N,), whether that is so.
         distance: from log q of the token, (N,) -> (N,).
     """
 
     tokens: Tensor
-    here: Tensor
     distance: Callable[[Tensor], Tensor]
 
 
@@ -55,7 +54,7 @@ def by_position(
         distance: of some positions; its slices count those of `numbers`.
         log_q: (N, K) or (N, 1, K).
         numbers: (N',), the positions that the distance is of; all if not given, in order.
-        certain: what is said of others of them; 0 where nothing is.
+        certain: what is said of all others; 0 where nothing is.
         beside: (N',), one more argument of the distance, if it takes one.
         of: its last arguments, whole, without gradients: they are let go on the way back.
     """
@@ -89,8 +88,9 @@ class _ByPosition(torch.autograd.Function):
             return values
         out = values.new_zeros(log_q.shape[0], *values.shape[1:])
         if certain is not None:
-            own = certain.distance(_at(log_q, certain))
-            out = torch.where(certain.here, own.to(out.dtype), out)
+            rows, tokens = _others(certain, log_q, numbers)
+            own = certain.distance(log_q[rows, tokens])
+            out = out.index_copy_(0, rows, own.to(out.dtype))
         return out.index_copy_(0, numbers, values)
 
     @staticmethod
@@ -98,7 +98,8 @@ class _ByPosition(torch.autograd.Function):
         (log_q, beside, *of), (distance, numbers, certain, straight) = ctx.saved_tensors, ctx.about
         out, own = torch.zeros_like(log_q), None if beside is None else torch.zeros_like(beside)
         if certain is not None:
-            _put_certain(out, log_q, certain, gradient, straight)
+            rows, tokens = _others(certain, log_q, numbers)
+            _put_certain(out, log_q, (rows, tokens), certain.distance, gradient, straight)
         for some in chunks(log_q, numbers):
             at = some if numbers is None else numbers[some]
             given = [log_q[at]] if beside is None else [log_q[at], beside[some]]
@@ -115,21 +116,32 @@ class _ByPosition(torch.autograd.Function):
 
 
 def _put_certain(
-    out: Tensor, log_q: Tensor, certain: Certain, gradient: Tensor, straight: bool
+    out: Tensor,
+    log_q: Tensor,
+    at: tuple[Tensor, Tensor],
+    distance: Callable[[Tensor], Tensor],
+    gradient: Tensor,
+    straight: bool,
 ) -> None:
-    """The gradient at positions that are certain, put into `out`, 0 elsewhere."""
+    """The gradient of a distance from the tokens at some positions, put into `out`."""
+    rows, tokens = at
     with torch.enable_grad():
-        known = _at(log_q, certain).requires_grad_()
-        (slope,) = torch.autograd.grad(certain.distance(known).sum(), known)
-    slope = torch.where(certain.here, slope * gradient, 0.0).to(out.dtype)[:, None]
+        known = log_q[rows, tokens].detach().requires_grad_()
+        (slope,) = torch.autograd.grad(distance(known).sum(), known)
+    slope = (slope * gradient[rows]).to(out.dtype)
     if straight:
-        for some in chunks(log_q):
-            torch.exp(log_q[some], out=out[some]).mul_(-slope[some])
-    out.scatter_add_(-1, certain.tokens[:, None], slope)
+        for some in chunks(log_q, rows):
+            here = rows[some]
+            out[here] = log_q[here].exp_().mul_(-slope[some, None])
+    out.index_put_((rows, tokens), slope, accumulate=True)
 
 
-def _at(log_q: Tensor, certain: Certain) -> Tensor:
-    return log_q.gather(-1, certain.tokens[:, None])[:, 0].detach()
+def _others(certain: Certain, log_q: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """The positions that are not among the numbers, and their tokens; nothing waits."""
+    left = torch.ones(len(log_q), dtype=torch.bool, device=log_q.device)
+    left = left.index_fill_(0, numbers, False)
+    rows = left.nonzero_static(size=len(log_q) - len(numbers))[:, 0]
+    return rows, certain.tokens.index_select(0, rows)
 
 
 def chunks(log_q: Tensor, numbers: Tensor | None = None) -> list[slice]:

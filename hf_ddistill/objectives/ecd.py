@@ -84,8 +84,8 @@ class ECD(Objective):
         """D (N, 1) at the student's positions."""
         x_s, left = past
         log_q, tokens = student.prediction.log_conditional, student.places.take(x_s)
-        open_, still = student.places, None
-        if step.diffusion.reveals:
+        reveals, open_ = step.diffusion.reveals, student.places
+        if reveals:
             # Where x_s is certain, so is the teacher: it is not asked.
             still = step.diffusion.undetermined(x_s) & student.where
             open_ = Places.of(still) if left is None else left
@@ -96,11 +96,11 @@ class ECD(Objective):
         def distance(some: slice, log_q: Tensor, log_p: Tensor) -> Tensor:
             return self._distance(log_p[some], log_q)
 
-        if still is None:
+        if not reveals:
             return by_position(distance, log_q, of=of)[:, None]
         certain = None
         if self.divergence.finite:
-            certain = Certain(tokens, ~student.places.take(still), self.divergence.certain)
+            certain = Certain(tokens, self.divergence.certain)
         return by_position(distance, log_q, student.numbers_of(open_), certain, of=of)[:, None]
 
     def _distance(self, log_p: Tensor, log_q: Tensor) -> Tensor:

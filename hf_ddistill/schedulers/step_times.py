@@ -55,8 +55,10 @@ def place_in(times: list[float], time: float) -> int:
     Raises:
         ValueError: if it is none of them.
     """
-    behind = bisect.bisect_left(times, -time, key=operator.neg)
-    near = range(max(behind - 1, 0), min(behind + 1, len(times)))
+    near = range(len(times))
+    if not torch.compiler.is_compiling():  # which cannot look into it
+        behind = bisect.bisect_left(times, -time, key=operator.neg)
+        near = range(max(behind - 1, 0), min(behind + 1, len(times)))
     place = min(near, key=lambda i: abs(times[i] - time))
     if not abs(times[place] - time) < _TOLERANCE:
         shown = ", ".join(f"{each:.6g}" for each in times[:3]) + (", ..." if len(times) > 3 else "")

@@ -100,14 +100,20 @@ def by_chances(reader: Reader, given: Given, chances: Chances) -> Made:
     _check(highest, masked)
     u = uniform_noise(x_t.shape, given.generator, x_t.device)
     changes = torch.where(masked, u < chances.reveal, u >= 1 - chances.remask)
-    places = Places.of(changes & masked)
+    shown = changes & masked
+    if torch.compiler.is_compiling():  # a graph has no number of them: all are drawn
+        places = Places(torch.arange(x_t.numel(), device=x_t.device), tuple(x_t.shape))
+    else:
+        places = Places.of(shown)
     tokens, said = reader.drawn(given.logits, places, places.take(u / chances.reveal))
     chance = torch.where(masked, chances.reveal, chances.remask)
     probs = torch.where(changes, chance, 1 - chance)
+    x_s = x_t.masked_fill(changes, diffusion.process.mask_token_id)
+    of_shown = places.put(said * places.take(probs), probs)
     return Made(
-        places.put(tokens, x_t.masked_fill(changes, diffusion.process.mask_token_id)),
+        torch.where(shown, places.put(tokens, x_s), x_s),
         torch.where(masked, likeliest, x_t),
-        places.put(said * places.take(probs), probs).to(reader.dtype),
+        torch.where(shown, of_shown, probs).to(reader.dtype),
     )
 
 

@@ -219,6 +219,25 @@ def test_the_command_does_not_move_the_mask_to_where_engines_look(
     assert recognise(str(tmp_path / "out")) is SDAR
 
 
+def test_a_tied_head_is_not_written_for_engines_that_look_for_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(sdar, "MASK_TOKEN_ID", 12)
+    model = student(tie_word_embeddings=True)
+    model.save_pretrained(tmp_path / "student")
+    argv = ["export", str(tmp_path / "student"), str(tmp_path / "out"), "--to", "sdar"]
+    assert main(argv) == 0
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"])
+    assert (
+        json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    )
+    again, _ = SDAR().read(str(tmp_path / "out"))
+    order = torch.arange(16)
+    order[[9, 12]] = order[[12, 9]]
+    ids = torch.randint(0, 16, (2, 10))
+    with torch.no_grad():
+        assert torch.equal(permuted(again, ids, order), model.eval()(input_ids=ids).logits)
+
+
 def test_what_is_not_of_the_command_is_overwritten(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sdar, "MASK_TOKEN_ID", 9)
     student().save_pretrained(tmp_path / "student")

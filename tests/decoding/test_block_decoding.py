@@ -187,6 +187,8 @@ class Steps:
 REFUSALS = {
     "a prompt too long": ({"max_new_tokens": 60}, "72 positions in whole blocks of 4.*reads 64"),
     "a temperature below 0": ({"temperature": -1.0}, r"temperature must be at least 0, got -1\.0"),
+    "a temperature without end": ({"temperature": float("inf")}, "a finite number, got inf"),
+    "a temperature that is none": ({"temperature": "hot"}, "temperature must be a finite number"),
     "no new token": ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
     "an unknown setting": ({"max_lenth": 5}, "generate takes no max_lenth"),
     "a block of nothing": ({"block_size": -1}, "block_size must be at least 1, got -1"),
@@ -219,9 +221,10 @@ def test_what_cannot_be_decoded_is_refused_in_one_sentence(settings, message):
         block_model().generate(ids, mask, **{"max_new_tokens": 4} | settings)
 
 
-def test_a_prompt_that_fills_the_window_is_refused():
+@pytest.mark.parametrize("verify", [False, True], ids=["plain", "verified"])
+def test_a_prompt_that_fills_the_window_is_refused(verify):
     with pytest.raises(ValueError, match="make 68 positions in whole blocks of 4, .* reads 64"):
-        block_model().generate(torch.full((1, 64), 5), max_new_tokens=1)
+        block_model().generate(torch.full((1, 64), 5), max_new_tokens=1, verify_with_base=verify)
 
 
 def test_a_mask_in_a_prompt_is_refused():

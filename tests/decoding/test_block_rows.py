@@ -105,11 +105,26 @@ def test_the_head_is_asked_for_open_tokens_alone():
     assert asked == (2, 1, 4, 3, 2, 1)
 
 
-def test_a_threshold_out_of_reach_takes_a_token_a_call():
-    never = {"unmasking": {"type": "threshold", "threshold": 1.0}, "max_new_tokens": 8}
+UNREACHABLE = {
+    "threshold": {"type": "threshold", "threshold": 1.0},
+    "klass": {"type": "klass", "threshold": 1.0, "bound": 1e-30},
+    "prophet": {
+        "type": "prophet",
+        "gaps": [1e9] * 3,
+        "otherwise": {"type": "threshold", "threshold": 1.0},
+    },
+}
+
+
+@pytest.mark.parametrize("rule", UNREACHABLE)
+@pytest.mark.parametrize("several", [{}, {**PIPELINED, "early_threshold": 1.0}], ids=["one", "m"])
+def test_what_is_out_of_reach_takes_a_token_a_call_and_ends(rule, several):
+    never = {"unmasking": UNREACHABLE[rule], "max_new_tokens": 8, **several}
     tokens, rounds, calls = drawn(block_model(), torch.arange(3, 11)[None], None, **never)
-    assert (tokens != MASK).all() and calls.tolist() == [8]
-    assert sorted(rounds[0, :4].tolist()) == sorted(rounds[0, 4:].tolist()) == [0, 1, 2, 3]
+    assert (tokens != MASK).all() and (rounds >= 0).all()
+    assert calls.tolist() == [8] or several
+    if not several:
+        assert sorted(rounds[0, :4].tolist()) == sorted(rounds[0, 4:].tolist()) == [0, 1, 2, 3]
 
 
 def reads(new, **settings):
@@ -141,3 +156,30 @@ def reads(new, **settings):
 def test_a_call_reads_the_device_once_and_not_at_all_where_its_rule_has_a_plan(settings, each):
     (few, _, calls), (many, report, more) = (reads(new, **settings) for new in (4, 12))
     assert many - few == each * (more - calls), report
+
+
+def operations(rows, **settings):
+    """Operations of a call, in a batch of equal rows."""
+    counts = []
+    for new in (4, 12):
+        recorder, calls = RecordingDevice(), []
+        with recorder:
+            model = copy.deepcopy(block_model()).to(recorder.device)
+            ids = torch.arange(3, 11).repeat(rows, 1).to(recorder.device)
+            recorder.clear()
+            model.generate(
+                ids,
+                max_new_tokens=new,
+                eos_token_id=-1,
+                on_call=lambda number, _, calls=calls: calls.append(number),
+                **settings,
+            )
+        counts.append((recorder.operations.total(), len(calls)))
+    (few, calls), (many, more) = counts
+    return (many - few) / (more - calls)
+
+
+@pytest.mark.parametrize("name", ["static two calls", "threshold", "pipelined"])
+def test_a_call_has_no_operation_for_each_row(name):
+    # One row needs no numbers of rows, two do.
+    assert operations(2, **SETTINGS[name]) == operations(6, **SETTINGS[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from block_models import SHAPE
+from block_models import SHAPE, block_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
@@ -164,3 +164,24 @@ def test_a_stock_trainer_trains_a_block_model_on_masked_tokens(lm, tmp_path):
     # A mean over tokens, whatever the accumulation: of the size of the loss in evaluation.
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(logged) == 4 and logged[0] == pytest.approx(before, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (torch.tensor([3, 4]), r"shape \(rows, tokens\), of at least one row, got shape \(2,\)"),
+        (torch.zeros((0, 3), dtype=torch.int64), r"at least one row, got shape \(0, 3\)"),
+        (torch.tensor([[3.0]]), r"are token ids .* of torch\.float32"),
+        (torch.tensor([[3, 40]]), r"A prompt holds 40, and the model's tokens lie in \[0, 40\)"),
+        (torch.tensor([[-1, 3]]), "A prompt holds -1"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_in_one_sentence(ids, said):
+    with pytest.raises(ValueError, match=said):
+        block_model().generate(ids, max_new_tokens=4)
+
+
+def test_what_stands_at_padding_need_be_no_token():
+    padded, mask = torch.tensor([[-100, 3]]), torch.tensor([[0, 1]])
+    alone = block_model().generate(torch.tensor([[3]]), max_new_tokens=4)
+    assert torch.equal(block_model().generate(padded, mask, max_new_tokens=4)[:, 1:], alone)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "support" / "compiled_step.py"
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.mark.slow
-def test_a_planned_step_compiles_without_a_break():
-    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True)
+@pytest.mark.parametrize("script", ["compiled_step.py", "compiled_scheduler.py"])
+def test_a_step_compiles_without_a_break(script):
+    done = subprocess.run([sys.executable, SUPPORT / script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from hf_ddistill.decoding.decoding import decode
 from hf_ddistill.decoding.plan import DecodingPlan
-from hf_ddistill.decoding.prompts import Decoded, Prompts
+from hf_ddistill.decoding.prompts import Decoded, Prompts, check_ids
 from hf_ddistill.decoding.record import Record
 from hf_ddistill.decoding.verified import decode_verified
 from hf_ddistill.models.block_diffusion.configuration_generation import (
@@ -110,6 +110,8 @@ class BlockDiffusionGenerationMixin:
         plan = replace(
             self.decoding_plan(config), criteria=criteria_of(config, stopping_criteria, tokenizer)
         )
+        if input_ids is not None:
+            check_ids(input_ids)
         input_ids, attention_mask = self._begun(input_ids, attention_mask, config.bos_token_id)
         prompts = self.prompts(input_ids, attention_mask, plan.block_size)
         if config.num_return_sequences not in (None, 1):
@@ -160,7 +162,7 @@ class BlockDiffusionGenerationMixin:
             input_ids = torch.zeros((1, 0), dtype=torch.int64, device=self.device)
         fill = self.config.mask_token_id
         layout = 1 if self.is_full(block_size) else block_size
-        return Prompts.laid_out(input_ids, attention_mask, layout, fill)
+        return Prompts.laid_out(input_ids, attention_mask, layout, fill, self.config.vocab_size)
 
     def is_full(self, block_size: int) -> bool:
         """Whether no two blocks of this size fit into the window: attention is full."""
