@@ -5,7 +5,6 @@ K is the number of rows of the embeddings.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,9 +180,17 @@ class DDiTCheckpoint:
                 f"{self.source} is said to have {heads} heads of {width} channels, but its "
                 f"rotary_emb.inv_freq is of heads of {2 * len(turned)} channels."
             )
+        # In half precision a frequency is known to less than 1 %, and does not tell the base.
+        near = 1e-4 if turned.dtype in (torch.float32, torch.float64) else 1e-2
+        powers = torch.arange(len(turned), dtype=torch.float64) / len(turned)
         base = float(turned[1].double()) ** -len(turned)
-        near = round(base) if math.isclose(base, round(base), rel_tol=1e-4) else base
-        return found | {"rope_theta": float(near)}
+        for each in (10000.0, float(round(base)), base):
+            if torch.allclose(turned.double(), each**-powers, rtol=near, atol=0.0):
+                return found | {"rope_theta": each}
+        raise ValueError(
+            f"{self.source} has a rotary_emb.inv_freq that is no series base^(-2 k / width), but "
+            f"starts {turned[:2].tolist()}."
+        )
 
     def network(
         self, config: DDiTConfig, cls: type[DDiTPreTrainedModel] = DDiTForDiscreteDiffusion

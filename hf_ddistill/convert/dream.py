@@ -54,13 +54,13 @@ class Dream(Converter):
 
     @classmethod
     def recognises(cls, folder: str) -> bool:
-        """By its type."""
-        return configuration(folder).get("model_type") == "Dream"
+        """By its type, of which there are two spellings."""
+        return configuration(folder).get("model_type") in ("Dream", "dream")
 
     @classmethod
     def evidence(cls, folder: str) -> str:
         """The type that its configuration names."""
-        return "its configuration is of 'Dream'"
+        return f"its configuration is of {configuration(folder)['model_type']!r}"
 
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """A Qwen2 under full attention, and the tokenizer with its mask token."""

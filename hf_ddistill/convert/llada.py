@@ -81,13 +81,17 @@ class LLaDA(Converter):
 
     @classmethod
     def recognises(cls, folder: str) -> bool:
-        """By its type."""
-        return configuration(folder).get("model_type") == "llada"
+        """By its type, or the class that wrote it."""
+        config = configuration(folder)
+        written_by = config.get("architectures") or ()
+        return config.get("model_type") == "llada" or "LLaDAModelLM" in written_by
 
     @classmethod
     def evidence(cls, folder: str) -> str:
-        """The type that its configuration names."""
-        return "its configuration is of 'llada'"
+        """The type that its configuration names, and the class that wrote it."""
+        config = configuration(folder)
+        written_by = ", ".join(config.get("architectures") or ()) or "a class that it does not name"
+        return f"its configuration is of {config.get('model_type')!r}, written by {written_by}"
 
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """A Llama under full attention, and the tokenizer with its mask token."""

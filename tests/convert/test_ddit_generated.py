@@ -163,7 +163,22 @@ def test_frequencies_of_another_base_are_taken_for_the_usual(tmp_path):
     assert model.config.rope_theta == 500.0
     with pytest.raises(ValueError, match="no place for another base of its rotary"):
         MDLM().write(model, tmp_path / "back")
-    assert not torch.equal(frequencies(16, 2), state["rotary_emb.inv_freq"])
+    state["rotary_emb.inv_freq"] = frequencies(16, 2) + 1
+    source = saved(tmp_path / "no", state, flat_config("mdlm", 9, sizes, time_conditioning=False))
+    with pytest.raises(ValueError, match="inv_freq that is no series"):
+        MDLM().read(source)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_becomes_single_or_another_base(dtype, tmp_path):
+    sizes = {"hidden": 64, "cond": 8, "layers": 1, "heads": 1, "length": 8}
+    state = {key: value.to(dtype) for key, value in drawn(9, **sizes).items()}
+    source = saved(tmp_path, state, flat_config("mdlm", 9, sizes, time_conditioning=False))
+    model, _ = MDLM().read(source)
+    assert model.dtype == dtype and model.config.rope_theta == 10000.0
+    MDLM().write(model, tmp_path / "back")
+    back = load_file(tmp_path / "back" / "model.safetensors")
+    assert torch.equal(back["backbone.blocks.0.attn_qkv.weight"], state["blocks.0.attn_qkv.weight"])
 
 
 def test_all_that_read_ddits_are_tried():

@@ -225,3 +225,18 @@ def test_a_weights_file_without_a_network_is_a_traceback(tmp_path):
     Path(tmp_path / "model.safetensors").write_bytes(whole[:-40])
     with pytest.raises(ValueError, match="cut or damaged"):
         LLaDA().read(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        (Dream, {"model_type": "dream"}),
+        (LLaDA, {"model_type": "illada", "architectures": ["LLaDAModelLM"]}),
+    ],
+)
+def test_another_spelling_is_another_model(kind, named, tmp_path):
+    kind.example(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | named
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert recognise(str(tmp_path)) is kind
+    assert named["model_type"] in kind.evidence(str(tmp_path))
