@@ -36,9 +36,10 @@ from hf_ddistill.diagnosis.step_times import time_rows
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.models.held import blank_canvas
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.outputs import check_folder
-from hf_ddistill.samplers import Ancestral, Canvas
+from hf_ddistill.samplers import Ancestral
 
 #: Steps to a model's own samples.
 SAMPLE_STEPS = 16
@@ -136,7 +137,7 @@ def _clean(denoiser: Denoiser, options: DiagnoseOptions, generator: torch.Genera
     length = options.length or (math.prod(shape) if shape else min(LENGTH, most))
     device = denoiser.networks()[0].device
     if options.data is None:
-        canvas = Canvas.empty((options.sequences, length), device)
+        canvas = blank_canvas(config, (options.sequences, length), device)
         return Ancestral().sample(denoiser, canvas, SAMPLE_STEPS, generator)
     rows = list(itertools.islice(load_data(options), options.sequences))
     if rows and "input_ids" in rows[0]:

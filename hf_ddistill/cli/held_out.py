@@ -12,6 +12,7 @@ from hf_ddistill.cli.options.evaluate import EvaluateOptions
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.evaluation import Bound, likelihood_bound
 from hf_ddistill.models import BlockDiffusionLM, as_denoiser, unwrapped, window
+from hf_ddistill.models.held import Held
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training.clean_tokens import CleanCollator
 from hf_ddistill.training.data import TokenCollator
@@ -46,7 +47,7 @@ def batches_of(
     check_length(data, model, options.max_length)
     rows = prepared(data, pipe.tokenizer, options.max_length or window(model))
     collator = TokenCollator.suited_to(model.config, pipe.tokenizer, _block(pipe) or 1)
-    clean = CleanCollator(collator, denoiser.diffusion)
+    clean = CleanCollator(collator, denoiser.diffusion, Held.of(model.config))
     clean.first(rows)
     for batch in DataLoader(rows, batch_size=min(options.batch_size, 64), collate_fn=clean):
         yield {name: value.to(model.device) for name, value in batch.items()}

@@ -12,6 +12,7 @@ from hf_ddistill.cli.options.evaluate import EvaluateOptions
 from hf_ddistill.evaluation import any_order_log_probability, mutation_scores
 from hf_ddistill.models import as_denoiser, unwrapped
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
+from hf_ddistill.training.clean_tokens import trained_in
 
 
 def score_rows(pipe: DiscreteDiffusionPipeline, options: EvaluateOptions) -> list[dict[str, Any]]:
@@ -36,7 +37,7 @@ def _by_orders(
     generator = torch.Generator().manual_seed(options.seed)
     number = 0
     for batch in batches_of(pipe, options, denoiser):
-        real = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+        real = trained_in(batch, None)
         scores = any_order_log_probability(
             denoiser, batch["input_ids"], orders=options.orders, real=real, generator=generator
         )

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.models import unwrapped
+from hf_ddistill.models.held import enter_held
 
 
 def name_mask(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, given: int | None
 ) -> None:
-    """Enter the mask in the config of a model that does not say which token it is.
+    """Enter the mask in the config of a model that does not say which token it is, and what is held
+    of its tokenizer's special tokens, see `Held`.
 
     Args:
         model: a masked LM; perhaps one that says itself what masks, or that nothing does.
@@ -47,6 +49,7 @@ def name_mask(
                 f"The mask {token} is no token of the model, which has {config.vocab_size}."
             )
         config.mask_token_id = token
+        enter_held(config, tokenizer)
 
 
 def give_mask(tokenizer: PreTrainedTokenizerBase, given: int | None) -> int | None:

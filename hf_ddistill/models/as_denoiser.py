@@ -22,12 +22,15 @@ from transformers.modeling_utils import PreTrainedModel
 from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import require
+from hf_ddistill.linalg.constants import on
+from hf_ddistill.models.held import Held, enter_held
 from hf_ddistill.models.loading import check_finite
 from hf_ddistill.models.same_mask import check_same_mask
 from hf_ddistill.parameterizations import Parameterization
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedules import LogLinear
+from hf_ddistill.shapes import LOG_ZERO
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,13 @@ class ModelNetwork:
         inputs: the names that the unwrapped model's `forward` takes.
         adapters: False calls a PEFT model with its adapters off, in eval mode and without
             gradients: the frozen base as a teacher, without a second copy.
+        never: (n,) int64, tokens that have no probability, see `Held`.
     """
 
     model: torch.nn.Module
     inputs: frozenset[str]
     adapters: bool = True
+    never: Tensor | None = None
 
     def __call__(
         self, x_t: Tensor, time: Tensor | None, *, at: Tensor | None = None, **condition: Any
@@ -70,6 +75,8 @@ class ModelNetwork:
             with base_model(self.model):
                 logits = self.model(input_ids=x_t, **given).logits
         self._check(logits)
+        if self.never is not None:
+            logits = logits.index_fill(-1, on(self.never, logits.device), LOG_ZERO)
         if at is not None and "at" not in self.inputs:
             return logits.flatten(0, 1).index_select(0, at)
         return logits
@@ -120,7 +127,8 @@ def as_denoiser(
 
     Its config may also say which time the model reads as `timesteps` (`reads_time`: "t", "sigma" or
     None; t where there is such an input and nothing is said) and which noise it takes as `noise`
-    (`noise_dim`, and `noise_per`: "position" or "sequence").
+    (`noise_dim`, and `noise_per`: "position" or "sequence"), and which tokens are given and never
+    drawn (`held_tokens`, see `Held`).
 
     Args:
         model: a `PreTrainedModel`, or one wrapped by PEFT or for data parallelism.
@@ -129,7 +137,8 @@ def as_denoiser(
         parameterization: read in the same way; "subs" for Absorbing, else "conditional".
         adapters: False for the frozen base of a PEFT model.
         tokenizer: of the model, where it is known: it names the mask where nothing else does, and
-            must name the same one where others do.
+            must name the same one where others do; special tokens of its are held by a masked LM
+            of transformers without an entry, unless `diffusion` is given.
 
     Raises:
         ValueError: if there is neither an entry nor a mask token, the entry cannot be read, the
@@ -137,6 +146,8 @@ def as_denoiser(
             are NaN or infinite.
     """
     inner = unwrapped(model)
+    if diffusion is None:
+        enter_held(inner.config, tokenizer)
     if not adapters:
         # The base is called as it is, not through hooks that wait for gradients.
         model = unwrapped(model, keep_adapters=True)
@@ -162,7 +173,9 @@ def as_denoiser(
         inner.config.mask_token_id = diffusion.process.mask_token_id
     inputs = frozenset(inspect.signature(inner.forward).parameters) - {"self", "kwargs", "labels"}
     inputs |= getattr(inner, "more_inputs", frozenset())
-    network = ModelNetwork(model, inputs, adapters)
+    held = Held.of(inner.config)
+    never = torch.tensor(held.tokens, dtype=torch.int64) if held and held.tokens else None
+    network = ModelNetwork(model, inputs, adapters, never)
     # A model with an input for the time reads t, unless its configuration says what it reads.
     unsaid = "t" if "timesteps" in inputs else None
     reads_time = getattr(inner.config, "reads_time", unsaid)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hf_ddistill.models.as_denoiser import as_denoiser, diffusion_entry, sampler_of
+from hf_ddistill.models.held import blank_canvas
 from hf_ddistill.models.positions import sequence_length
-from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.shapes import Generators, Tokens
 
 
@@ -40,7 +40,8 @@ class Sampling:
             num_steps = diffusion_entry(self.config).get("num_inference_steps")
         if num_steps is None:
             raise ValueError("Give num_steps: the model's configuration names no number of steps.")
-        canvas = Canvas.empty((batch_size, sequence_length(self, length)), self.device)
+        shape = (batch_size, sequence_length(self, length))
+        canvas = blank_canvas(self.config, shape, self.device)
         denoiser = as_denoiser(self)
         return sampler_of(self).sample(denoiser, canvas, num_steps, generator, **condition)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
 
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.models.held import Held
 from hf_ddistill.samplers import Canvas
 from hf_ddistill.shapes import Generators
 
@@ -21,6 +22,7 @@ def lay_out(
     infill: Tensor | None,
     shape: tuple[int, int],
     diffusion: Diffusion,
+    held: Held | None = None,
 ) -> Canvas:
     """Lay one or B beginnings out on (B, L); what follows them is to be generated.
 
@@ -29,6 +31,7 @@ def lay_out(
         infill: (P,) or (rows, P); None for the mask tokens among those given.
         shape: (B, L).
         diffusion: whose tokens they are.
+        held: tokens around a sample, where the caller has not laid out what is there.
 
     Raises:
         ValueError: for tokens outside the vocabulary, more of them than L, a fixed token that
@@ -55,9 +58,11 @@ def lay_out(
     for token in diffusion.process.noise_tokens:
         if bool(((tokens == token) & ~where).any()):
             raise ValueError(f"Token {token} is noise: no position can be fixed to it.")
-    if not bool(where.any()):
+    canvas = Canvas(tokens, where)
+    canvas = canvas if held is None else held.around(canvas, [len(ids) for ids in given])
+    if not bool(canvas.infill.any()):
         raise ValueError("There is nothing to generate: every position is given.")
-    return Canvas(tokens, where)
+    return canvas
 
 
 def label_tensor(

@@ -13,6 +13,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import check_finite, sequence_length, unwrapped
+from hf_ddistill.models.held import Held
 from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
 from hf_ddistill.pipelines.drafting import calls_told, drafted_by
 from hf_ddistill.pipelines.inputs import (
@@ -191,7 +192,7 @@ class DiscreteDiffusionPipeline(SavedPipeline):
         check_generator(generator, rows)
         check_guidance(guidance_scale, labels)
         shape = (rows, sequence_length(self.model, length))
-        canvas = lay_out(given, infill, shape, denoiser.diffusion).to(device)
+        canvas = lay_out(given, infill, shape, denoiser.diffusion, Held.of(config)).to(device)
         self._guidance_scale, self._interrupt = guidance_scale, False
         if num_inference_steps is None:
             num_inference_steps = self.scheduler.config.num_inference_steps

@@ -12,6 +12,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.models.held import Held
 from hf_ddistill.training.texts import CONTEXT
 
 #: Rows of a data set in memory that are looked at before the training.
@@ -27,6 +28,7 @@ class CleanCollator:
         collator: from rows to a batch.
         diffusion: whose noise tokens no data hold: a mask in the data would be taken for a token
             that was noised.
+        held: tokens of the model that are context wherever they stand.
 
     Raises:
         ValueError: for a noise token, or one outside the vocabulary, that is no padding.
@@ -34,11 +36,19 @@ class CleanCollator:
 
     collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
     diffusion: Diffusion
+    held: Held | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         batch = self.collator(rows)
         if isinstance(batch.get("input_ids"), Tensor):
             self._look(batch["input_ids"], batch.get("attention_mask"))
+            if self.held is not None:
+                # Padding, too, is then seen as it is: some models count the masks of a row.
+                given = self.held.where(batch["input_ids"])
+                if batch.get("attention_mask") is not None:
+                    given = given | ~batch["attention_mask"].bool()
+                labels = batch.get("labels", batch["input_ids"])
+                batch["labels"] = labels.masked_fill(given, CONTEXT)
         return batch
 
     def first(self, data: object) -> None:

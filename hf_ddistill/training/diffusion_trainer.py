@@ -17,6 +17,7 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import asked_at_the_end, asked_later
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import as_denoiser, unwrapped, window
+from hf_ddistill.models.held import Held
 from hf_ddistill.objectives import Frozen, Objective
 from hf_ddistill.training.adapters import SavedBase, described
 from hf_ddistill.training.arguments import DiscreteDiffusionConfig
@@ -101,7 +102,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         collator = kwargs.get("data_collator") or TokenCollator.suited_to(
             config, tokenizer, whole_blocks(model, self._objective)
         )
-        kwargs["data_collator"] = clean = CleanCollator(collator, self.diffusion)
+        kwargs["data_collator"] = clean = CleanCollator(collator, self.diffusion, Held.of(config))
         how = (self._objective.rollouts is not None, args.assistant_only_loss)
 
         def ready(data: Any) -> Any:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, set_seed
 from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, enter_sampler, unwrapped
+from hf_ddistill.models.held import inherit_held
 from hf_ddistill.objectives import Objective
 from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
@@ -129,9 +130,12 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
     def _adopted(self, model: nn.Module) -> nn.Module:
         """The student, and its base as the teacher where there is no other."""
         if self.own_base:
-            self.teacher = as_denoiser(model, self._given, adapters=False)
+            self.teacher = as_denoiser(
+                model, self._given, adapters=False, tokenizer=self._tokenizer
+            )
         elif self.teacher is None:
             self.teacher = denoiser_of(self._teacher, self._given, self._tokenizer)
+        inherit_held(unwrapped(model).config, map(unwrapped, self.teacher.networks()))
         self._process = (agreed(model, self.teacher, self._given), self._process[1])
         return super()._adopted(model)
 

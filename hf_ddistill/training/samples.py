@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import sampler_of, unwrapped
-from hf_ddistill.samplers import Canvas
+from hf_ddistill.models.held import blank_canvas
 
 
 def draw_samples(
@@ -41,7 +41,7 @@ def draw_samples(
     sampler = sampler_of(model)
     batches = []
     for rows in torch.arange(count, device=generator.device).split(batch_size):
-        canvas = Canvas.empty((len(rows), length), generator.device)
+        canvas = blank_canvas(model.config, (len(rows), length), generator.device)
         condition = {"class_labels": rows % classes} if classes else {}
         batches.append(sampler.sample(denoiser, canvas, num_steps, generator, **condition))
     model.train(training)

@@ -52,7 +52,7 @@ def teacher_model(
     """
     if isinstance(teacher, list | tuple):
         members = [teacher_model(each, student, tokenizer) for each in teacher]
-        return Ensemble(tuple(_member(each) for each in members))
+        return Ensemble(tuple(_member(each, tokenizer) for each in members))
     if isinstance(teacher, str):
         if isinstance(tokenizer, PreTrainedTokenizerBase) and _has_tokenizer(teacher):
             check_same_tokens(AutoTokenizer.from_pretrained(teacher), tokenizer)
@@ -69,9 +69,9 @@ def teacher_model(
     return as_causal_teacher(teacher, inner.config)
 
 
-def _member(teacher: object) -> Denoiser:
+def _member(teacher: object, tokenizer: object) -> Denoiser:
     if isinstance(teacher, PreTrainedModel) and not is_causal(teacher):
-        return as_denoiser(teacher.eval().requires_grad_(False))
+        return as_denoiser(teacher.eval().requires_grad_(False), tokenizer=tokenizer)
     if isinstance(teacher, Denoiser):
         return teacher
     raise ValueError(

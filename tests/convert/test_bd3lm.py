@@ -87,6 +87,25 @@ def test_blocks_of_another_size_see_something_else(size, adaln, tmp_path):
     close(torch.cat(parts, 1), alone)
 
 
+def test_blocks_are_not_trained_by_what_they_answer(tmp_path):
+    """With activations kept or computed again, and by either attention, gradients are the same."""
+    config = flat_config("bd3lm", 11, SIZES, block_size=3, **{**OF_BLOCKS, "dropout": 0.0})
+    model, _ = BD3LM().read(saved(tmp_path, behind(drawn(11, **SIZES)), config))
+    x_0 = torch.randint(0, 10, (2, 12), generator=torch.Generator().manual_seed(0))
+    masked = torch.arange(24).view(2, 12) % 3 != 0
+    x_t, labels = x_0.masked_fill(masked, 10), x_0.masked_fill(~masked, -100)
+    gradients = []
+    for again, attention in ((False, "sdpa"), (True, "sdpa"), (False, "eager")):
+        model.activation_checkpointing_enable() if again else None
+        model.set_attn_implementation(attention)
+        model.zero_grad()
+        model.train()(x_t, clean_ids=x_0, labels=labels).loss.backward()
+        gradients.append(model.lm.model.layers[0].attn.qkv.weight.grad.clone())
+    assert gradients[0].abs().max() > 1e-4
+    for other in gradients[1:]:
+        close(other, gradients[0], atol=1e-6)
+
+
 def test_a_written_network_is_another_one(tmp_path):
     config = flat_config("bd3lm", 11, SIZES, block_size=3, **OF_BLOCKS)
     source = saved(tmp_path / "source", behind(drawn(11, **SIZES)), config)

@@ -21,8 +21,9 @@ from hf_ddistill.cli.main import main
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.convert import BD3LM, Gidd, RemoteCode, own_code, recognise
 from hf_ddistill.models import BlockDiffusionLM, enter_sampler, load_masked_lm, sampler_of
+from hf_ddistill.models.held import blank_canvas
 from hf_ddistill.processes import Absorbing, Kronecker, Uniform
-from hf_ddistill.samplers import Ancestral, Canvas, PredictorCorrector, UnmaskingSampler
+from hf_ddistill.samplers import Ancestral, PredictorCorrector, UnmaskingSampler
 from hf_ddistill.schedules import Schedule
 from hf_ddistill.unmasking import Unmasking
 
@@ -83,8 +84,14 @@ def gidd(folder):
     return Gidd().read(str(folder))[0].eval()
 
 
+def held():
+    model = ddit(Absorbing(K))
+    model.config.held_tokens = {"tokens": [0, 1], "begin": [0], "end": [1]}
+    return model
+
+
 STUDENTS = {
-    "masked": lambda _: ddit(Absorbing(K)),
+    "masked": lambda _: held(),
     "uniform": lambda _: ddit(Uniform(K), Ancestral(), "cosine", time_conditioning=True),
     "ordered": lambda _: ddit(Absorbing(K), UnmaskingSampler({"type": "klass"}), noise_dim=2),
     "within": lambda _: ddit(
@@ -140,9 +147,13 @@ def test_samples_differ_where_the_package_is_not_installed(both, name):
     length = model.config.max_position_embeddings
     for key, shape, steps in (("drawn", (3, length), 5), ("own", (2, LENGTH - 1), 3)):
         if key in found:
-            drawn = sampler.sample(as_denoiser(model), Canvas.empty(shape), steps, generator)
+            drawn = sampler.sample(
+                as_denoiser(model), blank_canvas(model.config, shape), steps, generator
+            )
             assert torch.equal(found[key], drawn), key
     assert ("own" in found) == ("num_inference_steps" in model.config.discrete_diffusion)
+    if name == "masked":
+        assert found["drawn"][:, 0].eq(0).all() and found["drawn"][:, -1].eq(1).all()
     assert found["said"] == "batch_size must be an integer of at least 1, got 0."
 
 
