@@ -8,6 +8,7 @@ through an `__init__`, one from the file in which the name is made.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable, Iterator
 from importlib import resources
 
@@ -38,10 +39,12 @@ def carried(modules: Iterable[str]) -> dict[str, str]:
     return dict(sorted(texts.items()))
 
 
-def _rewritten(module: str) -> tuple[str, set[str]]:
+@functools.cache
+def _rewritten(module: str) -> tuple[str, frozenset[str]]:
     """The text of a module with its imports from files, and the modules that they are of."""
     text, _ = _source(module)
-    lines, needed = text.splitlines(keepends=True), set()
+    lines = text.splitlines(keepends=True)
+    needed: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.ImportFrom) or not _is_own(_absolute(node, module)):
             continue
@@ -53,7 +56,7 @@ def _rewritten(module: str) -> tuple[str, set[str]]:
             *[""] * ((node.end_lineno or node.lineno) - node.lineno),
         ]
     told = f"# A copy of {module.replace('.', '/')}.py that needs no install.\n"
-    return _LICENCE + told + "".join(lines), needed
+    return _LICENCE + told + "".join(lines), frozenset(needed)
 
 
 def _imports(made: list[tuple[str, str, ast.alias]], indent: int) -> Iterator[str]:
@@ -65,15 +68,26 @@ def _imports(made: list[tuple[str, str, ast.alias]], indent: int) -> Iterator[st
 
 def _maker(module: str, name: str) -> tuple[str, str]:
     """The module in which a name is made that another one has, and its name there."""
+    made = _names_of_room(module)
+    if made is None:
+        return module, name
+    if name not in made:
+        raise ValueError(f"{module} imports no name {name!r} that could be carried into a file.")
+    return _maker(*made[name])
+
+
+@functools.cache
+def _names_of_room(module: str) -> dict[str, tuple[str, str]] | None:
+    """What the `__init__` of a folder imports: from where, and its name there; None of a file."""
     text, is_room = _source(module)
     if not is_room:
-        return module, name
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return _maker(_absolute(node, module), alias.name)
-    raise ValueError(f"{module} imports no name {name!r} that could be carried into a file.")
+        return None
+    imports = (node for node in ast.parse(text).body if isinstance(node, ast.ImportFrom))
+    return {
+        alias.asname or alias.name: (_absolute(node, module), alias.name)
+        for node in imports
+        for alias in node.names
+    }
 
 
 def _absolute(node: ast.ImportFrom, module: str) -> str:
