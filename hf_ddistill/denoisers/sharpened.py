@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_ddistill.denoisers.composite import Ask, Composite
 from hf_ddistill.denoisers.denoiser import Denoiser
-from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.parameterizations import Changed, Prediction
 from hf_ddistill.parameterizations.sharpening import check_sharpening, sharpened
 
 
@@ -36,6 +36,7 @@ class Sharpened(Composite):
         check_sharpening(self.temperature, self.top_k, self.top_p)
 
     def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
-        """What the denoiser says, sharpened in float64."""
-        log_p = ask(self.denoiser, condition).log_conditional.double()
-        return Prediction(sharpened(log_p, self.temperature, self.top_k, self.top_p))
+        """What the denoiser says, sharpened in float64 where it is looked at."""
+        settings = self.temperature, self.top_k, self.top_p
+        said = ask(self.denoiser, condition).log_conditional
+        return Changed(said, lambda log_p: sharpened(log_p.double(), *settings))

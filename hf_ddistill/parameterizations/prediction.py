@@ -7,6 +7,7 @@ With w = p(x_0 | x_t) / P_0t[x_0, x_t] (0 where the kernel is 0):
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from hf_ddistill.linalg import Dense
 from hf_ddistill.parameterizations.normalised import log_prob_of
 from hf_ddistill.shapes import LOG_ZERO, LogProbs, PerToken, Probs, Tokens
 
+#: Log-probabilities that are worked on at a time, on the CPU: few enough for its cache.
+SOME = 2**18
 #: The most that rounding may change a recovered conditional, in total variation.
 RECOVERABLE = 0.01
 
@@ -34,6 +37,25 @@ class Prediction:
     def log_prob_of(self, x_0: Tokens) -> PerToken:
         """log p(x_0 | x_t) of these tokens at each position, (B, L)."""
         return log_prob_of(self.log_conditional, x_0)
+
+    def each(
+        self, look: Callable[..., tuple[Tensor, ...]], *beside: PerToken | Tokens
+    ) -> tuple[Tensor, ...]:
+        """What `look` says of each position, (B, L), a few positions at a time.
+
+        Args:
+            look: (log p (n, K), `beside` (n,)) -> tensors (n,), of each position by itself.
+            *beside: (B, L), what it is given beside.
+        """
+        said, change = self._rows()
+        size = max(1, (SOME if said.device.type == "cpu" else 16 * SOME) // said.shape[-1])
+        parts = (values.flatten(0, 1).split(size) for values in (said, *beside))
+        found = [look(change(log_p), *given) for log_p, *given in zip(*parts, strict=True)]
+        return tuple(torch.cat(pieces).view(said.shape[:-1]) for pieces in zip(*found, strict=True))
+
+    def _rows(self) -> tuple[LogProbs, Callable[[Tensor], Tensor]]:
+        """A tensor, and what makes the law of some of its positions."""
+        return self.log_conditional, lambda log_p: log_p
 
     def score(self, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) -> Probs:
         """The concrete score p_t(y) / p_t(x_t) of every y at each position, (B, L, K)."""

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion, times
-from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.parameterizations import Prediction, carried_over
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.interval import interval
-from hf_ddistill.samplers.posterior import draw_posterior
+from hf_ddistill.samplers.posterior import draw_clean, draw_posterior
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, Probs, Tokens
 
@@ -68,5 +67,5 @@ class Jump(Sampler):
         if bool((torch.as_tensor(s) == 0).all()):
             return draw_posterior(prediction, diffusion, x_t, s, t, generator)
         s, _ = interval(s, t, x_t)
-        x_0 = categorical_of_logs(prediction.log_conditional, generator)
+        x_0 = draw_clean(prediction, x_t, generator)
         return diffusion.renoise(x_0, torch.zeros_like(s), s, generator)

@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.samplers.flat_jumps import draw_flat_jump, draws_flat_jumps, flat_jumps
+from hf_ddistill.samplers.flat_jumps import (
+    draw_flat_jump,
+    draw_other,
+    draws_flat_jumps,
+    flat_jumps,
+)
 from hf_ddistill.samplers.jumps import check_pace
+from hf_ddistill.samplers.posterior import draw_posterior
 from hf_ddistill.shapes import Generators, Tokens
 
 
@@ -39,8 +46,11 @@ class OneJump(ABC):
         generator: Generators = None,
     ) -> Tokens:
         """Where noise is flat the token of a jump is drawn without the rates, see `flat_jumps`."""
-        last = bool((torch.as_tensor(s) == 0).all())
-        if last or not draws_flat_jumps(diffusion, generator):
+        if not draws_flat_jumps(diffusion, generator):
             return super().advance(prediction, diffusion, x_t, s, t, generator)
-        jumps = flat_jumps(prediction, diffusion, x_t, s, t)
-        return draw_flat_jump(jumps, prediction, x_t, self.leaving, generator)
+        if bool((torch.as_tensor(s) == 0).all()):
+            return draw_posterior(prediction, diffusion, x_t, s, t, generator)
+        which, clean, fresh = (uniform_noise(x_t.shape, generator, x_t.device) for _ in range(3))
+        here, other = draw_other(prediction, x_t, clean)
+        jumps = flat_jumps(here, diffusion, x_t, s, t)
+        return draw_flat_jump(jumps, self.leaving, x_t, other, (which, fresh))

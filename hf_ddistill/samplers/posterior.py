@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import LinearOperator, categorical, categorical_of_logs
+from hf_ddistill.linalg import LinearOperator, categorical, categorical_of_logs, uniform_noise
 from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.samplers.interval import interval
 from hf_ddistill.shapes import Chooser, Generators, PerToken, Probs, Tokens
@@ -79,6 +79,15 @@ def posterior_at(
     return diffusion.kernel(s, t).entries(x_s, x_t) * past / torch.where(away > 0, 1.0, here)
 
 
+def draw_clean(prediction: Prediction, x_t: Tokens, generator: Generators = None) -> Tokens:
+    """x_0 ~ p(x_0 | x_t), a few positions at a time."""
+    if isinstance(generator, Chooser):
+        return categorical_of_logs(prediction.log_conditional, generator)
+    noise = uniform_noise(x_t.shape, generator, x_t.device)
+    (x_0,) = prediction.each(lambda log_p, u: (categorical_of_logs(log_p, noise=u),), noise)
+    return x_0
+
+
 def _draw_clean(
     prediction: Prediction,
     diffusion: Diffusion,
@@ -87,10 +96,10 @@ def _draw_clean(
     generator: Generators,
 ) -> Tokens:
     """x_0 from what is said of those that can have become x_t."""
-    said = prediction.log_conditional
     if diffusion.process.is_flat:
-        x_0 = categorical_of_logs(said, generator)
+        x_0 = draw_clean(prediction, x_t, generator)
         # What cannot have become x_t shares that with all tokens but x_t.
         return torch.where(kernel.entries(x_0, x_t) > 0, x_0, x_t)
+    said = prediction.log_conditional
     reached = kernel.columns(x_t, said.dtype) > 0
     return categorical_of_logs(said.masked_fill(~reached, -torch.inf), generator)

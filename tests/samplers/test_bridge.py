@@ -77,7 +77,7 @@ def test_jumps_by_their_pieces_have_the_rates_of_the_rule(name, s, t):
     process = FLAT[name]
     diffusion, k = Diffusion(process), process.vocab_size
     x_t, prediction = torch.arange(k)[:, None], said(process, k)
-    kernel, pieces = flat_jumps(prediction, diffusion, x_t, s, t)
+    kernel, pieces = flat_jumps(prediction.log_prob_of(x_t).exp(), diffusion, x_t, s, t)
     laws = torch.cat(
         [prediction.log_conditional[:, 0].exp()[:, None], kernel.right.mT.expand(k, -1, k)], 1
     )
