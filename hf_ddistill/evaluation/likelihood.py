@@ -79,12 +79,7 @@ def likelihood_bound(
         raise ValueError(f"draws must be at least 1, got {draws}.")
     sums, lengths = [], []
     for batch in batches:
-        x_0 = batch["input_ids"]
-        real = torch.ones_like(x_0, dtype=torch.bool)
-        for name, absent in (("attention_mask", 0), ("labels", -100)):
-            if name in batch:
-                real &= batch[name] != absent
-        condition = {k: v for k, v in batch.items() if k not in ("input_ids", "labels")}
+        x_0, real, condition = scored(batch)
         first = sum(map(len, sums))
         noise = RowStreams([_seed(seed, first + row) for row in range(len(x_0))])
         how = (draws, block_size, noise)
@@ -97,6 +92,16 @@ def likelihood_bound(
     apart = (total - mean * length).square().sum().sqrt() / length.sum()
     error = float(apart) * math.sqrt(count / (count - 1)) if count > 1 else math.nan
     return Bound(mean, error, int(length.sum()), count)
+
+
+def scored(batch: Mapping[str, Tensor]) -> tuple[Tokens, Where, dict[str, Tensor]]:
+    """The tokens of a batch (B, L), which of them count, and what the network takes beside them."""
+    x_0 = batch["input_ids"]
+    real = torch.ones_like(x_0, dtype=torch.bool)
+    for name, absent in (("attention_mask", 0), ("labels", -100)):
+        if name in batch:
+            real &= batch[name] != absent
+    return x_0, real, {k: v for k, v in batch.items() if k not in ("input_ids", "labels")}
 
 
 @torch.no_grad()

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_utils import PreTrainedModel
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.models import unwrapped, window
 from hf_ddistill.models.held import Held
 from hf_ddistill.samplers import Canvas
 from hf_ddistill.shapes import Generators
@@ -65,24 +63,6 @@ def lay_out(
     if not bool(canvas.infill.any()):
         raise ValueError("There is nothing to generate: every position is given.")
     return canvas
-
-
-def sequence_length(model: PreTrainedModel, length: int | None) -> int:
-    """L: `length`, or all that the model can take.
-
-    Raises:
-        ValueError: if the model has no such length, or none is known.
-    """
-    most = window(model)
-    grid = getattr(unwrapped(model).config, "token_shape", None)
-    if length is None and most is None:
-        raise ValueError("Pass `length`: the model's config has no max_position_embeddings.")
-    length = most if length is None else length
-    if grid is not None and length != most:
-        raise ValueError(f"length={length}, but the model's token_shape={grid} has {most}.")
-    if length < 1 or (most is not None and length > most):
-        raise ValueError(f"length={length} must lie in [1, {most}], the model's window.")
-    return length
 
 
 def label_tensor(

@@ -11,6 +11,8 @@ from small_laws import problem
 from hf_ddistill import Absorbing, Diffusion, Hybrid, LogLinear, Uniform
 from hf_ddistill.evaluation import any_order_log_probability, likelihood_bound, mutation_scores
 from hf_ddistill.evaluation.likelihood import masks_in_blocks
+from hf_ddistill.laboratory import clean_sequences
+from hf_ddistill.laboratory.blocks.tables import block_table
 from hf_ddistill.linalg import categorical
 
 K = 4
@@ -105,6 +107,48 @@ def test_what_is_given_is_scored():
     given = (first * known.law).sum(1)
     chance = known.law[known.law > 0][:5]
     torch.testing.assert_close(scores, (chance / given).log(), rtol=0, atol=1e-8)
+
+
+def test_a_block_is_scored_in_sight_of_masks_in_the_blocks_before():
+    diffusion = Diffusion(Absorbing(3), LogLinear())
+    law = torch.randn(16, generator=torch.Generator().manual_seed(2)).double().softmax(0)
+    rows = clean_sequences(diffusion, 4)
+    scores = any_order_log_probability(
+        block_table(law, 2, diffusion).denoiser(), rows, orders=3, block_size=2
+    )
+    torch.testing.assert_close(scores, law.log().expand(3, 16), rtol=0, atol=1e-8)
+
+
+class Watched:
+    """A denoiser of time and noise that keeps what it was asked."""
+
+    needs_time = True
+
+    def __init__(self, inner):
+        self.inner, self.diffusion = inner, inner.diffusion
+        self.times, self.conditions, self.generators = [], [], []
+
+    def fresh_noise(self, x_t, generator=None):
+        self.generators.append(generator)
+        return {}
+
+    def at(self, x_t, t, places, **condition):
+        self.times.append(t.tolist())
+        self.conditions.append(condition)
+        return self.inner.at(x_t, t, places, **condition)
+
+
+def test_a_score_forgets_class_or_seed_and_counts_padding_as_time():
+    known = law(Absorbing(K))
+    rows, watched = known.sequences[known.law > 0][:2], Watched(known.denoiser())
+    real = torch.ones_like(rows, dtype=torch.bool)
+    real[1, 1:] = False
+    generator, classes = torch.Generator().manual_seed(0), torch.arange(2)
+    any_order_log_probability(watched, rows, real=real, generator=generator, class_labels=classes)
+    assert [c["class_labels"] is classes for c in watched.conditions] == [True] * known.length
+    assert watched.times[0][0] == pytest.approx(watched.times[0][1])
+    mutation_scores(watched, rows[0], generator=generator)
+    assert all(given is generator for given in watched.generators)
 
 
 def test_the_score_of_a_mutation_is_no_ratio_of_conditionals():
