@@ -52,7 +52,10 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    # A token may be a line break, or what moves the cursor.
+    return said if (said := str(value)).isprintable() else repr(said)[1:-1]
 
 
 def pick_device(given: str | None) -> torch.device:

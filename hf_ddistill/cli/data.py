@@ -8,14 +8,14 @@ from typing import Any
 
 from datasets import Dataset, LargeList, List, Value, load_dataset
 from datasets.data_files import EmptyDatasetError
-from datasets.exceptions import DatasetGenerationError
+from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
 from pyarrow import compute
 from transformers import PreTrainedModel
 
 from hf_ddistill.cli.data_names import KINDS, check_data_name, held_out_name, is_text_folder
 from hf_ddistill.cli.reachable import check_data_set
+from hf_ddistill.cli.text_files import check_utf8, exactly, split_off
 from hf_ddistill.cli.text_files import documents as of_files
-from hf_ddistill.cli.text_files import split_off
 from hf_ddistill.evaluation.digits_data import load_digit_tokens
 from hf_ddistill.models import unwrapped
 from hf_ddistill.models.positions import window
@@ -74,6 +74,8 @@ def load(
     """
     check_data_name(name, split, streaming, option)
     if name.split(":")[0] == "digits":
+        if documents is not None:
+            raise ValueError(f"--documents is of text files, and {option} is {name}.")
         return _digits(name)
     if is_text_folder(name):
         return _checked(of_files(name, documents or "file", split, streaming), name)
@@ -86,12 +88,19 @@ def load(
         check_data_set(name, option)
         try:
             data = load_dataset(name, split=split, streaming=streaming)
-        except EmptyDatasetError as error:
+        except (EmptyDatasetError, DataFilesNotFoundError) as error:
             raise ValueError(f"The folder {name} holds no files of data.") from error
+        except (ValueError, OSError):
+            raise
+        except Exception as error:  # the readers of foreign files raise all kinds
+            raise ValueError(f"{name} cannot be read: {error.__cause__ or error}") from error
         return _checked(data, name)
     try:
-        data = load_dataset(kind, data_files=name, split=split, streaming=streaming)
-        if streaming:
+        how = {"encoding": "utf-8-sig"} if kind == "text" else {}
+        data = load_dataset(kind, data_files=exactly(path), split=split, streaming=streaming, **how)
+        if streaming and kind == "text":
+            check_utf8(path)
+        elif streaming:
             next(iter(data), None)  # a stream is read later, where no error would name the file
         elif "text" in data.column_names:
             data.data.column("text").validate(full=True)  # JSON is read without a look at its UTF-8

@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 
 #: How the files of one kind are read, by the end of their names.
-KINDS = {".txt": "text", ".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
+KINDS = {".txt": "text", ".md": "text", ".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
 
 
 def is_glob(name: str) -> bool:
@@ -22,14 +22,20 @@ def text_files(name: str) -> list[Path]:
     """
     place = Path(name)
     if place.is_dir():
-        found = [p for p in place.rglob("*.txt") if not any(q.startswith(".") for q in p.parts)]
-    elif is_glob(name):
-        found = [p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file()]
+        found = [p for p in place.rglob("*.txt") if not _is_hidden(p.relative_to(place))]
+    elif is_glob(name) and not place.exists():
+        found = [Path(p) for p in glob.glob(name, recursive=True)]
     else:
         found = [place]
+    # Links that lead nowhere and folders whose name ends in .txt are no text.
+    found = [p for p in found if p.is_file()]
     if not found:
         raise ValueError(f"There is no text file (.txt) in {name}.")
     return sorted(found)
+
+
+def _is_hidden(place: Path) -> bool:
+    return any(part.startswith(".") for part in place.parts)
 
 
 def is_text_folder(name: str) -> bool:
@@ -40,7 +46,8 @@ def is_text_folder(name: str) -> bool:
     if not place.is_dir():
         return False
     others = (".parquet", ".jsonl", ".json", ".csv", ".arrow", ".py")
-    endings = {file.suffix for file in place.rglob("*") if file.is_file()}
+    files = (p for p in place.rglob("*") if p.is_file() and not _is_hidden(p.relative_to(place)))
+    endings = {file.suffix for file in files}
     return ".txt" in endings and not endings & set(others)
 
 
@@ -71,6 +78,8 @@ def check_data_name(name: str, split: str, streaming: bool, option: str = "--dat
             raise ValueError(f"{option} {name} names {other[0]}; a glob is of text files.")
         return
     if path.suffix not in KINDS:
+        if path.is_file():
+            raise ValueError(f"{option} names {name}, a file that is none of {', '.join(KINDS)}.")
         return
     if not path.is_file():
         raise ValueError(f"{option} names {name}, which is not a file.")

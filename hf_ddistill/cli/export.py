@@ -31,12 +31,13 @@ def run(options: ExportOptions) -> int:
         converter.write(model, draft)
         if tokenizer is not None:
             tokenizer.save_pretrained(draft)
-        _card(options, converter, target.resolve().name).save(draft / "README.md")
+        name = target.resolve().name
+        _card(options, converter, name, converter.loaded_by(model, name)).save(draft / "README.md")
     told = "with its tokenizer" if has else "without a tokenizer, which the student has not either"
     print(f"{options.student} is in {target}, in the form of a {converter.reads}, {told}.")
     command = converter.loaded_by(model, str(target))
     if command:
-        print(f"Serve it: {command}")
+        print(f"Load it: {command}")
     return 0
 
 
@@ -45,7 +46,7 @@ def _is_written(path: str) -> bool:
     return is_model_file(path) or path.endswith((".py", ".yaml", ".ckpt"))
 
 
-def _card(options: ExportOptions, converter: Converter, name: str) -> ModelCard:
+def _card(options: ExportOptions, converter: Converter, name: str, command: str) -> ModelCard:
     """What the folder is, and of what it was made."""
     student = options.student
     of_hub = is_repo_id(student) and not Path(student).exists()
@@ -62,4 +63,5 @@ def _card(options: ExportOptions, converter: Converter, name: str) -> ModelCard:
         f"(`hf-ddistill export {source} {name} --to {converter.id}`). How the student was trained "
         "and how it is to be sampled says the card of that model."
     )
+    text += f"\n\nTo load it:\n\n```text\n{command}\n```" if command else ""
     return ModelCard(f"---\n{data}\n---\n\n{text}\n")

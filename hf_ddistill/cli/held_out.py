@@ -31,7 +31,7 @@ def held_out_bound(pipe: DiscreteDiffusionPipeline, options: EvaluateOptions) ->
         denoiser,
         batches_of(pipe, options, denoiser),
         draws=options.draws,
-        block_size=_block(pipe),
+        block_size=block_of(pipe),
         seed=options.seed,
     )
 
@@ -46,14 +46,14 @@ def batches_of(
         data = without_labels(data)
     check_length(data, model, options.max_length)
     rows = prepared(data, pipe.tokenizer, options.max_length or window(model))
-    collator = TokenCollator.suited_to(model.config, pipe.tokenizer, _block(pipe) or 1)
+    collator = TokenCollator.suited_to(model.config, pipe.tokenizer, block_of(pipe) or 1)
     clean = CleanCollator(collator, denoiser.diffusion, Held.of(model.config))
     clean.first(rows)
     for batch in DataLoader(rows, batch_size=min(options.batch_size, 64), collate_fn=clean):
         yield {name: value.to(model.device) for name, value in batch.items()}
 
 
-def _block(pipe: DiscreteDiffusionPipeline) -> int | None:
+def block_of(pipe: DiscreteDiffusionPipeline) -> int | None:
     """Tokens in a block of the model's attention; None where it is full."""
     model = unwrapped(pipe.model)
     if not isinstance(model, BlockDiffusionLM) or model.is_full(model.config.block_size):

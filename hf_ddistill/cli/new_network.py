@@ -18,6 +18,7 @@ from hf_ddistill.models import (
     DDiTForDiscreteDiffusion,
     unwrapped,
 )
+from hf_ddistill.models.made_tokenizers import MADE
 
 #: A vocabulary that is not asked for is no larger: a greater number in the data is hardly a token.
 MOST_TOKENS = 2**22
@@ -87,7 +88,7 @@ def _sizes(
     classes = _classes(options, data, first)
     if "input_ids" not in first:
         if tokenizer is None:
-            raise ValueError("Text needs --tokenizer, a folder or id.")
+            raise ValueError(f"Text needs --tokenizer: a folder or id, or {MADE}, made of it.")
         if options.vocab_size is not None:
             raise ValueError("--vocab-size: that of text is the tokenizer's.")
         return vocabulary(tokenizer), options.max_length or LENGTH, classes

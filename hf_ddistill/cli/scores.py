@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from hf_ddistill.cli.held_out import batches_of, held_out_bound
+from hf_ddistill.cli.held_out import batches_of, block_of, held_out_bound
 from hf_ddistill.cli.options.evaluate import EvaluateOptions
 from hf_ddistill.evaluation import any_order_log_probability, mutation_scores
+from hf_ddistill.evaluation.likelihood import scored
 from hf_ddistill.models import as_denoiser, unwrapped
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
-from hf_ddistill.training.clean_tokens import trained_in
 
 
 def score_rows(pipe: DiscreteDiffusionPipeline, options: EvaluateOptions) -> list[dict[str, Any]]:
@@ -26,7 +26,7 @@ def score_rows(pipe: DiscreteDiffusionPipeline, options: EvaluateOptions) -> lis
     if options.orders is not None:
         return [named | row for row in _by_orders(pipe, options)]
     if options.mutations is not None:
-        return [named | row for row in _mutations(pipe, options.mutations)]
+        return [named | row for row in _mutations(pipe, options)]
     return []
 
 
@@ -37,10 +37,9 @@ def _by_orders(
     generator = torch.Generator().manual_seed(options.seed)
     number = 0
     for batch in batches_of(pipe, options, denoiser):
-        real = trained_in(batch, None)
-        scores = any_order_log_probability(
-            denoiser, batch["input_ids"], orders=options.orders, real=real, generator=generator
-        )
+        x_0, real, condition = scored(batch)
+        about = {"orders": options.orders, "real": real, "block_size": block_of(pipe)}
+        scores = any_order_log_probability(denoiser, x_0, **about, generator=generator, **condition)
         for row in range(scores.shape[1]):
             own, tokens = scores[:, row], int(real[row].sum())
             yield {
@@ -54,16 +53,26 @@ def _by_orders(
             number += 1
 
 
-def _mutations(pipe: DiscreteDiffusionPipeline, sequence: str) -> Iterator[dict[str, Any]]:
+def _mutations(
+    pipe: DiscreteDiffusionPipeline, options: EvaluateOptions
+) -> Iterator[dict[str, Any]]:
     """The ones with a number, the best first."""
+    sequence = options.mutations
     if pipe.tokenizer is None:
         raise ValueError("--mutations is of a model with a tokenizer, and there is none.")
+    if block_of(pipe) is not None:
+        raise ValueError(
+            f"--mutations is of a token given all others, and {options.model} sees none behind its "
+            "block; use --orders."
+        )
     read = pipe.tokenizer(sequence, return_special_tokens_mask=True)
     ids = torch.tensor(read["input_ids"], device=pipe.model.device)
     real = ~torch.tensor(read["special_tokens_mask"], device=ids.device).bool()
     if not bool(real.any()):
         raise ValueError(f"--mutations: {sequence!r} has no token that could change.")
-    scores = mutation_scores(as_denoiser(unwrapped(pipe.model)), ids, real=real)
+    generator = torch.Generator().manual_seed(options.seed)
+    denoiser = as_denoiser(unwrapped(pipe.model))
+    scores = mutation_scores(denoiser, ids, real=real, generator=generator)
     scores[:, pipe.tokenizer.all_special_ids] = torch.nan
     scores[torch.arange(len(ids)), ids] = torch.nan
     known, places = scores.isfinite(), torch.cumsum(real, 0)

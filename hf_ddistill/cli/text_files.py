@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +27,47 @@ def documents(name: str, kind: str, split: str, streaming: bool) -> Any:
     Raises:
         ValueError: if a file is not UTF-8, or there is no text in any.
     """
-    files = [str(file) for file in text_files(name)]
+    files = text_files(name)
+    if streaming:
+        for file in files:
+            check_utf8(file)
     how = {"file": "document", "paragraph": "paragraph", "line": "line"}[kind]
     try:
         found = load_dataset(
-            "text", data_files=files, sample_by=how, split=split, streaming=streaming
+            "text",
+            data_files=[exactly(file) for file in files],
+            encoding="utf-8-sig",  # UTF-8; the mark before the text of some editors is no text
+            sample_by=how,
+            split=split,
+            streaming=streaming,
         )
     except (DatasetGenerationError, ValueError) as error:
         for file in files:
-            _check_utf8(Path(file))
-        raise ValueError(f"{name} cannot be read: {error}") from error
-    return found.filter(_is_text) if not streaming else found
+            check_utf8(file)
+        raise ValueError(f"{name} cannot be read: {error.__cause__ or error}") from error
+    return found.filter(_is_text)
+
+
+def exactly(file: Path) -> str:
+    """The pattern that matches one file, whatever its name has in it."""
+    return escape(os.path.abspath(file))
 
 
 def _is_text(row: dict[str, str]) -> bool:
     return bool(row["text"].strip())
 
 
-def _check_utf8(file: Path) -> None:
-    try:
-        file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as wrong:
-        line = file.read_bytes()[: wrong.start].count(b"\n") + 1
-        raise ValueError(
-            f"{file} is not UTF-8, line {line}: byte 0x{wrong.object[wrong.start]:02x}; save it as "
-            "UTF-8."
-        ) from wrong
+def check_utf8(file: Path) -> None:
+    """Raise for a file that is not UTF-8, with the line."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as wrong:
+                byte = f"byte 0x{line[wrong.start]:02x}"
+                raise ValueError(
+                    f"{file} is not UTF-8, line {number}: {byte}; save it as UTF-8."
+                ) from wrong
 
 
 def split_off(data: Dataset, share: float) -> tuple[Dataset, Dataset]:

@@ -17,6 +17,7 @@ from hf_ddistill.convert.llada import LLaDA
 from hf_ddistill.convert.llada2 import LLaDA2
 from hf_ddistill.convert.mdlm import MDLM
 from hf_ddistill.convert.nemotron import Nemotron
+from hf_ddistill.convert.remote_code import RemoteCode
 from hf_ddistill.convert.sdar import SDAR
 from hf_ddistill.convert.sdtt import SDTT
 from hf_ddistill.convert.sedd import SEDD
@@ -38,6 +39,7 @@ __all__ = [
     "LLaDA",
     "LLaDA2",
     "Nemotron",
+    "RemoteCode",
     "conversion_card",
     "located",
     "recognise",

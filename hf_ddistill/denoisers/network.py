@@ -17,7 +17,7 @@ from torch.nn import Module, Parameter
 from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion, times
-from hf_ddistill.parameterizations.normalised import MANY, SOME
+from hf_ddistill.parameterizations.normalised import MANY, SOME, give_up
 from hf_ddistill.parameterizations.parameterization import Parameterization
 from hf_ddistill.parameterizations.prediction import Prediction
 from hf_ddistill.parameterizations.subs import Subs
@@ -173,13 +173,16 @@ class NetworkDenoiser(Denoiser):
         return self.diffusion.schedule.sigma(t) if self.reads_time == "sigma" else t
 
     def _read(self, output: Tensor, x_t: Tokens, t: Tensor | None) -> Prediction:
-        """A prediction; without gradients a large one takes the place of the output."""
+        """A prediction; a large one takes the place of the output, with gradients where it can."""
         if output.dtype != torch.float64:
             output = output.float()
         positions = torch.arange(x_t.shape[1], device=x_t.device)
         alone = x_t.shape[1] == 1 or self.parameterization.source(positions) is positions
         small = output.numel() < MANY or torch.compiler.is_compiling()
-        if small or output.requires_grad or not (alone and self._made(output)):
+        if small or not (alone and self._made(output)):
+            return Prediction(self._log_conditional(output, x_t, t))
+        if output.requires_grad:
+            give_up(output)
             return Prediction(self._log_conditional(output, x_t, t))
         rows, size = output.view(-1, 1, output.shape[-1]), max(1, SOME // output.shape[-1])
         t = None if t is None else t.repeat_interleave(x_t.shape[1])

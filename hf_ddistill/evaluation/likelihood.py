@@ -31,7 +31,7 @@ class Bound:
         nats: per token.
         standard_error: of `nats`, over the rows of the data and the noise of each; NaN for one row.
         tokens: that it is a mean over.
-        rows: that they are in.
+        rows: that they are in; one without any is none.
     """
 
     nats: float
@@ -79,12 +79,7 @@ def likelihood_bound(
         raise ValueError(f"draws must be at least 1, got {draws}.")
     sums, lengths = [], []
     for batch in batches:
-        x_0 = batch["input_ids"]
-        real = torch.ones_like(x_0, dtype=torch.bool)
-        for name, absent in (("attention_mask", 0), ("labels", -100)):
-            if name in batch:
-                real &= batch[name] != absent
-        condition = {k: v for k, v in batch.items() if k not in ("input_ids", "labels")}
+        x_0, real, condition = scored(batch)
         first = sum(map(len, sums))
         noise = RowStreams([_seed(seed, first + row) for row in range(len(x_0))])
         how = (draws, block_size, noise)
@@ -93,10 +88,20 @@ def likelihood_bound(
     if not sums or not int(torch.cat(lengths).sum()):
         raise ValueError("There are no tokens whose likelihood could be bounded.")
     total, length = torch.cat(sums), torch.cat(lengths).double()
-    mean, count = float(total.sum() / length.sum()), len(total)
+    mean, count = float(total.sum() / length.sum()), int((length > 0).sum())
     apart = (total - mean * length).square().sum().sqrt() / length.sum()
     error = float(apart) * math.sqrt(count / (count - 1)) if count > 1 else math.nan
     return Bound(mean, error, int(length.sum()), count)
+
+
+def scored(batch: Mapping[str, Tensor]) -> tuple[Tokens, Where, dict[str, Tensor]]:
+    """The tokens of a batch (B, L), which of them count, and what the network takes beside them."""
+    x_0 = batch["input_ids"]
+    real = torch.ones_like(x_0, dtype=torch.bool)
+    for name, absent in (("attention_mask", 0), ("labels", -100)):
+        if name in batch:
+            real &= batch[name] != absent
+    return x_0, real, {k: v for k, v in batch.items() if k not in ("input_ids", "labels")}
 
 
 @torch.no_grad()

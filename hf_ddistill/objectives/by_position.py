@@ -27,6 +27,18 @@ ON_CPU, ELSEWHERE = 2**18, 2**25
 
 
 @dataclass(frozen=True)
+class Last:
+    """log q that nothing else takes a gradient of, or looks at behind this: on the way back its
+    gradient takes its place, where it goes straight to the logits.
+
+    Args:
+        log_q: (N, K) or (N, 1, K).
+    """
+
+    log_q: Tensor
+
+
+@dataclass(frozen=True)
 class Certain:
     """What is said of the positions that are not among the `numbers`, where one token is all that
     counts.
@@ -42,7 +54,7 @@ class Certain:
 
 def by_position(
     distance: Distance,
-    log_q: Tensor,
+    log_q: Tensor | Last,
     numbers: Tensor | None = None,
     certain: Certain | None = None,
     beside: Tensor | None = None,
@@ -52,16 +64,18 @@ def by_position(
 
     Args:
         distance: of some positions; its slices count those of `numbers`.
-        log_q: (N, K) or (N, 1, K).
+        log_q: (N, K) or (N, 1, K), or the `Last` use of it.
         numbers: (N',), the positions that the distance is of; all if not given, in order.
         certain: what is said of all others; 0 where nothing is.
         beside: (N',), one more argument of the distance, if it takes one.
         of: its last arguments, whole, without gradients: they are let go on the way back.
     """
+    last = isinstance(log_q, Last)
+    log_q = log_q.log_q if last else log_q
     flat, logits = log_q.flatten(0, -2), stand_in(log_q)
     straight = logits is not None and torch.is_grad_enabled()
     to = logits.flatten(0, -2) if straight else flat
-    about = distance, numbers, certain, straight
+    about = distance, numbers, certain, (straight, straight and last)
     return _ByPosition.apply(to, flat.detach(), beside, about, *of)
 
 
@@ -72,7 +86,7 @@ class _ByPosition(torch.autograd.Function):
         _: Tensor,
         log_q: Tensor,
         beside: Tensor | None,
-        about: tuple[Distance, Tensor | None, Certain | None, bool],
+        about: tuple[Distance, Tensor | None, Certain | None, tuple[bool, bool]],
         *of: Tensor,
     ) -> Tensor:
         distance, numbers, certain, _ = about
@@ -95,8 +109,13 @@ class _ByPosition(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        (log_q, beside, *of), (distance, numbers, certain, straight) = ctx.saved_tensors, ctx.about
-        out, own = torch.zeros_like(log_q), None if beside is None else torch.zeros_like(beside)
+        (log_q, beside, *of), (distance, numbers, certain, how) = ctx.saved_tensors, ctx.about
+        straight, last = how
+        out, own = log_q, None if beside is None else torch.zeros_like(beside)
+        if not last:
+            out = torch.zeros_like(log_q)
+        elif certain is None and numbers is not None:
+            out.index_fill_(0, _left(log_q, numbers), 0.0)
         if certain is not None:
             rows, tokens = _others(certain, log_q, numbers)
             _put_certain(out, log_q, (rows, tokens), certain.distance, gradient, straight)
@@ -138,10 +157,15 @@ def _put_certain(
 
 def _others(certain: Certain, log_q: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """The positions that are not among the numbers, and their tokens; nothing waits."""
+    rows = _left(log_q, numbers)
+    return rows, certain.tokens.index_select(0, rows)
+
+
+def _left(log_q: Tensor, numbers: Tensor) -> Tensor:
+    """The positions that are not among the numbers."""
     left = torch.ones(len(log_q), dtype=torch.bool, device=log_q.device)
     left = left.index_fill_(0, numbers, False)
-    rows = left.nonzero_static(size=len(log_q) - len(numbers))[:, 0]
-    return rows, certain.tokens.index_select(0, rows)
+    return left.nonzero_static(size=len(log_q) - len(numbers))[:, 0]
 
 
 def chunks(log_q: Tensor, numbers: Tensor | None = None) -> list[slice]:

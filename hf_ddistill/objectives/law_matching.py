@@ -28,7 +28,7 @@ from hf_ddistill.couplings import (
 )
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import require, uniform_noise
-from hf_ddistill.objectives.by_position import by_position
+from hf_ddistill.objectives.by_position import Last, by_position
 from hf_ddistill.objectives.log_ratio import LogRatio, both_networks, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
@@ -214,7 +214,10 @@ class LawMatching(Objective):
             return torch.where(log_p > LOG_ZERO / 2, log_p.exp() * d, torch.zeros_like(d)).sum(-1)
 
         numbers = local.numbers_of(both)
-        value = by_position(mean, local.prediction.log_conditional, numbers, of=ratio.laws)
+        log_p = local.prediction.log_conditional
+        # The student's law is looked at once if there is one view, and one call that is trained.
+        log_p = Last(log_p) if self.maskings == 1 and self.horizon == "call" else log_p
+        value = by_position(mean, log_p, numbers, of=ratio.laws)
         sums = value.new_zeros(both.shape[0]).index_add(0, local.rows, value)
         return sums * view.weight.clamp_max(8.0)[rows]
 

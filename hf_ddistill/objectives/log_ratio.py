@@ -95,7 +95,7 @@ def log_ratio(
     with torch.no_grad():
         of_teacher = step.look(teacher, z, t, where, **more)
     parts = (of_teacher.log_prob_of(x_0) - log_prob.detach())[:, 0]
-    impossible = ~parts.isfinite() | (parts.abs() > -LOG_ZERO / 2)
+    impossible = _impossible(parts)
     if not causal and not step.diffusion.reveals:
         tokens = (where.take(x_0)[:, None], where.take(z)[:, None])
         state = (step.diffusion, *tokens, t.index_select(0, where.rows))
@@ -111,6 +111,44 @@ def log_ratio(
         log_prob,
         where.put(impossible, torch.zeros_like(x_0, dtype=torch.bool)),
     )
+
+
+def causal_log_ratio(
+    step: TrainingStep, x: Tokens, where: Places, onto: Tensor | None, **more: Any
+) -> tuple[PerToken, Tensor]:
+    """What `log_ratio` says of tokens x read from left to right, and keeps no law but the
+    auxiliary's, where it has gradients: the teacher's is let go before that is made.
+
+    Args:
+        step: as there.
+        x: (B, L).
+        where: the N positions that are asked for.
+        onto: (N, K), d of every token is added to it.
+        **more: inputs of the calls.
+
+    Returns:
+        d of the tokens (B, L) float64, 0 elsewhere, and log p_A of them (N, 1), with its gradients.
+
+    Raises:
+        ValueError: as there, and where d is not finite.
+    """
+    teacher, auxiliary = map(Autoregressive, both_networks(step))
+
+    def of_tokens(denoiser: Denoiser, sign: int) -> Tensor:
+        said = step.look(denoiser, x, None, where, **more)
+        if onto is not None:
+            onto.add_(said.prediction.log_conditional.detach().squeeze(1), alpha=sign)
+        return said.log_prob_of(x)
+
+    with torch.no_grad():
+        of_teacher = of_tokens(teacher, 1)
+    with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):
+        of_auxiliary = of_tokens(auxiliary, -1)
+    parts = (of_teacher - of_auxiliary.detach())[:, 0]
+    _require_possible(~_impossible(parts))
+    return where.put(
+        parts, torch.zeros(x.shape, dtype=torch.float64, device=x.device)
+    ), of_auxiliary
 
 
 def both_networks(step: TrainingStep) -> tuple[Denoiser, Denoiser]:
@@ -129,8 +167,16 @@ def both_networks(step: TrainingStep) -> tuple[Denoiser, Denoiser]:
 
 def check_possible(ratio: LogRatio) -> None:
     """Raise if a log-ratio is not finite, for objectives that leave out no row."""
+    _require_possible(~ratio.impossible)
+
+
+def _impossible(ratios: Tensor) -> Tensor:
+    return ~ratios.isfinite() | (ratios.abs() > -LOG_ZERO / 2)
+
+
+def _require_possible(possible: Tensor) -> None:
     require(
-        ~ratio.impossible,
+        possible,
         lambda *_: (
             "The teacher gives no probability to a token that the student drew, so that its "
             "log-ratio is not finite; let the student start from the teacher."

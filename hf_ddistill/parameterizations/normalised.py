@@ -18,6 +18,9 @@ from hf_ddistill.shapes import LOG_ZERO, LogProbs, Tokens
 
 #: Entries from which on they are normalised a few rows at a time, and how many these have.
 MANY, SOME = 2**20, 2**18
+#: What makes logits and does not look at them on the way back, and what only shows them otherwise.
+MAKES = {"AddmmBackward0", "MmBackward0", "BmmBackward0", "ToCopyBackward0"}
+SHOWS = {"SplitBackward0", "UnsqueezeBackward0", "ViewBackward0", "UnsafeViewBackward0"}
 
 
 def normalised(logits: Tensor, diffusion: Diffusion, x_t: Tokens | None = None) -> LogProbs:
@@ -35,10 +38,27 @@ def normalised(logits: Tensor, diffusion: Diffusion, x_t: Tokens | None = None) 
         log_p = _filled(logits, noise, LOG_ZERO).log_softmax(-1)
         return log_p if x_t is None else carried_over(log_p, diffusion, x_t)
     open_ = None if x_t is None else carries(diffusion, x_t)
-    log_p = _Normalised.apply(logits, noise, x_t, open_)
+    # Before the logits change.
+    straight = _StandIn.apply(logits, noise, open_)
+    log_p = _Normalised.apply(logits, noise, (x_t, open_), getattr(logits, "given_up", False))
     if log_p.requires_grad:
-        log_p.stand_in = _StandIn.apply(logits, noise, open_)
+        log_p.stand_in = straight
     return log_p
+
+
+def give_up(logits: Tensor) -> None:
+    """Let log p take the place of logits that have gradients, if nothing keeps them for the way
+    back, as the last layer of most networks does not.
+
+    Who has kept them all the same gets torch's error on the way back, and no wrong gradient.
+
+    Args:
+        logits: contiguous; nobody else looks at them behind this.
+    """
+    node = logits.grad_fn
+    while node is not None and node.name() in SHOWS:
+        node = node.next_functions[0][0]
+    logits.given_up = node is not None and node.name() in MAKES
 
 
 def stand_in(log_p: Tensor) -> Tensor | None:
@@ -63,11 +83,14 @@ class _Normalised(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 (torch's own)
         logits: Tensor,
         noise: Tensor | None,
-        x_t: Tensor | None,
-        open_: Tensor | None,
+        at: tuple[Tensor | None, Tensor | None],
+        given_up: bool,
     ) -> Tensor:
-        out = logits.clone() if noise is None else _filled(logits, noise, LOG_ZERO)
-        out = out.contiguous()
+        x_t, open_ = at
+        # Detached tensors share the count of their changes, which torch looks at on the way back.
+        out = logits.detach() if given_up else logits.clone().contiguous()
+        if noise is not None:
+            out.index_fill_(-1, noise, LOG_ZERO)
         for rows in out.view(-1, out.shape[-1]).split(max(1, SOME // out.shape[-1])):
             rows.copy_(rows.log_softmax(-1))
         if open_ is not None:

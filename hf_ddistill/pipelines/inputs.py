@@ -10,10 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_utils import PreTrainedModel
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.models import unwrapped, window
 from hf_ddistill.models.held import Held
 from hf_ddistill.samplers import Canvas
 from hf_ddistill.shapes import Generators
@@ -67,24 +65,6 @@ def lay_out(
     return canvas
 
 
-def sequence_length(model: PreTrainedModel, length: int | None) -> int:
-    """L: `length`, or all that the model can take.
-
-    Raises:
-        ValueError: if the model has no such length, or none is known.
-    """
-    most = window(model)
-    grid = getattr(unwrapped(model).config, "token_shape", None)
-    if length is None and most is None:
-        raise ValueError("Pass `length`: the model's config has no max_position_embeddings.")
-    length = most if length is None else length
-    if grid is not None and length != most:
-        raise ValueError(f"length={length}, but the model's token_shape={grid} has {most}.")
-    if length < 1 or (most is not None and length > most):
-        raise ValueError(f"length={length} must lie in [1, {most}], the model's window.")
-    return length
-
-
 def label_tensor(
     config: PreTrainedConfig, class_labels: int | Sequence[int] | Tensor | None
 ) -> Tensor | None:
@@ -95,7 +75,14 @@ def label_tensor(
     """
     if class_labels is None:
         return None
-    labels = torch.as_tensor(class_labels, dtype=torch.int64).reshape(-1)
+    try:
+        labels = torch.as_tensor(class_labels).reshape(-1)
+        whole = not len(labels) or not (labels.is_floating_point() or labels.dtype == torch.bool)
+    except (TypeError, ValueError, RuntimeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"class_labels must be an integer or some, got {class_labels!r}.")
+    labels = labels.long()
     classes = getattr(config, "num_classes", 0)
     if not classes:
         raise ValueError("Got class_labels, but the model has num_classes=0: it takes none.")

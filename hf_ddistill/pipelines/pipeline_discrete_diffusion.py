@@ -12,7 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.models import check_finite, unwrapped
+from hf_ddistill.models import check_finite, sequence_length, unwrapped
 from hf_ddistill.models.held import Held
 from hf_ddistill.pipelines.block_generation import decoded, decodes_blocks
 from hf_ddistill.pipelines.drafting import calls_told, drafted_by
@@ -24,7 +24,6 @@ from hf_ddistill.pipelines.inputs import (
     label_tensor,
     lay_out,
     num_rows,
-    sequence_length,
 )
 from hf_ddistill.pipelines.network import ROW, denoiser_on, evaluating
 from hf_ddistill.pipelines.pipeline_output import DiscreteDiffusionPipelineOutput, to_images

@@ -64,18 +64,26 @@ def prepared(
         raise ValueError("Text needs a tokenizer (processing_class=) and a max_length.")
     if isinstance(data, IterableDataset):
         about = {"data": data, "texts": texts, "kind": kind}
-        return IterableDataset.from_generator(_stream, gen_kwargs=about)
+        rows = IterableDataset.from_generator(_stream, gen_kwargs=about)
+        _check_any(next(iter(rows), None) is not None, texts, kind)
+        return rows
     if not isinstance(data, Dataset):
         data = Dataset.from_list(list(data))
     found = _rows(data, texts, kind)
     texts.tell_lost(kind, len(data) - len(found))
-    if not len(found) and prompts:
-        raise ValueError("The prompts are all empty: not one of them has a token.")
-    if not len(found) and kind == "text":
-        raise ValueError(f"The text does not fill one row of max_length={length} tokens.")
-    if not len(found):
-        raise ValueError(f"No row has a token to train on within max_length={length} tokens.")
+    _check_any(bool(len(found)), texts, kind)
     return found
+
+
+def _check_any(found: bool, texts: Texts, kind: str) -> None:
+    """Raise where all rows are lost, by what they lack."""
+    if found:
+        return
+    if texts.prompts:
+        raise ValueError("The prompts are all empty: not one of them has a token.")
+    if kind == "text":
+        raise ValueError(f"The text does not fill one row of max_length={texts.length} tokens.")
+    raise ValueError(f"No row has a token to train on within max_length={texts.length} tokens.")
 
 
 def _rows(data: Dataset, texts: Texts, kind: str) -> Dataset:

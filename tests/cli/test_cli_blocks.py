@@ -6,10 +6,12 @@ import json
 import re
 
 import pytest
+import torch
 from block_runs import counting_lm, counts
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from hf_ddistill.cli import main
+from hf_ddistill.cli.common import print_table
 from hf_ddistill.models import BlockDiffusionLM
 
 
@@ -71,7 +73,7 @@ def test_a_causal_teacher_among_several_is_told(lm, converted, tmp_path, capsys)
 
 def test_what_is_no_causal_model_is_not_converted(converted, tmp_path, capsys):
     assert main(["convert", str(converted), "--output", str(tmp_path / "out")]) == 2
-    assert "is no causal language model" in capsys.readouterr().err
+    assert "it is a model of ours already" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -96,3 +98,28 @@ def test_every_call_of_block_decoding_is_shown(converted, capsys):
     greedy = [*options[:-1], "--temperature", "0", "--show"]
     assert main(["sample", str(converted), "--prompt", "1 2 3", *greedy]) == 0
     assert "sure" not in capsys.readouterr().out, "the law of the likeliest token is certain"
+
+
+def test_a_block_model_is_scored_as_if_it_saw_all_tokens(converted, lm, tmp_path, capsys):
+    folder, data, out = tmp_path / "one", tmp_path / "data.jsonl", tmp_path / "rows.json"
+    assert main(["convert", str(lm), "--output", str(folder), "--block-size", "1"]) == 0
+    row = counts(1, 3).tolist()[0][:4]
+    data.write_text(json.dumps({"input_ids": row}))
+    scores = ["--data", str(data), "--orders", "2", "--json", str(out)]
+    assert main(["evaluate", str(folder), *scores]) == 0
+    (said,) = json.loads(out.read_text())["rows"]
+    model = AutoModelForMaskedLM.from_pretrained(folder)
+    parts = (torch.tensor([[*row[:i], model.config.mask_token_id]]) for i in range(4))
+    with torch.no_grad():
+        last = [model(part).logits[0, -1].double() for part in parts]
+    clean = [logits.index_fill(0, torch.tensor(11), -torch.inf).log_softmax(0) for logits in last]
+    truth = sum(float(law[token]) for law, token in zip(clean, row, strict=True))
+    assert said["log_probability"] == pytest.approx(truth, abs=1e-4)
+    assert said["over_orders"] == pytest.approx(0, abs=1e-9)
+    assert main(["evaluate", str(converted), "--mutations", "1 2 3"]) == 2
+    assert "sees none behind its block; use --orders" in capsys.readouterr().err
+
+
+def test_a_token_breaks_the_line_of_a_table(capsys):
+    print_table([{"token": "a\n\x1b[0mb", "é": " "}])
+    assert capsys.readouterr().out.splitlines()[1:] == [r"a\n\x1b[0mb   "]

@@ -11,6 +11,8 @@ from transformers import AutoTokenizer
 from hf_ddistill.cli.data import load
 from hf_ddistill.cli.main import main
 from hf_ddistill.cli.text_files import split_off
+from hf_ddistill.models.made_tokenizers import made_tokenizer
+from hf_ddistill.training.preparation import prepared
 
 
 @pytest.fixture
@@ -50,9 +52,59 @@ def test_a_bad_folder_is_a_traceback(make, name, said, books):
         load(f"{books}/{name}" if name else str(books))
 
 
-def test_documents_of_tokens_are_accepted():
+@pytest.mark.parametrize("name", ["some/hub-id", "digits"])
+def test_documents_of_tokens_are_accepted(name):
     with pytest.raises(ValueError, match="--documents is of text files"):
-        load("some/hub-id", documents="file")
+        load(name, documents="file")
+
+
+def test_a_folder_of_text_is_lost_by_its_name_or_by_what_lies_beside_the_text(books, monkeypatch):
+    (books / "nowhere.txt").symlink_to("/there/is/no/such/file")
+    (books / "folder.txt").mkdir()
+    (books / ".git").mkdir()
+    (books / ".git" / "a.csv").write_text("a\n")
+    (books / ".git" / "a.txt").write_text("hidden")
+    whole = load(str(books))["text"][:]
+    assert whole == ["one\n two\n\nthree\n", "four\n"]
+    odd = books.rename(books.with_name(".we[ird] *name"))
+    assert load(str(odd))["text"][:] == whole
+    assert load(str(odd / "a.txt"))["text"][:] == ["one", " two", "", "three"]
+    monkeypatch.chdir(odd / "more")
+    assert load("..")["text"][:] == whole
+    assert load("../more")["text"][:] == whole[1:]
+
+
+def test_the_mark_of_an_editor_is_a_character_of_the_text(books):
+    (books / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo")
+    assert load(str(books))["text"][0] == "one\ntwo"
+    assert load(str(books / "a.txt"))["text"][0] == "one"
+
+
+def test_a_stream_of_texts_ends_in_the_middle_of_a_training_or_trains_on_nothing(books):
+    (books / "a.txt").write_text(" ")
+    assert [row["text"] for row in load(str(books), streaming=True)] == ["four\n"]
+    with pytest.raises(ValueError, match="does not fill one row of max_length=9"):
+        prepared(load(str(books), streaming=True), made_tokenizer("bytes", list), 9)
+    (books / "more" / "b.txt").write_text(" ")
+    with pytest.raises(ValueError, match="is empty"):
+        load(str(books), streaming=True)
+    (books / "more" / "b.txt").write_bytes(b"good\n" * 9 + b"\xff")
+    for name in (books, books / "more" / "b.txt"):
+        with pytest.raises(ValueError, match="not UTF-8, line 10"):
+            load(str(name), streaming=True)
+
+
+def test_a_file_or_folder_without_text_is_looked_up_on_the_hub(tmp_path):
+    (tmp_path / "a.md").write_text("# one\n")
+    (tmp_path / "a.zip").write_text("a")
+    assert load(str(tmp_path / "a.md"))["text"][:] == ["# one"]
+    with pytest.raises(ValueError, match=r"a\.zip, a file that is none of \.txt"):
+        load(str(tmp_path / "a.zip"))
+    with pytest.raises(ValueError, match="cannot be read: File is not a zip file"):
+        load(str(tmp_path))
+    (tmp_path / "a.zip").unlink()
+    with pytest.raises(ValueError, match="holds no files of data"):
+        load(str(tmp_path))
 
 
 def test_the_part_that_is_held_out_is_not_the_last_one():

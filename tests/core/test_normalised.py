@@ -78,3 +78,47 @@ def test_no_weight_is_written_over_and_an_output_that_was_made_is(makes, many):
     assert torch.equal(network.logits, logits)
     in_place = makes and sys.modules["hf_ddistill.denoisers.network"].MANY == 1
     assert (log_p.data_ptr() == seen[0].data_ptr()) == in_place
+
+
+class Head(torch.nn.Module):
+    """A last layer, with something behind it or beside it."""
+
+    def __init__(self, behind=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.last, self.behind, self.beside = torch.nn.Linear(5, K).double(), behind, None
+
+    def forward(self, x_t, t):
+        hidden = torch.randn(B, L, 5, generator=torch.Generator().manual_seed(1)).double()
+        logits = self.last(hidden)
+        self.beside = logits.square().sum()
+        return logits if self.behind is None else self.behind(logits)
+
+
+@pytest.mark.parametrize("behind", [None, torch.tanh])
+def test_logits_that_the_way_back_needs_are_not_written_over_and_others_are(behind, many):
+    network, x_0 = Head(behind), case(2)[2]
+    seen = []
+    network.register_forward_hook(lambda *given: seen.append(given[-1]))
+    said = NetworkDenoiser(network, Diffusion(Uniform(K)), Conditional())(x_0, 0.5)
+    in_place = behind is None and sys.modules["hf_ddistill.denoisers.network"].MANY == 1
+    assert (said.log_conditional.data_ptr() == seen[0].data_ptr()) == in_place
+    # One part by the tokens alone, one by all of the law.
+    parts = said.log_prob_of(x_0), said.log_conditional.exp().square()
+    expected = network(x_0, 0.5).log_softmax(-1)
+    by_hand = expected.gather(-1, x_0[..., None])[..., 0], expected.exp().square()
+    found = [
+        torch.autograd.grad(sum(part.sum() for part in both), network.last.weight)[0]
+        for both in (parts, by_hand)
+    ]
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+def test_who_keeps_logits_that_are_written_over_gets_an_error_and_no_wrong_gradient(many):
+    network = Head()
+    NetworkDenoiser(network, Diffusion(Uniform(K)), Conditional())(case(2)[2], 0.5)
+    if sys.modules["hf_ddistill.denoisers.network"].MANY > 1:
+        network.beside.backward()
+        return
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        network.beside.backward()

@@ -11,6 +11,8 @@ from small_laws import problem
 from hf_ddistill import Absorbing, Diffusion, Hybrid, LogLinear, Uniform
 from hf_ddistill.evaluation import any_order_log_probability, likelihood_bound, mutation_scores
 from hf_ddistill.evaluation.likelihood import masks_in_blocks
+from hf_ddistill.laboratory import clean_sequences
+from hf_ddistill.laboratory.blocks.tables import block_table
 from hf_ddistill.linalg import categorical
 
 K = 4
@@ -74,6 +76,13 @@ def test_padding_is_counted():
         likelihood_bound(known.denoiser(), [])
 
 
+def test_a_row_without_tokens_makes_a_bound_look_certain():
+    known = law(Absorbing(K))
+    batch = {"input_ids": drawn(known, 2), "attention_mask": torch.tensor([[1] * 3, [0] * 3])}
+    bound = likelihood_bound(known.denoiser(), [batch])
+    assert bound.rows == 1 and math.isnan(bound.standard_error)
+
+
 def test_tokens_of_a_block_do_not_weigh_one_each():
     real = torch.ones(4000, 6, dtype=torch.bool)
     real[:, -1] = False
@@ -107,6 +116,48 @@ def test_what_is_given_is_scored():
     torch.testing.assert_close(scores, (chance / given).log(), rtol=0, atol=1e-8)
 
 
+def test_a_block_is_scored_in_sight_of_masks_in_the_blocks_before():
+    diffusion = Diffusion(Absorbing(3), LogLinear())
+    law = torch.randn(16, generator=torch.Generator().manual_seed(2)).double().softmax(0)
+    rows = clean_sequences(diffusion, 4)
+    scores = any_order_log_probability(
+        block_table(law, 2, diffusion).denoiser(), rows, orders=3, block_size=2
+    )
+    torch.testing.assert_close(scores, law.log().expand(3, 16), rtol=0, atol=1e-8)
+
+
+class Watched:
+    """A denoiser of time and noise that keeps what it was asked."""
+
+    needs_time = True
+
+    def __init__(self, inner):
+        self.inner, self.diffusion = inner, inner.diffusion
+        self.times, self.conditions, self.generators = [], [], []
+
+    def fresh_noise(self, x_t, generator=None):
+        self.generators.append(generator)
+        return {}
+
+    def at(self, x_t, t, places, **condition):
+        self.times.append(t.tolist())
+        self.conditions.append(condition)
+        return self.inner.at(x_t, t, places, **condition)
+
+
+def test_a_score_forgets_class_or_seed_and_counts_padding_as_time():
+    known = law(Absorbing(K))
+    rows, watched = known.sequences[known.law > 0][:2], Watched(known.denoiser())
+    real = torch.ones_like(rows, dtype=torch.bool)
+    real[1, 1:] = False
+    generator, classes = torch.Generator().manual_seed(0), torch.arange(2)
+    any_order_log_probability(watched, rows, real=real, generator=generator, class_labels=classes)
+    assert [c["class_labels"] is classes for c in watched.conditions] == [True] * known.length
+    assert watched.times[0][0] == pytest.approx(watched.times[0][1])
+    mutation_scores(watched, rows[0], generator=generator)
+    assert all(given is generator for given in watched.generators)
+
+
 def test_the_score_of_a_mutation_is_no_ratio_of_conditionals():
     known = law(Absorbing(K))
     row = known.sequences[int(known.law.argmax())]
@@ -123,10 +174,11 @@ def test_the_score_of_a_mutation_is_no_ratio_of_conditionals():
 
 
 def test_a_process_without_masks_is_scored():
-    known = law(Uniform(K))
-    for score in (any_order_log_probability, mutation_scores):
-        with pytest.raises(ValueError, match="'uniform' has no masks"):
-            score(known.denoiser(), known.sequences[0])
+    for process in (Uniform(K), Hybrid(K)):
+        known = law(process)
+        for score in (any_order_log_probability, mutation_scores):
+            with pytest.raises(ValueError, match=f"'{process.id}' is not of masks alone"):
+                score(known.denoiser(), known.sequences[0])
     with pytest.raises(ValueError, match="orders must be at least 1"):
         any_order_log_probability(law(Absorbing(K)).denoiser(), known.sequences, orders=0)
     with pytest.raises(ValueError, match="One sequence"):

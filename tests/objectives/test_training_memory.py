@@ -9,10 +9,9 @@ import pytest
 import torch
 from training_memory import BLOCKS, SEQUENCES, blocks, sequences, units
 
-#: Of all objectives, but for what each open position needs a law of its own of: all of x_0 under
-#: uniform noise (student, teacher, auxiliary, and a gradient), and the blocks of two draws.
+#: Of all objectives, but for the blocks of two draws: see docs/results/training_speed.md.
 MOST = dict.fromkeys([*SEQUENCES, *BLOCKS], 4.0)
-MOST |= {"law_matching_uniform": 4.4, "block_law_matching": 5.6}
+MOST |= {"block_law_matching": 4.6}
 
 
 @pytest.mark.slow

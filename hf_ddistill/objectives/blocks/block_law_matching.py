@@ -22,8 +22,8 @@ from torch import Tensor
 from hf_ddistill.couplings import Local, TrainingStep, log_variety
 from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.objectives.blocks.states import decoded, masked
-from hf_ddistill.objectives.by_position import by_position
-from hf_ddistill.objectives.log_ratio import LogRatio, check_possible, log_ratio
+from hf_ddistill.objectives.by_position import Last, by_position
+from hf_ddistill.objectives.log_ratio import causal_log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.places import Places
@@ -63,16 +63,9 @@ class BlockLawMatching(Objective):
         learns = "student" in step.train
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             student = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
-        seen, difference = [], None
-        for _ in range(self.draws):
-            draw, ratio = self.draw(step, student, size)
-            seen.append(draw)
-            if learns and difference is None:
-                difference = ratio.difference
-            elif learns:
-                for of_draw, sign in zip(ratio.laws, (1, -1), strict=True):
-                    difference.add_(of_draw, alpha=sign)
-            del ratio  # all that is needed of the laws of a draw is their part of the sum
+        log_pi = student.prediction.log_conditional.detach()[:, 0]
+        difference = torch.zeros_like(log_pi) if learns else None
+        seen = [self.draw(step, student, size, difference) for _ in range(self.draws)]
         gained = torch.stack([draw.gained for draw in seen]).mean()
         step.log("reward", gained / len(where))
         losses = {}
@@ -83,20 +76,20 @@ class BlockLawMatching(Objective):
             step.log("entropy", losses["auxiliary"])
         return losses
 
-    def draw(self, step: TrainingStep, student: Local, size: int) -> tuple[Draw, LogRatio]:
-        """One draw of all N masks from the student's prediction, in blocks of `size`, and the
-        log-ratio there."""
+    def draw(
+        self, step: TrainingStep, student: Local, size: int, difference: Tensor | None = None
+    ) -> Draw:
+        """One draw of all N masks from the student's prediction, in blocks of `size`; log p_T -
+        log p_A there is added to `difference` (N, K)."""
         where, log_pi = student.places, student.prediction.log_conditional[:, 0]
         tokens = categorical_of_logs(log_pi, noise=step.numbers(where))
         x = where.put(tokens, step.x_0)
         log_variety(step, x, where.where)
         given = {"clean_ids": step.x_0, "block_size": size}
-        ratio = log_ratio(step, x, x, None, where, causal=True, **given)
-        check_possible(ratio)
-        blocks = ratio.of_tokens.unflatten(1, (-1, size))
+        ratios, of_auxiliary = causal_log_ratio(step, x, where, difference, **given)
+        blocks = ratios.unflatten(1, (-1, size))
         later = where.take((blocks.sum(-1, keepdim=True) - blocks.cumsum(-1)).flatten(1))
-        gained, of_auxiliary = ratio.of_tokens.sum(), ratio.log_prob_of_auxiliary.mean()
-        return Draw(tokens, later, gained, of_auxiliary), ratio
+        return Draw(tokens, later, ratios.sum(), of_auxiliary.mean())
 
     def _student_loss(self, student: Local, seen: list[Draw], difference: Tensor) -> Scalar:
         """From the sum over draws of log p_T - log p_A, (N, K)."""
@@ -112,7 +105,7 @@ class BlockLawMatching(Objective):
             chosen = log_pi.gather(-1, tokens[some])
             return alike.sum(-1) + (advantage[some] * chosen).sum(-1)
 
-        values = by_position(gained, student.prediction.log_conditional, of=(difference,))
+        values = by_position(gained, Last(student.prediction.log_conditional), of=(difference,))
         return -values.sum() / len(seen) / len(values)
 
 
