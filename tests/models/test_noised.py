@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 from cli_runs import run
-from masked_lms import FAMILIES, masked_lm
+from masked_lm_families import FAMILIES, masked_lm
 from training_runs import differing, distilling, weights
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
