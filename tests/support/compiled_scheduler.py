@@ -1,4 +1,7 @@
-"""Compiles a step of each scheduler of masks as one graph; see `compiled_step`."""
+"""Compiles a step of each scheduler as one graph, of the process that is named; see
+`compiled_step`."""
+
+import sys
 
 import torch
 
@@ -14,7 +17,7 @@ for kind in (
     schedulers.JumpScheduler,
     schedulers.TauLeapingScheduler,
 ):
-    scheduler = kind(process={"type": "absorbing", "vocab_size": K}, num_inference_steps=3)
+    scheduler = kind(process={"type": sys.argv[1], "vocab_size": K}, num_inference_steps=3)
 
     for t in map(float, scheduler.timesteps):
 
