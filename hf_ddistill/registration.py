@@ -17,7 +17,7 @@ from hf_ddistill.after_import import AfterImport
 #: The `model_type` and class of each configuration that `hf_ddistill.models` registers.
 CONFIGURATIONS = {"ddit": "DDiTConfig", "block_diffusion": "BlockDiffusionConfig"}
 CONFIGURATIONS |= {"ddit_decoder": "DDiTDecoderConfig", "canvas": "CanvasConfig"}
-CONFIGURATIONS |= {"gidd_lm": "GiddConfig"}
+CONFIGURATIONS |= {"gidd_lm": "GiddConfig", "noised_masked_lm": "NoisedMaskedLMConfig"}
 TASK = "discrete-diffusion"
 
 

@@ -40,6 +40,8 @@ def run(options: EvaluateOptions) -> int:
     _check(options, of_blocks)
     if scores := score_rows(pipe, options):
         print_table(scores[:SHOWN])
+        if len(scores) > SHOWN:
+            print(f"The first {SHOWN} of {len(scores):,} rows; --json FILE writes all.")
         write_json(options.json, {"rows": scores})
         return 0
     judge = _judge(options.judge)

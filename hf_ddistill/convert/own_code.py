@@ -2,7 +2,8 @@
 
 transformers runs code that lies beside weights if all of it is in one folder and imports itself by
 `from .file import name`. So each module becomes a file, and each import of the package, also
-through an `__init__`, one from the file in which the name is made.
+through an `__init__`, one from the file in which the name is made. Nothing else is imported than
+transformers and what that needs itself.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from importlib import resources
 
 _PACKAGE = __name__.split(".")[0]
+#: What is needed by an install alone, and what a file imports in its place.
+_STANDS_IN = {"jaxtyping": "hf_ddistill.convert.plain_shapes"}
 _LICENCE = "# SPDX-License-Identifier: Apache-2.0\n"
 
 
@@ -93,7 +96,7 @@ def _names_of_room(module: str) -> dict[str, tuple[str, str]] | None:
 def _absolute(node: ast.ImportFrom, module: str) -> str:
     """The full name of what a module imports from."""
     if not node.level:
-        return node.module or ""
+        return _STANDS_IN.get(node.module or "", node.module or "")
     parts = module.split(".")[: -node.level]
     return ".".join([*parts, node.module or ""])
 

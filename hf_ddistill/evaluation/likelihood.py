@@ -31,7 +31,7 @@ class Bound:
         nats: per token.
         standard_error: of `nats`, over the rows of the data and the noise of each; NaN for one row.
         tokens: that it is a mean over.
-        rows: that they are in.
+        rows: that they are in; one without any is none.
     """
 
     nats: float
@@ -88,7 +88,7 @@ def likelihood_bound(
     if not sums or not int(torch.cat(lengths).sum()):
         raise ValueError("There are no tokens whose likelihood could be bounded.")
     total, length = torch.cat(sums), torch.cat(lengths).double()
-    mean, count = float(total.sum() / length.sum()), len(total)
+    mean, count = float(total.sum() / length.sum()), int((length > 0).sum())
     apart = (total - mean * length).square().sum().sqrt() / length.sum()
     error = float(apart) * math.sqrt(count / (count - 1)) if count > 1 else math.nan
     return Bound(mean, error, int(length.sum()), count)

@@ -119,8 +119,8 @@ def _mask_of(denoiser: Denoiser) -> int:
     process = denoiser.diffusion.process
     if not denoiser.diffusion.reveals:
         raise ValueError(
-            f"The process {process.id!r} has no masks, by which a sequence is scored token by "
-            "token; use its likelihood bound."
+            f"The process {process.id!r} is not of masks alone, by which a sequence is scored "
+            "token by token; use its likelihood bound."
         )
     return process.mask_token_id
 

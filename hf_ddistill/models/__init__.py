@@ -40,6 +40,8 @@ from hf_ddistill.models.loading import (
     load_masked_lm,
 )
 from hf_ddistill.models.mixed_embeddings import mixed_embeddings
+from hf_ddistill.models.noised.configuration_noised import NoisedMaskedLMConfig
+from hf_ddistill.models.noised.modeling_noised import NoisedMaskedLM
 from hf_ddistill.models.positions import sequence_length, window
 from hf_ddistill.models.same_mask import check_same_mask
 
@@ -55,6 +57,8 @@ AutoConfig.register(CanvasConfig.model_type, CanvasConfig, exist_ok=True)
 AutoModelForMaskedLM.register(CanvasConfig, CanvasLM, exist_ok=True)
 AutoConfig.register(GiddConfig.model_type, GiddConfig, exist_ok=True)
 AutoModelForMaskedLM.register(GiddConfig, GiddLM, exist_ok=True)
+AutoConfig.register(NoisedMaskedLMConfig.model_type, NoisedMaskedLMConfig, exist_ok=True)
+AutoModelForMaskedLM.register(NoisedMaskedLMConfig, NoisedMaskedLM, exist_ok=True)
 
 __all__ = [
     "BlockDiffusionConfig",
@@ -72,6 +76,8 @@ __all__ = [
     "DDiTPreTrainedModel",
     "GiddConfig",
     "GiddLM",
+    "NoisedMaskedLM",
+    "NoisedMaskedLMConfig",
     "ProxySteering",
     "as_causal_teacher",
     "as_denoiser",

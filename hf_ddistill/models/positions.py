@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
@@ -40,6 +42,8 @@ def sequence_length(model: PreTrainedModel, length: int | None) -> int:
     if length is None and most is None:
         raise ValueError("Pass `length`: the model's config has no max_position_embeddings.")
     length = most if length is None else length
+    if not isinstance(length, Integral) or isinstance(length, bool):
+        raise ValueError(f"`length` must be an integer, got {length!r}.")
     if grid is not None and length != most:
         raise ValueError(f"length={length}, but the model's token_shape={grid} has {most}.")
     if length < 1 or (most is not None and length > most):

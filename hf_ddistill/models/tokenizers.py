@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from hf_ddistill.models.loading import check_name
+from hf_ddistill.models.made_tokenizers import is_made
 
 #: Any of these makes a folder one with a tokenizer.
 FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
@@ -21,6 +22,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     if Path(name).is_dir() and not has_tokenizer(name):
         raise ValueError(f"The folder {name} holds no tokenizer.")
+    if is_made(name) and not Path(name).exists():
+        raise ValueError(
+            f"The tokenizer {name} is made of data with a new teacher; elsewhere one is loaded: "
+            "give a folder or id."
+        )
     check_name(name, files=FILES)
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -8,22 +8,28 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from hf_ddistill.outputs.names import CARD, is_model_file
-from hf_ddistill.outputs.record import relative_files
+from hf_ddistill.outputs.record import Record, relative_files
 
 FIGURES = "metrics.json"
 PICTURES = (".png", ".jpg", ".jpeg")
+#: What `hf-ddistill export` writes beside the files of a model: code, and settings of engines.
+EXPORTED = (".py", ".yaml")
 
 
 def model_files(folder: Path) -> tuple[str, ...]:
     """Weights, configurations, tokenizer, scheduler and card; `metrics.json`; pictures at the root
-    and those that the card shows; the components that `model_index.json` names.
+    and those that the card shows; the components that `model_index.json` names; code and settings
+    of engines that an export wrote, as it wrote them.
 
     Links that lead out of the folder are not followed.
     """
     card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
     components, shown = _components(folder), _pictures_of(card)
     inside = [path for path in relative_files(folder) if _is_inside(folder, path)]
-    return tuple(path for path in inside if _belongs(path, components, shown))
+    more = [path for path in inside if path.endswith(EXPORTED) and "/" not in path]
+    record = Record.read(folder) if more else Record(folder)
+    exported = {path for path in more if record.owns(path)}
+    return tuple(path for path in inside if path in exported or _belongs(path, components, shown))
 
 
 def _belongs(path: str, components: Sequence[str], shown: Sequence[str]) -> bool:

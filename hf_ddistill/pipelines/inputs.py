@@ -75,7 +75,14 @@ def label_tensor(
     """
     if class_labels is None:
         return None
-    labels = torch.as_tensor(class_labels, dtype=torch.int64).reshape(-1)
+    try:
+        labels = torch.as_tensor(class_labels).reshape(-1)
+        whole = not len(labels) or not (labels.is_floating_point() or labels.dtype == torch.bool)
+    except (TypeError, ValueError, RuntimeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"class_labels must be an integer or some, got {class_labels!r}.")
+    labels = labels.long()
     classes = getattr(config, "num_classes", 0)
     if not classes:
         raise ValueError("Got class_labels, but the model has num_classes=0: it takes none.")

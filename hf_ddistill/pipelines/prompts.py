@@ -20,6 +20,8 @@ def beginnings(
         return encoded(tokenizer, prompt, whole=whole)
     if input_ids is None:
         return [torch.zeros(0, dtype=torch.int64)]
+    if not isinstance(input_ids, Tensor):
+        raise ValueError(f"`input_ids` must be a tensor, got {type(input_ids).__name__}.")
     if input_ids.dtype != torch.int64 or input_ids.ndim not in (1, 2):
         raise ValueError(
             "`input_ids` must be int64 of shape (p,) or (n, p), "

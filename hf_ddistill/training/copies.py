@@ -10,8 +10,9 @@ from torch import nn
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg.keyed_noise import keyed_generator
-from hf_ddistill.models import DDiTForDiscreteDiffusion, unwrapped
+from hf_ddistill.models import DDiTForDiscreteDiffusion, NoisedMaskedLM, unwrapped
 from hf_ddistill.models.as_denoiser import trainable
+from hf_ddistill.models.noised.modeling_noised import takes_noise
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 
 
@@ -41,17 +42,25 @@ def student_of(
             f"noise_dim={asked} was asked for, but the student has noise_dim={own}; leave out "
             "noise_dim to train it as it is, or model= for a copy of a teacher without noise."
         )
-    if not isinstance(model, DDiTForDiscreteDiffusion):
+    if not isinstance(model, DDiTForDiscreteDiffusion) and not takes_noise(model):
         raise ValueError(
-            f"noise_dim={asked} was asked for, but {type(model).__name__} takes no noise; only a "
-            "DDiT can be copied with a noise input."
+            f"noise_dim={asked} was asked for, but {type(model).__name__} takes no noise; a DDiT "
+            "or a masked language model of transformers can be copied with a noise input."
         )
     if adapted:
         raise ValueError(
             f"noise_dim={asked} adds weights to the base, which adapters neither train nor save; "
             "leave out peft_config, or pass a model= that has a noise input."
         )
-    _add_noise_input(model, asked, args.noise_std, args.seed)
+    if not isinstance(model, DDiTForDiscreteDiffusion):
+        noised = NoisedMaskedLM.of(model, asked)
+        _drawn(noised.noise_proj, args.noise_std, args.seed)
+        return noised
+    like = model.model.embed_tokens.weight
+    made = {"bias": False, "device": like.device, "dtype": like.dtype}
+    projection = nn.utils.skip_init(nn.Linear, asked, model.config.hidden_size, **made)
+    model.model.noise_proj = _drawn(projection, args.noise_std, args.seed)
+    model.config.noise_dim = asked
     return model
 
 
@@ -82,11 +91,9 @@ def _copy_of(teacher: object, what: str) -> Denoiser:
 
 
 @torch.no_grad()
-def _add_noise_input(model: DDiTForDiscreteDiffusion, dim: int, std: float, seed: int) -> None:
-    """A projection whose output has variance std^2 in each channel."""
-    like, width = model.model.embed_tokens.weight, model.config.hidden_size
-    projection = nn.utils.skip_init(nn.Linear, dim, width, bias=False, dtype=like.dtype)
+def _drawn(projection: nn.Linear, std: float, seed: int) -> nn.Linear:
+    """A projection of noise whose output has variance std^2 in each channel."""
+    width, dim = projection.weight.shape
     drawn = torch.randn((width, dim), generator=keyed_generator(seed, "noise input"))
     projection.weight.copy_(drawn * std * dim**-0.5)
-    model.model.noise_proj = projection.to(like.device)
-    model.config.noise_dim = dim
+    return projection

@@ -188,6 +188,6 @@ def warn_of_independent_tokens(student: Denoiser) -> None:
         warnings.warn(
             "A student of one call that starts from masks and has no noise input draws its tokens "
             "independently of each other, whatever it is trained for: give it a noise input "
-            "(noise_dim, for a DDiT; to_block_diffusion(noise_dim=...)), or more calls.",
+            "(noise_dim; for blocks to_block_diffusion(noise_dim=...)), or more calls.",
             stacklevel=3,
         )

@@ -76,6 +76,13 @@ def test_padding_is_counted():
         likelihood_bound(known.denoiser(), [])
 
 
+def test_a_row_without_tokens_makes_a_bound_look_certain():
+    known = law(Absorbing(K))
+    batch = {"input_ids": drawn(known, 2), "attention_mask": torch.tensor([[1] * 3, [0] * 3])}
+    bound = likelihood_bound(known.denoiser(), [batch])
+    assert bound.rows == 1 and math.isnan(bound.standard_error)
+
+
 def test_tokens_of_a_block_do_not_weigh_one_each():
     real = torch.ones(4000, 6, dtype=torch.bool)
     real[:, -1] = False
@@ -167,10 +174,11 @@ def test_the_score_of_a_mutation_is_no_ratio_of_conditionals():
 
 
 def test_a_process_without_masks_is_scored():
-    known = law(Uniform(K))
-    for score in (any_order_log_probability, mutation_scores):
-        with pytest.raises(ValueError, match="'uniform' has no masks"):
-            score(known.denoiser(), known.sequences[0])
+    for process in (Uniform(K), Hybrid(K)):
+        known = law(process)
+        for score in (any_order_log_probability, mutation_scores):
+            with pytest.raises(ValueError, match=f"'{process.id}' is not of masks alone"):
+                score(known.denoiser(), known.sequences[0])
     with pytest.raises(ValueError, match="orders must be at least 1"):
         any_order_log_probability(law(Absorbing(K)).denoiser(), known.sequences, orders=0)
     with pytest.raises(ValueError, match="One sequence"):

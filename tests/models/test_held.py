@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 from cli_runs import run, words
-from masked_lms import FAMILIES, LETTERS, masked_lm
+from masked_lm_families import FAMILIES, LETTERS, masked_lm
 from training_runs import distilling, tiny
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertConfig
 

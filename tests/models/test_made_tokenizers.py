@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from hf_ddistill.models.made_tokenizers import is_made, made_tokenizer
+from hf_ddistill.models.tokenizers import load_tokenizer
 
 TEXTS = ["Hello,\n\n  wörld! 漢字 \t x  ", "a b c\r\n", "Hello, hello."] * 9
 
@@ -48,3 +49,9 @@ def test_a_wrong_name_is_a_traceback(name, said):
     assert is_made(name) == name.startswith("bpe")
     with pytest.raises(ValueError, match=said):
         made_tokenizer(name, lambda: TEXTS)
+
+
+@pytest.mark.parametrize("name", ["bytes", "characters", "bpe:300"])
+def test_a_tokenizer_that_is_made_is_asked_of_the_hub(name):
+    with pytest.raises(ValueError, match=f"The tokenizer {name} is made of data"):
+        load_tokenizer(name)

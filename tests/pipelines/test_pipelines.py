@@ -248,6 +248,10 @@ REFUSED = {
     "rows": ({"batch_size": 3, "input_ids": torch.ones(2, 2).long()}, "batch_size: 3"),
     "generators": ({"generator": [seeded(), seeded()]}, "2 generators for 1 samples"),
     "labels": ({"class_labels": 1}, "num_classes=0"),
+    "half a label": ({"class_labels": [1.5]}, r"an integer or some, got \[1\.5\]"),
+    "named label": ({"class_labels": "a"}, "an integer or some, got 'a'"),
+    "list of ids": ({"input_ids": [[1, 2]]}, "must be a tensor, got list"),
+    "half a length": ({"length": 2.5}, "must be an integer, got 2.5"),
     "guidance": ({"guidance_scale": 2.0}, "needs `class_labels`"),
 }
 

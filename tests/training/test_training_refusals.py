@@ -7,11 +7,10 @@ import torch
 from datasets import IterableDataset
 from peft import LoraConfig
 from training_runs import distilling, matching, probe, rows, teaching, tiny
-from transformers import BertConfig, BertForMaskedLM
 
 from hf_ddistill.denoisers import NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.models import as_denoiser
+from hf_ddistill.models import GiddConfig, GiddLM, as_denoiser
 from hf_ddistill.processes import Absorbing, Uniform
 from hf_ddistill.schedules import Cosine
 
@@ -34,9 +33,9 @@ def unknown():
     return NetworkDenoiser(lambda x_t, t: torch.zeros(*x_t.shape, 3), Diffusion(Absorbing(3)))
 
 
-def bert():
+def gidd():
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    return BertForMaskedLM(BertConfig(vocab_size=3, intermediate_size=8, mask_token_id=2, **sizes))
+    return GiddLM(GiddConfig(vocab_size=3, intermediate_size=8, mask_token_id=2, **sizes))
 
 
 DISTILLATION = {
@@ -104,8 +103,8 @@ DISTILLATION = {
         "noise_dim=4 was asked for, but the student has noise_dim=2; leave out",
     ),
     "noise of another network": (
-        lambda: {"noise_dim": 4, "teacher": bert()},
-        "noise_dim=4 was asked for, but BertForMaskedLM takes no noise; only a DDiT",
+        lambda: {"noise_dim": 4, "teacher": gidd()},
+        "noise_dim=4 was asked for, but GiddLM takes no noise; a DDiT or a masked",
     ),
     "noise under adapters": (
         lambda: {"noise_dim": 4, "peft_config": LoraConfig(target_modules=["qkv"])},

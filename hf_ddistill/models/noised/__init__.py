@@ -1,0 +1,1 @@
+"""A masked language model of transformers with a noise input."""
