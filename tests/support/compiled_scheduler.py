@@ -19,6 +19,8 @@ for kind in (
 ):
     scheduler = kind(process={"type": sys.argv[1], "vocab_size": K}, num_inference_steps=3)
 
+    changed = 0
+
     for t in map(float, scheduler.timesteps):
 
         def step(logits, x_t, scheduler=scheduler, t=t):
@@ -31,4 +33,5 @@ for kind in (
         found = torch.compile(step, backend="eager", fullgraph=True)(logits, x_t)
         assert torch.equal(found[0], expected[0]), kind
         assert all(map(torch.allclose, found[1:], expected[1:])), kind
-        assert (found[0] != x_t).any()
+        changed += int((found[0] != x_t).sum())
+    assert changed, kind
