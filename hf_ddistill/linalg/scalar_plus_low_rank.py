@@ -30,12 +30,14 @@ class ScalarPlusLowRank(LinearOperator):
         left: U, float64, (K, r).
         core: C, float64, (r, r) or (B, r, r).
         right: V, float64, (K, r).
+        afresh: whether U is all ones: what moves is drawn from one set of laws, whatever it was.
     """
 
     scalar: Tensor
     left: Tensor
     core: Tensor
     right: Tensor
+    afresh: bool = False
 
     @property
     def size(self) -> int:
@@ -110,18 +112,20 @@ class ScalarPlusLowRank(LinearOperator):
             self.left,
             -torch.linalg.solve(inner, self.core.expand_as(inner)) / scalar,
             self.right,
+            self.afresh,
         )
 
     def magnitude(self) -> ScalarPlusLowRank:
         parts = (self.scalar, self.left, self.core, self.right)
-        return ScalarPlusLowRank(*(part.abs() for part in parts))
+        return ScalarPlusLowRank(*(part.abs() for part in parts), self.afresh)
 
     def exp(self, sigma: Tensor) -> ScalarPlusLowRank:
         sigma = torch.as_tensor(sigma, dtype=torch.float64)
         core = sigma[..., None, None] * on(self.core, sigma.device)
         growth = torch.exp(sigma * on(self.scalar, sigma.device))
         swell = _phi(core @ on(self._overlap, sigma.device)) @ core
-        return ScalarPlusLowRank(growth, self.left, growth[..., None, None] * swell, self.right)
+        core = growth[..., None, None] * swell
+        return ScalarPlusLowRank(growth, self.left, core, self.right, self.afresh)
 
     def __matmul__(self, other: LinearOperator) -> ScalarPlusLowRank:
         if (
@@ -135,7 +139,8 @@ class ScalarPlusLowRank(LinearOperator):
             )
         c, d = self.scalar[..., None, None], other.scalar[..., None, None]
         core = c * other.core + d * self.core + self.core @ self.overlap @ other.core
-        return ScalarPlusLowRank(self.scalar * other.scalar, self.left, core, self.right)
+        scalar = self.scalar * other.scalar
+        return ScalarPlusLowRank(scalar, self.left, core, self.right, self.afresh)
 
     def draw(self, x: Tensor, generator: Generators = None) -> Tensor:
         """A kernel is a mixture: stay with probability c, or draw from one of the r laws in V. No
@@ -198,7 +203,7 @@ class ScalarPlusLowRank(LinearOperator):
             isinstance(after, ScalarPlusLowRank)
             and after.left is self.left
             and after.right is self.right
-            and bool(made_of(self.left, "all ones", lambda left: (left == 1).all()))
+            and self.afresh
         )
 
 

@@ -80,7 +80,8 @@ class Hybrid(Process):
         return 2 * self.uniform / (1 - self.uniform) * torch.sqrt(share)
 
     def _operator(self, scalar: Tensor, weights: Tensor) -> ScalarPlusLowRank:
-        return ScalarPlusLowRank(scalar, self._ones, torch.diag_embed(weights), self._laws)
+        core = torch.diag_embed(weights)
+        return ScalarPlusLowRank(scalar, self._ones, core, self._laws, afresh=True)
 
     def kernel(self, sigma_s: Tensor, sigma_t: Tensor) -> ScalarPlusLowRank:
         sigma_s, sigma_t = torch.as_tensor(sigma_s).double(), torch.as_tensor(sigma_t).double()

@@ -87,9 +87,8 @@ class LowRank(Process):
         core = torch.eye(len(self.emit), dtype=torch.float64)
         # Rows that sum to 1 up to rounding of the JSON are made exact, so that rows of Q sum to 0.
         assign, emit = (m / m.sum(-1, keepdim=True) for m in (self._assign, self._emit))
-        return ScalarPlusLowRank(
-            torch.tensor(-1.0, dtype=torch.float64), assign, core, emit.mT.contiguous()
-        )
+        minus, afresh = torch.tensor(-1.0, dtype=torch.float64), bool((assign == 1).all())
+        return ScalarPlusLowRank(minus, assign, core, emit.mT.contiguous(), afresh)
 
     def rate(self, sigma: Tensor | None = None) -> ScalarPlusLowRank:
         return self._rate

@@ -81,7 +81,7 @@ def to_limit(law: Tensor) -> ScalarPlusLowRank:
     one = torch.ones(1, 1, dtype=torch.float64)
     minus = torch.tensor(-1.0, dtype=torch.float64)
     return ScalarPlusLowRank(
-        minus, torch.ones(law.shape[0], 1, dtype=torch.float64), one, law[:, None]
+        minus, torch.ones(law.shape[0], 1, dtype=torch.float64), one, law[:, None], afresh=True
     )
 
 

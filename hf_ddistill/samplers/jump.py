@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_ddistill.diffusion import Diffusion, times
 from hf_ddistill.parameterizations import Prediction, carried_over
 from hf_ddistill.samplers.chances import Chances
-from hf_ddistill.samplers.interval import interval
+from hf_ddistill.samplers.interval import interval, to_data
 from hf_ddistill.samplers.posterior import draw_clean, draw_posterior
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Generators, Probs, Tokens
@@ -64,7 +64,7 @@ class Jump(Sampler):
         """x_0 from p(x_0 | x_t), and that noised."""
         if diffusion.reveals:
             return super().advance(prediction, diffusion, x_t, s, t, generator)
-        if bool((torch.as_tensor(s) == 0).all()):
+        if to_data(s):
             return draw_posterior(prediction, diffusion, x_t, s, t, generator)
         s, _ = interval(s, t, x_t)
         x_0 = draw_clean(prediction, x_t, generator)

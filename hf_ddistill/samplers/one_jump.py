@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
@@ -17,6 +16,7 @@ from hf_ddistill.samplers.flat_jumps import (
     draws_flat_jumps,
     flat_jumps,
 )
+from hf_ddistill.samplers.interval import to_data
 from hf_ddistill.samplers.jumps import check_pace
 from hf_ddistill.samplers.posterior import draw_posterior
 from hf_ddistill.shapes import Generators, Tokens
@@ -48,7 +48,7 @@ class OneJump(ABC):
         """Where noise is flat the token of a jump is drawn without the rates, see `flat_jumps`."""
         if not draws_flat_jumps(diffusion, generator):
             return super().advance(prediction, diffusion, x_t, s, t, generator)
-        if bool((torch.as_tensor(s) == 0).all()):
+        if to_data(s):
             return draw_posterior(prediction, diffusion, x_t, s, t, generator)
         which, clean, fresh = (uniform_noise(x_t.shape, generator, x_t.device) for _ in range(3))
         here, other = draw_other(prediction, x_t, clean)

@@ -8,7 +8,7 @@ from torch import Tensor
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import LinearOperator, categorical, categorical_of_logs, uniform_noise
 from hf_ddistill.parameterizations import Prediction, log_prob_of
-from hf_ddistill.samplers.interval import interval
+from hf_ddistill.samplers.interval import interval, to_data
 from hf_ddistill.shapes import Chooser, Generators, PerToken, Probs, Tokens
 
 
@@ -43,10 +43,12 @@ def draw_posterior(
     """
     if isinstance(generator, Chooser):  # fewer branches: what x_0 was is not asked
         return categorical(posterior(prediction, diffusion, x_t, s, t), generator)
+    # Of rows with times of their own, on a device, nobody is asked.
+    last = not (isinstance(s, Tensor) and s.device.type != "cpu") and to_data(s)
     s, t = interval(s, t, x_t)
     zero = torch.zeros_like(s)
     x_0 = _draw_clean(prediction, diffusion, x_t, diffusion.kernel(zero, t), generator)
-    if s.device.type == "cpu" and bool((s == 0).all()):
+    if last:
         return x_0
     return diffusion.kernel(zero, s).bridge(diffusion.kernel(s, t), x_0, x_t, generator)
 

@@ -21,6 +21,7 @@ from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.grid import check_grid, step_grid
+from hf_ddistill.samplers.interval import to_data
 from hf_ddistill.samplers.plan import only_reveal, planned
 from hf_ddistill.samplers.posterior import posterior
 from hf_ddistill.samplers.revealing import Throw, reveal
@@ -105,8 +106,7 @@ class Sampler(Configurable, ABC):
 
         `s` is 0 in every row or in none.
         """
-        last = bool((torch.as_tensor(s) == 0).all())
-        return (posterior if last else self.rule)(prediction, diffusion, x_t, s, t)
+        return (posterior if to_data(s) else self.rule)(prediction, diffusion, x_t, s, t)
 
     def prob_of(
         self,

@@ -1,4 +1,5 @@
-"""A planned step of masked diffusion is one graph: nothing in it is looked at by the host."""
+"""A planned step of masked diffusion, and a scheduler's step under masks and uniform noise, is one
+graph: nothing in it is looked at by the host."""
 
 from __future__ import annotations
 
@@ -12,7 +13,11 @@ SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["compiled_step.py", "compiled_scheduler.py"])
+@pytest.mark.parametrize(
+    "script",
+    [["compiled_step.py"], *(["compiled_scheduler.py", n] for n in ("absorbing", "uniform"))],
+)
 def test_a_step_compiles_without_a_break(script):
-    done = subprocess.run([sys.executable, SUPPORT / script], capture_output=True, text=True)
+    name, *more = script
+    done = subprocess.run([sys.executable, SUPPORT / name, *more], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
