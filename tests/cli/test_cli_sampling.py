@@ -146,6 +146,9 @@ def test_given_data_are_sampled_when_they_are_to_be_scored(tmp_path, capsys):
     assert not {"[MASK]", "[PAD]"} & {row["to"] for row in changes}
     assert "--bound is of --data" in refused(capsys, "evaluate", folder, "--bound")
     assert "one of them" in refused(capsys, *given, "--bound", "--orders", 2)
+    assert "--nfe is of samples" in refused(capsys, *given, "--bound", "--nfe", 2)
+    assert "--draws is of --bound" in refused(capsys, *given, "--orders", 2, "--draws", 3)
+    assert "not for it" in refused(capsys, *given, "--mutations", "w0")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from hf_ddistill.cli.options.option import flag_name, option, word
 from hf_ddistill.cli.options.shared import BLOCKS, DATA, JsonOptions, SamplingOptions
 from hf_ddistill.cli.values import CALLS, SEED, positive, setting
 
+#: What says how samples are drawn.
+SAMPLING = ("nfe", "length", "prompt", "unmasking", "steps_per_block", "sampler", "temperature")
 SCORES = ("likelihood and scores", "of given data, in place of samples")
 
 
@@ -84,6 +86,14 @@ class EvaluateOptions(SamplingOptions, JsonOptions):
         scores = [name for name in ("bound", "orders", "mutations") if getattr(self, name)]
         if len(scores) > 1:
             raise ValueError(f"{', '.join(map(flag_name, scores))}: one of them at a time.")
+        for name in SAMPLING if scores else ():
+            if getattr(self, name) is not None:
+                said = flag_name(scores[0])
+                raise ValueError(f"{flag_name(name)} is of samples, and {said} draws none.")
+        if self.mutations is not None and self.data is not None:
+            raise ValueError("--mutations scores the sequence that it names; --data is not for it.")
+        if self.draws > 1 and not self.bound:
+            raise ValueError("--draws is of --bound, which is not given.")
         if scores and scores != ["mutations"] and self.data is None:
             raise ValueError(f"{flag_name(scores[0])} is of --data, which is not given.")
         if self.judge.startswith("{"):
