@@ -50,6 +50,7 @@ def test_import_brings_no_library():
 
 
 @pytest.mark.parametrize("first", ["ours", pytest.param("theirs", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_libraries_do_not_know_our_models_pipelines_and_task(first):
     imports = ["import hf_ddistill, sys\n", THEIRS]
     run("".join(imports if first == "ours" else reversed(imports)) + OPEN)

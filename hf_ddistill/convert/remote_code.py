@@ -42,6 +42,7 @@ class RemoteCode(Converter):
     """
 
     id: ClassVar[str] = "transformers"
+    citation: ClassVar[str] = "this package"
     reads: ClassVar[str] = "model of hf_ddistill with its code"
     gives: ClassVar[str] = "model of ours"
 

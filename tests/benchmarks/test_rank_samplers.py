@@ -12,6 +12,7 @@ pytestmark = pytest.mark.usefixtures("registries_of_their_own")
 SAMPLERS = ["ancestral", "theta_trapezoidal", "random"]
 
 
+@pytest.mark.slow
 def test_the_command_ranks_nothing_or_makes_its_rows_again(monkeypatch, tmp_path, capsys):
     file = tmp_path / "rows.json"
     command = ["", "--problem", "standard", "--json", str(file), "--calls", "1", "2", "4"]

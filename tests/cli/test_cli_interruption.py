@@ -81,6 +81,7 @@ def test_half_a_first_checkpoint_does_not_stop_what_resumes_by_itself(tmp_path):
     assert trainer.state.global_step == 4
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_teacher_and_adapters_and_checkpoints_are_kept(tmp_path):
     def teacher(name, seed):
         folder = tmp_path / name

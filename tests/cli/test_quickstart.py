@@ -57,6 +57,7 @@ def labels(count):
     return {"class_labels": torch.arange(count) % 10}
 
 
+@pytest.mark.slow
 def test_it_writes_pictures_figures_and_a_student_that_loads_afresh(tmp_path):
     quickstart(tmp_path, TINY)
     written = json.loads((tmp_path / "metrics.json").read_text())

@@ -140,6 +140,7 @@ def both(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.slow
 def test_logits_differ_where_the_package_is_not_installed(both, name):
     model, given, found = both[name]
     assert torch.equal(model(**given).logits, found["logits"])

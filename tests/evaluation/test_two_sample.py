@@ -19,6 +19,7 @@ def digits():
     return tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))]
 
 
+@pytest.mark.slow
 def test_two_halves_of_one_law_cannot_be_told_apart(digits):
     assert abs(two_sample_auc(digits[:748], digits[748:]) - 0.5) < 0.05
 

@@ -128,6 +128,7 @@ def test_one_student_is_trained_once_and_measured_at_every_number_of_calls():
     assert len({row["updates"] for row in rows}) == 1 and len({row["tv"] for row in rows}) == 3
 
 
+@pytest.mark.slow
 def test_a_sampler_has_as_many_steps_as_its_calls_allow():
     bench = Bench("digits", problem_of(Absorbing(3)), TINY)
     rows = list(bench.teacher_rows([2, 4], ["theta_trapezoidal", "theta_rk2"]))

@@ -120,6 +120,7 @@ assert torch.equal(model(**inputs).logits, expected)
 """
 
 
+@pytest.mark.slow
 def test_saved_code_runs_without_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

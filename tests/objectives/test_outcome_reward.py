@@ -68,6 +68,7 @@ def gradient(objective, network, x, seed=0, **more):
 
 
 @pytest.mark.parametrize("order", [None, ORDER], ids=["any-order", "trained-order"])
+@pytest.mark.slow
 def test_gradient_is_that_of_the_expected_reward(order):
     """Over all decodings as one group, each with N pi (R - E R) for its reward, whose mean is 0."""
     network = random_views(L, b)

@@ -57,6 +57,7 @@ def distance(sampler, problem, steps, draws=40_000):
     return total_variation(found, problem.data)
 
 
+@pytest.mark.slow
 def test_its_law_is_nearer_to_the_data_s_than_that_of_as_many_single_steps(sampler):
     for process in (Absorbing(4), Uniform(4)):
         problem = ExactBayes.random(Diffusion(process, Cosine()), L)

@@ -83,12 +83,12 @@ def seeded(rows=None, seed=3):
 
 SIZES = [(28, 5, 16, 16), (513, 3, 12, 7), (28, 4, 6, 24), (5, 1, 3, 1)]
 CASES = [(sampler, sizes) for sampler in SAMPLERS for sizes in SIZES]
-CASES = [case for case in CASES if case[0].id in ("ancestral", "jump") or case[1] == SIZES[0]]
+CASES = [case for case in CASES if case[0].id in ("ancestral", "jump") or case[1] in SIZES[::2]]
 
 
 @pytest.mark.parametrize(
     ("sampler", "sizes"),
-    mostly_slow(CASES, lambda sampler, sizes: sampler.id != "jump" or sizes in SIZES[::3]),
+    mostly_slow(CASES, lambda sampler, sizes: sampler.id == "ancestral" or sizes == SIZES[2]),
     ids=lambda case: str(case),
 )
 def test_tokens_are_those_of_the_plain_loop(sampler, sizes):

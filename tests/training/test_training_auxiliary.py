@@ -111,6 +111,7 @@ def test_losses_of_networks_that_wait_are_dropped_and_reach_no_weights(tmp_path)
         run(tmp_path, objective=changed(silent), auxiliary_warmup_steps=1).train()
 
 
+@pytest.mark.slow
 def test_each_network_is_clipped_by_itself(tmp_path):
     def scaled(plain, self, step):
         losses = plain(self, step)
@@ -216,6 +217,7 @@ def test_auxiliary_is_a_trainable_copy_and_the_teacher_does_not_change(tmp_path)
     assert set(distilling(tmp_path).peers()) == {"teacher"}
 
 
+@pytest.mark.slow
 def test_a_second_run_trains_on_with_the_same_optimizer(tmp_path):
     trainer = run(tmp_path)
     trainer.train()
@@ -282,6 +284,7 @@ def test_collapse_is_warned_of_once_with_its_figures(tmp_path):
     assert len(caught) == 1
 
 
+@pytest.mark.slow
 def test_entropy_that_is_high_enough_and_a_watch_that_is_off_warn_of_nothing(tmp_path):
     watched(tmp_path, [0.25, 1.75, 1.5, 1.0])
     watched(tmp_path, [0.1, 0.1], share=0.0)

@@ -45,6 +45,7 @@ def text_file(tmp_path):
     return str(file)
 
 
+@pytest.mark.slow
 def test_the_same_rows_from_memory_and_from_a_parquet_file_train_alike(tmp_path):
     data = rows(32, labels=True)
     Dataset.from_list(data).to_parquet(tmp_path / "rows.parquet")

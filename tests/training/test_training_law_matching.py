@@ -69,6 +69,7 @@ def test_adapters_over_their_own_base_are_trained_and_nothing_else_of_the_studen
         pytest.param(2, {"rounds": 2}, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_resumed_run_is_bit_equal(tmp_path, step, kind):
     settings = kind | {"objective": {"type": "law_matching", "maskings": 2}}
     settings |= {"gradient_accumulation_steps": 2}

@@ -117,6 +117,7 @@ def beside_an_auxiliary(folder, *callbacks):
 @pytest.mark.parametrize(
     "step", [3, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 4, 5))]
 )
+@pytest.mark.slow
 def test_resumed_run_with_an_auxiliary_is_bit_equal(tmp_path, step):
     def all_of(trainer):
         auxiliary = weights(trainer.auxiliaries.models["auxiliary"])
@@ -140,6 +141,7 @@ def test_resumed_run_with_an_auxiliary_is_bit_equal(tmp_path, step):
     assert differing(all_of(resumed), all_of(whole)) == []
 
 
+@pytest.mark.slow
 def test_run_that_was_killed_between_micro_batches_is_bit_equal(tmp_path, uninterrupted):
     def kill(state, control):
         if state.global_step == 3:
@@ -193,6 +195,7 @@ def test_times_on_the_grid_follow_the_rounds_and_resume(tmp_path):
     assert differing(everything(resumed), everything(whole)) == []
 
 
+@pytest.mark.slow
 def test_measured_figures_survive_a_resume(tmp_path):
     def trainer(*callbacks):
         return teaching(
