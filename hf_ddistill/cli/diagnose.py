@@ -35,7 +35,7 @@ from hf_ddistill.diagnosis.conditioning import (
 from hf_ddistill.diagnosis.step_times import time_rows
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.hub import load_model
-from hf_ddistill.models import as_denoiser, unwrapped
+from hf_ddistill.models import BlockDiffusionLM, as_denoiser, unwrapped
 from hf_ddistill.models.held import blank_canvas
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.outputs import check_folder
@@ -66,6 +66,8 @@ def run(options: DiagnoseOptions) -> int:
         subject = f"{diffusion.process.id}, K = {diffusion.vocab_size}"
     else:
         model = load_model(options.model, dtype=torch.float32)
+        if options.output is not None and isinstance(model, BlockDiffusionLM):
+            raise ValueError(f"--output: {options.model} decodes by blocks, which have no times.")
         tokenizer = load_tokenizer(options.model) if has_tokenizer(options.model) else None
         name_mask(model, tokenizer, options.mask_token_id)
         denoiser = as_denoiser(model.to(pick_device(options.device)).eval())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import transformers
+from block_runs import converted
 from cli_runs import ddit, refused
 from pipeline_cases import seeded
 
@@ -76,3 +77,10 @@ def test_a_folder_that_may_not_be_written_is_told_after_work(tmp_path, capsys):
         capsys, "diagnose", tmp_path / "no_model", "--best-times", 4, "--output", tmp_path
     )
     assert "not empty" in said
+
+
+def test_times_are_kept_for_a_model_that_decodes_by_blocks(tmp_path, capsys):
+    converted().save_pretrained(tmp_path / "blocks")
+    out = tmp_path / "out"
+    argv = ["diagnose", tmp_path / "blocks", "--best-times", 4, "--output", out]
+    assert "decodes by blocks" in refused(capsys, *argv) and not out.exists()
