@@ -117,8 +117,9 @@ def _classes(family: str) -> dict[str, _Class]:
 
 
 def _lineage(classes: dict[str, _Class], name: str) -> list[str]:
-    """A class and those that it derives from, the remotest first."""
-    above = classes[name].bases if name in classes else []
+    """A class and those that it derives from, the remotest first: of its bases the last, whose
+    methods those before it replace."""
+    above = reversed(classes[name].bases) if name in classes else []
     return list(dict.fromkeys([*(n for base in above for n in _lineage(classes, base)), name]))
 
 

@@ -16,6 +16,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
 from hf_ddistill.convert.language_model import (
@@ -51,7 +52,7 @@ _SOME = ("head_dim", "attention_bias", "mlp_bias", "attention_dropout")
 
 
 @dataclass(frozen=True)
-class A2D(Converter):
+class A2D(ByType, Converter):
     """dllm's A2D: a Llama, Qwen2 or Qwen3 trained as masked or as block diffusion.
 
     Its configuration does not say which of the two: without a block size attention is full.
@@ -71,6 +72,7 @@ class A2D(Converter):
     id: ClassVar[str] = "a2d"
     reads: ClassVar[str] = "model of A2D, of dllm"
     gives: ClassVar[str] = "diffusion language model"
+    types: ClassVar[tuple[str, ...]] = tuple(_TYPES)
 
     block_size: int | None = field(
         default=None, metadata={"help": "Tokens in a block (default: what the source says)."}
@@ -86,16 +88,6 @@ class A2D(Converter):
     def __post_init__(self) -> None:
         if self.block_size is not None and self.block_size < 1:
             raise ValueError(f"block_size must be at least 1, got {self.block_size}.")
-
-    @classmethod
-    def recognises(cls, folder: str) -> bool:
-        """By its type."""
-        return configuration(folder).get("model_type") in _TYPES
-
-    @classmethod
-    def evidence(cls, folder: str) -> str:
-        """The type that its configuration names."""
-        return f"its configuration is of {configuration(folder)['model_type']!r}"
 
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """The causal model in blocks or under full attention, and the tokenizer with its mask."""

@@ -18,7 +18,9 @@ from hf_ddistill.convert.ddit_checkpoint import (
     trained_for,
     truth,
 )
-from hf_ddistill.convert.vocabulary import mask_of, tokenizer_of, with_mask
+from hf_ddistill.convert.source_tokenizer import read_tokenizer
+from hf_ddistill.convert.unsaid import UnsaidMask
+from hf_ddistill.convert.vocabulary import mask_of, with_mask
 from hf_ddistill.convert.written_ddit import check_layout, flat, write_ddit
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import (
@@ -45,7 +47,7 @@ _AUTO_MAP = {
 
 
 @dataclass(frozen=True)
-class BD3LM(Converter):
+class BD3LM(UnsaidMask, Converter):
     """A block-diffusion network of BD3LM.
 
     References:
@@ -53,10 +55,6 @@ class BD3LM(Converter):
         https://arxiv.org/abs/2503.09573
 
     Args:
-        length: greatest one, where nothing says it.
-        heads: where nothing says it.
-        tokenizer: where there is none beside the weights.
-        mask_token_id: where neither configuration nor tokenizer names it.
         block_size: tokens in a block, where nothing says it.
 
     Raises:
@@ -67,20 +65,6 @@ class BD3LM(Converter):
     reads: ClassVar[str] = "block-diffusion network of BD3LM"
     gives: ClassVar[str] = "block-diffusion DDiT"
 
-    length: int | None = field(
-        default=None, metadata={"help": "Greatest length (default: what the source says)."}
-    )
-    heads: int | None = field(
-        default=None, metadata={"help": "Attention heads (default: what the source says)."}
-    )
-    tokenizer: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub id of the tokenizer (default: that beside the weights)."},
-    )
-    mask_token_id: int | None = field(
-        default=None,
-        metadata={"help": "The row of the embeddings that masks (default: the tokenizer's mask)."},
-    )
     block_size: int | None = field(
         default=None, metadata={"help": "Tokens in a block (default: what the source says)."}
     )
@@ -107,7 +91,7 @@ class BD3LM(Converter):
         found = DDiTCheckpoint.open(folder, "BD3LM")
         config, vocab = found.config, found.vocab_size
         self._check(config, folder)
-        tokenizer = tokenizer_of(folder, self.tokenizer)
+        tokenizer = read_tokenizer(folder, given=self.tokenizer)
         mask = mask_of(config, vocab, tokenizer, self.mask_token_id, folder)
         text = DDiTDecoderConfig(
             vocab_size=vocab,

@@ -15,8 +15,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
-from hf_ddistill.convert.source import configuration
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import CanvasConfig, CanvasLM, load_checkpoint
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
@@ -28,7 +28,7 @@ PREDICTIONS = {"mean": "conditional", "mean_loo": "given_others"}
 
 
 @dataclass(frozen=True)
-class DiffusionGemma(Converter):
+class DiffusionGemma(ByType, Converter):
     """DiffusionGemma: tokens of a canvas are replaced by uniform ones, and an encoder reads what
     stands before.
 
@@ -48,6 +48,7 @@ class DiffusionGemma(Converter):
     id: ClassVar[str] = "diffusion_gemma"
     reads: ClassVar[str] = "model of DiffusionGemma"
     gives: ClassVar[str] = "denoiser of a canvas behind a prompt"
+    types: ClassVar[tuple[str, ...]] = ("diffusion_gemma",)
 
     prediction: str = field(
         default="mean",
@@ -59,16 +60,6 @@ class DiffusionGemma(Converter):
             raise ValueError(
                 f"prediction must be one of {', '.join(PREDICTIONS)}, got {self.prediction!r}."
             )
-
-    @classmethod
-    def recognises(cls, folder: str) -> bool:
-        """By its type."""
-        return configuration(folder).get("model_type") == "diffusion_gemma"
-
-    @classmethod
-    def evidence(cls, folder: str) -> str:
-        """The type that its configuration names."""
-        return "its configuration is of 'diffusion_gemma'"
 
     def read(self, folder: str) -> tuple[CanvasLM, PreTrainedTokenizerBase | None]:
         """Its own network, called as a masked language model is, and its tokenizer."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
+from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
 from hf_ddistill.convert.language_model import (
@@ -41,7 +42,7 @@ _WRITTEN = (
 
 
 @dataclass(frozen=True)
-class Dream(Converter):
+class Dream(ByType, Converter):
     """Dream, masked diffusion that started from Qwen2.5 and kept its reading of the logits.
 
     References:
@@ -51,16 +52,7 @@ class Dream(Converter):
     id: ClassVar[str] = "dream"
     reads: ClassVar[str] = "model of Dream"
     gives: ClassVar[str] = "diffusion language model of full attention"
-
-    @classmethod
-    def recognises(cls, folder: str) -> bool:
-        """By its type, of which there are two spellings."""
-        return configuration(folder).get("model_type") in ("Dream", "dream")
-
-    @classmethod
-    def evidence(cls, folder: str) -> str:
-        """The type that its configuration names."""
-        return f"its configuration is of {configuration(folder)['model_type']!r}"
+    types: ClassVar[tuple[str, ...]] = ("Dream", "dream")
 
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """A Qwen2 under full attention, and the tokenizer with its mask token."""

@@ -14,11 +14,12 @@ from hf_ddistill.convert.ddit_checkpoint import (
     DDiTCheckpoint,
     described,
     part_of,
-    trained_for,
     truth,
 )
 from hf_ddistill.convert.noise import schedule_of
-from hf_ddistill.convert.vocabulary import mask_of, tokenizer_of, with_mask
+from hf_ddistill.convert.source_tokenizer import read_tokenizer
+from hf_ddistill.convert.unsaid import UnsaidMask
+from hf_ddistill.convert.vocabulary import mask_of, with_mask
 from hf_ddistill.convert.written_ddit import (
     check_log_linear,
     check_reads_sigma,
@@ -52,7 +53,7 @@ _AUTO_MAP = {
 
 
 @dataclass(frozen=True)
-class Duo(Converter):
+class Duo(UnsaidMask, Converter):
     """A network of Duo's code: over uniform states, or over masks where it trained MDLM.
 
     Duo puts its outputs in the place of x_0 in q(x_s | x_t, x_0): they are read as 'given_others'.
@@ -63,10 +64,6 @@ class Duo(Converter):
         https://arxiv.org/abs/2412.10193
 
     Args:
-        length: greatest one, where nothing says it.
-        heads: where nothing says it.
-        tokenizer: where there is none beside the weights.
-        mask_token_id: over masks, where neither configuration nor tokenizer names it.
         algorithm: Duo's name of what was trained, where nothing says it (default: duo).
 
     Raises:
@@ -77,20 +74,6 @@ class Duo(Converter):
     reads: ClassVar[str] = "network of Duo"
     gives: ClassVar[str] = "DDiT"
 
-    length: int | None = field(
-        default=None, metadata={"help": "Greatest length (default: what the source says)."}
-    )
-    heads: int | None = field(
-        default=None, metadata={"help": "Attention heads (default: what the source says)."}
-    )
-    tokenizer: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub id of the tokenizer (default: that beside the weights)."},
-    )
-    mask_token_id: int | None = field(
-        default=None,
-        metadata={"help": "The row of the embeddings that masks (default: the tokenizer's mask)."},
-    )
     algorithm: str | None = field(
         default=None,
         metadata={
@@ -131,7 +114,7 @@ class Duo(Converter):
                 raise ValueError(f"{folder} is an autoregressive network of Duo's, no diffusion.")
         reading = self._reading(algo, folder)
         schedule = schedule_of(config.get("noise"), folder, of_duo=not _is_udlm(config))
-        tokenizer = tokenizer_of(folder, self.tokenizer)
+        tokenizer = read_tokenizer(folder, given=self.tokenizer)
         if isinstance(reading, GivenOthers):
             process, mask, time = Uniform(vocab), None, True
             if self.mask_token_id is not None:
@@ -164,10 +147,6 @@ class Duo(Converter):
         if uniform or truth(algo, "time_conditioning", True, folder):
             return GivenOthers()
         return Subs()
-
-    def next_step(self, model: PreTrainedModel, source: str, output: str) -> str:
-        """What its configuration now says."""
-        return trained_for(model)
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         """The folder that Duo's class on the Hub reads."""

@@ -11,12 +11,13 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
 from hf_ddistill.convert.language_model import dtype_name, special_tokens
 from hf_ddistill.convert.renaming import Renaming, check_same
 from hf_ddistill.convert.source import configuration, weights
-from hf_ddistill.convert.vocabulary import tokenizer_of
+from hf_ddistill.convert.source_tokenizer import read_tokenizer
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import GiddConfig, GiddLM, check_finite, check_same_mask
 from hf_ddistill.processes import Absorbing, Hybrid
@@ -51,7 +52,7 @@ _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
-class Gidd(Converter):
+class Gidd(ByType, Converter):
     """GIDD of 3 and 10 billion parameters: masked, or uniform over all tokens but the mask.
 
     References:
@@ -62,16 +63,7 @@ class Gidd(Converter):
     id: ClassVar[str] = "gidd"
     reads: ClassVar[str] = "model of GIDD"
     gives: ClassVar[str] = "diffusion language model of full attention"
-
-    @classmethod
-    def recognises(cls, folder: str) -> bool:
-        """By its type."""
-        return configuration(folder).get("model_type") == "gidd"
-
-    @classmethod
-    def evidence(cls, folder: str) -> str:
-        """The type that its configuration names."""
-        return "its configuration is of 'gidd'"
+    types: ClassVar[tuple[str, ...]] = ("gidd",)
 
     def read(self, folder: str) -> tuple[GiddLM, PreTrainedTokenizerBase | None]:
         """Its network with its process, and the tokenizer with its mask token.
@@ -99,7 +91,7 @@ class Gidd(Converter):
         model.load_state_dict(state, assign=True)
         check_finite(model, str(folder))
         config.dtype = model.model.embed_tokens.weight.dtype
-        tokenizer = tokenizer_of(folder, None)
+        tokenizer = read_tokenizer(folder)
         if tokenizer is not None and tokenizer.mask_token_id is None:
             tokenizer.mask_token = tokenizer.convert_ids_to_tokens(config.mask_token_id)
         check_same_mask(diffusion, config, tokenizer)

@@ -16,6 +16,7 @@ from transformers import (
     SarvamMoEConfig,
 )
 
+from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
 from hf_ddistill.convert.language_model import (
@@ -66,7 +67,7 @@ _WRITTEN = {
 
 
 @dataclass(frozen=True)
-class LLaDA2(Converter):
+class LLaDA2(ByType, Converter):
     """LLaDA2.0 and 2.1, block diffusion on a mixture of experts.
 
     References:
@@ -77,17 +78,7 @@ class LLaDA2(Converter):
     id: ClassVar[str] = "llada2"
     reads: ClassVar[str] = "model of LLaDA2"
     gives: ClassVar[str] = "block-diffusion language model of experts"
-
-    @classmethod
-    def recognises(cls, folder: str) -> bool:
-        """By its type."""
-        kind = configuration(folder).get("model_type")
-        return kind in ("llada2_moe", "llada2_moe_veomni")
-
-    @classmethod
-    def evidence(cls, folder: str) -> str:
-        """The type that its configuration names."""
-        return f"its configuration is of {configuration(folder)['model_type']!r}"
+    types: ClassVar[tuple[str, ...]] = ("llada2_moe", "llada2_moe_veomni")
 
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """The experts in blocks, and the tokenizer with its mask token."""

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.convert.converter import Converter
-from hf_ddistill.convert.ddit_checkpoint import DDiTCheckpoint, described, trained_for, truth
+from hf_ddistill.convert.ddit_checkpoint import DDiTCheckpoint, described, truth
 from hf_ddistill.convert.noise import schedule_of
 from hf_ddistill.convert.remasking import enter_remasking
-from hf_ddistill.convert.vocabulary import mask_of, tokenizer_of, with_mask
+from hf_ddistill.convert.source_tokenizer import read_tokenizer
+from hf_ddistill.convert.unsaid import UnsaidMask
+from hf_ddistill.convert.vocabulary import mask_of, with_mask
 from hf_ddistill.convert.written_ddit import (
     check_log_linear,
     check_writable,
@@ -41,7 +43,7 @@ _AUTO_MAP = {
 
 
 @dataclass(frozen=True)
-class MDLM(Converter):
+class MDLM(UnsaidMask, Converter):
     """A masked diffusion network of MDLM or ReMDM, of the Hub or of a training run.
 
     References:
@@ -51,10 +53,6 @@ class MDLM(Converter):
         https://arxiv.org/abs/2503.00307
 
     Args:
-        length: greatest one, where nothing says it.
-        heads: where nothing says it.
-        tokenizer: where there is none beside the weights.
-        mask_token_id: where neither configuration nor tokenizer names it.
         parameterization: "subs", "d3pm" or "sedd", where nothing says it (default: subs).
         time_input: "sigma" or "zero", where nothing says it (default: zero).
 
@@ -66,20 +64,6 @@ class MDLM(Converter):
     reads: ClassVar[str] = "masked diffusion network of MDLM"
     gives: ClassVar[str] = "DDiT"
 
-    length: int | None = field(
-        default=None, metadata={"help": "Greatest length (default: what the source says)."}
-    )
-    heads: int | None = field(
-        default=None, metadata={"help": "Attention heads (default: what the source says)."}
-    )
-    tokenizer: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub id of the tokenizer (default: that beside the weights)."},
-    )
-    mask_token_id: int | None = field(
-        default=None,
-        metadata={"help": "The row of the embeddings that masks (default: the tokenizer's mask)."},
-    )
     parameterization: str | None = field(
         default=None,
         metadata={
@@ -117,7 +101,7 @@ class MDLM(Converter):
         """The network, with the mask that all agree on, and its tokenizer."""
         found = DDiTCheckpoint.open(folder, "MDLM")
         config, vocab = found.config, found.vocab_size
-        tokenizer = tokenizer_of(folder, self.tokenizer)
+        tokenizer = read_tokenizer(folder, given=self.tokenizer)
         mask = mask_of(config, vocab, tokenizer, self.mask_token_id, folder)
         model = found.model(
             found.sizes(self.length, self.heads),
@@ -151,10 +135,6 @@ class MDLM(Converter):
                 f"--time-input {self.time_input}."
             )
         return said
-
-    def next_step(self, model: PreTrainedModel, source: str, output: str) -> str:
-        """What its configuration now says."""
-        return trained_for(model)
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         """The folder that MDLM's class on the Hub reads."""

@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
 from hf_ddistill.convert.language_model import (
@@ -67,7 +68,7 @@ _WRITTEN = (
 
 
 @dataclass(frozen=True)
-class Nemotron(Converter):
+class Nemotron(ByType, Converter):
     """Nemotron-Labs-Diffusion, read as block diffusion: every token sees its own block.
 
     Its own decoding differs in two points: keys and values of finished blocks are those of its
@@ -81,16 +82,7 @@ class Nemotron(Converter):
     id: ClassVar[str] = "nemotron"
     reads: ClassVar[str] = "model of Nemotron-Labs-Diffusion"
     gives: ClassVar[str] = "block-diffusion language model"
-
-    @classmethod
-    def recognises(cls, folder: str) -> bool:
-        """By its type."""
-        return configuration(folder).get("model_type") == "nemotron_labs_diffusion"
-
-    @classmethod
-    def evidence(cls, folder: str) -> str:
-        """The type that its configuration names."""
-        return "its configuration is of 'nemotron_labs_diffusion'"
+    types: ClassVar[tuple[str, ...]] = ("nemotron_labs_diffusion",)
 
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """A Ministral 3 in blocks, and the tokenizer with its mask token."""

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 from hf_ddistill.convert import configuration_sdar
+from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
 from hf_ddistill.convert.language_model import (
@@ -52,7 +53,7 @@ _WRITTEN = (
 
 
 @dataclass(frozen=True)
-class SDAR(Converter):
+class SDAR(ByType, Converter):
     """SDAR, a Qwen3 that attends in blocks; OPDLM's students and others are saved in its form.
 
     References:
@@ -63,16 +64,7 @@ class SDAR(Converter):
     id: ClassVar[str] = "sdar"
     reads: ClassVar[str] = "model of SDAR"
     gives: ClassVar[str] = "block-diffusion language model"
-
-    @classmethod
-    def recognises(cls, folder: str) -> bool:
-        """By its type."""
-        return configuration(folder).get("model_type") == "sdar"
-
-    @classmethod
-    def evidence(cls, folder: str) -> str:
-        """The type that its configuration names."""
-        return "its configuration is of 'sdar'"
+    types: ClassVar[tuple[str, ...]] = ("sdar",)
 
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """A Qwen3 in blocks, and the tokenizer with its mask token."""

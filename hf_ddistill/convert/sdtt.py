@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,11 +13,12 @@ from hf_ddistill.convert.ddit_checkpoint import (
     DDiTCheckpoint,
     described,
     part_of,
-    trained_for,
     truth,
 )
 from hf_ddistill.convert.noise import schedule_of
-from hf_ddistill.convert.vocabulary import mask_of, tokenizer_of, with_mask
+from hf_ddistill.convert.source_tokenizer import read_tokenizer
+from hf_ddistill.convert.unsaid import UnsaidMask
+from hf_ddistill.convert.vocabulary import mask_of, with_mask
 from hf_ddistill.convert.written_ddit import (
     check_log_linear,
     check_writable,
@@ -32,38 +33,17 @@ from hf_ddistill.processes import Absorbing
 
 
 @dataclass(frozen=True)
-class SDTT(Converter):
+class SDTT(UnsaidMask, Converter):
     """A masked network of SDTT, one of its revisions.
 
     References:
         Beyond Autoregression: Fast LLMs via Self-Distillation Through Time (2024),
         https://arxiv.org/abs/2410.21035
-
-    Args:
-        length: greatest one, where nothing says it.
-        heads: where nothing says it.
-        tokenizer: where there is none beside the weights.
-        mask_token_id: where neither configuration nor tokenizer names it.
     """
 
     id: ClassVar[str] = "sdtt"
     reads: ClassVar[str] = "masked diffusion network of SDTT"
     gives: ClassVar[str] = "DDiT"
-
-    length: int | None = field(
-        default=None, metadata={"help": "Greatest length (default: what the source says)."}
-    )
-    heads: int | None = field(
-        default=None, metadata={"help": "Attention heads (default: what the source says)."}
-    )
-    tokenizer: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub id of the tokenizer (default: that beside the weights)."},
-    )
-    mask_token_id: int | None = field(
-        default=None,
-        metadata={"help": "The row of the embeddings that masks (default: the tokenizer's mask)."},
-    )
 
     @classmethod
     def recognises(cls, folder: str) -> bool:
@@ -82,7 +62,7 @@ class SDTT(Converter):
         """The network and its tokenizer."""
         found = DDiTCheckpoint.open(folder, "SDTT")
         config, vocab = found.config, found.vocab_size
-        tokenizer = tokenizer_of(folder, self.tokenizer)
+        tokenizer = read_tokenizer(folder, given=self.tokenizer)
         mask = mask_of(config, vocab, tokenizer, self.mask_token_id, folder)
         conditional = truth(config, "time_conditioning", False, folder)
         model = found.model(
@@ -93,10 +73,6 @@ class SDTT(Converter):
             tokenizer=with_mask(tokenizer, vocab, mask, folder),
         )
         return model, tokenizer
-
-    def next_step(self, model: PreTrainedModel, source: str, output: str) -> str:
-        """What its configuration now says."""
-        return trained_for(model)
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         """The folder of a student of SDTT."""

@@ -14,11 +14,12 @@ from hf_ddistill.convert.ddit_checkpoint import (
     DDiTCheckpoint,
     described,
     part_of,
-    trained_for,
     truth,
 )
 from hf_ddistill.convert.noise import noise_of, schedule_of
-from hf_ddistill.convert.vocabulary import tokenizer_of, with_mask
+from hf_ddistill.convert.source_tokenizer import read_tokenizer
+from hf_ddistill.convert.unsaid import Unsaid
+from hf_ddistill.convert.vocabulary import with_mask
 from hf_ddistill.convert.written_ddit import (
     check_reads_sigma,
     check_writable,
@@ -35,7 +36,7 @@ GRAPHS = ("absorb", "uniform")
 
 
 @dataclass(frozen=True)
-class SEDD(Converter):
+class SEDD(Unsaid, Converter):
     """A score network of SEDD: absorbing, its mask the last token, or uniform.
 
     References:
@@ -43,9 +44,6 @@ class SEDD(Converter):
         https://arxiv.org/abs/2310.16834
 
     Args:
-        length: greatest one, where nothing says it.
-        heads: where nothing says it.
-        tokenizer: where there is none beside the weights.
         graph: "absorb" or "uniform", where nothing says it.
 
     Raises:
@@ -56,16 +54,6 @@ class SEDD(Converter):
     reads: ClassVar[str] = "score network of SEDD"
     gives: ClassVar[str] = "DDiT"
 
-    length: int | None = field(
-        default=None, metadata={"help": "Greatest length (default: what the source says)."}
-    )
-    heads: int | None = field(
-        default=None, metadata={"help": "Attention heads (default: what the source says)."}
-    )
-    tokenizer: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub id of the tokenizer (default: that beside the weights)."},
-    )
     graph: str | None = field(
         default=None,
         metadata={"help": "SEDD's process, absorb or uniform (default: what the source says)."},
@@ -97,7 +85,7 @@ class SEDD(Converter):
         if scaled and not absorbing:
             raise ValueError(f"{folder} scales by sigma under a uniform graph, which SEDD has not.")
         process = Absorbing(vocab) if absorbing else Uniform(vocab)
-        tokenizer = tokenizer_of(folder, self.tokenizer)
+        tokenizer = read_tokenizer(folder, given=self.tokenizer)
         model = found.model(
             found.sizes(self.length, self.heads),
             Diffusion(process, schedule_of(found.config.get("noise"), folder)),
@@ -128,10 +116,6 @@ class SEDD(Converter):
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 2:
             raise ValueError(f"The configuration of {found.source} gives {tokens!r} for tokens.")
         return tokens + (graph == "absorb")
-
-    def next_step(self, model: PreTrainedModel, source: str, output: str) -> str:
-        """What its configuration now says."""
-        return trained_for(model)
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         """The folder that SEDD's `from_pretrained` reads."""

@@ -8,30 +8,35 @@ import tempfile
 from pathlib import Path
 
 import transformers
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from hf_ddistill.models.tokenizers import has_tokenizer
+from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 
 _SUFFIXES = (".json", ".txt", ".model", ".jinja")
 _OF_MODEL = ("config.json", "generation_config.json")
 _SETTINGS = "tokenizer_config.json"
 
 
-def read_tokenizer(source: str | Path, text: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a folder, if it has one.
+def read_tokenizer(
+    source: str | Path, text: PreTrainedConfig | None = None, given: str | None = None
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that is given, else that of a folder, if it has one.
 
     One of a class of its own, such as Dream's, is read as that of its network's kin: from
     `tokenizer.json`, or with the class that transformers has for such a network.
 
     Args:
-        source: the folder.
-        text: configuration of the causal language model with the same network.
+        source: the folder, or a file of weights.
+        text: configuration of the causal language model with the same network, if there is one.
+        given: a folder or Hub id.
 
     Raises:
-        ValueError: if it cannot be read.
+        ValueError: if one is given and not there, or if it cannot be read.
     """
+    if given is not None:
+        return load_tokenizer(given)
     source = Path(source)
-    if not has_tokenizer(str(source)):
+    if not source.is_dir() or not has_tokenizer(str(source)):
         return None
     with tempfile.TemporaryDirectory() as alone:
         # Away from the configuration, whose type transformers does not know.
@@ -40,14 +45,10 @@ def read_tokenizer(source: str | Path, text: PreTrainedConfig) -> PreTrainedToke
                 shutil.copy(file, alone)
         try:
             _without_code(Path(alone) / _SETTINGS, (source / "tokenizer.json").is_file())
-            return AutoTokenizer.from_pretrained(alone, config=text, trust_remote_code=False)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            return load_tokenizer(alone, text)
+        except ValueError as error:
+            said = str(error).replace(alone, str(source))
             raise ValueError(f"The tokenizer of {source} cannot be read: {said}") from error
-        except Exception as error:
-            if type(error) is not Exception:  # what the library tokenizers raises is a bare one
-                raise
-            raise ValueError(f"The tokenizer of {source} cannot be read: {error}") from error
 
 
 def _without_code(file: Path, whole: bool) -> None:
@@ -57,7 +58,9 @@ def _without_code(file: Path, whole: bool) -> None:
         file: of the settings; it may be missing.
         whole: whether there is a `tokenizer.json`, which says all that a class would.
     """
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return
+    settings = json.loads(file.read_text(encoding="utf-8"))
     settings.pop("auto_map", None)
     kind = settings.get("tokenizer_class")
     if kind is not None and not hasattr(transformers, kind):

@@ -5,41 +5,15 @@ K is the number of rows of the embeddings, the mask included.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
-
 #: The mask of tokenizers by the names that configurations give them; None: the one behind them.
 _KNOWN = {"gpt2": None, "gpt2-large": None, "bert-base-uncased": 103, "text8": 4}
 _SIZES = {30522: 103}  # bert-base-uncased, where nothing names it
-_SUFFIXES = (".json", ".txt", ".model", ".jinja")
-_OF_MODEL = ("config.json", "generation_config.json")
 MASK_TOKEN = "[MASK]"
-
-
-def tokenizer_of(source: str, given: str | None) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a folder or id that is given, else that beside the weights, if there is one.
-
-    Raises:
-        ValueError: if one is given and not there, or if it cannot be read.
-    """
-    if given is not None:
-        return load_tokenizer(given)
-    if not Path(source).is_dir() or not has_tokenizer(source):
-        return None
-    # Away from the network's config.json, whose kind the library does not know, or whose own code
-    # it would ask to run.
-    with tempfile.TemporaryDirectory() as alone:
-        for file in Path(source).iterdir():
-            if file.suffix in _SUFFIXES and file.name not in _OF_MODEL:
-                shutil.copy(file, alone)
-        return load_tokenizer(alone)
 
 
 def mask_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from hf_ddistill.models.loading import check_name
@@ -14,8 +14,12 @@ from hf_ddistill.models.made_tokenizers import is_made
 FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, config: PreTrainedConfig | None = None) -> PreTrainedTokenizerBase:
     """A tokenizer from a folder or the Hub.
+
+    Args:
+        name: of it.
+        config: of its model, where no configuration beside it says which class it has.
 
     Raises:
         ValueError: if there is none, or it cannot be read.
@@ -29,7 +33,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         )
     check_name(name, files=FILES)
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(name, config=config, trust_remote_code=False)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"No tokenizer {name!r}: {' '.join(str(error).split())}") from error
     except Exception as error:
