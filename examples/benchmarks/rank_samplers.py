@@ -44,6 +44,7 @@ RULES = {
     "threshold_.9": {"type": "threshold", "threshold": 0.9},
     "factor": "factor",
     "klass": "klass",
+    "prophet": "prophet",
     "entropy_bounded": "entropy_bounded",
 }
 #: Draws of a sampler whose law cannot be enumerated.
