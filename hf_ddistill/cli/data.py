@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from datasets import Dataset, LargeList, List, Value, load_dataset
 from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
-from pyarrow import compute
+from pyarrow import ArrowException, compute
 from transformers import PreTrainedModel
 
 from hf_ddistill.cli.data_names import KINDS, check_data_name, held_out_name, is_text_folder
@@ -90,9 +91,7 @@ def load(
             data = load_dataset(name, split=split, streaming=streaming)
         except (EmptyDatasetError, DataFilesNotFoundError) as error:
             raise ValueError(f"The folder {name} holds no files of data.") from error
-        except (ValueError, OSError):
-            raise
-        except Exception as error:  # the readers of foreign files raise all kinds
+        except (DatasetGenerationError, BadZipFile, ArrowException) as error:
             raise ValueError(f"{name} cannot be read: {error.__cause__ or error}") from error
         return _checked(data, name)
     try:

@@ -114,7 +114,8 @@ def row_bounds(
     generator: Generators = None,
     **condition: Tensor,
 ) -> Tensor:
-    """(B,) float64, an unbiased estimate of the bound on -log p of each row, in nats.
+    """(B,) float64, an estimate of the bound on -log p of each row, in nats: unbiased, but that a
+    time before `EARLIEST` counts as that one.
 
     Args:
         denoiser, draws, block_size, generator: as of `likelihood_bound`.
