@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from transformers import (
-    AutoModelForCausalLM,
     LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -29,24 +27,13 @@ from hf_ddistill.convert.language_model import (
     write_special,
     write_weights,
 )
+from hf_ddistill.convert.small_language_model import small_language_model
 from hf_ddistill.convert.source import configuration
-from hf_ddistill.convert.text_config import text_config, written
+from hf_ddistill.convert.text_config import COMMON, text_config, written
 from hf_ddistill.models import BlockDiffusionLM
 
 _TYPES = {"a2d-llama": LlamaConfig, "a2d-qwen2": Qwen2Config, "a2d-qwen3": Qwen3Config}
 _CLASSES = {"a2d-llama": "A2DLlama", "a2d-qwen2": "A2DQwen2", "a2d-qwen3": "A2DQwen3"}
-_WRITTEN = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "hidden_act",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-)
 #: Fields that not every one of the three has.
 _SOME = ("head_dim", "attention_bias", "mlp_bias", "attention_dropout")
 
@@ -123,7 +110,7 @@ class A2D(ByType, Converter):
         config: dict[str, Any] = {
             "architectures": [f"{_CLASSES[kind]}LMHeadModel"],
             "model_type": kind,
-            **written(text, _WRITTEN),
+            **written(text, COMMON),
             **{name: getattr(text, name) for name in _SOME if hasattr(text, name)},
             **({} if full else {"block_size": model.config.block_size}),
             "mask_token_id": model.config.mask_token_id,
@@ -136,19 +123,7 @@ class A2D(ByType, Converter):
     @classmethod
     def example(cls, folder: str | Path) -> None:
         """A Qwen3 of random weights, without a block size."""
-        text = Qwen3Config(
-            vocab_size=12,
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=4,
-            max_position_embeddings=16,
-            rope_theta=1e6,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            lm = AutoModelForCausalLM.from_config(text)
+        lm = small_language_model(Qwen3Config, head_dim=4, rope_theta=1e6)
+        text = lm.config
         own = {"model_type": "a2d-qwen3", "mask_token_id": 11, "head_dim": 4}
-        write_weights(lm, folder, own | dict(written(text, _WRITTEN)))
+        write_weights(lm, folder, own | dict(written(text, COMMON)))

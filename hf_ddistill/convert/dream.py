@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config
 
 from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
@@ -22,23 +21,12 @@ from hf_ddistill.convert.language_model import (
     write_special,
     write_weights,
 )
+from hf_ddistill.convert.small_language_model import small_language_model
 from hf_ddistill.convert.source import configuration
-from hf_ddistill.convert.text_config import text_config, written
+from hf_ddistill.convert.text_config import COMMON, text_config, written
 from hf_ddistill.models import BlockDiffusionLM
 
-_WRITTEN = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "hidden_act",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "attention_dropout",
-)
+_WRITTEN = (*COMMON, "attention_dropout")
 
 
 @dataclass(frozen=True)
@@ -88,18 +76,7 @@ class Dream(ByType, Converter):
     @classmethod
     def example(cls, folder: str | Path) -> None:
         """One of random weights."""
-        text = Qwen2Config(
-            vocab_size=12,
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=16,
-            rope_theta=1e6,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            lm = Qwen2ForCausalLM(text)
+        lm = small_language_model(Qwen2Config, rope_theta=1e6)
+        text = lm.config
         config = {"model_type": "Dream", "mask_token_id": 11, **written(text, _WRITTEN)}
         write_weights(lm, folder, config)

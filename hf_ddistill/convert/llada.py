@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
@@ -22,6 +21,7 @@ from hf_ddistill.convert.language_model import (
     write_weights,
 )
 from hf_ddistill.convert.renaming import Renaming
+from hf_ddistill.convert.small_language_model import small_language_model
 from hf_ddistill.convert.source import configuration
 from hf_ddistill.models import BlockDiffusionLM
 
@@ -170,13 +170,10 @@ class LLaDA(Converter):
     @classmethod
     def example(cls, folder: str | Path) -> None:
         """One of random weights, with more embeddings than tokens."""
-        sizes = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1}
-        text = LlamaConfig(
-            vocab_size=14, num_attention_heads=2, max_position_embeddings=16, **sizes
+        lm = small_language_model(
+            LlamaConfig, vocab_size=14, intermediate_size=12, num_key_value_heads=2
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            lm = LlamaForCausalLM(text)
+        text = lm.config
         config = {name: value for name, (value, _) in _KNOWN.items()} | {
             "model_type": "llada",
             "d_model": 8,

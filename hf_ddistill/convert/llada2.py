@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from transformers import (
-    AutoModelForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     SarvamMoEConfig,
@@ -28,6 +27,7 @@ from hf_ddistill.convert.language_model import (
     special_tokens,
     write_special,
 )
+from hf_ddistill.convert.small_language_model import small_language_model
 from hf_ddistill.convert.source import configuration
 from hf_ddistill.convert.text_config import plain_rope, text_config
 from hf_ddistill.models import BlockDiffusionLM
@@ -136,26 +136,17 @@ class LLaDA2(ByType, Converter):
     @classmethod
     def example(cls, folder: str | Path) -> None:
         """One of random weights: a dense layer and one of four experts in two groups."""
-        text = SarvamMoEConfig(
-            vocab_size=12,
-            hidden_size=8,
-            intermediate_size=8,
+        moe = {"moe_intermediate_size": 4, "n_routed_experts": 4, "num_experts_per_tok": 2}
+        moe |= {"n_group": 2, "topk_group": 1}
+        lm = small_language_model(
+            SarvamMoEConfig,
             num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
             head_dim=4,
-            max_position_embeddings=16,
-            moe_intermediate_size=4,
-            n_routed_experts=4,
-            num_experts_per_tok=2,
-            n_group=2,
-            topk_group=1,
             rope_theta=6e5,
             partial_rotary_factor=0.5,
+            **moe,
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            lm = AutoModelForCausalLM.from_config(text)
+        text = lm.config
         lm.save_pretrained(folder)
         own = {"model_type": "llada2_moe", "mask_token_id": 11, "block_size": 4}
         _write_config(folder, _fields(text) | own)

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from transformers import (
     Ministral3Config,
-    Ministral3ForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -28,8 +26,9 @@ from hf_ddistill.convert.language_model import (
     write_weights,
 )
 from hf_ddistill.convert.renaming import Renaming
+from hf_ddistill.convert.small_language_model import small_language_model
 from hf_ddistill.convert.source import configuration
-from hf_ddistill.convert.text_config import text_config
+from hf_ddistill.convert.text_config import COMMON, text_config
 from hf_ddistill.models import BlockDiffusionLM
 
 _LAYER = (
@@ -50,21 +49,7 @@ _KNOWN: dict[str, tuple[Any, Any]] = {
     "attention_bias": (False, False),
     "mlp_bias": (False, False),
 }
-_WRITTEN = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "rope_parameters",
-    "tie_word_embeddings",
-    "attention_dropout",
-)
+_WRITTEN = (*COMMON, "head_dim", "rope_parameters", "attention_dropout")
 
 
 @dataclass(frozen=True)
@@ -128,21 +113,10 @@ class Nemotron(ByType, Converter):
         rope = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "beta_fast": 32.0}
         rope |= {"beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
         rope |= {"original_max_position_embeddings": 4, "llama_4_scaling_beta": 0.1}
-        text = Ministral3Config(
-            vocab_size=12,
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=4,
-            max_position_embeddings=16,
-            rope_parameters=rope,
-            pad_token_id=None,
+        lm = small_language_model(
+            Ministral3Config, head_dim=4, rope_parameters=rope, pad_token_id=None
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            lm = Ministral3ForCausalLM(text)
+        text = lm.config
         config = {name: getattr(text, name) for name in _WRITTEN}
         own = {"model_type": "nemotron_labs_diffusion", "mask_token_id": 11, "block_size": 4}
         write_weights(lm, folder, config | own, NAMES)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config
 
 from hf_ddistill.convert import configuration_sdar
 from hf_ddistill.convert.by_type import ByType
@@ -25,8 +25,9 @@ from hf_ddistill.convert.language_model import (
     write_weights,
 )
 from hf_ddistill.convert.mask_row import with_mask_at
+from hf_ddistill.convert.small_language_model import small_language_model
 from hf_ddistill.convert.source import configuration
-from hf_ddistill.convert.text_config import text_config, written
+from hf_ddistill.convert.text_config import COMMON, text_config, written
 from hf_ddistill.models import BlockDiffusionLM
 from hf_ddistill.unmasking import Static, Threshold, Unmasking
 
@@ -34,22 +35,7 @@ from hf_ddistill.unmasking import Static, Threshold, Unmasking
 MASK_TOKEN_ID = 151669
 #: What SGLang is told of the decoding.
 SETTINGS = "dllm.yaml"
-_WRITTEN = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "attention_bias",
-    "attention_dropout",
-    "initializer_range",
-)
+_WRITTEN = (*COMMON, "head_dim", "attention_bias", "attention_dropout", "initializer_range")
 
 
 @dataclass(frozen=True)
@@ -132,20 +118,8 @@ class SDAR(ByType, Converter):
     @classmethod
     def example(cls, folder: str | Path) -> None:
         """One of random weights, with fewer tokens than a real one."""
-        text = Qwen3Config(
-            vocab_size=12,
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=4,
-            max_position_embeddings=16,
-            rope_theta=1e6,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            lm = Qwen3ForCausalLM(text)
+        lm = small_language_model(Qwen3Config, head_dim=4, rope_theta=1e6)
+        text = lm.config
         own = {"model_type": "sdar", "mask_token_id": 11, "block_size": 2}
         write_weights(lm, folder, own | dict(written(text, _WRITTEN)))
 

@@ -19,6 +19,19 @@ _NEEDED = (
     "num_attention_heads",
     "max_position_embeddings",
 )
+#: What the configurations of all these models have, and written ones say.
+COMMON = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_act",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+)
 _ROPE = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor")
 _OTHER = ("model_type", "layer_types", "dtype", "architectures", "use_cache")
 _SLIDING = ("sliding_window", "use_sliding_window", "max_window_layers")
