@@ -62,5 +62,7 @@ def test_a_pushed_student_needs_an_install(folder, local_hub, tmp_path):
         )
         assert done.returncode == 0, done.stderr
     found, (model, _) = torch.load(tmp_path / "found.pt"), RemoteCode().read(str(folder))
-    assert torch.equal(model.eval()(torch.arange(6)[None]).logits, found["logits"])
+    # Rounded alike only by as many threads, which the other process chose for itself.
+    logits = model.eval()(torch.arange(6)[None]).logits.detach()
+    torch.testing.assert_close(logits, found["logits"], rtol=0, atol=1e-6)
     assert found["drawn"].shape == (3, 8) and bool((found["drawn"] < 5).all())
