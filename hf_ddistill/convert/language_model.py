@@ -52,6 +52,7 @@ class Reading:
         mask_token_id: the token that masks; None for the tokenizer's.
         block_size: of the attention; the window for full attention.
         shift_logits: whether the output at i - 1 speaks of token i.
+        causal_context: whether finished blocks are read causally.
         names: of its weights, to those of the causal language model.
         renamed: whether transformers renames the weights itself.
         decoding: settings of `generate`, as the authors decode.
@@ -63,6 +64,7 @@ class Reading:
     mask_token_id: int | None
     block_size: int
     shift_logits: bool = False
+    causal_context: bool = False
     names: Renaming = SAME
     renamed: bool = False
     decoding: Mapping[str, Any] = field(default_factory=dict)
@@ -92,6 +94,7 @@ def read_language_model(
         block_size=reading.block_size,
         mask_token_id=mask,
         shift_logits=reading.shift_logits,
+        causal_context=reading.causal_context,
         discrete_diffusion={**diffusion.to_config(), "parameterization": "subs"},
     )
     model = BlockDiffusionLM(config, lm)
@@ -135,7 +138,9 @@ def language_model_of(model: PreTrainedModel, kind: str, text_type: str) -> PreT
     return model.lm
 
 
-def check_reading(model: BlockDiffusionLM, kind: str, *, full: bool, shift: bool) -> None:
+def check_reading(
+    model: BlockDiffusionLM, kind: str, *, full: bool, shift: bool, causal_context: bool = False
+) -> None:
     """Raise unless a model's attention and the reading of its logits are those of a form.
 
     Args:
@@ -143,8 +148,13 @@ def check_reading(model: BlockDiffusionLM, kind: str, *, full: bool, shift: bool
         kind: the name of the form, for the errors.
         full: whether its attention is full.
         shift: whether its output at i - 1 speaks of token i.
+        causal_context: whether it reads finished blocks causally.
     """
     config = model.config
+    if config.causal_context != causal_context:
+        own, other = "causally", "in both directions"
+        own, other = (own, other) if config.causal_context else (other, own)
+        raise ValueError(f"The student reads finished blocks {own}, and {kind} {other}.")
     if full and not model.is_full(config.block_size):
         raise ValueError(
             f"The student attends in blocks of {config.block_size} tokens, and {kind} has full "
