@@ -215,6 +215,7 @@ def _causal_lm(source: str | Path, reading: Reading) -> PreTrainedModel:
     """The network, with the tensors of the files themselves."""
     text, state = reading.text, reading.names.ours(weights(source))
     kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
+    _check_tied(text, state, str(source))
     if not reading.renamed:
         _check_weights(kind, text, state, f"{source} is no {reading.kind} of its sizes")
     return complete(kind, None, str(source), config=text, state_dict=state, dtype=_dtype(state))
@@ -251,6 +252,17 @@ def _check_weights(
     if text.tie_word_embeddings:
         found.setdefault("lm_head.weight", found.get("model.embed_tokens.weight", ()))
     check_same(found, wanted, source)
+
+
+def _check_tied(text: PreTrainedConfig, state: Mapping[str, Tensor], source: str) -> None:
+    """Raise where a head that is called tied is another one than the embeddings."""
+    head, table = (state.get(f"{key}.weight") for key in ("lm_head", "model.embed_tokens"))
+    if text.tie_word_embeddings and head is not None and table is not None:
+        if head.data_ptr() != table.data_ptr() and not torch.equal(head, table):
+            raise ValueError(
+                f"The weights of {source} have a head of their own, and its config.json says that "
+                "the embeddings are the head (tie_word_embeddings): one of the two is wrong."
+            )
 
 
 def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:

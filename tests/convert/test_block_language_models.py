@@ -11,6 +11,7 @@ from plain_lm import (
     SIZES,
     blockwise,
     full,
+    gated,
     linear,
     logits,
     plain_forward,
@@ -52,11 +53,6 @@ def bailing(experts=6, shared=2, layers=3, head=4):
         key: torch.randn(shape, generator=draw) * 0.3 + (1.0 if "norm" in key else 0.0)
         for key, shape in shapes.items()
     }
-
-
-def gated(x, weights, place):
-    inner = torch.nn.functional.silu(linear(x, weights, f"{place}gate_proj"))
-    return linear(inner * linear(x, weights, f"{place}up_proj"), weights, f"{place}down_proj")
 
 
 def experts_of(x, weights, place, *, groups, kept, taken, scaling):
