@@ -1,6 +1,7 @@
 """What training minimises: one method, one file."""
 
 from hf_ddistill.objectives.acceptance import Acceptance
+from hf_ddistill.objectives.alpha import Alpha
 from hf_ddistill.objectives.blocks.bd3lm import BD3LM
 from hf_ddistill.objectives.blocks.block_acceptance import BlockAcceptance
 from hf_ddistill.objectives.blocks.block_law_matching import BlockLawMatching
@@ -21,6 +22,7 @@ from hf_ddistill.objectives.rollouts import Rollouts
 
 __all__ = [
     "Acceptance",
+    "Alpha",
     "BD3LM",
     "BlockAcceptance",
     "BlockLawMatching",

@@ -18,6 +18,7 @@ BY_THRESHOLD = {"unmasking": "threshold"}
 FLIPS = Diffusion(Uniform(K))
 EVERY = {
     "acceptance": [{}, {"lookahead": 2, "divergence": "forward_kl"}],
+    "alpha": [{"sharpness": 2.0}, {"sharpness": 0.0}],
     "nelbo": [{}, {"diffusion": FLIPS}],
     "ecd": [
         {},
