@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep, random_masks
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.objectives.blocks.states import masked
+from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.needs import Networks
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.views import random_view
@@ -52,12 +54,11 @@ class Alpha(Objective):
         """At sharpness 0: the mean over 1 .. N masked tokens is the likelihood's bound."""
         return self.sharpness == 0
 
+    def for_student(self, student: Denoiser) -> Alpha:
+        require_masks(self.id, student.diffusion, "'nelbo' (maximum likelihood)")
+        return self
+
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        if not step.diffusion.reveals:
-            raise ValueError(
-                f"Objective 'alpha' is of masked tokens, and the process "
-                f"{step.diffusion.process.id!r} has none; take 'nelbo', or a masked student."
-            )
         mean, groups = self._mean_of_groups(step)
         weight = (self.sharpness * mean.detach()).exp()
         loss = -torch.expm1(self.sharpness * mean) / self.sharpness if self.sharpness else -mean

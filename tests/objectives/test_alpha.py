@@ -112,6 +112,6 @@ def test_alpha_of_sharpness_0_is_no_cross_entropy():
 def test_alpha_takes_a_process_without_masks():
     problem = ExactBayes.random(Diffusion(Uniform(3)), 2, seed=0)
     with pytest.raises(ValueError, match="is of masked tokens, and the process 'uniform'"):
-        Alpha()(training_step(problem, tabular(problem)))
+        Alpha().for_student(tabular(problem))
     with pytest.raises(ValueError, match="sharpness must be 0 or more"):
         Alpha(-1.0)
