@@ -25,6 +25,8 @@ EVERY = {
         {"diffusion": FLIPS, "coupling": "forward", "times": "grid_times"},
         {"coupling": {"type": "teacher", "substeps": 2}},
         {"coupling": "forward", "times": "adaptive_times", "divergence": "reverse_kl"},
+        {"weighting": "relative_confidence"},
+        {"weighting": {"type": "entropy", "strength": 0.3}},
     ],
     "law_matching": [
         {"gradient": "pathwise", "horizon": "call"},
