@@ -15,11 +15,13 @@ from hf_ddistill.objectives.blocks.pseudo_trajectory import PseudoTrajectory
 from hf_ddistill.objectives.blocks.t3d import T3D
 from hf_ddistill.objectives.dcd import DCD
 from hf_ddistill.objectives.ecd import ECD
+from hf_ddistill.objectives.fs_dfm import FSDFM
 from hf_ddistill.objectives.law_matching import LawMatching
 from hf_ddistill.objectives.mcd import MCD
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import NELBO
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.redi import ReDi
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.objectives.sdtt import SDTT
 
@@ -36,6 +38,7 @@ __all__ = [
     "DCD",
     "DParallel",
     "ECD",
+    "FSDFM",
     "Frozen",
     "LawMatching",
     "MCD",
@@ -44,6 +47,7 @@ __all__ = [
     "Objective",
     "OutcomeReward",
     "PseudoTrajectory",
+    "ReDi",
     "Rollouts",
     "SDTT",
     "T3D",

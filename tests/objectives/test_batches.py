@@ -37,6 +37,8 @@ EVERY = {
     "sdtt": [{}, {"divergence": "forward_kl", "substeps": 3, "times": "grid_times"}],
     "dcd": [{"diffusion": FLIPS}, {"diffusion": FLIPS, "times": "step_times"}],
     "mcd": [{}, {"divergence": "forward_kl"}],
+    "redi": [{"diffusion": FLIPS, "teacher_steps": 2, "looks": 2}],
+    "fs_dfm": [{}, {"diffusion": FLIPS, "chained": True}],
     "bd3lm": [{}, {"weighting": "uniform"}],
     "block_acceptance": [{}, {"divergence": "reverse_kl"}],
     "block_law_matching": [{}],
