@@ -136,14 +136,14 @@ class DistributionMatching(Objective):
         bridge = self.renoise == "bridge"
         view = made.bridged(step, s) if bridge else made.noised(step, s)
         ratio = log_ratio(step, made.x_0, view.z, view.t, view.where)
-        good = finite_rows(step, [ratio])
+        good, both = finite_rows(step, [ratio]), made.hidden(view)
         weight = self._weights(step, view)
         step.log("reward", step.token_mean(ratio.of_tokens.sum(1) * weight * good))
         losses = {}
         if "student" in step.train:
-            losses["student"] = step.token_mean(self._along(made, ratio, good) * weight)
+            losses["student"] = step.token_mean(self._along(made, ratio, both, good) * weight)
         if "auxiliary" in step.train:
-            losses["auxiliary"] = auxiliary_loss(step, ratio, self._told(step, made, ratio))
+            losses["auxiliary"] = auxiliary_loss(step, ratio, self._told(step, made, ratio, both))
         return losses
 
     def _times(self, step: TrainingStep) -> tuple[Times, Times]:
@@ -172,8 +172,7 @@ class DistributionMatching(Objective):
         schedule = step.diffusion.schedule
         return schedule.rate(view.t) / torch.expm1(schedule.sigma(view.t))
 
-    def _along(self, made: Generated, ratio: LogRatio, good: Tensor) -> Tensor:
-        both = Places.of(made.student.where & ratio.teacher.where)
+    def _along(self, made: Generated, ratio: LogRatio, both: Places, good: Tensor) -> Tensor:
         good = good.index_select(0, both.rows)[:, None]
 
         def lost(some: slice, log_q: Tensor, teacher: Tensor, auxiliary: Tensor) -> Tensor:
@@ -189,10 +188,10 @@ class DistributionMatching(Objective):
 
         return along(made.student, ratio, both, lost)
 
-    def _told(self, step: TrainingStep, made: Generated, ratio: LogRatio) -> Tensor:
+    def _told(self, step: TrainingStep, made: Generated, ratio: LogRatio, both: Places) -> Tensor:
         """What the auxiliary loses at each position of the view, (N, 1)."""
         if self.targets in TARGETS:
-            return told(step, made, ratio, self.targets)
+            return told(made, ratio, both, self.targets)
         log_p = ratio.auxiliary.prediction.log_conditional
         if self.targets == "anchored":
             first = "soft" if step.diffusion.reveals else "drawn"
@@ -201,7 +200,7 @@ class DistributionMatching(Objective):
                 log_p,
                 of=(ratio.laws[0],),
             )[:, None]
-            return told(step, made, ratio, first) + beside
+            return told(made, ratio, both, first) + beside
         noise = step.diffusion.process.noise_tokens
         size = step.diffusion.vocab_size - len(noise)
 
@@ -209,5 +208,5 @@ class DistributionMatching(Objective):
             index = step.diffusion.process.noise_index(log_p.device)
             return -log_p.index_fill(-1, index, 0.0).sum(-1) / size
 
-        drawn = told(step, made, ratio, "drawn")
+        drawn = told(made, ratio, both, "drawn")
         return torch.lerp(drawn, by_position(spread, log_p)[:, None].to(drawn.dtype), SMOOTHED)

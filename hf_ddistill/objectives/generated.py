@@ -46,6 +46,10 @@ class Generated:
         z = step.given(step.diffusion.corrupt(self.x_0, s, step.generator))
         return View(z, s, step.open(z), torch.ones_like(s))
 
+    def hidden(self, view: View) -> Places:
+        """Where the student drew what a view hides; the device is waited for."""
+        return Places.of(self.student.where & view.where)
+
     def bridged(self, step: TrainingStep, s: Times) -> View:
         """z ~ q(z_s | x_0, x_t), a state between both."""
         start, end = step.diffusion.kernel(torch.zeros_like(s), s), step.diffusion.kernel(s, self.t)
@@ -80,16 +84,21 @@ def grid_times(step: TrainingStep) -> Times:
     return (uniform_times(step) * step.student_steps).ceil().clamp_min(1) / step.student_steps
 
 
-def told(step: TrainingStep, made: Generated, ratio: LogRatio, targets: str) -> Tensor:
+def told(made: Generated, ratio: LogRatio, both: Places, targets: str) -> Tensor:
     """What the auxiliary loses at each position (N, 1) of a view, by one of `TARGETS`.
 
     Of a token that z hides q is the law given all that z shows, so that "soft" has the mean of
     "drawn" and less variance. Where the student drew nothing (x_t had the token) the token counts.
+
+    Args:
+        made: the draw.
+        ratio: what was asked of it.
+        both: those of its positions that were drawn.
+        targets: which.
     """
     hard = -ratio.log_prob_of_auxiliary
     if targets == "drawn":
         return hard
-    both = Places.of(made.student.where & ratio.auxiliary.where)
     there = made.student.numbers_of(both)
     numbers = ratio.auxiliary.numbers_of(both)
     law = made.student.prediction.log_conditional.detach().squeeze(1)

@@ -101,28 +101,30 @@ class SimplexDMD(Objective):
         made = generate(step, late)
         view = made.noised(step, ((1 - share) * late).clamp_min(EARLIEST))
         ratio = log_ratio(step, made.x_0, view.z, view.t, view.where)
-        good = finite_rows(step, [ratio])
+        good, both = finite_rows(step, [ratio]), made.hidden(view)
         step.log("reward", step.token_mean(ratio.of_tokens.sum(1) * good))
         losses = {}
         if "student" in step.train:
-            of = self._of_masks if step.diffusion.reveals else self._of_others
-            losses["student"] = step.token_mean(of(step, made, view, ratio) * good)
+            if step.diffusion.reveals:
+                value = self._of_masks(made, ratio, both)
+                value = value / torch.expm1(step.diffusion.total_noise(view.t))
+            else:
+                value = self._of_others(step, made, view, ratio)
+            losses["student"] = step.token_mean(value * good)
         if "auxiliary" in step.train:
             targets = self.targets or ("soft" if step.diffusion.reveals else "drawn")
-            losses["auxiliary"] = auxiliary_loss(step, ratio, told(step, made, ratio, targets))
+            losses["auxiliary"] = auxiliary_loss(step, ratio, told(made, ratio, both, targets))
         return losses
 
-    def _of_masks(self, step: TrainingStep, made: Generated, view: View, ratio: LogRatio) -> Tensor:
-        """Of each row (B,), where (q P_0t)(c) = alpha_t q(c) and log s differ by log p."""
-        both = Places.of(made.student.where & view.where)
+    def _of_masks(self, made: Generated, ratio: LogRatio, both: Places) -> Tensor:
+        """Of each row (B,) over alpha_t: (q P_0t)(c) = alpha_t q(c), and log s differ by log p."""
 
         def lost(some: slice, log_q: Tensor, teacher: Tensor, auxiliary: Tensor) -> Tensor:
             if self.score == "stein":
                 return mean_of(log_q, auxiliary.exp() - teacher.exp())
             return mean_of(log_q, auxiliary - teacher)
 
-        noise = step.diffusion.total_noise(view.t)
-        return along(made.student, ratio, both, lost) / torch.expm1(noise)
+        return along(made.student, ratio, both, lost)
 
     def _of_others(
         self, step: TrainingStep, made: Generated, view: View, ratio: LogRatio

@@ -8,6 +8,7 @@ from batch_runs import ROWS, K, P, added, moved, network, total, trainer_of
 from slow_cases import mostly_slow
 
 from hf_ddistill import objectives
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import RowStreams, normal_noise, uniform_noise
 from hf_ddistill.objectives import Objective
@@ -156,10 +157,12 @@ def test_context_is_never_noised_and_in_no_loss(name, tmp_path):
         pytest.skip("Its prompts are the context; see the tests of rollouts.")
     calls = []
     for denoiser in (trainer.denoiser(), *trainer.peers().values()):
-        model = denoiser.network.model
-        model.register_forward_pre_hook(
-            lambda _, inputs, given: calls.append(dict(given)), with_kwargs=True
-        )
+        model = denoiser.network.model if isinstance(denoiser, Denoiser) else denoiser
+
+        def seen(_, inputs, given):
+            calls.append({"input_ids": inputs[0]} if inputs else dict(given))
+
+        model.register_forward_pre_hook(seen, with_kwargs=True)
     batch = trainer.data_collator(ROWS)
     step = trainer.training_record(trainer.model, batch, 0, 0)
     trainer.objective(step)
