@@ -85,6 +85,12 @@ def read_language_model(
             model name different masks, or the tokenizer has more tokens than the model.
     """
     text = reading.text
+    for name in _SPECIAL:
+        if isinstance(token := getattr(text, name, None), int) and token >= text.vocab_size:
+            raise ValueError(
+                f"The config.json of {source} has {name}={token}, which is none of its "
+                f"{text.vocab_size} tokens."
+            )
     tokenizer = read_tokenizer(source, text)
     mask = _mask(source, reading, tokenizer)
     lm = _causal_lm(source, reading)
@@ -213,7 +219,10 @@ def _write_json(file: Path, values: Mapping[str, Any]) -> None:
 
 def _causal_lm(source: str | Path, reading: Reading) -> PreTrainedModel:
     """The network, with the tensors of the files themselves."""
-    text, state = reading.text, reading.names.ours(weights(source))
+    text = reading.text
+    # Older versions of transformers saved the frequencies, which the configuration says.
+    read = {k: v for k, v in weights(source).items() if not k.endswith("rotary_emb.inv_freq")}
+    state = reading.names.ours(read)
     kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
     _check_tied(text, state, str(source))
     if not reading.renamed:
