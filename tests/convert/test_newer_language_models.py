@@ -20,7 +20,7 @@ from plain_lm import (
 )
 from safetensors.torch import load_file, save_file
 
-from hf_ddistill.convert import SDAR, ILLaDA, LLaDA, Nemotron, recognise
+from hf_ddistill.convert import SDAR, ILLaDA, LLaDA, LLaDA2, Nemotron, SDARMoe, recognise
 
 
 @pytest.mark.parametrize("said", [True, None])
@@ -132,4 +132,14 @@ def test_a_special_token_that_there_is_not_is_a_traceback(kind, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"pad_token_id": 99}))
     with pytest.raises(ValueError, match="has pad_token_id=99, which is none of its"):
+        kind().read(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [SDAR, SDARMoe, LLaDA2])
+def test_weights_beyond_the_configuration_are_dropped(kind, tmp_path):
+    kind.example(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.layers.9.input_layernorm.weight"] = torch.ones(8)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"no place for 1 tensors|unexpected are"):
         kind().read(str(tmp_path))
