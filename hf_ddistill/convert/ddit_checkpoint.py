@@ -230,6 +230,7 @@ class DDiTCheckpoint:
         parameterization: Parameterization,
         *,
         time_input: str,
+        time_scale: float | None = None,
         tokenizer: PreTrainedTokenizerBase | None,
     ) -> DDiTForDiscreteDiffusion:
         """The network, with what it was trained for entered in its configuration.
@@ -241,6 +242,7 @@ class DDiTCheckpoint:
             vocab_size=diffusion.vocab_size,
             time_conditioning=self.time_conditioning,
             time_input=time_input,
+            time_scale=time_scale,
             mask_token_id=diffusion.process.mask_token_id,
             **sizes,
         )

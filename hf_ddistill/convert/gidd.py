@@ -50,6 +50,7 @@ _OTHER = (
     "mlp_bias",
     "tie_word_embeddings",
 )
+_NUMBERS = ("attn_soft_cap", "resid_scale", "rms_norm_eps", "head_scaling", "rope_theta")
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -76,6 +77,9 @@ class Gidd(ByType, Converter):
         fields = Fields(configuration(folder), str(folder))
         sizes = {name: fields.count(name) for name in _SIZES}
         values = fields.values
+        for name in _NUMBERS:
+            if values.get(name) is not None:
+                fields.number(name)
         named = (*_OTHER, *_SPECIAL)
         given = {name: values[name] for name in named if values.get(name) is not None}
         with made_of(folder):

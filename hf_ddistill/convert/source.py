@@ -251,7 +251,7 @@ def _averaged(state: dict[str, Tensor], shadow: list[Tensor], file: Path) -> dic
 
 
 #: Endings of names under which peers save what is not learned.
-BUFFERS = ("rotary_emb.inv_freq", "sampling_eps_min", "sampling_eps_max")
+BUFFERS = ("rotary_emb.inv_freq", "sampling_eps_min", "sampling_eps_max", "_cached")
 
 
 @contextlib.contextmanager
