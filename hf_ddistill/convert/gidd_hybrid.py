@@ -122,7 +122,9 @@ class GiddHybrid(UnsaidMask, Converter):
     @classmethod
     def example(cls, folder: str | Path) -> None:
         """A small network of random weights."""
-        example_ddit(cls(), folder, Hybrid(7, 0.2), GivenOthers(), "t", SCHEDULE, 1.0)
+        example_ddit(
+            cls(), folder, Hybrid(7, 0.2), GivenOthers(), "t", schedule=SCHEDULE, time_scale=1.0
+        )
 
 
 def _process(fields: Fields, vocab: int, mask: int) -> tuple[Absorbing | Hybrid, Parameterization]:

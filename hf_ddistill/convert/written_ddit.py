@@ -159,6 +159,7 @@ def example_ddit(
     process: Process,
     parameterization: Parameterization,
     time_input: str,
+    *,
     schedule: Schedule | None = None,
     time_scale: float | None = None,
 ) -> None:
