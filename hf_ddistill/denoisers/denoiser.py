@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -110,6 +110,25 @@ class Denoiser(ABC):
         Raises:
             ValueError: if there is no model to be copied.
         """
+
+    def at_step(
+        self, student: Denoiser, progress: float, memory: MutableMapping[str, Tensor]
+    ) -> Denoiser:
+        """What it is, as a teacher, at one step of a training; itself, unless it moves with it.
+
+        Args:
+            student: in training.
+            progress: share of the training that is done.
+            memory: what lives on from step to step and is saved with a checkpoint, under names
+                that begin with the kind's own.
+        """
+        return self
+
+    @property
+    def renewed(self) -> Module | None:
+        """The network that takes on the student's weights when a round of training ends, if it
+        has one for that."""
+        return None
 
     @property
     @abstractmethod
