@@ -14,6 +14,8 @@ from hf_ddistill.objectives.blocks.outcome_reward import OutcomeReward
 from hf_ddistill.objectives.blocks.pseudo_trajectory import PseudoTrajectory
 from hf_ddistill.objectives.blocks.t3d import T3D
 from hf_ddistill.objectives.dcd import DCD
+from hf_ddistill.objectives.didi import DiDi
+from hf_ddistill.objectives.distribution_matching import DistributionMatching
 from hf_ddistill.objectives.ecd import ECD
 from hf_ddistill.objectives.fs_dfm import FSDFM
 from hf_ddistill.objectives.law_matching import LawMatching
@@ -22,8 +24,11 @@ from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import NELBO
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.redi import ReDi
+from hf_ddistill.objectives.reinforce_dmd import ReinforceDMD
+from hf_ddistill.objectives.representation_mmd import RepresentationMMD
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.objectives.sdtt import SDTT
+from hf_ddistill.objectives.simplex_dmd import SimplexDMD
 
 __all__ = [
     "Acceptance",
@@ -37,6 +42,8 @@ __all__ = [
     "D2F",
     "DCD",
     "DParallel",
+    "DiDi",
+    "DistributionMatching",
     "ECD",
     "FSDFM",
     "Frozen",
@@ -48,7 +55,10 @@ __all__ = [
     "OutcomeReward",
     "PseudoTrajectory",
     "ReDi",
+    "ReinforceDMD",
+    "RepresentationMMD",
     "Rollouts",
+    "SimplexDMD",
     "SDTT",
     "T3D",
     "Trained",

@@ -62,8 +62,10 @@ def trainer_of(folder, objective, **settings):
     """With networks that the objective takes."""
     objective = decoding(objective, tokens=8)
     ids = {"nelbo", "ecd", "law_matching", "sdtt", "dcd", "mcd", "redi", "fs_dfm"}
+    ids |= {"distribution_matching", "didi", "simplex_dmd", "reinforce_dmd", "representation_mmd"}
     mean = any(need == Frozen(mean=True) for need in objective.networks.values())
-    settings = {"max_steps": 1, "ema_decay": 0.5 if mean else 0.0, "per_device_eval_batch_size": 2} | settings
+    fixed = {"max_steps": 1, "ema_decay": 0.5 if mean else 0.0, "per_device_eval_batch_size": 2}
+    settings = fixed | settings
     data = {"train_dataset": ROWS, "eval_dataset": settings.pop("data", ROWS)}
     diffusion, earned = settings.pop("diffusion", None), settings.pop("reward_function", reward)
     if objective.id in ids or not objective.networks:
@@ -83,8 +85,9 @@ def trainer_of(folder, objective, **settings):
     if trainer.auxiliaries.networks:
         # It starts as the teacher, where there is no reward.
         with torch.no_grad():
-            for parameter in trainer.auxiliaries.models["auxiliary"].parameters():
-                parameter.add_(0.2 * torch.randn(parameter.shape))
+            for model in trainer.auxiliaries.models.values():
+                for parameter in model.parameters():
+                    parameter.add_(0.2 * torch.randn(parameter.shape))
     return trainer
 
 
