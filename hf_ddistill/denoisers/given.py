@@ -18,7 +18,8 @@ class Given(Composite):
 
     Args:
         base: any.
-        given: inputs by name; of one that has the noise among them, none is drawn.
+        given: inputs by name, for the rows of its calls where they are by rows (a sampler that asks
+            some rows alone takes them as a condition); with the noise among them none is drawn.
     """
 
     base: Denoiser

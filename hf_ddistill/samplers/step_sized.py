@@ -85,5 +85,6 @@ class StepSized(Around, Sampler):
         generator: Generators = None,
         **condition: Any,
     ) -> Tokens:
-        """That of the base, of what is `asked`."""
-        return self.base.step(self.asked(denoiser, x_t, s, t), x_t, s, t, generator, **condition)
+        """That of the base, with the size of the step beside the condition."""
+        told = size_code(denoiser, x_t, t - s)
+        return self.base.step(denoiser, x_t, s, t, generator, **{**condition, **told})
