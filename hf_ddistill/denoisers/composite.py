@@ -72,6 +72,12 @@ class Composite(Denoiser):
 
             yield self.combine(ask, condition)
 
+    def features(
+        self, x: Tokens, t: Tensor | float | None = None, layer: int | None = None, **condition: Any
+    ) -> Tensor:
+        """Those of the first part."""
+        return self.parts[0].features(x, t, layer, **condition)
+
     @property
     def parts(self) -> tuple[Denoiser, ...]:
         """The denoisers among its fields, in their order."""

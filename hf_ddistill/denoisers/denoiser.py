@@ -71,6 +71,25 @@ class Denoiser(ABC):
         said = self.at(x_t, t, where, **condition).log_conditional
         yield from map(Prediction, said.split(size))
 
+    def features(
+        self, x: Tokens, t: Tensor | float | None = None, layer: int | None = None, **condition: Any
+    ) -> Tensor:
+        """Hidden states of its network, (B, L, h), or (B, 1, h) where it has one for a sequence.
+
+        Args:
+            x: (B, L), tokens, noised or clean.
+            t: as in a call.
+            layer: whose output, from 0; None for the one a third of the way.
+            **condition: as in a call.
+
+        Raises:
+            ValueError: if it has none, or not as many layers.
+        """
+        raise ValueError(
+            f"{self.description} has no hidden states to look at; a model with "
+            "output_hidden_states has."
+        )
+
     @abstractmethod
     def networks(self) -> tuple[Module, ...]:
         """What it calls: what a trainer places, freezes, shards and looks at for a fingerprint."""
