@@ -17,8 +17,11 @@ from hf_ddistill.samplers import Canvas
 from hf_ddistill.training.clean_tokens import trained_in
 from hf_ddistill.training.likeness import Likeness, Rows, likeness
 
-#: Samples, at most, and network calls for all of them together; rows of the data beside them.
-MOST, CALLS, MOST_DATA = 64, 256, 256
+#: Samples, at least and at most, network calls for all of them together, and rows of the data
+#: beside them; a run of few rows is compared by fewer, so many of its rows for one.
+LEAST, MOST, CALLS, MOST_DATA, SHARE = 16, 64, 256, 256, 40
+#: Steps of a run that is worth it.
+FEWEST = 10
 #: Times as many after the last step.
 LARGER = 4
 
@@ -46,12 +49,16 @@ class Comparison:
 
     @classmethod
     def of(cls, trainer: Any, times: int = 1) -> Comparison | None:
-        """That of a training; None where student or teacher cannot be sampled so, or the data have
-        but one row."""
-        if isinstance(unwrapped(trainer.model), BlockDiffusionLM):
+        """That of a training; None where the student decodes blocks, the data have but one row, or
+        there are so few steps that nothing can be lost."""
+        blocks = isinstance(unwrapped(trainer.model), BlockDiffusionLM)
+        if blocks or trainer.state.max_steps < FEWEST:
             return None
-        rows = _rows(trainer, MOST_DATA * times)
-        count = max(16, min(MOST, CALLS // trainer.student_steps)) * times
+        rows = _rows(trainer, MOST_DATA)
+        args = trainer.args
+        trained = trainer.state.max_steps * args.train_batch_size * args.gradient_accumulation_steps
+        most = min(MOST * times, CALLS * times // trainer.student_steps, trained * times // SHARE)
+        count = max(LEAST, most)
         given = trainer.args.prompt_length
         data = _joined([(b["input_ids"], trained_in(b, given)) for b in _batches(trainer, rows)])
         if len(data.tokens) < 2:

@@ -182,18 +182,18 @@ class Guard(TrainerCallback):
         return GoodWeights(trainer.model, trainer.average, networks, trainer.optimizer)
 
     def _step_back(self, step: int, lost: str) -> None:
+        if self.warned and not self.good:
+            return
+        self.warned = True
         done = "lower the learning rate, or raise the objective's maskings or kl, if it has these"
         if self.acts:
             self.rate *= LOWER
+            self.figures.forget()
             done = f"it goes on at {self.rate:.3g} of its learning rate"
             if self.good:
                 self._weights().put_back(self.good)
                 done = f"it goes on from step {self.good_step} at {self.rate:.3g} of its rate"
             done += f", better set learning_rate below {self.trainer.args.learning_rate:g}"
-            self.figures.forget()
-        elif self.warned:
-            return
-        self.warned = True
         self._say(f"The student collapses: at step {step} {lost}; {done}.")
 
     def _end(self, step: int) -> None:
@@ -223,7 +223,7 @@ class Guard(TrainerCallback):
 
     def kept(self) -> dict[str, Tensor]:
         """What a checkpoint keeps, so that a run that goes on takes the same steps."""
-        numbers = [self.rate, self.good_step, self.round, min(self.good_distance, 1e9)]
+        numbers = [self.rate, self.good_step, self.round, min(self.good_distance, 1e9), self.warned]
         found = {f"figures.{name}": v for name, v in self.figures.kept().items()}
         found |= {f"good.{name}": value for name, value in self.good.items()}
         found["numbers"] = torch.tensor(numbers, dtype=torch.float64)
@@ -232,8 +232,8 @@ class Guard(TrainerCallback):
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `kept` gave."""
         own = {k.removeprefix("guard."): v for k, v in tensors.items() if k.startswith("guard.")}
-        self.rate, step, number, self.good_distance = own["numbers"].tolist()
-        self.good_step, self.round = int(step), int(number)
+        self.rate, step, number, self.good_distance, warned = own["numbers"].tolist()
+        self.good_step, self.round, self.warned = int(step), int(number), bool(warned)
         self.figures.restore({k[8:]: v for k, v in own.items() if k.startswith("figures.")})
         self.good = {k[5:]: v for k, v in own.items() if k.startswith("good.")}
 
