@@ -52,6 +52,7 @@ class Reading:
         mask_token_id: the token that masks; None for the tokenizer's.
         block_size: of the attention; the window for full attention.
         shift_logits: whether the output at i - 1 speaks of token i.
+        causal_context: whether finished blocks are read causally.
         names: of its weights, to those of the causal language model.
         renamed: whether transformers renames the weights itself.
         decoding: settings of `generate`, as the authors decode.
@@ -63,6 +64,7 @@ class Reading:
     mask_token_id: int | None
     block_size: int
     shift_logits: bool = False
+    causal_context: bool = False
     names: Renaming = SAME
     renamed: bool = False
     decoding: Mapping[str, Any] = field(default_factory=dict)
@@ -92,6 +94,7 @@ def read_language_model(
         block_size=reading.block_size,
         mask_token_id=mask,
         shift_logits=reading.shift_logits,
+        causal_context=reading.causal_context,
         discrete_diffusion={**diffusion.to_config(), "parameterization": "subs"},
     )
     model = BlockDiffusionLM(config, lm)
@@ -135,7 +138,9 @@ def language_model_of(model: PreTrainedModel, kind: str, text_type: str) -> PreT
     return model.lm
 
 
-def check_reading(model: BlockDiffusionLM, kind: str, *, full: bool, shift: bool) -> None:
+def check_reading(
+    model: BlockDiffusionLM, kind: str, *, full: bool, shift: bool, causal_context: bool = False
+) -> None:
     """Raise unless a model's attention and the reading of its logits are those of a form.
 
     Args:
@@ -143,8 +148,13 @@ def check_reading(model: BlockDiffusionLM, kind: str, *, full: bool, shift: bool
         kind: the name of the form, for the errors.
         full: whether its attention is full.
         shift: whether its output at i - 1 speaks of token i.
+        causal_context: whether it reads finished blocks causally.
     """
     config = model.config
+    if config.causal_context != causal_context:
+        own, other = "causally", "in both directions"
+        own, other = (own, other) if config.causal_context else (other, own)
+        raise ValueError(f"The student reads finished blocks {own}, and {kind} {other}.")
     if full and not model.is_full(config.block_size):
         raise ValueError(
             f"The student attends in blocks of {config.block_size} tokens, and {kind} has full "
@@ -205,6 +215,7 @@ def _causal_lm(source: str | Path, reading: Reading) -> PreTrainedModel:
     """The network, with the tensors of the files themselves."""
     text, state = reading.text, reading.names.ours(weights(source))
     kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
+    _check_tied(text, state, str(source))
     if not reading.renamed:
         _check_weights(kind, text, state, f"{source} is no {reading.kind} of its sizes")
     return complete(kind, None, str(source), config=text, state_dict=state, dtype=_dtype(state))
@@ -241,6 +252,17 @@ def _check_weights(
     if text.tie_word_embeddings:
         found.setdefault("lm_head.weight", found.get("model.embed_tokens.weight", ()))
     check_same(found, wanted, source)
+
+
+def _check_tied(text: PreTrainedConfig, state: Mapping[str, Tensor], source: str) -> None:
+    """Raise where a head that is called tied is another one than the embeddings."""
+    head, table = (state.get(f"{key}.weight") for key in ("lm_head", "model.embed_tokens"))
+    if text.tie_word_embeddings and head is not None and table is not None:
+        if head.data_ptr() != table.data_ptr() and not torch.equal(head, table):
+            raise ValueError(
+                f"The weights of {source} have a head of their own, and its config.json says that "
+                "the embeddings are the head (tie_word_embeddings): one of the two is wrong."
+            )
 
 
 def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:

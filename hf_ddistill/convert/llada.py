@@ -69,7 +69,7 @@ _NEEDED = ("d_model", "n_heads", "n_layers", "vocab_size", "max_sequence_length"
 
 @dataclass(frozen=True)
 class LLaDA(Converter):
-    """LLaDA, LLaDA 1.5 and iLLaDA, masked diffusion on the network of a Llama.
+    """LLaDA and LLaDA 1.5, masked diffusion on the network of a Llama.
 
     References:
         Large Language Diffusion Models (2025), https://arxiv.org/abs/2502.09992
@@ -136,13 +136,11 @@ class LLaDA(Converter):
         lm = language_model_of(model, "LLaDA", "llama")
         check_reading(model, "LLaDA", full=True, shift=False)
         text = lm.config
-        rope = dict(text.rope_parameters)
-        if rope.get("rope_type", "default") != "default" or text.attention_bias or text.mlp_bias:
-            raise ValueError("LLaDA has plain rotary positions and no biases; the student has not.")
+        check_plain(text, "LLaDA")
+        if text.attention_bias or text.mlp_bias:
+            raise ValueError("LLaDA has no biases, and the student has some.")
         if text.hidden_act != "silu":
             raise ValueError(f"LLaDA's activation is silu, the student's {text.hidden_act}.")
-        if text.head_dim * text.num_attention_heads != text.hidden_size:
-            raise ValueError("LLaDA's heads share the width among them; the student's do not.")
         known = {name: value for name, (value, _) in _KNOWN.items()}
         config = {
             "architectures": ["LLaDAModelLM"],
@@ -157,7 +155,7 @@ class LLaDA(Converter):
             "vocab_size": text.vocab_size,
             "embedding_size": text.vocab_size,
             "rms_norm_eps": text.rms_norm_eps,
-            "rope_theta": rope["rope_theta"],
+            "rope_theta": text.rope_parameters["rope_theta"],
             "rope_full_precision": True,
             "weight_tying": text.tie_word_embeddings,
             "mask_token_id": model.config.mask_token_id,
@@ -188,3 +186,11 @@ class LLaDA(Converter):
             "mask_token_id": 11,
         }
         write_weights(lm, folder, config, NAMES)
+
+
+def check_plain(text: LlamaConfig, kind: str) -> None:
+    """Raise unless rotary positions are not scaled and heads share the width among them."""
+    if text.rope_parameters.get("rope_type", "default") != "default":
+        raise ValueError(f"{kind} has plain rotary positions, and the student's are scaled.")
+    if text.head_dim * text.num_attention_heads != text.hidden_size:
+        raise ValueError(f"{kind}'s heads share the width among them; the student's do not.")

@@ -18,12 +18,15 @@ BY_THRESHOLD = {"unmasking": "threshold"}
 FLIPS = Diffusion(Uniform(K))
 EVERY = {
     "acceptance": [{}, {"lookahead": 2, "divergence": "forward_kl"}],
+    "alpha": [{"sharpness": 2.0}, {"sharpness": 0.0}],
     "nelbo": [{}, {"diffusion": FLIPS}],
     "ecd": [
         {},
         {"diffusion": FLIPS, "coupling": "forward", "times": "grid_times"},
         {"coupling": {"type": "teacher", "substeps": 2}},
         {"coupling": "forward", "times": "adaptive_times", "divergence": "reverse_kl"},
+        {"weighting": "relative_confidence"},
+        {"weighting": {"type": "entropy", "strength": 0.3}},
     ],
     "law_matching": [
         {"gradient": "pathwise", "horizon": "call"},
@@ -31,6 +34,9 @@ EVERY = {
         {"gradient": "pathwise", "horizon": "rollout", "maskings": 2},
         {"sampler": "jump", "diffusion": FLIPS, "gradient": "policy", "horizon": "rollout"},
     ],
+    "sdtt": [{}, {"divergence": "forward_kl", "substeps": 3, "times": "grid_times"}],
+    "dcd": [{"diffusion": FLIPS}, {"diffusion": FLIPS, "times": "step_times"}],
+    "mcd": [{}, {"divergence": "forward_kl"}],
     "bd3lm": [{}, {"weighting": "uniform"}],
     "block_acceptance": [{}, {"divergence": "reverse_kl"}],
     "block_law_matching": [{}],
@@ -129,7 +135,9 @@ def test_eval_loss_hangs_on_no_batch_and_no_order(name, tmp_path):
 @pytest.mark.parametrize("name", EVERY)
 def test_context_is_never_noised_and_in_no_loss(name, tmp_path):
     """Every call of every network has the context's own tokens; no answer there is asked for."""
-    trainer = trainer_of(tmp_path, {"type": name, **EVERY[name][0]})
+    settings = dict(EVERY[name][0])
+    process = {"diffusion": settings.pop("diffusion")} if "diffusion" in settings else {}
+    trainer = trainer_of(tmp_path, {"type": name, **settings}, **process)
     if trainer.objective.rollouts is not None:
         pytest.skip("Its prompts are the context; see the tests of rollouts.")
     calls = []

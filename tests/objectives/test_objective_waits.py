@@ -25,6 +25,10 @@ WAITS = {
     "ecd": ({"type": "ecd"}, Absorbing(K), 0, 1),
     "ecd_adaptive": ({"type": "ecd", "times": "adaptive_times"}, Absorbing(K), 0, 1),
     "ecd_uniform": ({"type": "ecd"}, Uniform(K), 0, 1),
+    # Two calls of the teacher, at what is left each time, and what is drawn between them.
+    "sdtt": ({"type": "sdtt"}, Absorbing(K), 0, 4),
+    "dcd": ({"type": "dcd", "times": "step_times"}, Uniform(K), 0, 1),
+    "mcd": ({"type": "mcd"}, Absorbing(K), 0, 1),
     # A call before the last, the last, and the view.
     "law_matching": ({"type": "law_matching", "steps": "only"}, Absorbing(K), 2, 3),
     # Calls before the last with gradients: their positions, and those that they reveal.

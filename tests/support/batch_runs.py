@@ -61,7 +61,7 @@ def reward(x_0, drawn):
 def trainer_of(folder, objective, **settings):
     """With networks that the objective takes."""
     objective = decoding(objective, tokens=8)
-    ids = {"nelbo", "ecd", "law_matching"}
+    ids = {"nelbo", "ecd", "law_matching", "sdtt", "dcd", "mcd"}
     settings = {"max_steps": 1, "ema_decay": 0.0, "per_device_eval_batch_size": 2} | settings
     data = {"train_dataset": ROWS, "eval_dataset": settings.pop("data", ROWS)}
     diffusion, earned = settings.pop("diffusion", None), settings.pop("reward_function", reward)
