@@ -100,7 +100,7 @@ class Comparison:
         model = unwrapped(trainer.model, keep_adapters=True)
         training = model.training
         model.eval()
-        sampler = trainer.objective.sampler
+        sampler = trainer._objective.sampler
         with torch.random.fork_rng(devices=[]), trainer.compute_loss_context_manager():
             for number, inputs in enumerate(self.batches):
                 given = dict(inputs)
@@ -137,9 +137,7 @@ def _batches(trainer: Any, rows: list[Any]) -> tuple[Mapping[str, Tensor], ...]:
 
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> Rows:
     """Rows of batches that may differ in length, on the CPU."""
-    length = max(tokens.shape[1] for tokens, _ in parts)
-    padded = [
-        [torch.nn.functional.pad(each.cpu(), (0, length - each.shape[1])) for each in pair]
-        for pair in parts
-    ]
-    return Rows(*(torch.cat(each) for each in zip(*padded, strict=True)))
+    rows = [Rows(tokens.cpu(), where.cpu()) for tokens, where in parts]
+    length = max(each.tokens.shape[1] for each in rows)
+    rows = [each.padded(length) for each in rows]
+    return Rows(torch.cat([r.tokens for r in rows]), torch.cat([r.where for r in rows]))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hf_ddistill.couplings import histogram_entropy
 from hf_ddistill.shapes import Tokens, Where
@@ -31,6 +32,11 @@ class Rows:
 
     tokens: Tokens
     where: Where
+
+    def padded(self, length: int) -> Rows:
+        """The same as (N, length)."""
+        more = (0, length - self.tokens.shape[1])
+        return Rows(pad(self.tokens, more), pad(self.where, more))
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,8 @@ def likeness(rows: Rows, data: Rows, vocab_size: int) -> Likeness:
 def _shared(one: Rows, other: Rows) -> tuple[Tensor, Tensor]:
     """k of each row of one and each of the other (N, M) float64, and the share of positions at
     which they agree, alike."""
+    length = max(one.tokens.shape[1], other.tokens.shape[1])
+    one, other = one.padded(length), other.padded(length)
     k, first = [], []
     for tokens, where in zip(one.tokens, one.where, strict=True):
         both = other.where & where

@@ -73,7 +73,7 @@ class Guard(TrainerCallback):
         """Whether it does more than warn."""
         kind = self.trainer.accelerator.distributed_type
         sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        return not sharded and not self.trainer.objective.takes_reward
+        return not sharded and not self.trainer._objective.takes_reward
 
     def see(self, log: Log) -> None:
         """Take note of the log of a micro step."""
@@ -116,7 +116,7 @@ class Guard(TrainerCallback):
             return
         own = {id(p) for p in self.trainer.model.parameters()}
         for group in optimizer.param_groups:
-            if id(group["params"][0]) in own:
+            if any(id(p) in own for p in group["params"]):
                 self._rates.append((group, group["lr"]))
                 group["lr"] = group["lr"] * self.factor
 
