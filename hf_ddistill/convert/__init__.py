@@ -14,6 +14,7 @@ from hf_ddistill.convert.dream import Dream
 from hf_ddistill.convert.duo import Duo
 from hf_ddistill.convert.fast_dllm import FastDLLM
 from hf_ddistill.convert.gidd import Gidd
+from hf_ddistill.convert.gidd_hybrid import GiddHybrid
 from hf_ddistill.convert.illada import ILLaDA
 from hf_ddistill.convert.llada import LLaDA
 from hf_ddistill.convert.llada2 import LLaDA2
@@ -40,6 +41,7 @@ __all__ = [
     "Duo",
     "FastDLLM",
     "Gidd",
+    "GiddHybrid",
     "ILLaDA",
     "LLaDA",
     "LLaDA2",

@@ -51,7 +51,7 @@ class ILLaDA(ByType, Converter):
         """A Llama under full attention, and the tokenizer with its mask token."""
         fields = Fields(configuration(folder), str(folder))
         fields.check(_KNOWN, "a Llama")
-        tied = fields.values.get("tie_word_embeddings") is not False  # as where it is not given
+        tied = fields.flag("tie_word_embeddings", True)
         text = text_config(LlamaConfig, fields, head_dim=None, tie_word_embeddings=tied)
         mask = fields.values.get("mask_token_id")
         reading = Reading(

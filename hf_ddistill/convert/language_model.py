@@ -23,8 +23,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_ddistill.convert.made_of import made_of
 from hf_ddistill.convert.renaming import Renaming, check_same
-from hf_ddistill.convert.source import weights
+from hf_ddistill.convert.source import check_floating, read_object, weights
 from hf_ddistill.convert.source_tokenizer import read_tokenizer
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import (
@@ -85,6 +86,12 @@ def read_language_model(
             model name different masks, or the tokenizer has more tokens than the model.
     """
     text = reading.text
+    for name in _SPECIAL:
+        if isinstance(token := getattr(text, name, None), int) and token >= text.vocab_size:
+            raise ValueError(
+                f"The config.json of {source} has {name}={token}, which is none of its "
+                f"{text.vocab_size} tokens."
+            )
     tokenizer = read_tokenizer(source, text)
     mask = _mask(source, reading, tokenizer)
     lm = _causal_lm(source, reading)
@@ -213,12 +220,18 @@ def _write_json(file: Path, values: Mapping[str, Any]) -> None:
 
 def _causal_lm(source: str | Path, reading: Reading) -> PreTrainedModel:
     """The network, with the tensors of the files themselves."""
-    text, state = reading.text, reading.names.ours(weights(source))
+    text = reading.text
+    # Older versions of transformers saved the frequencies, which the configuration says.
+    read = {k: v for k, v in weights(source).items() if not k.endswith("rotary_emb.inv_freq")}
+    check_floating(read, str(source))
+    state = reading.names.ours(read)
     kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
     _check_tied(text, state, str(source))
     if not reading.renamed:
-        _check_weights(kind, text, state, f"{source} is no {reading.kind} of its sizes")
-    return complete(kind, None, str(source), config=text, state_dict=state, dtype=_dtype(state))
+        _check_weights(kind, reading, state, str(source))
+    how = {"config": text, "state_dict": state, "dtype": _dtype(state), "strict": True}
+    with made_of(source):
+        return complete(kind, None, str(source), **how)
 
 
 def _mask(source: str | Path, reading: Reading, tokenizer: PreTrainedTokenizerBase | None) -> int:
@@ -242,16 +255,15 @@ def _mask(source: str | Path, reading: Reading, tokenizer: PreTrainedTokenizerBa
     return mask
 
 
-def _check_weights(
-    kind: type, text: PreTrainedConfig, state: dict[str, Tensor], source: str
-) -> None:
-    with torch.device("meta"):
+def _check_weights(kind: type, reading: Reading, state: dict[str, Tensor], source: str) -> None:
+    text = reading.text
+    with torch.device("meta"), made_of(source):
         model = kind(text)
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
     if text.tie_word_embeddings:
         found.setdefault("lm_head.weight", found.get("model.embed_tokens.weight", ()))
-    check_same(found, wanted, source)
+    check_same(found, wanted, f"{source} is no {reading.kind} of its sizes")
 
 
 def _check_tied(text: PreTrainedConfig, state: Mapping[str, Tensor], source: str) -> None:
@@ -276,8 +288,7 @@ def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
 
 def _special(source: str | Path, text: PreTrainedConfig) -> dict[str, Any]:
     """Beginning, end and padding, of the generation's configuration or else the model's."""
-    file = Path(source) / "generation_config.json"
-    given = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    given = read_object(Path(source) / "generation_config.json")
     return {name: given.get(name, getattr(text, name, None)) for name in _SPECIAL}
 
 

@@ -20,6 +20,7 @@ from hf_ddistill.convert.language_model import (
     write_special,
     write_weights,
 )
+from hf_ddistill.convert.made_of import made_of
 from hf_ddistill.convert.renaming import Renaming
 from hf_ddistill.convert.small_language_model import small_language_model
 from hf_ddistill.convert.source import configuration
@@ -108,24 +109,25 @@ class LLaDA(Converter):
         size = {name: fields.count(name) for name in _NEEDED}
         heads = size["n_heads"]
         multi_query = fields.values.get("multi_query_attention")
-        text = LlamaConfig(
-            # Rows beyond the vocabulary are tokens like the others to its head.
-            vocab_size=fields.count("embedding_size", size["vocab_size"]),
-            hidden_size=size["d_model"],
-            intermediate_size=fields.count(
-                "mlp_hidden_size", fields.count("mlp_ratio", 4) * size["d_model"]
-            ),
-            num_hidden_layers=size["n_layers"],
-            num_attention_heads=heads,
-            num_key_value_heads=fields.count("n_kv_heads", 1 if multi_query else heads),
-            max_position_embeddings=size["max_sequence_length"],
-            rms_norm_eps=fields.number("rms_norm_eps", 1e-5),
-            rope_theta=fields.number("rope_theta", 10000.0),
-            tie_word_embeddings=bool(fields.values.get("weight_tying", True)),
-            bos_token_id=fields.values.get("bos_token_id"),
-            eos_token_id=fields.values.get("eos_token_id"),
-            pad_token_id=fields.values.get("pad_token_id"),
-        )
+        with made_of(folder):
+            text = LlamaConfig(
+                # Rows beyond the vocabulary are tokens like the others to its head.
+                vocab_size=fields.count("embedding_size", size["vocab_size"]),
+                hidden_size=size["d_model"],
+                intermediate_size=fields.count(
+                    "mlp_hidden_size", fields.count("mlp_ratio", 4) * size["d_model"]
+                ),
+                num_hidden_layers=size["n_layers"],
+                num_attention_heads=heads,
+                num_key_value_heads=fields.count("n_kv_heads", 1 if multi_query else heads),
+                max_position_embeddings=size["max_sequence_length"],
+                rms_norm_eps=fields.number("rms_norm_eps", 1e-5),
+                rope_theta=fields.number("rope_theta", 10000.0),
+                tie_word_embeddings=fields.flag("weight_tying", True),
+                bos_token_id=fields.values.get("bos_token_id"),
+                eos_token_id=fields.values.get("eos_token_id"),
+                pad_token_id=fields.values.get("pad_token_id"),
+            )
         mask = fields.count("mask_token_id", least=0)
         decoding = {"unmasking": "static", "sub_block_size": 32}
         window = size["max_sequence_length"]

@@ -74,7 +74,7 @@ class Nemotron(ByType, Converter):
         """A Ministral 3 in blocks, and the tokenizer with its mask token."""
         fields = Fields(configuration(folder), str(folder))
         fields.check(_KNOWN, "a Ministral 3")
-        text = text_config(Ministral3Config, fields)
+        text = text_config(Ministral3Config, fields, pad_token_id=fields.values.get("pad_token_id"))
         # Without a scaling of queries its strength is 0; transformers needs a number.
         text.rope_parameters.setdefault("llama_4_scaling_beta", 0.0)
         text.rope_parameters.setdefault(

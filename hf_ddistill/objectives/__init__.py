@@ -14,14 +14,19 @@ from hf_ddistill.objectives.blocks.outcome_reward import OutcomeReward
 from hf_ddistill.objectives.blocks.pseudo_trajectory import PseudoTrajectory
 from hf_ddistill.objectives.blocks.t3d import T3D
 from hf_ddistill.objectives.dcd import DCD
+from hf_ddistill.objectives.didi import DiDi
+from hf_ddistill.objectives.distribution_matching import DistributionMatching
 from hf_ddistill.objectives.ecd import ECD
 from hf_ddistill.objectives.law_matching import LawMatching
 from hf_ddistill.objectives.mcd import MCD
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import NELBO
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.reinforce_dmd import ReinforceDMD
+from hf_ddistill.objectives.representation_mmd import RepresentationMMD
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.objectives.sdtt import SDTT
+from hf_ddistill.objectives.simplex_dmd import SimplexDMD
 
 __all__ = [
     "Acceptance",
@@ -35,6 +40,8 @@ __all__ = [
     "D2F",
     "DCD",
     "DParallel",
+    "DiDi",
+    "DistributionMatching",
     "ECD",
     "Frozen",
     "LawMatching",
@@ -44,7 +51,10 @@ __all__ = [
     "Objective",
     "OutcomeReward",
     "PseudoTrajectory",
+    "ReinforceDMD",
+    "RepresentationMMD",
     "Rollouts",
+    "SimplexDMD",
     "SDTT",
     "T3D",
     "Trained",

@@ -18,9 +18,9 @@ from plain_lm import (
     random_weights,
     write_folder,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from hf_ddistill.convert import SDAR, ILLaDA, recognise
+from hf_ddistill.convert import SDAR, ILLaDA, LLaDA, LLaDA2, Nemotron, SDARMoe, recognise
 
 
 @pytest.mark.parametrize("said", [True, None])
@@ -107,3 +107,39 @@ def test_a_head_of_its_own_is_lost_where_it_is_called_tied(kind, tmp_path):
     weights["lm_head.weight"][0] += 1
     with pytest.raises(ValueError, match="have a head of their own"):
         kind().read(str(write_folder(tmp_path, config, weights)))
+
+
+@torch.no_grad()
+def said(model):
+    return model(input_ids=IDS.clamp_max(9)).logits
+
+
+@pytest.mark.parametrize("kind", [LLaDA, ILLaDA, Nemotron])
+def test_frequencies_that_older_versions_saved_are_unexpected_weights(kind, tmp_path):
+    kind.example(tmp_path)
+    model, _ = kind().read(str(tmp_path))
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in ("model.layers.0.self_attn.rotary_emb.inv_freq", "_orig_mod.rotary_emb.inv_freq"):
+        weights[name] = torch.ones(2)
+    save_file(weights, tmp_path / "model.safetensors")
+    again, _ = kind().read(str(tmp_path))
+    assert torch.equal(said(again), said(model))
+
+
+@pytest.mark.parametrize("kind", [LLaDA, ILLaDA, Nemotron])
+def test_a_special_token_that_there_is_not_is_a_traceback(kind, tmp_path):
+    kind.example(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"pad_token_id": 99}))
+    with pytest.raises(ValueError, match="has pad_token_id=99, which is none of its"):
+        kind().read(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [SDAR, SDARMoe, LLaDA2])
+def test_weights_beyond_the_configuration_are_dropped(kind, tmp_path):
+    kind.example(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.layers.9.input_layernorm.weight"] = torch.ones(8)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"no place for 1 tensors|unexpected are"):
+        kind().read(str(tmp_path))

@@ -8,6 +8,7 @@ from batch_runs import ROWS, K, P, added, moved, network, total, trainer_of
 from slow_cases import mostly_slow
 
 from hf_ddistill import objectives
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import RowStreams, normal_noise, uniform_noise
 from hf_ddistill.objectives import Objective
@@ -37,6 +38,20 @@ EVERY = {
     "sdtt": [{}, {"divergence": "forward_kl", "substeps": 3, "times": "grid_times"}],
     "dcd": [{"diffusion": FLIPS}, {"diffusion": FLIPS, "times": "step_times"}],
     "mcd": [{}, {"divergence": "forward_kl"}],
+    "distribution_matching": [
+        {},
+        {"setting": "idlm"},
+        {"setting": "di_mo"},
+        {"setting": "di_mo", "weight": "mean", "targets": "drawn", "diffusion": FLIPS},
+    ],
+    "simplex_dmd": [
+        {"times": "grid"},
+        {"score": "stein", "targets": "squared"},
+        {"diffusion": FLIPS},
+    ],
+    "reinforce_dmd": [{}, {"times": "grid", "diffusion": FLIPS, "anchor": 0.0}],
+    "didi": [{}, {"standardise": False, "decomposed": False, "entropy": 0.1}],
+    "representation_mmd": [{}, {"alpha": 0.1, "same_position": False, "diffusion": FLIPS}],
     "bd3lm": [{}, {"weighting": "uniform"}],
     "block_acceptance": [{}, {"divergence": "reverse_kl"}],
     "block_law_matching": [{}],
@@ -142,10 +157,12 @@ def test_context_is_never_noised_and_in_no_loss(name, tmp_path):
         pytest.skip("Its prompts are the context; see the tests of rollouts.")
     calls = []
     for denoiser in (trainer.denoiser(), *trainer.peers().values()):
-        model = denoiser.network.model
-        model.register_forward_pre_hook(
-            lambda _, inputs, given: calls.append(dict(given)), with_kwargs=True
-        )
+        model = denoiser.network.model if isinstance(denoiser, Denoiser) else denoiser
+
+        def seen(_, inputs, given):
+            calls.append({"input_ids": inputs[0]} if inputs else dict(given))
+
+        model.register_forward_pre_hook(seen, with_kwargs=True)
     batch = trainer.data_collator(ROWS)
     step = trainer.training_record(trainer.model, batch, 0, 0)
     trainer.objective(step)
