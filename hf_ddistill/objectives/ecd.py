@@ -51,6 +51,7 @@ class ECD(Objective):
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=UniformTimes)
     top_k: int | None = None
     id: ClassVar[str] = "ecd"
+    over: ClassVar[str] = "rows"
     citation: ClassVar[str] = (
         "Gao, Sun, Distillation of Discrete Diffusion by Exact Conditional Distribution Matching, "
         "2025, arXiv:2512.12889"
