@@ -236,6 +236,13 @@ def elsewhere(folder: Path) -> str:
     return "loaded without the package" if not done.returncode else done.stderr[-300:]
 
 
+def started() -> float:
+    """Seconds of the start of a command that trains, in a process of its own."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import hf_ddistill.cli.distill"], check=True)
+    return round(time.perf_counter() - start, 2)
+
+
 def main() -> None:
     """Make the rows that are missing."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -243,14 +250,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     args = parser.parse_args()
-    found = json.loads(args.json.read_text())["rows"] if args.json.is_file() else []
+    file = json.loads(args.json.read_text()) if args.json.is_file() else {"start": started()}
+    found = file.setdefault("rows", [])
     for name in args.kinds:
         if all(row["kind"] != name for row in found):
             here = args.folder / re.sub(r"\W+", "_", name)
             here.mkdir(parents=True)
             found.append(row_of(name, here))
             print(json.dumps(found[-1], indent=1), flush=True)
-            args.json.write_text(json.dumps({"rows": found}, indent=1))
+            args.json.write_text(json.dumps(file, indent=1) + "\n")
 
 
 if __name__ == "__main__":
