@@ -28,7 +28,7 @@ from hf_ddistill.couplings import (
 )
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import require, uniform_noise
-from hf_ddistill.objectives.log_ratio import LogRatio, both_networks, log_ratio
+from hf_ddistill.objectives.log_ratio import LogRatio, auxiliary_lag, both_networks, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.pathwise import along, mean_of
@@ -142,6 +142,9 @@ class LawMatching(Objective):
             parts = [cross_entropy(step, ratio) for ratio in ratios]
             losses["auxiliary"] = torch.stack(parts).mean()
             step.log("entropy", losses["auxiliary"])
+            step.log(
+                "auxiliary_lag", torch.stack([auxiliary_lag(ratio) for ratio in ratios]).mean()
+            )
         return losses
 
     def _rollout(self, step: TrainingStep) -> Rollout:

@@ -53,6 +53,11 @@ class Prediction:
         found = [look(change(log_p), *given) for log_p, *given in zip(*parts, strict=True)]
         return tuple(torch.cat(pieces).view(said.shape[:-1]) for pieces in zip(*found, strict=True))
 
+    def some(self, numbers: Tensor) -> Tensor:
+        """The laws (n, K) at some of the B * L positions, by their numbers (n,)."""
+        said, change = self._rows()
+        return change(said.flatten(0, 1).index_select(0, numbers))
+
     def _rows(self) -> tuple[LogProbs, Callable[[Tensor], Tensor]]:
         """A tensor, and what makes the law of some of its positions."""
         return self.log_conditional, lambda log_p: log_p
