@@ -82,6 +82,7 @@ class LawMatching(Objective):
     maskings: int = 1
     divergence: str = "reverse_kl"
     id: ClassVar[str] = "law_matching"
+    over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
@@ -257,7 +258,8 @@ def finite_rows(step: TrainingStep, ratios: list[LogRatio]) -> Tensor:
         lambda *_: (
             f"The reward of {float(total[1] / total[0]):.1%} of the rollouts is not finite, "
             "and 1 % is allowed: the teacher gives no probability to what the student draws; "
-            "smooth its law, or start the student from the teacher."
+            "smooth its law, start the student from the teacher, or take 'ecd', which needs no "
+            "such ratio."
         ),
     )
     return good

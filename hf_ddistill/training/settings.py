@@ -78,12 +78,15 @@ class DiffusionSettings:
     Args:
         ema_decay: of the running mean of the weights, which is what is evaluated and saved; 0 turns
             it off.
-        max_length: tokens in each row when text is tokenised and packed; the model's
-            `max_position_embeddings` if not given.
+        max_length: the most tokens of a row of text; the model's window if not given.
         prompt_length: the first tokens of each row are given, not noised and not trained on; the
             prompts of rollouts are all of a row if not given.
         assistant_only_loss: of conversations (`messages`) only what the assistant says is trained
             on; False for all of them.
+        packing: whether texts stand one after another, cut into rows of `max_length`; False for
+            rows of a text each, between the tokenizer's special tokens. If not given, masked
+            language models of transformers, which were trained so, get such rows, all others packed
+            ones.
         sample_steps: network calls per sample, for the samples drawn at each evaluation.
         num_eval_samples: how many are drawn; 0 turns them off.
     """
@@ -95,6 +98,9 @@ class DiffusionSettings:
         "tokens of a row that are given; of rollouts, the prompt (default: none; of rollouts all)",
     )
     assistant_only_loss: bool = setting(True, "of conversations")
+    packing: bool | None = setting(
+        None, "texts one after another in full rows (default: not of masked LMs of transformers)"
+    )
     sample_steps: int = setting(64, "network calls per sample")
     num_eval_samples: int = setting(0, "samples drawn per evaluation")
 
