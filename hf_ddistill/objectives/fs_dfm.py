@@ -54,6 +54,7 @@ class FSDFM(Objective):
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ForwardKL)
     chained: bool = False
     id: ClassVar[str] = "fs_dfm"
+    over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "mean": Frozen(mean=True)}
     reads_noise: ClassVar[bool] = True
     sampler: ClassVar[Sampler] = StepSized()

@@ -44,6 +44,7 @@ class ReDi(Objective):
     teacher_steps: int = 32
     looks: int = 4
     id: ClassVar[str] = "redi"
+    over: ClassVar[str] = "rows"
     sampler: ClassVar[Sampler] = FlowMatching(integrated=True)
     citation: ClassVar[str] = "Yoo et al., ReDi: Rectified Discrete Flow, 2025, arXiv:2507.15897"
 
