@@ -19,6 +19,7 @@ from hf_ddistill.objectives.distribution_matching import DistributionMatching
 from hf_ddistill.objectives.ecd import ECD
 from hf_ddistill.objectives.fs_dfm import FSDFM
 from hf_ddistill.objectives.law_matching import LawMatching
+from hf_ddistill.objectives.lsd import LSD
 from hf_ddistill.objectives.mcd import MCD
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import NELBO
@@ -47,6 +48,7 @@ __all__ = [
     "ECD",
     "FSDFM",
     "Frozen",
+    "LSD",
     "LawMatching",
     "MCD",
     "NELBO",
