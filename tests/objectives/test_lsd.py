@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from batch_runs import trainer_of
 from enumeration import oracle, tabular, training_step
 from exact_bayes import ExactBayes
+from transformers import AutoModelForMaskedLM
 
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.models import sampler_of
 from hf_ddistill.objectives import LSD
 from hf_ddistill.objectives.lsd import Coefficients
 from hf_ddistill.processes import Absorbing, Uniform
@@ -116,3 +119,19 @@ def test_lsd_takes_settings_or_students_that_it_is_not_defined_for():
         LSD().for_student(tabular(uniform))
     with pytest.raises(ValueError, match="numbers for 64 calls, got 65"):
         loss_of(small(), Coefficients(), LSD(), calls=65)
+
+
+def test_what_is_saved_is_sampled_with_the_numbers_of_the_start(tmp_path):
+    """And its network is the teacher's copy as it was."""
+    trainer = trainer_of(
+        tmp_path, {"type": "lsd", "teacher_steps": 4}, student_steps=2, max_steps=2
+    )
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    trainer.train()
+    trainer.save_model()
+    numbers = trainer.auxiliaries.models["coefficients"]
+    found = sampler_of(AutoModelForMaskedLM.from_pretrained(tmp_path))
+    assert found.scales == pytest.approx(numbers.scales(2).tolist())
+    assert all(
+        torch.equal(weight, before[name]) for name, weight in trainer.model.state_dict().items()
+    )
