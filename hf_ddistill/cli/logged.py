@@ -24,6 +24,8 @@ OF_DISTILLATION = {
     "teacher_entropy": "the same of the teacher on the data",
     "rollout_entropy": "of the tokens that the student draws, as one histogram of the batch",
     "data_entropy": "the same of the batch's own tokens in their place",
+    "weight": "alpha: what the completions of a batch count, exp(sharpness s)",
+    "told_apart": "didi, reinforce_dmd: share of data and draws that the discriminator knows",
     "skipped": "share of the samples whose reward is not finite",
     "divergence": "between teacher and student, per token",
     "mean_t": "mean time of the states that are looked at",
