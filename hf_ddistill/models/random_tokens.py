@@ -10,24 +10,31 @@ from __future__ import annotations
 
 import math
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.models.held import Held
+from hf_ddistill.models.held import Held, enter_held
 from hf_ddistill.parameterizations import GivenOthers
 from hf_ddistill.processes import Hybrid
 from hf_ddistill.schedules import LogLinear
 
 
-def enter_random_tokens(model: PreTrainedModel, share: float, seen: float | None = None) -> None:
+def enter_random_tokens(
+    model: PreTrainedModel,
+    share: float,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    seen: float | None = None,
+) -> None:
     """Enter in the configuration of a masked language model that some of its noise is random
     tokens; what it holds (`Held`) is none of them.
 
     References: Devlin et al., BERT, 2018, arXiv:1810.04805 (3.1).
 
     Args:
-        model: with `mask_token_id` in its configuration, and no process.
+        model: without a process in its configuration.
         share: w, of noise that is random tokens; the rest is masks.
+        tokenizer: of the model, where its configuration does not say which token is the mask and
+            what is held.
         seen: of `GivenOthers`; log(1 + n) of n tokens that may be drawn, as of a training that kept
             as many tokens as it replaced, if not given.
 
@@ -42,6 +49,10 @@ def enter_random_tokens(model: PreTrainedModel, share: float, seen: float | None
             f"{name} says in config.discrete_diffusion which noise it was trained for, so that a "
             "share of random tokens cannot be chosen."
         )
+    if tokenizer is not None:
+        enter_held(config, tokenizer)
+        if getattr(config, "mask_token_id", None) is None:
+            config.mask_token_id = tokenizer.mask_token_id
     if getattr(config, "mask_token_id", None) is None:
         raise ValueError(f"{name} says nowhere which token is the mask.")
     if not 0 < share < 1:

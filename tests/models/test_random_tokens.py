@@ -12,7 +12,7 @@ from masked_lm_families import masked_lm
 
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser
-from hf_ddistill.models.held import Held, enter_held
+from hf_ddistill.models.held import Held
 from hf_ddistill.models.random_tokens import enter_random_tokens
 
 
@@ -29,9 +29,7 @@ def teacher(tmp_path):
 
 def test_noise_puts_special_tokens_in_the_place_of_letters(teacher):
     model, tokenizer = teacher
-    model.config.mask_token_id = tokenizer.mask_token_id
-    enter_held(model.config, tokenizer)
-    enter_random_tokens(model, 0.4)
+    enter_random_tokens(model, 0.4, tokenizer)
     denoiser = as_denoiser(model, tokenizer=tokenizer)
     law, special = denoiser.diffusion.process.limit(), torch.tensor(tokenizer.all_special_ids)
     mask, letters = tokenizer.mask_token_id, model.config.vocab_size - len(special)
