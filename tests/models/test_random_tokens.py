@@ -10,10 +10,17 @@ import torch
 from cli_runs import run
 from masked_lm_families import masked_lm
 
+from hf_ddistill.denoisers import NetworkDenoiser
+from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.evaluation import likelihood_bound
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.models.held import Held
 from hf_ddistill.models.random_tokens import enter_random_tokens
+from hf_ddistill.parameterizations import GivenOthers, Subs
+from hf_ddistill.processes import Absorbing, Hybrid
+from hf_ddistill.schedules import LogLinear
+from hf_ddistill.shapes import LOG_ZERO
 
 
 @pytest.fixture
@@ -69,6 +76,31 @@ def test_the_command_line_distils_what_it_has_not_measured(teacher, tmp_path, ca
         == 2
     )
     assert "cannot be chosen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
+def test_an_exact_network_explains_its_data_better_under_one_noise(share):
+    """Of letters that do not hang on each other the bound is -log p whatever the noise: in small
+    steps of one letter each the reverse is exact."""
+    letters, special, mask = 4, 0, 5
+    law = torch.tensor([0.0, 0.5, 0.3, 0.15, 0.05, 0.0])
+    trained = 0.1 / letters + 0.1 * torch.eye(6)  # BERT's: p(x_t | x_0), up to masks
+    trained[:, mask] = 0.8
+
+    def network(x_t, t):
+        return (law * trained.T[x_t]).log().clamp_min(LOG_ZERO)
+
+    process, reading = Absorbing(6, mask), Subs()
+    if share:
+        process = Hybrid(6, share, mask, constant=True, left_out=[special])
+        reading = GivenOthers(seen=math.log(1 + letters))
+    denoiser = NetworkDenoiser(network, Diffusion(process, LogLinear()), reading)
+    x_0 = torch.multinomial(law, 6000, True, generator=torch.Generator().manual_seed(0))
+    x_0 = x_0.view(500, 12)
+    bound = likelihood_bound(denoiser, [{"input_ids": x_0}], draws=8)
+    expected = -law[x_0].log().mean().item()
+    assert bound.nats == pytest.approx(expected, abs=max(3 * bound.standard_error, 0.002))
+    assert bound.standard_error < 0.05
 
 
 def test_a_share_of_a_model_without_a_mask_is_chosen(teacher):
