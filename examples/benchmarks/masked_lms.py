@@ -98,8 +98,10 @@ def student(
         )
         trainer.train()
         facts = trainer.facts()
-        trainer.save_model(folder)
-        model = AutoModelForMaskedLM.from_pretrained(folder)
+        name = f"{facts.objective['type']}_random_{share:g}_seed_{seed}"
+        kept = folder if args.keep is None else str(args.keep / name)
+        trainer.save_model(kept)
+        model = AutoModelForMaskedLM.from_pretrained(kept)
     return model, facts, [str(each.message) for each in caught if "collapses" in str(each.message)]
 
 
@@ -201,6 +203,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pilot", action="store_true", help="judge by the validation part")
     parser.add_argument("--table", action="store_true", help="print all rows as Markdown")
     parser.add_argument("--cards", type=Path, help="folder for the students' model cards")
+    parser.add_argument("--keep", type=Path, help="folder for the students")
     parser.add_argument("--about", help="the teacher's name on the cards")
     parser.add_argument("--data", help="what the sequences are, on the cards")
     return parser.parse_args()

@@ -3,12 +3,14 @@
 `found`: share of their runs of four letters that held-out sequences have. `pseudo_nll`: -log p of a
 letter given all others under the teacher, in nats, of `SCORED` samples at `PLACES` random letters
 each. `letters`: KL from the letters of samples to those of real sequences, in nats. `pairs`: the
-entropy of two neighbouring letters, in nats, by which diversity is matched. `distinct`: share of
-samples. `valid`, of molecules: share that RDKit reads.
+entropy of two neighbouring letters, in nats, by which diversity is matched. `apart`: the share
+of places at which two samples differ, where they have one length. `distinct`: share of samples.
+`valid`, of molecules: share that RDKit reads.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +19,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
+from hf_ddistill.evaluation import pairwise_distance
 from hf_ddistill.evaluation.molecules import bigram_entropy, canonical_smiles
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.places import Places
 
 SCORED, PLACES, RUN = 16, 16, 4
-FIGURES = ("found", "pseudo_nll", "letters", "pairs", "distinct", "valid")
+FIGURES = ("found", "pseudo_nll", "letters", "pairs", "apart", "distinct", "valid")
 
 
 class Figures:
@@ -53,6 +56,10 @@ class Figures:
             "pairs": bigram_entropy(texts),
             "distinct": len(set(texts)) / len(texts),
         }
+        length = Counter(map(len, texts)).most_common(1)[0][0]
+        alike = [[ord(letter) for letter in text] for text in texts if len(text) == length]
+        if len(alike) > 1:
+            told["apart"] = pairwise_distance(torch.tensor(alike)) / length
         if self.molecules:
             told["valid"] = sum(text is not None for text in canonical_smiles(texts)) / len(texts)
         return told
@@ -98,36 +105,42 @@ def at_diversity(
     for low, high in zip(ranked, ranked[1:], strict=False):
         if low["pairs"] <= pairs <= high["pairs"]:
             share = (pairs - low["pairs"]) / max(high["pairs"] - low["pairs"], 1e-9)
-            names = [name for name in (*FIGURES, "temperature") if name in low]
+            names = [name for name in (*FIGURES, "temperature") if name in low and name in high]
             mixed = {name: low[name] + share * (high[name] - low[name]) for name in names}
             return mixed, mixed.pop("temperature")
     return None
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """All rows in Markdown; below each student its teachers at the same diversity."""
+    """All rows in Markdown; beside each student the teacher of the same noise at the student's own
+    diversity, in as many calls and in the most: found / pseudo_nll (temperature)."""
     names = [name for name in FIGURES if any(name in row for row in rows)]
-    lines = [["model", "noise", "calls", *names], ["---"] * (len(names) + 3)]
-
-    def add(model: str, row: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-        noise = f"{row['random_tokens']:g}" if "random_tokens" in row else ""
-        cells = [f"{figures[name]:.3f}" for name in names]
-        lines.append([model, noise, str(row.get("calls", "")), *cells])
-
+    head = ["model", "random tokens", "calls", "temperature", *names]
+    lines = [[*head, "teacher as diverse, as many calls", "most calls"]]
+    lines.append(["---"] * len(lines[0]))
     teachers = [row for row in rows if row["model"] == "teacher"]
-    for row in rows:
-        if row["model"] == "teacher":
-            add(f"teacher, temperature {row['temperature']:g}", row, row)
-        elif row["model"] == "real":
-            add("real", row, row)
-    for row in rows:
-        if row["model"] != "student":
-            continue
-        name = f"{row['objective']}, seed {row['seed']}, temperature {row['temperature']:g}"
-        add(f"**{name}**" + (" (collapse warned of)" if row["warned"] else ""), row, row)
-        for kind in dict.fromkeys((each["random_tokens"], each["calls"]) for each in teachers):
-            same = [each for each in teachers if (each["random_tokens"], each["calls"]) == kind]
-            if (matched := at_diversity(same, row["pairs"])) is not None:
-                figures, temperature = matched
-                add(f"teacher as diverse (at {temperature:.2f})", same[0], figures)
+    most = max(row["calls"] for row in teachers)
+    for row in sorted(rows, key=lambda row: ("real", "teacher", "student").index(row["model"])):
+        student = row["model"] == "student"
+        name = f"**{_objective(row)}**, seed {row['seed']}" if student else row["model"]
+        cells = [name + (", collapse warned of" if row.get("warned") else "")]
+        cells += [f"{row[key]:g}" if key in row else "" for key in head[1:4] if key != head[1]]
+        cells.insert(1, f"{row['random_tokens']:g}" if "random_tokens" in row else "")
+        cells += [f"{row[name]:.3f}" if name in row else "" for name in names]
+        for calls in (row["calls"], most) if student else ():
+            kind = {"random_tokens": row["random_tokens"], "calls": calls}
+            same = [each for each in teachers if kind.items() <= each.items()]
+            matched = at_diversity(same, row["pairs"])
+            cells.append("none" if matched is None else _matched(*matched))
+        lines.append(cells + [""] * (len(lines[0]) - len(cells)))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _objective(row: Mapping[str, Any]) -> str:
+    objective = row["objective"]
+    return objective if not objective.startswith("{") else json.loads(objective)["type"]
+
+
+def _matched(figures: Mapping[str, float], temperature: float) -> str:
+    more = f" / {figures['valid']:.3f}" if "valid" in figures else ""
+    return f"{figures['found']:.3f} / {figures['pseudo_nll']:.2f}{more} ({temperature:.2f})"
