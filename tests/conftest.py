@@ -1,7 +1,8 @@
 """What every test runs under: offline, on two threads, from the same seed, shapes checked.
 
 The import hook is installed before anything imports `hf_ddistill`; under it every annotated
-function of the core checks the shapes and types of its arguments and of what it returns.
+function of the core checks the shapes and types of its arguments and of what it returns, in the
+first calls of each test (`support/shape_checks.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ os.environ |= {
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import shape_checks  # noqa: E402
 import torch  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 from local_hub import LocalHub  # noqa: E402
@@ -46,7 +48,7 @@ CHECKED = (
     "divergences",
     "objectives",
 )
-install_import_hook([f"hf_ddistill.{name}" for name in CHECKED], "beartype.beartype")
+install_import_hook([f"hf_ddistill.{name}" for name in CHECKED], "shape_checks.checked")
 
 torch.set_num_threads(1)
 # A warning that torch gives once a process would fail whichever test comes first.
@@ -95,6 +97,12 @@ def no_network():
         patch.setattr(socket.socket, "connect_ex", guarded(connect_ex))
         patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
         yield
+
+
+@pytest.fixture(autouse=True)
+def shapes_checked():
+    """The first calls of every test are checked."""
+    shape_checks.begin()
 
 
 @pytest.fixture(autouse=True)

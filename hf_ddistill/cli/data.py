@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from datasets import Dataset, LargeList, List, Value, load_dataset
+from datasets import Dataset, IterableDataset, LargeList, List, Value, load_dataset
 from datasets.data_files import EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
 from pyarrow import ArrowException, compute
@@ -15,8 +16,8 @@ from transformers import PreTrainedModel
 
 from hf_ddistill.cli.data_names import KINDS, check_data_name, held_out_name, is_text_folder
 from hf_ddistill.cli.reachable import check_data_set
-from hf_ddistill.cli.text_files import check_utf8, exactly, split_off
 from hf_ddistill.cli.text_files import documents as of_files
+from hf_ddistill.cli.text_files import exactly, split_off
 from hf_ddistill.evaluation.digits_data import load_digit_tokens
 from hf_ddistill.models import unwrapped
 from hf_ddistill.models.positions import window
@@ -81,8 +82,8 @@ def load(
     if is_text_folder(name):
         return _checked(of_files(name, documents or "file", split, streaming), name)
     path, kind = Path(name), KINDS.get(Path(name).suffix)
-    if kind == "text" and documents is not None:
-        return _checked(of_files(name, documents, split, streaming), name)
+    if kind == "text":
+        return _checked(of_files(name, documents or "line", split, streaming), name)
     if documents is not None:
         raise ValueError(f"--documents is of text files, and {option} is {name}.")
     if kind is None:
@@ -95,12 +96,9 @@ def load(
             raise ValueError(f"{name} cannot be read: {error.__cause__ or error}") from error
         return _checked(data, name)
     try:
-        how = {"encoding": "utf-8-sig"} if kind == "text" else {}
-        data = load_dataset(kind, data_files=exactly(path), split=split, streaming=streaming, **how)
-        if streaming and kind == "text":
-            check_utf8(path)
-        elif streaming:
-            next(iter(data), None)  # a stream is read later, where no error would name the file
+        data = load_dataset(kind, data_files=exactly(path), split=split, streaming=streaming)
+        if streaming:
+            data = _named(data, path)
         elif "text" in data.column_names:
             data.data.column("text").validate(full=True)  # JSON is read without a look at its UTF-8
     # Parsers of JSON, CSV and Parquet raise errors that are ValueErrors, as a wrong split does.
@@ -154,6 +152,19 @@ def highest(data: Dataset) -> int:
 def _digits(name: str) -> Dataset:
     tokens, labels = load_digit_tokens(int(name.partition(":")[2] or "2"))
     return Dataset.from_dict({"input_ids": tokens.tolist(), "label": labels.tolist()})
+
+
+def _named(data: IterableDataset, file: Path) -> IterableDataset:
+    """The same stream, whose errors name the file, however late they come."""
+    given = {"data": data, "file": file}
+    return IterableDataset.from_generator(_rows, features=data.features, gen_kwargs=given)
+
+
+def _rows(data: IterableDataset, file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield from data
+    except (DatasetGenerationError, ValueError) as error:
+        raise ValueError(_what_is_wrong(file, error)) from error
 
 
 def _what_is_wrong(file: Path, error: Exception) -> str:

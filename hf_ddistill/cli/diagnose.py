@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -40,6 +42,7 @@ from hf_ddistill.models.held import blank_canvas
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.outputs import check_folder
 from hf_ddistill.samplers import Ancestral
+from hf_ddistill.training.texts import Packing, Texts
 
 #: Steps to a model's own samples.
 SAMPLE_STEPS = 16
@@ -148,17 +151,19 @@ def _clean(denoiser: Denoiser, options: DiagnoseOptions, generator: torch.Genera
             raise ValueError(f"The rows of --data differ in length: {sorted(sizes)}.")
         tokens = torch.tensor([row["input_ids"] for row in rows])
     elif rows and "text" in rows[0]:
-        tokens = _tokenized([row["text"] for row in rows], options.model, length)
+        tokens = _tokenized(rows, options.model, length)
     else:
         raise ValueError(f"--data {options.data} has no rows with 'input_ids' or 'text'.")
     denoiser.diffusion.check_tokens(tokens)
     return tokens.to(device)
 
 
-def _tokenized(texts: Sequence[str], model: str, length: int) -> Tensor:
-    """The texts behind one another, in rows of `length` tokens."""
-    tokenizer = load_tokenizer(model)
-    ids = tokenizer("\n".join(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    if len(ids) < length:
-        raise ValueError(f"--data has {len(ids)} tokens, fewer than one row of {length}.")
-    return torch.tensor(ids[: len(ids) // length * length]).reshape(-1, length)
+def _tokenized(rows: Sequence[Mapping[str, Any]], model: str, length: int) -> Tensor:
+    """The texts behind one another, in rows of `length` tokens, as a model is trained on them."""
+    texts, packing = Texts(load_tokenizer(model), length), Packing(length)
+    documents = [texts.document(row) for row in rows]
+    packed = [ids for document in documents for ids in packing.add(document)]
+    if not packed:
+        count = sum(map(len, documents))
+        raise ValueError(f"--data has {count} tokens, fewer than one row of {length}.")
+    return torch.from_numpy(np.stack(packed)).long()

@@ -16,6 +16,7 @@ from hf_ddistill.cli.options.distill import DistillOptions
 from hf_ddistill.cli.recipe import recipe
 from hf_ddistill.cli.resuming import train
 from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
+from hf_ddistill.cli.teachers import composed
 from hf_ddistill.cli.tokens import name_mask
 from hf_ddistill.cli.training_arguments import training_arguments
 from hf_ddistill.hub import load_model
@@ -50,6 +51,13 @@ def run(options: DistillOptions) -> int:
         check_length(rows, shown, options.max_length)
     if tokenizer is None and "input_ids" not in next(iter(data)):
         raise ValueError(f"Text needs --tokenizer: {options.teacher[0]} holds none.")
+    if causal and options.makes_teacher:
+        raise ValueError(
+            "--guidance, --anchor and --moving-from are of diffusion teachers, and "
+            f"{options.teacher[0]} is a causal language model."
+        )
+    if teacher is not None and not causal:
+        teacher = composed(teacher, options, next(iter(data)))
     trainer = DiscreteDistillationTrainer(
         model,
         teacher,

@@ -19,6 +19,7 @@ from hf_ddistill.cli.terminal import is_terminal
 from hf_ddistill.laboratory import ExactProblem
 from hf_ddistill.laboratory.blocks.scoreboard import BlockBench
 from hf_ddistill.laboratory.blocks.students import BlockProblem, check_rollouts
+from hf_ddistill.laboratory.calls import calls_of
 from hf_ddistill.laboratory.fit import check_networks
 from hf_ddistill.laboratory.problems import exact_law
 from hf_ddistill.laboratory.scoreboard import Bench, Row
@@ -85,9 +86,8 @@ def measured(
     nfe = sorted(set(options.nfe or bench.usual_calls))
     quiet = {"leave": False, "disable": not is_terminal()}
     samplers = [member(Sampler, "--sampler", text) for text in options.sampler]
-    known = (nfe,) if isinstance(bench, BlockBench) else (nfe, samplers)
     rows = len(nfe) * len(samplers)
-    yield from tqdm(bench.teacher_rows(*known), "teacher", rows, **quiet)
+    yield from tqdm(_teacher_rows(bench, nfe, samplers, options), "teacher", rows, **quiet)
     if options.limit:
         with tqdm(desc="limit: evaluations", **quiet) as bar:
             yield from bench.limit_rows(nfe, partial(cached_limit, notify=bar.update))
@@ -108,6 +108,26 @@ def measured(
                     one_student=options.one_student,
                     notify=lambda share, bar=bar: bar.update(int(100 * share) - bar.n % 100),
                 )
+
+
+def _teacher_rows(
+    bench: Bench | BlockBench,
+    nfe: Sequence[int],
+    samplers: Sequence[Sampler],
+    options: ExactOptions,
+) -> Iterator[Row]:
+    """The exact teacher's, at the numbers of calls that allow a step; of others it is said."""
+    if isinstance(bench, BlockBench):
+        yield from bench.teacher_rows(nfe)
+        return
+    least = {sampler: calls_of(sampler, bench.problem, 1) for sampler in samplers}
+    said = [f"a step of {s.id} takes {n} network calls" for s, n in least.items() if n > min(nfe)]
+    if not (options.objective or options.limit) and min(least.values()) > max(nfe):
+        raise ValueError(f"--nfe {' '.join(map(str, nfe))} is too few: {', '.join(said)}.")
+    for sampler, calls in least.items():
+        yield from bench.teacher_rows([n for n in nfe if n >= calls], [sampler])
+    if said:
+        print(f"Rows with fewer calls are left out: {', '.join(said)}.")
 
 
 def print_rows(rows: Sequence[Row]) -> None:

@@ -36,8 +36,19 @@ def _teacher(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> s
     names = " and ".join(options.teacher)
     if trainer.own_base:
         return f"{names}, with the adapters off (--lora-rank without --student: one copy in memory)"
-    if len(options.teacher) > 1:
-        return f"the mean of {names}, frozen (several are given)"
+    if options.combine == "proxy":
+        base, tuned, untuned = options.teacher
+        names = f"{base}, moved as {tuned} from {untuned}"
+    elif len(options.teacher) > 1:
+        names = f"the mean of {names}"
+    if options.guidance is not None:
+        names += f", guided by {options.guidance:g}"
+    if options.anchor is not None:
+        names += f", {options.anchor:.0%} of it in later rounds, else the last student"
+    if options.moving_from is not None:
+        names += f", at first {options.moving_from:.0%} of it, else the student"
+    if trainer.teacher_model is None:
+        return f"{names}, frozen"
     return f"{names}, frozen, in {_dtype(trainer.teacher_model)}"
 
 

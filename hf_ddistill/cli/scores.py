@@ -13,6 +13,7 @@ from hf_ddistill.evaluation import any_order_log_probability, mutation_scores
 from hf_ddistill.evaluation.likelihood import scored
 from hf_ddistill.models import as_denoiser, unwrapped
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
+from hf_ddistill.pipelines.prompts import read
 
 
 def score_rows(pipe: DiscreteDiffusionPipeline, options: EvaluateOptions) -> list[dict[str, Any]]:
@@ -65,9 +66,9 @@ def _mutations(
             f"--mutations is of a token given all others, and {options.model} sees none behind its "
             "block; use --orders."
         )
-    read = pipe.tokenizer(sequence, return_special_tokens_mask=True)
-    ids = torch.tensor(read["input_ids"], device=pipe.model.device)
-    real = ~torch.tensor(read["special_tokens_mask"], device=ids.device).bool()
+    found = read(pipe.tokenizer, [sequence], return_special_tokens_mask=True)
+    ids = torch.tensor(found["input_ids"][0], device=pipe.model.device)
+    real = ~torch.tensor(found["special_tokens_mask"][0], device=ids.device).bool()
     if not bool(real.any()):
         raise ValueError(f"--mutations: {sequence!r} has no token that could change.")
     generator = torch.Generator().manual_seed(options.seed)

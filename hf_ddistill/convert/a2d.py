@@ -79,7 +79,7 @@ class A2D(ByType, Converter):
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """The causal model in blocks or under full attention, and the tokenizer with its mask."""
         fields = Fields(configuration(folder), str(folder))
-        text = text_config(_TYPES[fields.values["model_type"]], fields)
+        text = text_config(_TYPES[_type(fields)], fields)
         mask = self.mask_token_id
         if mask is None and fields.values.get("mask_token_id") is not None:
             mask = fields.count("mask_token_id", least=0)
@@ -127,3 +127,14 @@ class A2D(ByType, Converter):
         text = lm.config
         own = {"model_type": "a2d-qwen3", "mask_token_id": 11, "head_dim": 4}
         write_weights(lm, folder, own | dict(written(text, COMMON)))
+
+
+def _type(fields: Fields) -> str:
+    """Which of the three it is, however it was taken for one of them."""
+    kind = fields.values.get("model_type")
+    if kind not in _TYPES:
+        raise ValueError(
+            f"The config.json of {fields.source} gives {kind!r} for model_type; one of A2D is of "
+            f"{', '.join(_TYPES)}."
+        )
+    return str(kind)

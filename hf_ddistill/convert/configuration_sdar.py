@@ -23,3 +23,9 @@ class SDARConfig(PretrainedConfig):
         self.rope_scaling = rope_scaling
         scaling = rope_scaling or {"rope_type": "default"}
         self.rope_parameters = {**scaling, "rope_theta": rope_theta}
+
+
+class SDARMoeConfig(SDARConfig):
+    """The same, with the fields of experts."""
+
+    model_type = "sdar_moe"

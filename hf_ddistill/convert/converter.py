@@ -14,7 +14,8 @@ from hf_ddistill.convert.source import WEIGHTS, configuration
 
 #: Types of diffusion models that no converter reads, and why.
 UNREAD = {
-    "sdar_moe": "SDAR's mixtures of experts have no converter yet",
+    "wedlm": "WeDLM's masks see what is known before them alone, causally, and blocks see all",
+    "edlm": "the names of Efficient-DLM's weights and its mask are not known here",
     "lladamoe": "LLaDA's first mixture of experts has no converter; llada and llada2 have",
     "nemotron_labs_diffusion_vlm": "it reads images; the text models are read",
     "block_diffusion": "it is a model of ours already",

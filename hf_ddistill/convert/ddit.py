@@ -69,4 +69,8 @@ def sizes(config: Mapping[str, Any], source: str) -> dict[str, Any]:
             said = "lacks" if value is None else f"gives {value!r} for"
             raise ValueError(f"The config.json of {source} {said} {where}, a positive number.")
         found[ours] = value
-    return found | {"dropout": float(of.get("dropout", 0.0))}
+    dropout = of.get("dropout")
+    dropout = 0.0 if dropout is None else dropout
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ValueError(f"The config.json of {source} gives {dropout!r} for dropout, a share.")
+    return found | {"dropout": float(dropout)}

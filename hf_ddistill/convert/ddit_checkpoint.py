@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.convert.ddit import NAMES, sizes
 from hf_ddistill.convert.renaming import check_same, grouped
-from hf_ddistill.convert.source import configuration, training_settings, weights
+from hf_ddistill.convert.source import check_floating, configuration, training_settings, weights
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import (
     DDiTConfig,
@@ -100,6 +100,7 @@ class DDiTCheckpoint:
         """
         found = {NAMES.bare(key): value for key, value in weights(source).items()}
         state = {key: value for key, value in found.items() if not key.startswith("noise.")}
+        check_floating(state, source)
         if _EMBEDDING not in state or state[_EMBEDDING].ndim != 2:
             raise ValueError(
                 f"{source} is no {kind} network: there is no {_EMBEDDING} of two axes; there are "
@@ -229,6 +230,7 @@ class DDiTCheckpoint:
         parameterization: Parameterization,
         *,
         time_input: str,
+        time_scale: float | None = None,
         tokenizer: PreTrainedTokenizerBase | None,
     ) -> DDiTForDiscreteDiffusion:
         """The network, with what it was trained for entered in its configuration.
@@ -240,6 +242,7 @@ class DDiTCheckpoint:
             vocab_size=diffusion.vocab_size,
             time_conditioning=self.time_conditioning,
             time_input=time_input,
+            time_scale=time_scale,
             mask_token_id=diffusion.process.mask_token_id,
             **sizes,
         )

@@ -17,6 +17,7 @@ from transformers import (
 
 from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
+from hf_ddistill.convert.made_of import made_of
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import CanvasConfig, CanvasLM, load_checkpoint
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
@@ -63,7 +64,8 @@ class DiffusionGemma(ByType, Converter):
 
     def read(self, folder: str) -> tuple[CanvasLM, PreTrainedTokenizerBase | None]:
         """Its own network, called as a masked language model is, and its tokenizer."""
-        lm = load_checkpoint(DiffusionGemmaForBlockDiffusion, folder, dtype="auto")
+        with made_of(folder):
+            lm = load_checkpoint(DiffusionGemmaForBlockDiffusion, folder, dtype="auto")
         diffusion = Diffusion(Uniform(lm.config.text_config.vocab_size), LogLinear())
         reading = {"parameterization": PREDICTIONS[self.prediction]}
         config = CanvasConfig(

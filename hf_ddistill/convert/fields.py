@@ -47,6 +47,20 @@ class Fields:
         said = "lacks" if value is None else f"gives {value!r} for"
         raise ValueError(f"The config.json of {self.source} {said} {name}, a number above 0.")
 
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false; `default` where it is missing or null.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        value = self.values.get(name)
+        value = default if value is None else value
+        if not isinstance(value, bool):
+            raise ValueError(
+                f"The config.json of {self.source} gives {value!r} for {name}, true or false."
+            )
+        return value
+
     def check(self, known: Mapping[str, tuple[Any, Any]], kind: str) -> None:
         """Raise for a field whose value asks for another network.
 

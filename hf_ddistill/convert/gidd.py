@@ -15,9 +15,11 @@ from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
 from hf_ddistill.convert.language_model import dtype_name, special_tokens
+from hf_ddistill.convert.made_of import made_of
 from hf_ddistill.convert.renaming import Renaming, check_same
-from hf_ddistill.convert.source import configuration, weights
+from hf_ddistill.convert.source import check_floating, configuration, weights
 from hf_ddistill.convert.source_tokenizer import read_tokenizer
+from hf_ddistill.convert.text_config import floats
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import GiddConfig, GiddLM, check_finite, check_same_mask
 from hf_ddistill.processes import Absorbing, Hybrid
@@ -48,6 +50,7 @@ _OTHER = (
     "mlp_bias",
     "tie_word_embeddings",
 )
+_NUMBERS = ("attn_soft_cap", "resid_scale", "rms_norm_eps", "head_scaling", "rope_theta")
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -74,16 +77,21 @@ class Gidd(ByType, Converter):
         fields = Fields(configuration(folder), str(folder))
         sizes = {name: fields.count(name) for name in _SIZES}
         values = fields.values
-        given = {name: values[name] for name in (*_OTHER, *_SPECIAL) if values.get(name)}
-        given |= {name: values[name] for name in _OTHER if values.get(name) is False}
-        config = GiddConfig(**sizes, **given)
+        for name in _NUMBERS:
+            if values.get(name) is not None:
+                fields.number(name)
+        named = (*_OTHER, *_SPECIAL)
+        given = {name: values[name] for name in named if values.get(name) is not None}
+        with made_of(folder):
+            config = GiddConfig(**sizes, **floats(GiddConfig, given))
         if values.get("head_dim") not in (None, config.hidden_size // config.num_attention_heads):
             raise ValueError(f"The heads of {folder} do not share its width, as GIDD's do.")
         config.mask_token_id = fields.count("mask_token_id", MASK_TOKEN_ID, least=0)
         diffusion, reading = _process(fields, config)
         config.discrete_diffusion = {**diffusion.to_config(), "parameterization": reading}
         state = NAMES.ours(weights(folder))
-        with torch.device("meta"):
+        check_floating(state, folder)
+        with torch.device("meta"), made_of(folder):
             model = GiddLM(config)
         wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
         found = {key: tuple(value.shape) for key, value in state.items()}
@@ -122,8 +130,14 @@ class Gidd(ByType, Converter):
 def _process(fields: Fields, config: GiddConfig) -> tuple[Diffusion, str]:
     """What it was trained for, and how its output is read; the share of uniform tokens in the
     noise is sigmoid(log-SNR + noise_type), constant where that is far from 0."""
-    shift = fields.values.get("noise_type", 0.0)
-    ends = (fields.values.get("min_log_snr", -9.0), fields.values.get("max_log_snr", 9.0))
+    said = {"noise_type": 0.0, "min_log_snr": -9.0, "max_log_snr": 9.0}
+    said |= {name: fields.values[name] for name in said if fields.values.get(name) is not None}
+    for name, value in said.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(
+                f"The config.json of {fields.source} gives {value!r} for {name}, a number."
+            )
+    shift, *ends = said.values()
     mask, size = config.mask_token_id, config.vocab_size
     if shift + ends[1] < -_SURE:
         return Diffusion(Absorbing(size, mask), LogLinear()), "subs"

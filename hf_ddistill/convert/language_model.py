@@ -23,8 +23,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_ddistill.convert.made_of import made_of
 from hf_ddistill.convert.renaming import Renaming, check_same
-from hf_ddistill.convert.source import weights
+from hf_ddistill.convert.source import check_floating, read_object, weights
 from hf_ddistill.convert.source_tokenizer import read_tokenizer
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import (
@@ -52,6 +53,7 @@ class Reading:
         mask_token_id: the token that masks; None for the tokenizer's.
         block_size: of the attention; the window for full attention.
         shift_logits: whether the output at i - 1 speaks of token i.
+        causal_context: whether finished blocks are read causally.
         names: of its weights, to those of the causal language model.
         renamed: whether transformers renames the weights itself.
         decoding: settings of `generate`, as the authors decode.
@@ -63,6 +65,7 @@ class Reading:
     mask_token_id: int | None
     block_size: int
     shift_logits: bool = False
+    causal_context: bool = False
     names: Renaming = SAME
     renamed: bool = False
     decoding: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +86,12 @@ def read_language_model(
             model name different masks, or the tokenizer has more tokens than the model.
     """
     text = reading.text
+    for name in _SPECIAL:
+        if isinstance(token := getattr(text, name, None), int) and token >= text.vocab_size:
+            raise ValueError(
+                f"The config.json of {source} has {name}={token}, which is none of its "
+                f"{text.vocab_size} tokens."
+            )
     tokenizer = read_tokenizer(source, text)
     mask = _mask(source, reading, tokenizer)
     lm = _causal_lm(source, reading)
@@ -92,6 +101,7 @@ def read_language_model(
         block_size=reading.block_size,
         mask_token_id=mask,
         shift_logits=reading.shift_logits,
+        causal_context=reading.causal_context,
         discrete_diffusion={**diffusion.to_config(), "parameterization": "subs"},
     )
     model = BlockDiffusionLM(config, lm)
@@ -135,7 +145,9 @@ def language_model_of(model: PreTrainedModel, kind: str, text_type: str) -> PreT
     return model.lm
 
 
-def check_reading(model: BlockDiffusionLM, kind: str, *, full: bool, shift: bool) -> None:
+def check_reading(
+    model: BlockDiffusionLM, kind: str, *, full: bool, shift: bool, causal_context: bool = False
+) -> None:
     """Raise unless a model's attention and the reading of its logits are those of a form.
 
     Args:
@@ -143,8 +155,13 @@ def check_reading(model: BlockDiffusionLM, kind: str, *, full: bool, shift: bool
         kind: the name of the form, for the errors.
         full: whether its attention is full.
         shift: whether its output at i - 1 speaks of token i.
+        causal_context: whether it reads finished blocks causally.
     """
     config = model.config
+    if config.causal_context != causal_context:
+        own, other = "causally", "in both directions"
+        own, other = (own, other) if config.causal_context else (other, own)
+        raise ValueError(f"The student reads finished blocks {own}, and {kind} {other}.")
     if full and not model.is_full(config.block_size):
         raise ValueError(
             f"The student attends in blocks of {config.block_size} tokens, and {kind} has full "
@@ -203,11 +220,18 @@ def _write_json(file: Path, values: Mapping[str, Any]) -> None:
 
 def _causal_lm(source: str | Path, reading: Reading) -> PreTrainedModel:
     """The network, with the tensors of the files themselves."""
-    text, state = reading.text, reading.names.ours(weights(source))
+    text = reading.text
+    # Older versions of transformers saved the frequencies, which the configuration says.
+    read = {k: v for k, v in weights(source).items() if not k.endswith("rotary_emb.inv_freq")}
+    check_floating(read, str(source))
+    state = reading.names.ours(read)
     kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
+    _check_tied(text, state, str(source))
     if not reading.renamed:
-        _check_weights(kind, text, state, f"{source} is no {reading.kind} of its sizes")
-    return complete(kind, None, str(source), config=text, state_dict=state, dtype=_dtype(state))
+        _check_weights(kind, reading, state, str(source))
+    how = {"config": text, "state_dict": state, "dtype": _dtype(state), "strict": True}
+    with made_of(source):
+        return complete(kind, None, str(source), **how)
 
 
 def _mask(source: str | Path, reading: Reading, tokenizer: PreTrainedTokenizerBase | None) -> int:
@@ -231,16 +255,26 @@ def _mask(source: str | Path, reading: Reading, tokenizer: PreTrainedTokenizerBa
     return mask
 
 
-def _check_weights(
-    kind: type, text: PreTrainedConfig, state: dict[str, Tensor], source: str
-) -> None:
-    with torch.device("meta"):
+def _check_weights(kind: type, reading: Reading, state: dict[str, Tensor], source: str) -> None:
+    text = reading.text
+    with torch.device("meta"), made_of(source):
         model = kind(text)
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
     if text.tie_word_embeddings:
         found.setdefault("lm_head.weight", found.get("model.embed_tokens.weight", ()))
-    check_same(found, wanted, source)
+    check_same(found, wanted, f"{source} is no {reading.kind} of its sizes")
+
+
+def _check_tied(text: PreTrainedConfig, state: Mapping[str, Tensor], source: str) -> None:
+    """Raise where a head that is called tied is another one than the embeddings."""
+    head, table = (state.get(f"{key}.weight") for key in ("lm_head", "model.embed_tokens"))
+    if text.tie_word_embeddings and head is not None and table is not None:
+        if head.data_ptr() != table.data_ptr() and not torch.equal(head, table):
+            raise ValueError(
+                f"The weights of {source} have a head of their own, and its config.json says that "
+                "the embeddings are the head (tie_word_embeddings): one of the two is wrong."
+            )
 
 
 def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
@@ -254,8 +288,7 @@ def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
 
 def _special(source: str | Path, text: PreTrainedConfig) -> dict[str, Any]:
     """Beginning, end and padding, of the generation's configuration or else the model's."""
-    file = Path(source) / "generation_config.json"
-    given = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    given = read_object(Path(source) / "generation_config.json")
     return {name: given.get(name, getattr(text, name, None)) for name in _SPECIAL}
 
 

@@ -20,6 +20,7 @@ from hf_ddistill.convert.language_model import (
     write_special,
     write_weights,
 )
+from hf_ddistill.convert.made_of import made_of
 from hf_ddistill.convert.renaming import Renaming
 from hf_ddistill.convert.small_language_model import small_language_model
 from hf_ddistill.convert.source import configuration
@@ -69,7 +70,7 @@ _NEEDED = ("d_model", "n_heads", "n_layers", "vocab_size", "max_sequence_length"
 
 @dataclass(frozen=True)
 class LLaDA(Converter):
-    """LLaDA, LLaDA 1.5 and iLLaDA, masked diffusion on the network of a Llama.
+    """LLaDA and LLaDA 1.5, masked diffusion on the network of a Llama.
 
     References:
         Large Language Diffusion Models (2025), https://arxiv.org/abs/2502.09992
@@ -108,24 +109,25 @@ class LLaDA(Converter):
         size = {name: fields.count(name) for name in _NEEDED}
         heads = size["n_heads"]
         multi_query = fields.values.get("multi_query_attention")
-        text = LlamaConfig(
-            # Rows beyond the vocabulary are tokens like the others to its head.
-            vocab_size=fields.count("embedding_size", size["vocab_size"]),
-            hidden_size=size["d_model"],
-            intermediate_size=fields.count(
-                "mlp_hidden_size", fields.count("mlp_ratio", 4) * size["d_model"]
-            ),
-            num_hidden_layers=size["n_layers"],
-            num_attention_heads=heads,
-            num_key_value_heads=fields.count("n_kv_heads", 1 if multi_query else heads),
-            max_position_embeddings=size["max_sequence_length"],
-            rms_norm_eps=fields.number("rms_norm_eps", 1e-5),
-            rope_theta=fields.number("rope_theta", 10000.0),
-            tie_word_embeddings=bool(fields.values.get("weight_tying", True)),
-            bos_token_id=fields.values.get("bos_token_id"),
-            eos_token_id=fields.values.get("eos_token_id"),
-            pad_token_id=fields.values.get("pad_token_id"),
-        )
+        with made_of(folder):
+            text = LlamaConfig(
+                # Rows beyond the vocabulary are tokens like the others to its head.
+                vocab_size=fields.count("embedding_size", size["vocab_size"]),
+                hidden_size=size["d_model"],
+                intermediate_size=fields.count(
+                    "mlp_hidden_size", fields.count("mlp_ratio", 4) * size["d_model"]
+                ),
+                num_hidden_layers=size["n_layers"],
+                num_attention_heads=heads,
+                num_key_value_heads=fields.count("n_kv_heads", 1 if multi_query else heads),
+                max_position_embeddings=size["max_sequence_length"],
+                rms_norm_eps=fields.number("rms_norm_eps", 1e-5),
+                rope_theta=fields.number("rope_theta", 10000.0),
+                tie_word_embeddings=fields.flag("weight_tying", True),
+                bos_token_id=fields.values.get("bos_token_id"),
+                eos_token_id=fields.values.get("eos_token_id"),
+                pad_token_id=fields.values.get("pad_token_id"),
+            )
         mask = fields.count("mask_token_id", least=0)
         decoding = {"unmasking": "static", "sub_block_size": 32}
         window = size["max_sequence_length"]
@@ -136,13 +138,11 @@ class LLaDA(Converter):
         lm = language_model_of(model, "LLaDA", "llama")
         check_reading(model, "LLaDA", full=True, shift=False)
         text = lm.config
-        rope = dict(text.rope_parameters)
-        if rope.get("rope_type", "default") != "default" or text.attention_bias or text.mlp_bias:
-            raise ValueError("LLaDA has plain rotary positions and no biases; the student has not.")
+        check_plain(text, "LLaDA")
+        if text.attention_bias or text.mlp_bias:
+            raise ValueError("LLaDA has no biases, and the student has some.")
         if text.hidden_act != "silu":
             raise ValueError(f"LLaDA's activation is silu, the student's {text.hidden_act}.")
-        if text.head_dim * text.num_attention_heads != text.hidden_size:
-            raise ValueError("LLaDA's heads share the width among them; the student's do not.")
         known = {name: value for name, (value, _) in _KNOWN.items()}
         config = {
             "architectures": ["LLaDAModelLM"],
@@ -157,7 +157,7 @@ class LLaDA(Converter):
             "vocab_size": text.vocab_size,
             "embedding_size": text.vocab_size,
             "rms_norm_eps": text.rms_norm_eps,
-            "rope_theta": rope["rope_theta"],
+            "rope_theta": text.rope_parameters["rope_theta"],
             "rope_full_precision": True,
             "weight_tying": text.tie_word_embeddings,
             "mask_token_id": model.config.mask_token_id,
@@ -188,3 +188,11 @@ class LLaDA(Converter):
             "mask_token_id": 11,
         }
         write_weights(lm, folder, config, NAMES)
+
+
+def check_plain(text: LlamaConfig, kind: str) -> None:
+    """Raise unless rotary positions are not scaled and heads share the width among them."""
+    if text.rope_parameters.get("rope_type", "default") != "default":
+        raise ValueError(f"{kind} has plain rotary positions, and the student's are scaled.")
+    if text.head_dim * text.num_attention_heads != text.hidden_size:
+        raise ValueError(f"{kind}'s heads share the width among them; the student's do not.")

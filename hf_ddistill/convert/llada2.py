@@ -98,7 +98,7 @@ class LLaDA2(ByType, Converter):
             partial_rotary_factor=fields.number("partial_rotary_factor", 1.0),
             # Theirs divides by the sum wherever there is one, whatever the configuration says.
             norm_topk_prob=fields.count("num_experts_per_tok") > 1,
-            use_qk_norm=bool(fields.values.get("use_qk_norm", True)),
+            use_qk_norm=fields.flag("use_qk_norm", True),
             **own,
         )
         mask = fields.values.get("mask_token_id")

@@ -54,10 +54,11 @@ _WRITTEN = (*COMMON, "head_dim", "rope_parameters", "attention_dropout")
 
 @dataclass(frozen=True)
 class Nemotron(ByType, Converter):
-    """Nemotron-Labs-Diffusion, read as block diffusion: every token sees its own block.
+    """Nemotron-Labs-Diffusion: a token in work sees all of its block, one of a finished block none
+    behind it, as in its training and its decoding.
 
-    Its own decoding differs in two points: keys and values of finished blocks are those of its
-    causal reading, and the first token of a block is what that reading says.
+    Its own decoding takes the first token of a block from the causal reading; here it is decided
+    with the others.
 
     References:
         Efficient-DLM: From Autoregressive to Diffusion Language Models (2025),
@@ -73,7 +74,7 @@ class Nemotron(ByType, Converter):
         """A Ministral 3 in blocks, and the tokenizer with its mask token."""
         fields = Fields(configuration(folder), str(folder))
         fields.check(_KNOWN, "a Ministral 3")
-        text = text_config(Ministral3Config, fields)
+        text = text_config(Ministral3Config, fields, pad_token_id=fields.values.get("pad_token_id"))
         # Without a scaling of queries its strength is 0; transformers needs a number.
         text.rope_parameters.setdefault("llama_4_scaling_beta", 0.0)
         text.rope_parameters.setdefault(
@@ -84,6 +85,7 @@ class Nemotron(ByType, Converter):
             text,
             fields.count("mask_token_id", 100, least=0),
             fields.count("block_size", 32),
+            causal_context=True,
             names=NAMES,
             decoding={"unmasking": "threshold"},
         )
@@ -92,7 +94,8 @@ class Nemotron(ByType, Converter):
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         """A folder as NVIDIA's own, without its code."""
         lm = language_model_of(model, "Nemotron-Labs-Diffusion", "ministral3")
-        check_reading(model, "Nemotron-Labs-Diffusion", full=False, shift=False)
+        form = {"full": False, "shift": False, "causal_context": True}
+        check_reading(model, "Nemotron-Labs-Diffusion", **form)
         config = {
             "architectures": ["NemotronLabsDiffusionModel"],
             "model_type": "nemotron_labs_diffusion",

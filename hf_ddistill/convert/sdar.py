@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config
@@ -67,53 +67,20 @@ class SDAR(ByType, Converter):
     def fitted(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-        """With the mask where the engines look for it, in the model and in its tokenizer, and a
-        head of its own: SGLang looks for one under its name even where it is tied."""
-        lm = language_model_of(model, "SDAR", "qwen3")
-        model, tokenizer = with_mask_at(model, tokenizer, MASK_TOKEN_ID)
-        if lm.config.tie_word_embeddings:
-            lm.lm_head.weight = torch.nn.Parameter(lm.lm_head.weight.detach().clone())
-            lm.config.tie_word_embeddings = model.config.tie_word_embeddings = False
-        return model, tokenizer
+        """With the mask and a head where the engines look for them."""
+        return fitted_for_engines(model, tokenizer, "qwen3")
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         """A folder that SGLang and lmdeploy load, with a configuration of ours for transformers."""
-        lm = language_model_of(model, "SDAR", "qwen3")
-        check_reading(model, "SDAR", full=False, shift=False)
-        rule = _rule(model)
-        text, mask = lm.config, model.config.mask_token_id
-        sliding = set(getattr(text, "layer_types", None) or []) - {"full_attention"}
-        if sliding or text.hidden_act != "silu":
-            raise ValueError(
-                "SDAR's layers are of full attention with silu; the student's have "
-                f"{', '.join(sorted(sliding)) or text.hidden_act}."
-            )
-        config = {
-            "architectures": ["SDARForCausalLM"],
-            "model_type": "sdar",
-            "auto_map": {"AutoConfig": "configuration_sdar.SDARConfig"},
-            **written(text, _WRITTEN),
-            "use_sliding_window": False,
-            "sliding_window": None,
-            "block_size": model.config.block_size,
-            "mask_token_id": mask,
-            **special_tokens(model),
-            "torch_dtype": dtype_name(lm),
-        }
-        write_weights(lm, folder, config)
-        write_special(model, folder)
-        shutil.copyfile(configuration_sdar.__file__, Path(folder) / "configuration_sdar.py")
-        # SGLang takes the length of blocks and the threshold from a file of its own.
-        settings = {"block_size": model.config.block_size, "threshold": rule.threshold}
-        text = "".join(f"{name}: {value}\n" for name, value in settings.items())
-        (Path(folder) / SETTINGS).write_text(text, encoding="utf-8")
+        lm, config = served(model, "qwen3", _WRITTEN)
+        named = {"architectures": ["SDARForCausalLM"], "model_type": "sdar"}
+        named |= {"auto_map": {"AutoConfig": "configuration_sdar.SDARConfig"}}
+        write_weights(lm, folder, named | config)
+        write_beside(model, folder)
 
     def loaded_by(self, model: PreTrainedModel, folder: str) -> str:
         """SGLang's command; docs/serve.md has lmdeploy's."""
-        return (
-            f"python -m sglang.launch_server --model-path {folder} --trust-remote-code "
-            f"--dllm-algorithm LowConfidence --dllm-algorithm-config {folder}/{SETTINGS}"
-        )
+        return command_of(folder)
 
     @classmethod
     def example(cls, folder: str | Path) -> None:
@@ -122,6 +89,66 @@ class SDAR(ByType, Converter):
         text = lm.config
         own = {"model_type": "sdar", "mask_token_id": 11, "block_size": 2}
         write_weights(lm, folder, own | dict(written(text, _WRITTEN)))
+
+
+def fitted_for_engines(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, text_type: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """With the mask where the engines look for it, in the model and in its tokenizer, and a head of
+    its own: SGLang looks for one under its name even where it is tied."""
+    lm = language_model_of(model, "SDAR", text_type)
+    model, tokenizer = with_mask_at(model, tokenizer, MASK_TOKEN_ID)
+    if lm.config.tie_word_embeddings:
+        lm.lm_head.weight = torch.nn.Parameter(lm.lm_head.weight.detach().clone())
+        lm.config.tie_word_embeddings = model.config.tie_word_embeddings = False
+    return model, tokenizer
+
+
+def served(
+    model: PreTrainedModel, text_type: str, names: tuple[str, ...]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The network within a student, and what SDAR's configuration says of it.
+
+    Raises:
+        ValueError: for a student that the engines cannot run.
+    """
+    lm = language_model_of(model, "SDAR", text_type)
+    check_reading(model, "SDAR", full=False, shift=False)
+    _rule(model)
+    text = lm.config
+    sliding = set(getattr(text, "layer_types", None) or []) - {"full_attention"}
+    if sliding or text.hidden_act != "silu":
+        raise ValueError(
+            "SDAR's layers are of full attention with silu; the student's have "
+            f"{', '.join(sorted(sliding)) or text.hidden_act}."
+        )
+    return lm, {
+        **written(text, names),
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "block_size": model.config.block_size,
+        "mask_token_id": model.config.mask_token_id,
+        **special_tokens(model),
+        "torch_dtype": dtype_name(lm),
+    }
+
+
+def write_beside(model: BlockDiffusionLM, folder: str | Path) -> None:
+    """What stands beside weights and configuration."""
+    write_special(model, folder)
+    shutil.copyfile(configuration_sdar.__file__, Path(folder) / "configuration_sdar.py")
+    # SGLang takes the length of blocks and the threshold from a file of its own.
+    settings = {"block_size": model.config.block_size, "threshold": _rule(model).threshold}
+    text = "".join(f"{name}: {value}\n" for name, value in settings.items())
+    (Path(folder) / SETTINGS).write_text(text, encoding="utf-8")
+
+
+def command_of(folder: str) -> str:
+    """SGLang's; docs/serve.md has lmdeploy's."""
+    return (
+        f"python -m sglang.launch_server --model-path {folder} --trust-remote-code "
+        f"--dllm-algorithm LowConfidence --dllm-algorithm-config {folder}/{SETTINGS}"
+    )
 
 
 def _rule(model: BlockDiffusionLM) -> Threshold:

@@ -63,17 +63,32 @@ def configuration(source: str | Path) -> dict[str, Any]:
     """The `config.json` of a folder, as it stands; empty where there is none.
 
     Raises:
+        ValueError: if it is no JSON object, or what names its kind is no name.
+    """
+    read = read_object(Path(source) / "config.json")
+    kind = read.get("model_type")
+    if kind is not None and not isinstance(kind, str):
+        raise ValueError(f"The config.json of {source} gives {kind!r} for model_type, a name.")
+    classes = read.get("architectures")
+    if not (classes is None or isinstance(classes, list)):
+        raise ValueError(f"The config.json of {source} gives {classes!r} for architectures, names.")
+    return read
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """What a JSON file says; empty where there is none.
+
+    Raises:
         ValueError: if it is no JSON object.
     """
-    file = Path(source) / "config.json"
     if not file.is_file():
         return {}
     try:
         read = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"The config.json of {source} is no JSON: {error}") from error
+        raise ValueError(f"The {file.name} of {file.parent} is no JSON: {error}") from error
     if not isinstance(read, dict):
-        raise ValueError(f"The config.json of {source} must hold an object, not {read!r:.40}.")
+        raise ValueError(f"The {file.name} of {file.parent} must hold an object, not {read!r:.40}.")
     return read
 
 
@@ -134,8 +149,11 @@ def _files(source: Path) -> list[Path]:
             return [source / name]
     for name in _INDEX:
         if (source / name).is_file():
-            shards = json.loads((source / name).read_text(encoding="utf-8"))["weight_map"]
-            files = [source / shard for shard in sorted(set(shards.values()))]
+            shards = read_object(source / name).get("weight_map")
+            listed = list(shards.values()) if isinstance(shards, dict) else []
+            if not listed or not all(_is_inside(shard) for shard in listed):
+                raise ValueError(f"The {name} of {source} lacks a weight_map with files beside it.")
+            files = [source / shard for shard in sorted(set(listed))]
             missing = [file.name for file in files if not file.is_file()]
             if missing:
                 raise ValueError(
@@ -150,6 +168,23 @@ def _files(source: Path) -> list[Path]:
         return other
     said = f"several files that may be ({', '.join(sorted(f.name for f in other))})"
     raise ValueError(f"The folder {source} has {said if other else 'no weights'}; name one file.")
+
+
+def _is_inside(shard: Any) -> bool:
+    """Whether what an index names is a file of its own folder."""
+    return isinstance(shard, str) and not Path(shard).is_absolute() and ".." not in shard
+
+
+def check_floating(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise for weights that are numbers of a quantised model, which no network here reads."""
+    read = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    other = sorted(key for key, value in state.items() if value.dtype not in read)
+    if other:
+        kind = str(state[other[0]].dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{len(other)} of {len(state)} weights of {source} are {kind}, such as {other[0]}: it "
+            "is quantised; give the checkpoint that it was made of."
+        )
 
 
 def _loaded(file: Path) -> Mapping[str, Any]:
@@ -216,7 +251,7 @@ def _averaged(state: dict[str, Tensor], shadow: list[Tensor], file: Path) -> dic
 
 
 #: Endings of names under which peers save what is not learned.
-BUFFERS = ("rotary_emb.inv_freq", "sampling_eps_min", "sampling_eps_max")
+BUFFERS = ("rotary_emb.inv_freq", "sampling_eps_min", "sampling_eps_max", "_cached")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import transformers
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from hf_ddistill.convert.source import read_object
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 
 _SUFFIXES = (".json", ".txt", ".model", ".jinja")
@@ -60,10 +61,10 @@ def _without_code(file: Path, whole: bool) -> None:
     """
     if not file.is_file():
         return
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = read_object(file)
     settings.pop("auto_map", None)
     kind = settings.get("tokenizer_class")
-    if kind is not None and not hasattr(transformers, kind):
+    if kind is not None and not (isinstance(kind, str) and hasattr(transformers, kind)):
         del settings["tokenizer_class"]
         if whole:
             settings["tokenizer_class"] = "PreTrainedTokenizerFast"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedConfig
 
 from hf_ddistill.convert.fields import Fields
+from hf_ddistill.convert.made_of import made_of
 
 Text = TypeVar("Text", bound=PreTrainedConfig)
 _NEEDED = (
@@ -51,24 +52,36 @@ def text_config(cls: type[Text], fields: Fields, **more: Any) -> Text:
     """
     for name in _NEEDED:
         fields.count(name)
+    fields.number("rms_norm_eps")
     values = fields.values
     if values.get("use_sliding_window", values.get("sliding_window") is not None):
         raise ValueError(
             f"The config.json of {fields.source} asks for sliding attention "
             f"(sliding_window={values.get('sliding_window')!r}), and blocks need full attention."
         )
-    if not (values.get("rope_parameters") or {}).get("rope_theta"):
+    rope = values.get("rope_parameters")
+    if not (isinstance(rope, dict) and rope.get("rope_theta")):
         fields.number("rope_theta")  # a default of transformers would be a guess
     known = {each.name for each in dataclasses.fields(cls)} - {*_OTHER, *_SLIDING}
     given = {
         name: value
-        for name, value in values.items()
+        for name, value in floats(cls, values).items()
         if name in known | set(_ROPE) and value is not None
     }
     if "num_key_value_heads" in known:
         heads = fields.count("num_attention_heads")
         given["num_key_value_heads"] = fields.count("num_key_value_heads", heads)
-    return cls(**given | more)
+    with made_of(fields.source):
+        return cls(**given | more)
+
+
+def floats(cls: type[PreTrainedConfig], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values, whole ones as floats where the configuration takes no other."""
+    kinds = {each.name: each.type for each in dataclasses.fields(cls)}
+    return {
+        name: float(value) if type(value) is int and kinds.get(name) is float else value
+        for name, value in values.items()
+    }
 
 
 def plain_rope(text: PreTrainedConfig) -> dict[str, Any]:

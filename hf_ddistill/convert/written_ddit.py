@@ -27,7 +27,7 @@ from hf_ddistill.models import (
 )
 from hf_ddistill.parameterizations import Parameterization
 from hf_ddistill.processes import Process
-from hf_ddistill.schedules import LogLinear
+from hf_ddistill.schedules import LogLinear, Schedule
 
 #: What a network of theirs has of ours: the name in our configuration, the value, and in words.
 _FIXED = (
@@ -35,6 +35,7 @@ _FIXED = (
     ("num_classes", 0, "classes"),
     ("position_embedding", "rotary", "learned positions"),
     ("token_shape", None, "a grid of tokens"),
+    ("time_scale", None, "another scale of its time"),
     ("norm_eps", 1e-5, "another epsilon of its norms"),
     ("rope_theta", 10000.0, "another base of its rotary positions"),
 )
@@ -107,6 +108,7 @@ def write_ddit(
     prefix: str = NAMES.prefix,
     buffers: Mapping[str, Tensor] | None = None,
     plain: bool = False,
+    turned: bool = True,
 ) -> None:
     """The weights under their names, with a configuration of theirs, into a new folder.
 
@@ -117,6 +119,7 @@ def write_ddit(
         prefix: of their names.
         buffers: further tensors, under their whole names.
         plain: whether theirs has a place for a network without a modulation.
+        turned: whether theirs keeps the frequencies of its rotary positions.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,9 +128,9 @@ def write_ddit(
     state = NAMES.theirs({**model.state_dict(), **added})
     width = model.config.hidden_size // model.config.num_attention_heads
     # In the very operations of theirs, or the last bit is another one.
-    turned = 1.0 / (10000.0 ** (torch.arange(0, width, 2).float() / width))
+    frequencies = 1.0 / (10000.0 ** (torch.arange(0, width, 2).float() / width))
     named = {key.removeprefix(NAMES.prefix): value for key, value in state.items()}
-    named["rotary_emb.inv_freq"] = turned
+    named |= {"rotary_emb.inv_freq": frequencies} if turned else {}
     state = {prefix + key: value.contiguous().clone() for key, value in named.items()}
     save_file({**(buffers or {}), **state}, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -156,6 +159,9 @@ def example_ddit(
     process: Process,
     parameterization: Parameterization,
     time_input: str,
+    *,
+    schedule: Schedule | None = None,
+    time_scale: float | None = None,
 ) -> None:
     """Write a small network of random weights with a converter."""
     config = DDiTConfig(
@@ -167,9 +173,10 @@ def example_ddit(
         cond_dim=4,
         time_conditioning=True,
         time_input=time_input,
+        time_scale=time_scale,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = DDiTForDiscreteDiffusion(config)
-    as_denoiser(model, Diffusion(process, LogLinear()), parameterization)
+    as_denoiser(model, Diffusion(process, schedule or LogLinear()), parameterization)
     converter.write(model, folder)

@@ -4,9 +4,12 @@ t."""
 from hf_ddistill.couplings.adaptive_times import AdaptiveTimes
 from hf_ddistill.couplings.coupling import Coupling, Past
 from hf_ddistill.couplings.forward import ForwardPair
+from hf_ddistill.couplings.gaussian_duality import GaussianDuality, GaussianTimes
+from hf_ddistill.couplings.masked_duality import MaskedDuality
 from hf_ddistill.couplings.memory import Log, Memory
 from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
 from hf_ddistill.couplings.step_back import step_back
+from hf_ddistill.couplings.step_times import StepTimes
 from hf_ddistill.couplings.student_step import StudentStep
 from hf_ddistill.couplings.teacher_steps import TeacherSteps
 from hf_ddistill.couplings.times import GridTimes, TimeSampler, UniformTimes
@@ -23,12 +26,16 @@ __all__ = [
     "AdaptiveTimes",
     "Coupling",
     "ForwardPair",
+    "GaussianDuality",
+    "GaussianTimes",
     "GridTimes",
     "Local",
     "Log",
+    "MaskedDuality",
     "Memory",
     "Past",
     "Rollout",
+    "StepTimes",
     "StudentStep",
     "TeacherSteps",
     "TimeSampler",

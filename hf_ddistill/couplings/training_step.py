@@ -32,8 +32,8 @@ class TrainingStep:
         x_0: clean tokens (B, L).
         diffusion: that of all networks.
         student: the network in training.
-        peers: the other networks that the objective names, such as "teacher": denoisers, and what
-            its factories made.
+        peers: the other networks that the objective names, such as "teacher": denoisers, as they
+            are at this step (`Denoiser.at_step`), and what its factories made.
         progress: share of the training that is done, in [0, 1].
         generator: of all randomness of this step; `RowStreams` make a row's independent of the
             batch that it is in.
@@ -73,6 +73,13 @@ class TrainingStep:
     def __post_init__(self) -> None:
         if self.train is None:
             object.__setattr__(self, "train", frozenset({"student", *self.peers}))
+        if not self.held_out:
+            now = self.student, self.progress, self.memory.tensors
+            moved = {
+                name: peer.at_step(*now) if isinstance(peer, Denoiser) else peer
+                for name, peer in self.peers.items()
+            }
+            object.__setattr__(self, "peers", moved)
 
     @cached_property
     def trained(self) -> Where:

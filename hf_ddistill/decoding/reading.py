@@ -36,6 +36,7 @@ class _Reading:
         self._offset = asked.starts - read.starts
         self._number: int | Tensor | None = None
         self._all: Tensor | None = None
+        self._finished: Tensor | None = None
 
     def places(self, at: Tensor | None) -> Tensor:
         """The numbers (R n,) of places (R, n) of the range, None for all, among the columns that
@@ -49,6 +50,14 @@ class _Reading:
         if self._all is None:
             self._all = (self._every + self._number).flatten()
         return self._all
+
+    def finished(self, size: int) -> Tensor:
+        """(1 or R,), the column at which the block of `size` that the range begins in begins."""
+        if self._finished is None:
+            begin = self.asked.starts // size * size
+            begin = begin[:1] if self.asked.shared is not None else begin
+            self._finished = torch.from_numpy(begin).to(self.asked.device)
+        return self._finished
 
     @property
     def _every(self) -> Tensor:
@@ -131,6 +140,8 @@ class BlockReader:
         if self._kept is not None:
             self._kept.computes(known.read, known.stop)
         more = {} if noise is None else {"noise": known.widened(noise)}
+        if self.model.config.causal_context:
+            more["finished"] = known.finished(self.block_size)
         logits = self.model(
             input_ids=known.read.kept(ids),
             attention_mask=self.real[:, : known.stop] if self._padded else None,

@@ -46,7 +46,7 @@ class CausalBase:
 
 
 class _Shifted:
-    shift_logits = True
+    shift_logits, causal_context = True, False
 
 
 @contextlib.contextmanager

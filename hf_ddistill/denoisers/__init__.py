@@ -1,5 +1,6 @@
 """Networks that predict x_0, and what is made of them: one file each."""
 
+from hf_ddistill.denoisers.blended import Blended
 from hf_ddistill.denoisers.causal import Autoregressive
 from hf_ddistill.denoisers.composite import Composite
 from hf_ddistill.denoisers.denoiser import Denoiser
@@ -7,17 +8,24 @@ from hf_ddistill.denoisers.drafted import Drafted
 from hf_ddistill.denoisers.ensemble import Ensemble
 from hf_ddistill.denoisers.guided import Guided
 from hf_ddistill.denoisers.latent import Latent
+from hf_ddistill.denoisers.moving import Moving
 from hf_ddistill.denoisers.network import NetworkDenoiser
+from hf_ddistill.denoisers.proxy import Proxy
+from hf_ddistill.denoisers.recursive import Recursive
 from hf_ddistill.denoisers.sharpened import Sharpened
 
 __all__ = [
     "Autoregressive",
+    "Blended",
     "Composite",
     "Denoiser",
     "Drafted",
     "Ensemble",
     "Guided",
     "Latent",
+    "Moving",
     "NetworkDenoiser",
+    "Proxy",
+    "Recursive",
     "Sharpened",
 ]

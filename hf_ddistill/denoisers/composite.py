@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import fields, replace
 from itertools import count
 from typing import Any, TypeAlias
@@ -72,6 +72,12 @@ class Composite(Denoiser):
 
             yield self.combine(ask, condition)
 
+    def features(
+        self, x: Tokens, t: Tensor | float | None = None, layer: int | None = None, **condition: Any
+    ) -> Tensor:
+        """Those of the first part."""
+        return self.parts[0].features(x, t, layer, **condition)
+
     @property
     def parts(self) -> tuple[Denoiser, ...]:
         """The denoisers among its fields, in their order."""
@@ -106,6 +112,14 @@ class Composite(Denoiser):
         """The same made of what drafts for its parts; itself where they draft for themselves."""
         own = all(part.draft is part for part in self.parts)
         return self if own else self._mapped(lambda part: part.draft)
+
+    def at_step(
+        self, student: Denoiser, progress: float, memory: MutableMapping[str, Tensor]
+    ) -> Denoiser:
+        """The same made of what its parts are then."""
+        then = {id(part): part.at_step(student, progress, memory) for part in self.parts}
+        moved = any(then[id(part)] is not part for part in self.parts)
+        return self._mapped(lambda part: then[id(part)]) if moved else self
 
     def networks(self) -> tuple[Module, ...]:
         """Those of all parts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -71,6 +71,25 @@ class Denoiser(ABC):
         said = self.at(x_t, t, where, **condition).log_conditional
         yield from map(Prediction, said.split(size))
 
+    def features(
+        self, x: Tokens, t: Tensor | float | None = None, layer: int | None = None, **condition: Any
+    ) -> Tensor:
+        """Hidden states of its network, (B, L, h), or (B, 1, h) where it has one for a sequence.
+
+        Args:
+            x: (B, L), tokens, noised or clean.
+            t: as in a call.
+            layer: whose output, from 0; None for the one a third of the way.
+            **condition: as in a call.
+
+        Raises:
+            ValueError: if it has none, or not as many layers.
+        """
+        raise ValueError(
+            f"{self.description} has no hidden states to look at; a model with "
+            "output_hidden_states has."
+        )
+
     @abstractmethod
     def networks(self) -> tuple[Module, ...]:
         """What it calls: what a trainer places, freezes, shards and looks at for a fingerprint."""
@@ -91,6 +110,25 @@ class Denoiser(ABC):
         Raises:
             ValueError: if there is no model to be copied.
         """
+
+    def at_step(
+        self, student: Denoiser, progress: float, memory: MutableMapping[str, Tensor]
+    ) -> Denoiser:
+        """What it is, as a teacher, at one step of a training; itself, unless it moves with it.
+
+        Args:
+            student: in training.
+            progress: share of the training that is done.
+            memory: what lives on from step to step and is saved with a checkpoint, under names
+                that begin with the kind's own.
+        """
+        return self
+
+    @property
+    def renewed(self) -> Module | None:
+        """The network that takes on the student's weights when a round of training ends, if it
+        has one for that."""
+        return None
 
     @property
     @abstractmethod

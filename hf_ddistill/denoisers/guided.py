@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from hf_ddistill.denoisers.composite import Ask, Composite
 from hf_ddistill.denoisers.denoiser import Denoiser
+from hf_ddistill.denoisers.log_linear import log_linear
 from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.shapes import LOG_ZERO
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,9 @@ class Guided(Composite):
     Args:
         denoiser: takes `class_labels`; called without them it must predict for the null class.
         scale: w; 0 is the conditional model itself.
+
+    Raises:
+        ValueError: when it is called without `class_labels`.
     """
 
     denoiser: Denoiser
@@ -35,16 +36,16 @@ class Guided(Composite):
 
     def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
         """The guided prediction, of two calls."""
+        if "class_labels" not in condition:
+            raise ValueError(
+                "Guidance needs class_labels, which it compares with the null class; the call has "
+                f"{', '.join(condition) or 'no condition'}."
+            )
         free = {key: value for key, value in condition.items() if key != "class_labels"}
-        return self._mixed(ask(self.denoiser, condition), ask(self.denoiser, free))
+        said = ask(self.denoiser, condition), ask(self.denoiser, free)
+        return log_linear(said, (1 + self.scale, -self.scale), slice(1))
 
     @property
     def description(self) -> str:
         """The denoiser and the scale."""
         return f"{self.denoiser.description} guided by {self.scale}"
-
-    def _mixed(self, given: Prediction, free: Prediction) -> Prediction:
-        mixed = (1 + self.scale) * given.log_conditional - self.scale * free.log_conditional
-        # What is impossible stays impossible, whatever the scale.
-        impossible = given.log_conditional <= LOG_ZERO / 2
-        return Prediction(torch.where(impossible, given.log_conditional, mixed).log_softmax(-1))

@@ -105,6 +105,15 @@ class NetworkDenoiser(Denoiser):
             times = t.index_select(0, places.rows).split(size)
         yield from map(self._read, outputs, local, times)
 
+    def features(
+        self, x: Tokens, t: Tensor | float | None = None, layer: int | None = None, **condition: Any
+    ) -> Tensor:
+        """What `network.features` gives, if it has that."""
+        if not hasattr(self.network, "features"):
+            return super().features(x, t, layer, **condition)
+        time = self._read_by_network(self._times(x, t))
+        return self.network.features(x, time, layer, **condition)
+
     @cached_property
     def _answers_at(self) -> bool:
         network = self.network

@@ -50,13 +50,23 @@ class ExactNetwork(nn.Module):
         self, x_t: Tensor, t: Tensor, noise: Tensor | None = None, at: Tensor | None = None
     ) -> Tensor:
         """Logits (B, L, K), or (N, K) at the positions of `at` alone."""
+        output = self.last(self._hidden(x_t, t, noise)).view(-1, self.length, self.vocab_size)
+        return output if at is None else output.flatten(0, 1)[at]
+
+    def features(self, x_t: Tensor, t: Tensor, layer: int | None = None) -> Tensor:
+        """What its last layer reads, (B, 1, width): it has one hidden state for a sequence, and no
+        choice of layers."""
+        if layer is not None:
+            raise ValueError(f"An ExactNetwork has one layer to look at: layer=None, got {layer}.")
+        noise = None if self.noise is None else x_t.new_zeros(len(x_t), self.noise.in_features)
+        return self._hidden(x_t, t, noise)[:, None]
+
+    def _hidden(self, x_t: Tensor, t: Tensor, noise: Tensor | None) -> Tensor:
         tokens = one_hot(x_t, self.vocab_size).flatten(1).float()
         hidden = self.first(torch.cat([tokens, t[:, None].float()], 1))
         if self.noise is not None:
-            hidden = hidden + self.noise(noise.flatten(1))
-        hidden = gelu(self.middle(gelu(hidden)))
-        output = self.last(hidden).view(-1, self.length, self.vocab_size)
-        return output if at is None else output.flatten(0, 1)[at]
+            hidden = hidden + self.noise(noise.flatten(1).float())
+        return gelu(self.middle(gelu(hidden)))
 
     def with_noise(self, noise_dim: int, noise_std: float, seed: int) -> ExactNetwork:
         """A copy, with a fresh noise input if `noise_dim` is above 0."""
@@ -78,9 +88,38 @@ class Counted:
         self.sequences += len(x_t)
         return self.model(x_t, t, **condition)
 
+    def features(
+        self, x_t: Tensor, t: Tensor, layer: int | None = None, **condition: Any
+    ) -> Tensor:
+        """The model's, counted likewise."""
+        self.sequences += len(x_t)
+        return self.model.features(x_t, t, layer, **condition)
+
     def trainable_copy(self) -> Counted:
         """Around a copy of the network; its count starts at 0."""
         return Counted(copy.deepcopy(self.model).requires_grad_(True))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known exactly has no hidden states: those of a network stand in for them.
+
+    Args:
+        model: gives the logits.
+        network: gives the hidden states.
+    """
+
+    model: Callable[..., Tensor]
+    network: ExactNetwork
+
+    def __call__(self, x_t: Tensor, t: Tensor, at: Tensor | None = None) -> Tensor:
+        output = self.model(x_t, t)
+        return output if at is None else output.flatten(0, 1)[at]
+
+    @torch.no_grad()
+    def features(self, x_t: Tensor, t: Tensor, layer: int | None = None) -> Tensor:
+        """The network's."""
+        return self.network.features(x_t, t, layer)
 
 
 def network_denoiser(
@@ -92,14 +131,19 @@ def network_denoiser(
     return NetworkDenoiser(Counted(network), problem.diffusion, reading, latent)
 
 
-def exact_teacher(problem: ExactProblem) -> Denoiser:
-    """The exact teacher, its calls counted; a table where its conditionals do not depend on t."""
-    if not problem.diffusion.reveals:
-        return network_denoiser(problem.denoiser().network, problem)
-    table = problem.log_conditional(problem.states, 0.5)
+def exact_teacher(problem: ExactProblem, seen: ExactNetwork | None = None) -> Denoiser:
+    """The exact teacher, its calls counted; a table where its conditionals do not depend on t.
 
-    def network(x_t: Tensor, t: Tensor, at: Tensor | None = None) -> Tensor:
-        log_p = table[sequence_numbers(x_t, problem.diffusion.vocab_size)]
-        return log_p if at is None else log_p.flatten(0, 1)[at]
+    Args:
+        problem: whose conditionals it knows.
+        seen: the network whose hidden states stand in for its own, if any.
+    """
+    network = problem.denoiser().network
+    if problem.diffusion.reveals:
+        table = problem.log_conditional(problem.states, 0.5)
 
-    return network_denoiser(network, problem)
+        def network(x_t: Tensor, t: Tensor, at: Tensor | None = None) -> Tensor:
+            log_p = table[sequence_numbers(x_t, problem.diffusion.vocab_size)]
+            return log_p if at is None else log_p.flatten(0, 1)[at]
+
+    return network_denoiser(network if seen is None else Seen(network, seen), problem)

@@ -176,7 +176,8 @@ def train_student(
     """
     noise_dim = settings.noise_of(problem, objective)
     network = start.with_noise(noise_dim, settings.noise_std, seed)
-    student, teacher = network_denoiser(network, problem, noise_dim), exact_teacher(problem)
+    student = network_denoiser(network, problem, noise_dim)
+    teacher = exact_teacher(problem, start)
     objective, mean = objective.for_student(student), mean_of(student)
     sources = {"teacher": teacher, "start": network_denoiser(start, problem)}
     peers = make_peers(objective, student, mean, sources, seed)

@@ -54,19 +54,7 @@ class ModelNetwork:
     def __call__(
         self, x_t: Tensor, time: Tensor | None, *, at: Tensor | None = None, **condition: Any
     ) -> Tensor:
-        given = {key: value for key, value in condition.items() if value is not None}
-        unknown = sorted(set(given) - self.inputs)
-        if unknown:
-            raise ValueError(
-                f"{type(self.model).__name__} takes no input {', '.join(unknown)}; it takes: "
-                f"{', '.join(sorted(self.inputs))}."
-            )
-        if "class_labels" in given:
-            # A negative label asks for the null class, which stands behind all others.
-            null = unwrapped(self.model).config.num_classes
-            given["class_labels"] = given["class_labels"].where(given["class_labels"] >= 0, null)
-        if time is not None:
-            given["timesteps"] = time.float()
+        given = self._given(time, condition)
         if at is not None and "at" in self.inputs:
             given["at"] = at
         if self.adapters:
@@ -80,6 +68,39 @@ class ModelNetwork:
         if at is not None and "at" not in self.inputs:
             return logits.flatten(0, 1).index_select(0, at)
         return logits
+
+    def features(
+        self, x: Tensor, time: Tensor | None, layer: int | None = None, **condition: Any
+    ) -> Tensor:
+        """The hidden states (B, L, h) behind a layer, from 0; None for one a third of the way."""
+        given = self._given(time, condition)
+        with contextlib.nullcontext() if self.adapters else base_model(self.model):
+            said = self.model(input_ids=x, output_hidden_states=True, **given).hidden_states
+        layers = len(said or (None,)) - 1  # the first is what goes into the first layer
+        number = max(layers // 3 - 1, 0) if layer is None else layer
+        if not 0 <= number < layers:
+            raise ValueError(
+                f"{self.description} gives the hidden states of {layers} layers, counted from 0; "
+                f"layer={layer} is none of them."
+            )
+        return said[number + 1]
+
+    def _given(self, time: Tensor | None, condition: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs of a call beside the tokens."""
+        given = {key: value for key, value in condition.items() if value is not None}
+        unknown = sorted(set(given) - self.inputs)
+        if unknown:
+            raise ValueError(
+                f"{type(self.model).__name__} takes no input {', '.join(unknown)}; it takes: "
+                f"{', '.join(sorted(self.inputs))}."
+            )
+        if "class_labels" in given:
+            # A negative label asks for the null class, which stands behind all others.
+            null = unwrapped(self.model).config.num_classes
+            given["class_labels"] = given["class_labels"].where(given["class_labels"] >= 0, null)
+        if time is not None:
+            given["timesteps"] = time.float()
+        return given
 
     def _check(self, logits: Tensor) -> None:
         """Refuse logits that are NaN or infinite, in one pass over them."""

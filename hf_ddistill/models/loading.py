@@ -112,7 +112,7 @@ def load_checkpoint(cls: type, name: str | os.PathLike, **kwargs: Any) -> PreTra
 
 
 def complete(
-    cls: type, source: str | os.PathLike | None, name: str, **kwargs: Any
+    cls: type, source: str | os.PathLike | None, name: str, *, strict: bool = False, **kwargs: Any
 ) -> PreTrainedModel:
     """`load_checkpoint` for weights that need no file of their own (`state_dict`).
 
@@ -120,6 +120,7 @@ def complete(
         cls: see there.
         source: what its `from_pretrained` takes.
         name: what the sentences call it.
+        strict: whether weights that the model has no place for are an error.
         **kwargs: of `from_pretrained`.
     """
     resize = kwargs.pop("ignore_mismatched_sizes", False)
@@ -143,11 +144,11 @@ def complete(
         )
     check_finite(model, name)
     if info["unexpected_keys"]:
-        warnings.warn(
-            f"{type(model).__name__} has no place for {len(info['unexpected_keys'])} tensors of "
-            f"{name}, which are left out: {_listed(info['unexpected_keys'])}.",
-            stacklevel=2,
-        )
+        left = info["unexpected_keys"]
+        said = f"{type(model).__name__} has no place for {len(left)} tensors of {name}"
+        if strict:
+            raise ValueError(f"{said}: {_listed(left)}.")
+        warnings.warn(f"{said}, which are left out: {_listed(left)}.", stacklevel=2)
     return model
 
 

@@ -1,6 +1,7 @@
 """What training minimises: one method, one file."""
 
 from hf_ddistill.objectives.acceptance import Acceptance
+from hf_ddistill.objectives.alpha import Alpha
 from hf_ddistill.objectives.blocks.bd3lm import BD3LM
 from hf_ddistill.objectives.blocks.block_acceptance import BlockAcceptance
 from hf_ddistill.objectives.blocks.block_law_matching import BlockLawMatching
@@ -12,15 +13,24 @@ from hf_ddistill.objectives.blocks.opdlm import OPDLM
 from hf_ddistill.objectives.blocks.outcome_reward import OutcomeReward
 from hf_ddistill.objectives.blocks.pseudo_trajectory import PseudoTrajectory
 from hf_ddistill.objectives.blocks.t3d import T3D
+from hf_ddistill.objectives.dcd import DCD
+from hf_ddistill.objectives.didi import DiDi
+from hf_ddistill.objectives.distribution_matching import DistributionMatching
 from hf_ddistill.objectives.ecd import ECD
 from hf_ddistill.objectives.law_matching import LawMatching
+from hf_ddistill.objectives.mcd import MCD
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import NELBO
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.reinforce_dmd import ReinforceDMD
+from hf_ddistill.objectives.representation_mmd import RepresentationMMD
 from hf_ddistill.objectives.rollouts import Rollouts
+from hf_ddistill.objectives.sdtt import SDTT
+from hf_ddistill.objectives.simplex_dmd import SimplexDMD
 
 __all__ = [
     "Acceptance",
+    "Alpha",
     "BD3LM",
     "BlockAcceptance",
     "BlockLawMatching",
@@ -28,16 +38,24 @@ __all__ = [
     "CDLM",
     "CausalLawMatching",
     "D2F",
+    "DCD",
     "DParallel",
+    "DiDi",
+    "DistributionMatching",
     "ECD",
     "Frozen",
     "LawMatching",
+    "MCD",
     "NELBO",
     "Networks",
     "Objective",
     "OutcomeReward",
     "PseudoTrajectory",
+    "ReinforceDMD",
+    "RepresentationMMD",
     "Rollouts",
+    "SimplexDMD",
+    "SDTT",
     "T3D",
     "Trained",
 ]

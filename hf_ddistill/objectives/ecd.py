@@ -26,6 +26,7 @@ from hf_ddistill.couplings import (
 from hf_ddistill.divergences import CrossEntropy, Divergence
 from hf_ddistill.objectives.by_position import Certain, by_position
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.weightings import Even, Weighting
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import Scalar, Times, Tokens
 
@@ -44,12 +45,15 @@ class ECD(Objective):
         coupling: how x_s is drawn: "student" (the paper's), "forward", "teacher".
         times: "uniform_times" (one-step form), "grid_times" (few-step form), "adaptive_times".
         top_k: match the teacher's k likeliest tokens and the rest as one; None for all.
+        weighting: how much a time and a token count: "even", "noise_level", "learned", "certainty",
+            "relative_confidence"; "entropy" adds the student's own.
     """
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=CrossEntropy)
     coupling: Coupling | Mapping[str, Any] | str = field(default_factory=StudentStep)
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=UniformTimes)
     top_k: int | None = None
+    weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     id: ClassVar[str] = "ecd"
     citation: ClassVar[str] = (
         "Gao, Sun, Distillation of Discrete Diffusion by Exact Conditional Distribution Matching, "
@@ -61,6 +65,7 @@ class ECD(Objective):
             ("divergence", Divergence),
             ("coupling", Coupling),
             ("times", TimeSampler),
+            ("weighting", Weighting),
         ):
             object.__setattr__(self, name, family.from_config(getattr(self, name)))
 
@@ -71,7 +76,7 @@ class ECD(Objective):
         x_s = past(student)
         distance = self._distances(step, student, (x_s, past.left), s)
         tokens = student.per_token(distance)
-        losses = tokens.sum(1) / step.lengths.clamp_min(1)
+        losses = self.weighting.rows(step, t, tokens.sum(1) / step.lengths.clamp_min(1))
         self.times.learn(step, s, t, losses)
         step.log("divergence", step.row_mean(losses.detach()))
         step.log("mean_t", t.mean())
@@ -92,18 +97,12 @@ class ECD(Objective):
         with torch.no_grad():
             teacher = step.look(step.peers["teacher"], x_s, s, open_)
         of = (teacher.prediction.log_conditional.squeeze(1),)
+        weighed = self.weighting.on(self.divergence, self.top_k)
 
         def distance(some: slice, log_q: Tensor, log_p: Tensor) -> Tensor:
-            return self._distance(log_p[some], log_q)
+            return weighed(log_p[some], log_q)
 
-        if not reveals:
-            return by_position(distance, log_q, of=of)[:, None]
-        certain = None
-        if self.divergence.finite:
-            certain = Certain(tokens, self.divergence.certain)
-        return by_position(distance, log_q, student.numbers_of(open_), certain, of=of)[:, None]
-
-    def _distance(self, log_p: Tensor, log_q: Tensor) -> Tensor:
-        if self.top_k is not None:
-            return self.divergence.top_k(log_p, log_q, self.top_k)
-        return self.divergence(log_p, log_q)
+        numbers = student.numbers_of(open_) if reveals else None
+        certain = Certain(tokens, weighed.certain) if reveals and weighed.finite else None
+        distances = by_position(distance, log_q, numbers, certain, of=of)[:, None]
+        return self.weighting.regularised(distances, log_q)

@@ -28,14 +28,14 @@ from hf_ddistill.couplings import (
 )
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import require, uniform_noise
-from hf_ddistill.objectives.by_position import Last, by_position
 from hf_ddistill.objectives.log_ratio import LogRatio, both_networks, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.pathwise import along, mean_of
 from hf_ddistill.objectives.views import View, random_view
 from hf_ddistill.places import Places
 from hf_ddistill.samplers import Ancestral, Sampler
-from hf_ddistill.shapes import LOG_ZERO, Scalar, Tokens, Where
+from hf_ddistill.shapes import Scalar, Tokens, Where
 
 GRADIENTS = ("pathwise", "policy")
 HORIZONS = ("call", "rollout")
@@ -198,27 +198,18 @@ class LawMatching(Objective):
         if self.horizon == "rollout":
             both = Places.of(where & view.where[rows])  # else all that is open in z was decided
         good = good.index_select(0, both.rows)[:, None]
-        # The same positions among all rows, to find d there.
-        index = rows.index_select(0, both.rows) * both.shape[1] + both.positions
-        there = ratio.teacher.numbers_of(Places(index, view.where.shape))
 
         def mean(some: slice, log_p: Tensor, teacher: Tensor, auxiliary: Tensor) -> Tensor:
-            at = there[some]
-            d = teacher.index_select(0, at).sub_(auxiliary.index_select(0, at))
-            d = torch.where(good[some], d, 0.0)
+            d = torch.where(good[some], teacher.sub_(auxiliary), 0.0)
             if self.divergence == "forward_kl":
                 d = torch.expm1(d.clamp_max(8.0))
             elif self.divergence == "jeffreys":
                 d = d + torch.expm1(d.clamp_max(8.0))
-            # A token that is impossible for the teacher, and for the student, says nothing.
-            return torch.where(log_p > LOG_ZERO / 2, log_p.exp() * d, torch.zeros_like(d)).sum(-1)
+            return mean_of(log_p, d)
 
-        numbers = local.numbers_of(both)
-        log_p = local.prediction.log_conditional
         # The student's law is looked at once if there is one view, and one call that is trained.
-        log_p = Last(log_p) if self.maskings == 1 and self.horizon == "call" else log_p
-        value = by_position(mean, log_p, numbers, of=ratio.laws)
-        sums = value.new_zeros(both.shape[0]).index_add(0, local.rows, value)
+        last = self.maskings == 1 and self.horizon == "call"
+        sums = along(local, ratio, both, mean, rows=rows, last=last)
         return sums * view.weight.clamp_max(8.0)[rows]
 
     def _record_teacher(self, step: TrainingStep, within: Where) -> None:

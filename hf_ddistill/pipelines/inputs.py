@@ -6,6 +6,7 @@ Notation: B rows, L positions, K vocabulary size; `config` is that of the model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ def label_tensor(
     classes = getattr(config, "num_classes", 0)
     if not classes:
         raise ValueError("Got class_labels, but the model has num_classes=0: it takes none.")
-    if bool(((labels < -1) | (labels > classes)).any()):
+    if bool(((labels < -1) | (labels >= classes)).any()):
         raise ValueError(
             f"class_labels must lie in [0, {classes}), or be -1 for none, got {labels.tolist()}."
         )
@@ -116,6 +117,8 @@ def check_generator(generator: Generators, rows: int) -> None:
 
 def check_guidance(scale: float, labels: Tensor | None) -> None:
     """Raise unless a scale of guidance is one, for the labels given."""
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise ValueError(f"guidance_scale must be a number of at least 1, got {scale!r}.")
     if not scale >= 1:
         raise ValueError(
             f"guidance_scale={scale} must be at least 1, which turns guidance off (as in "

@@ -102,11 +102,13 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
             raise ValueError(
                 "Distillation needs a teacher: pass teacher=, or peft_config= to use the base."
             )
-        if args.rounds > 1:
-            check_rounds(model, teacher, adapted or model_init is not None)
         self.teacher_model = (
             teacher.eval().requires_grad_(False) if isinstance(teacher, nn.Module) else None
         )
+        #: What takes on the student's weights when a round ends.
+        self.renewed = teacher.renewed if isinstance(teacher, Denoiser) else self.teacher_model
+        if args.rounds > 1:
+            check_rounds(model, self.renewed, adapted or model_init is not None)
         self._given = kwargs.pop("diffusion", None)
         self.watch = CollapseWatch(args.collapse_share)
         self.auxiliaries = Auxiliaries({}, Alternation(), Parts())
@@ -213,7 +215,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         tensors = super()._kept()
         if self.args.rounds > 1:
             # Shared (tied) tensors are written once each.
-            weights = unwrapped(self.teacher_model).state_dict()
+            weights = unwrapped(self.renewed).state_dict()
             tensors |= {f"teacher.{key}": value.clone() for key, value in weights.items()}
         return tensors | self.auxiliaries.kept()
 
@@ -221,7 +223,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         super()._restore(tensors)
         weights = {k[8:]: v for k, v in tensors.items() if k.startswith("teacher.")}
         if weights:
-            unwrapped(self.teacher_model).load_state_dict(weights)
+            unwrapped(self.renewed).load_state_dict(weights)
         self.auxiliaries.restore(tensors)
 
     def facts(self) -> CardFacts:

@@ -64,6 +64,27 @@ def test_a_stream_without_a_row_is_refused(tmp_path):
         load(str(tmp_path / "a.jsonl"), streaming=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "a.jsonl",  # the first ten megabytes are read at once
+            ('{"text": "' + "a" * 9990 + '"}\n') * 1100 + '{"text": "b\n',
+            r"a\.jsonl is no JSON, line 1101",
+        ),
+        ("a.csv", "text\n" + "one\n" * 20_000 + '"two\n', r"a\.csv cannot be read: Error tok"),
+    ],
+    ids=["jsonl", "csv"],
+)
+def test_a_stream_that_breaks_late_names_no_file(name, content, said, tmp_path):
+    file = tmp_path / name
+    file.write_text(content)
+    stream = load(str(file), streaming=True)
+    with pytest.raises(ValueError, match=said):
+        for _ in stream:
+            pass
+
+
 @pytest.mark.parametrize("content", [b'{"input_ids": [1\n', b'{"text": "\xe9"}\n'])
 def test_a_broken_stream_is_named_with_its_line(content, tmp_path):
     file = tmp_path / "a.jsonl"

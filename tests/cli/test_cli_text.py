@@ -68,10 +68,17 @@ def test_a_folder_of_text_is_lost_by_its_name_or_by_what_lies_beside_the_text(bo
     assert whole == ["one\n two\n\nthree\n", "four\n"]
     odd = books.rename(books.with_name(".we[ird] *name"))
     assert load(str(odd))["text"][:] == whole
-    assert load(str(odd / "a.txt"))["text"][:] == ["one", " two", "", "three"]
+    assert load(str(odd / "a.txt"))["text"][:] == ["one", " two", "three"]
     monkeypatch.chdir(odd / "more")
     assert load("..")["text"][:] == whole
     assert load("../more")["text"][:] == whole[1:]
+
+
+def test_lines_without_text_count_where_nobody_says_that_documents_are_lines(books):
+    for how in ({}, {"streaming": True}):
+        for documents in (None, "line"):
+            rows = load(str(books / "a.txt"), documents=documents, **how)
+            assert [row["text"] for row in rows] == ["one", " two", "three"]
 
 
 def test_the_mark_of_an_editor_is_a_character_of_the_text(books):

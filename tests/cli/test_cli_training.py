@@ -187,3 +187,28 @@ def test_a_run_says_its_recipe_and_its_held_out_loss(tmp_path, capsys):
     assert any("eval_loss" in entry for entry in state["log_history"])
     drawn = json.loads((tmp_path / "out" / "samples" / "2.json").read_text())
     assert len(drawn["samples"]) == 4
+
+
+def test_teachers_are_made_of_what_the_flags_say(tmp_path, capsys):
+    names = [ddit(tmp_path / str(i), num_classes=2) for i in range(3)]
+    data = tmp_path / "a.jsonl"
+    row = {"input_ids": [1, 2, 3, 4, 5, 6, 7, 8], "class_labels": 1}
+    data.write_text("\n".join([json.dumps(row)] * 8))
+    base = ["distill", "--data", data, "--objective", "ecd", *SHORT, "--output", tmp_path / "out"]
+    given = ["--combine", "proxy", "--guidance", 1.5, "--moving-from", 0.5]
+    assert run(*base, "--teacher", *names, *given) == 0
+    said = capsys.readouterr().out
+    assert "0, moved as" in said and "guided by 1.5, at first 50% of it, else the student" in said
+    one = ["--teacher", names[0]]
+    assert run(*base, *one, "--anchor", 0.3, "--rounds", 2, "--steps", 2, "--overwrite") == 0
+    assert "30% of it in later rounds" in capsys.readouterr().out
+    assert "of three teachers" in refused(capsys, *base, *one, "--combine", "proxy")
+    assert "give --rounds" in refused(capsys, *base, *one, "--anchor", 0.3)
+    assert "--lora-rank give --student" in refused(
+        capsys, *base, *one, "--guidance", 1, "--lora-rank", 2
+    )
+    without = ddit(tmp_path / "without")
+    other = [*base[:2], tokens(tmp_path / "b.jsonl"), *base[3:]]
+    guided = ["--guidance", 1, "--overwrite"]
+    assert "has neither (num_classes=0)" in refused(capsys, *other, "--teacher", without, *guided)
+    assert "needs a column class_labels" in refused(capsys, *other, *one, *guided)

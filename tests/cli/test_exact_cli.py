@@ -48,6 +48,18 @@ def test_the_command_prints_the_known_table(process, tmp_path, capsys):
     assert all(f"{tv:.4f}" in shown for tv in TABLE[process])
 
 
+def test_a_number_of_calls_too_few_for_one_sampler_ends_the_whole_command(tmp_path, capsys):
+    rows = rows_of(tmp_path, "--nfe", 1, 4, "--sampler", "speculative", "ancestral")
+    assert [(row["sampler"], row["nfe"]) for row in rows] == [
+        ("speculative", 4),
+        ("ancestral", 1),
+        ("ancestral", 4),
+    ]
+    assert "left out: a step of speculative takes 4 network calls" in capsys.readouterr().out
+    said = refused(capsys, "--nfe", 1, 2, "--sampler", "speculative")
+    assert "--nfe 1 2 is too few: a step of speculative takes 4 network calls" in said
+
+
 def test_a_run_has_teacher_limit_start_and_every_objective(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("hf_ddistill.cli.kept_limits.HF_HOME", str(tmp_path / "home"))
     search = LimitSearch(scales=(1.0,), adam_steps=20, lbfgs_steps=0)

@@ -183,6 +183,13 @@ def test_sample_shows_every_step_and_draws_the_same(tmp_path, capsys):
         assert (tmp_path / name).stat().st_size > 500
 
 
+def test_steps_that_drafts_left_nothing_to_do_are_shown_as_empty_ones(tmp_path, capsys):
+    folder, page = ddit(tmp_path / "m"), tmp_path / "a.html"
+    run("sample", folder, "--sampler", "speculative", "--steps", 8, "--count", 1, "--show", page)
+    steps = int(re.search(r"(\d+) steps are in", capsys.readouterr().out)[1])
+    assert 1 <= steps < 8
+
+
 def test_a_file_of_another_kind_or_of_the_user_s_is_refused_after_work(tmp_path, capsys):
     nowhere = tmp_path / "no_model"
     assert ".gif or an .html" in refused(capsys, "sample", nowhere, "--show", "steps.mp4")

@@ -1,18 +1,17 @@
-"""Language models that diffuse in blocks: Nemotron, LLaDA2 and A2D, and their tokenizers."""
+"""Language models that diffuse in blocks: LLaDA2 and A2D, and their tokenizers."""
 
 import json
-import math
 
 import pytest
 import torch
 from plain_lm import (
     IDS,
-    NEMOTRON,
     QWEN,
     QWEN_CONFIG,
     SIZES,
     blockwise,
     full,
+    gated,
     linear,
     logits,
     plain_forward,
@@ -26,43 +25,7 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from hf_ddistill.convert import A2D, Dream, LLaDA, LLaDA2, Nemotron, recognise
-
-
-def rope_of(width, theta, factor, trained, fast, slow):
-    """YaRN's frequencies (Peng et al., 2023, arXiv:2309.00071), and its factor on cos and sin."""
-    plain = theta ** (-torch.arange(0, width, 2) / width)
-    turns = [
-        width * math.log(trained / (beta * 2 * math.pi)) / (2 * math.log(theta))
-        for beta in (fast, slow)
-    ]
-    low, high = max(math.floor(turns[0]), 0), min(math.ceil(turns[1]), width - 1)
-    ramp = ((torch.arange(width // 2) - low) / max(high - low, 1e-3)).clamp(0, 1)
-    return plain / factor * ramp + plain * (1 - ramp)
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_a_nemotron_of_other_sizes_is_another_network(tied, tmp_path):
-    rope = {"rope_type": "yarn", "rope_theta": 5000.0, "factor": 4.0, "beta_fast": 4.0}
-    rope |= {"beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
-    rope |= {"original_max_position_embeddings": 6, "llama_4_scaling_beta": 0.3}
-    weights = random_weights(NEMOTRON, layers=2, sizes=(13, 16, 20, 4, 2, 6), tied=tied)
-    config = {key: value for key, value in QWEN_CONFIG.items() if key != "rope_theta"}
-    config |= {"model_type": "nemotron_labs_diffusion", "head_dim": 6, "rope_parameters": rope}
-    config |= {"block_size": 4, "tie_word_embeddings": tied, "dlm_paradigm": "bidirectional"}
-    model, _ = Nemotron().read(str(write_folder(tmp_path, config, weights)))
-    frequencies = rope_of(6, 5000.0, 4.0, 6, 4.0, 1.0)
-    # Of positions from the sixth on, queries are longer.
-    scale = 1 + 0.3 * (1 + torch.arange(10) // 6).log()
-    expected = plain_forward(
-        weights,
-        IDS,
-        blockwise(10, 4),
-        NEMOTRON,
-        **SIZES | {"theta": frequencies},
-        query_scale=scale[:, None, None],
-    )
-    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-5)
+from hf_ddistill.convert import A2D, Dream, LLaDA, LLaDA2, recognise
 
 
 def bailing(experts=6, shared=2, layers=3, head=4):
@@ -90,11 +53,6 @@ def bailing(experts=6, shared=2, layers=3, head=4):
         key: torch.randn(shape, generator=draw) * 0.3 + (1.0 if "norm" in key else 0.0)
         for key, shape in shapes.items()
     }
-
-
-def gated(x, weights, place):
-    inner = torch.nn.functional.silu(linear(x, weights, f"{place}gate_proj"))
-    return linear(inner * linear(x, weights, f"{place}up_proj"), weights, f"{place}down_proj")
 
 
 def experts_of(x, weights, place, *, groups, kept, taken, scaling):

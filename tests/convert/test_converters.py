@@ -80,9 +80,7 @@ def test_the_command_does_not_say_what_it_recognised(tmp_path, capsys):
     assert "it is a model of ours already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("kind", "said"), [("sdar_moe", "no converter yet"), ("other", "is no model")]
-)
+@pytest.mark.parametrize(("kind", "said"), [("wedlm", "causally"), ("other", "is no model")])
 def test_a_model_of_an_unread_type_is_refused_without_a_reason(kind, said, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
     with pytest.raises(ValueError, match=said):

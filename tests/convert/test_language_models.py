@@ -27,9 +27,12 @@ from hf_ddistill.convert import (
     SDAR,
     Converter,
     Dream,
+    FastDLLM,
+    ILLaDA,
     LLaDA,
     LLaDA2,
     Nemotron,
+    SDARMoe,
     recognise,
 )
 
@@ -52,7 +55,7 @@ LLADA_CONFIG = {
     "max_sequence_length": 24,
     "mask_token_id": 10,
 }
-KINDS = [LLaDA, Dream, SDAR, Nemotron, LLaDA2, A2D]
+KINDS = [LLaDA, ILLaDA, Dream, FastDLLM, SDAR, SDARMoe, Nemotron, LLaDA2, A2D]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +200,11 @@ def test_tensors_or_names_differ_after_a_round_trip(kind, dtype, tmp_path):
         (SDAR, "block_size", 0, "gives 0 for block_size"),
         (SDAR, "num_hidden_layers", 2, "fewer layers than the configuration"),
         (SDAR, "intermediate_size", 9, "of another size are"),
+        (ILLaDA, "layer_norm_eps", 1e-5, "layer_norm_eps=1e-05"),
+        (ILLaDA, "rope_theta", None, "lacks rope_theta"),
+        (FastDLLM, "bd_size", 0, "gives 0 for bd_size"),
+        (SDARMoe, "norm_topk_prob", None, "lacks norm_topk_prob"),
+        (SDARMoe, "num_experts", None, "lacks num_experts"),
     ],
 )
 def test_a_configuration_of_another_network_is_read(kind, field, value, said, tmp_path):
@@ -231,7 +239,7 @@ def test_a_weights_file_without_a_network_is_a_traceback(tmp_path):
     ("kind", "named"),
     [
         (Dream, {"model_type": "dream"}),
-        (LLaDA, {"model_type": "illada", "architectures": ["LLaDAModelLM"]}),
+        (LLaDA, {"model_type": "llada_of_others", "architectures": ["LLaDAModelLM"]}),
     ],
 )
 def test_another_spelling_is_another_model(kind, named, tmp_path):

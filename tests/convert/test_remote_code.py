@@ -143,7 +143,8 @@ def both(tmp_path_factory):
 @pytest.mark.slow
 def test_logits_differ_where_the_package_is_not_installed(both, name):
     model, given, found = both[name]
-    assert torch.equal(model(**given).logits, found["logits"])
+    # Two processes round alike only with as many threads.
+    torch.testing.assert_close(model(**given).logits, found["logits"], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(STUDENTS.keys() - {"blocks"}))

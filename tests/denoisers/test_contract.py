@@ -62,7 +62,7 @@ def example(kind, seed=0):
         hint, own = hints[field.name], 10 * seed + 2 * number
         if inspect.isclass(hint) and issubclass(hint, Denoiser):
             given[field.name] = network(own)
-        elif "Denoiser" in str(hint):
+        elif "tuple" in str(hint):
             given[field.name] = (network(own), network(own + 1))
         elif hint is float:
             given[field.name] = 0.5

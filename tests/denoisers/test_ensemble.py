@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_laws import FLIPS, MASKS, L, problem
+from small_laws import BOTH, FLIPS, MASKS, L, problem
 from training_runs import differing, distilling, matching, tiny, weights
 
 from hf_ddistill.denoisers import Ensemble, NetworkDenoiser
@@ -96,7 +96,7 @@ def test_list_of_models_and_names_is_their_mean_and_the_card_names_all(tmp_path)
     ("members", "message"),
     [
         (lambda: (), "at least one denoiser, got none"),
-        (lambda: tuple(problem(each, 0).denoiser() for each in (MASKS, FLIPS)), "one diffusion"),
+        (lambda: tuple(problem(each, 0).denoiser() for each in (MASKS, BOTH)), "one diffusion"),
         (lambda: (as_denoiser(tiny(noise_dim=2)),), "2 numbers per position; none is"),
     ],
     ids=["none", "two processes", "noise"],

@@ -55,10 +55,11 @@ def test_time_that_is_read_and_not_given_is_one_clear_error(reads_time):
     message = "'function' reads the time, and none is given"
     for asked in (denoiser, Guided(denoiser, 1.0), Ensemble((denoiser,))):
         assert asked.reads_time == reads_time and asked.needs_time
+        given = {"class_labels": None} if isinstance(asked, Guided) else {}
         with pytest.raises(ValueError, match=message):
-            asked(X)
+            asked(X, **given)
         with pytest.raises(ValueError, match=message):
-            asked.at(X, None, WHERE)
+            asked.at(X, None, WHERE, **given)
 
 
 def test_network_without_a_time_is_called_without_one():

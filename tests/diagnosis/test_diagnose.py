@@ -23,6 +23,7 @@ from hf_ddistill.diagnosis.conditioning import (
 )
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion, as_denoiser
+from hf_ddistill.models.made_tokenizers import made_tokenizer
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.processes import (
     Absorbing,
@@ -174,6 +175,24 @@ def test_given_data_are_used(tmp_path):
     assert command.run(_parsed(tmp_path / "model", *arguments)) == 0
     rows = json.loads(file.read_text())["rows"]
     assert {row["positions"] for row in rows if "positions" in row} == {15}
+
+
+def test_texts_are_diagnosed_without_the_tokens_that_training_puts_between_them(
+    tmp_path, monkeypatch
+):
+    _tiny(Uniform(258), tmp_path / "model")
+    made_tokenizer("bytes", list).save_pretrained(tmp_path / "model")
+    (tmp_path / "a.txt").write_text("ab\ncd\n")
+    seen = []
+    predicted = command._predicted
+    monkeypatch.setattr(
+        command, "_predicted", lambda d, x_0, *rest: seen.append(x_0) or predicted(d, x_0, *rest)
+    )
+    given = ("--data", tmp_path / "a.txt", "--length", 3, "--times", 0.5)
+    command.run(_parsed(tmp_path / "model", *given))
+    tokenizer = made_tokenizer("bytes", list)
+    rows = [[*tokenizer(line)["input_ids"], tokenizer.eos_token_id] for line in ("ab", "cd")]
+    assert seen[0].tolist() == rows
 
 
 def test_a_bare_process_needs_no_model_and_is_reproducible(tmp_path):

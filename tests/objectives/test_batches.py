@@ -8,6 +8,7 @@ from batch_runs import ROWS, K, P, added, moved, network, total, trainer_of
 from slow_cases import mostly_slow
 
 from hf_ddistill import objectives
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import RowStreams, normal_noise, uniform_noise
 from hf_ddistill.objectives import Objective
@@ -18,12 +19,15 @@ BY_THRESHOLD = {"unmasking": "threshold"}
 FLIPS = Diffusion(Uniform(K))
 EVERY = {
     "acceptance": [{}, {"lookahead": 2, "divergence": "forward_kl"}],
+    "alpha": [{"sharpness": 2.0}, {"sharpness": 0.0}],
     "nelbo": [{}, {"diffusion": FLIPS}],
     "ecd": [
         {},
         {"diffusion": FLIPS, "coupling": "forward", "times": "grid_times"},
         {"coupling": {"type": "teacher", "substeps": 2}},
         {"coupling": "forward", "times": "adaptive_times", "divergence": "reverse_kl"},
+        {"weighting": "relative_confidence"},
+        {"weighting": {"type": "entropy", "strength": 0.3}},
     ],
     "law_matching": [
         {"gradient": "pathwise", "horizon": "call"},
@@ -31,6 +35,23 @@ EVERY = {
         {"gradient": "pathwise", "horizon": "rollout", "maskings": 2},
         {"sampler": "jump", "diffusion": FLIPS, "gradient": "policy", "horizon": "rollout"},
     ],
+    "sdtt": [{}, {"divergence": "forward_kl", "substeps": 3, "times": "grid_times"}],
+    "dcd": [{"diffusion": FLIPS}, {"diffusion": FLIPS, "times": "step_times"}],
+    "mcd": [{}, {"divergence": "forward_kl"}],
+    "distribution_matching": [
+        {},
+        {"setting": "idlm"},
+        {"setting": "di_mo"},
+        {"setting": "di_mo", "weight": "mean", "targets": "drawn", "diffusion": FLIPS},
+    ],
+    "simplex_dmd": [
+        {"times": "grid"},
+        {"score": "stein", "targets": "squared"},
+        {"diffusion": FLIPS},
+    ],
+    "reinforce_dmd": [{}, {"times": "grid", "diffusion": FLIPS, "anchor": 0.0}],
+    "didi": [{}, {"standardise": False, "decomposed": False, "entropy": 0.1}],
+    "representation_mmd": [{}, {"alpha": 0.1, "same_position": False, "diffusion": FLIPS}],
     "bd3lm": [{}, {"weighting": "uniform"}],
     "block_acceptance": [{}, {"divergence": "reverse_kl"}],
     "block_law_matching": [{}],
@@ -129,15 +150,19 @@ def test_eval_loss_hangs_on_no_batch_and_no_order(name, tmp_path):
 @pytest.mark.parametrize("name", EVERY)
 def test_context_is_never_noised_and_in_no_loss(name, tmp_path):
     """Every call of every network has the context's own tokens; no answer there is asked for."""
-    trainer = trainer_of(tmp_path, {"type": name, **EVERY[name][0]})
+    settings = dict(EVERY[name][0])
+    process = {"diffusion": settings.pop("diffusion")} if "diffusion" in settings else {}
+    trainer = trainer_of(tmp_path, {"type": name, **settings}, **process)
     if trainer.objective.rollouts is not None:
         pytest.skip("Its prompts are the context; see the tests of rollouts.")
     calls = []
     for denoiser in (trainer.denoiser(), *trainer.peers().values()):
-        model = denoiser.network.model
-        model.register_forward_pre_hook(
-            lambda _, inputs, given: calls.append(dict(given)), with_kwargs=True
-        )
+        model = denoiser.network.model if isinstance(denoiser, Denoiser) else denoiser
+
+        def seen(_, inputs, given):
+            calls.append({"input_ids": inputs[0]} if inputs else dict(given))
+
+        model.register_forward_pre_hook(seen, with_kwargs=True)
     batch = trainer.data_collator(ROWS)
     step = trainer.training_record(trainer.model, batch, 0, 0)
     trainer.objective(step)

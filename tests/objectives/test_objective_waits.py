@@ -25,8 +25,19 @@ WAITS = {
     "ecd": ({"type": "ecd"}, Absorbing(K), 0, 1),
     "ecd_adaptive": ({"type": "ecd", "times": "adaptive_times"}, Absorbing(K), 0, 1),
     "ecd_uniform": ({"type": "ecd"}, Uniform(K), 0, 1),
+    # Two calls of the teacher, at what is left each time, and what is drawn between them.
+    "sdtt": ({"type": "sdtt"}, Absorbing(K), 0, 4),
+    "dcd": ({"type": "dcd", "times": "step_times"}, Uniform(K), 0, 1),
+    "mcd": ({"type": "mcd"}, Absorbing(K), 0, 1),
     # A call before the last, the last, and the view.
     "law_matching": ({"type": "law_matching", "steps": "only"}, Absorbing(K), 2, 3),
+    # The call, the view, and which of its positions the call drew.
+    "d_mmd": ({"type": "distribution_matching"}, Absorbing(K), 2, 3),
+    "simplex_dmd": ({"type": "simplex_dmd"}, Absorbing(K), 2, 3),
+    "reinforce_dmd": ({"type": "reinforce_dmd"}, Absorbing(K), 2, 1),
+    "representation_mmd": ({"type": "representation_mmd"}, Absorbing(K), 0, 1),
+    # Two calls, and what the first reveals.
+    "didi": ({"type": "didi"}, Absorbing(K), 0, 3),
     # Calls before the last with gradients: their positions, and those that they reveal.
     "policy": ({"type": "law_matching", "steps": "only"}, Absorbing(K), 0, 4),
 }
@@ -44,6 +55,9 @@ def test_objective_waits_for_positions_and_for_nothing_else(name):
         diffusion, objective = Diffusion(process), Objective.from_config(settings)
         student, teacher, auxiliary = (as_denoiser(model, diffusion) for model in models)
         peers = {"teacher": teacher, "auxiliary": auxiliary}
+        for name, need in objective.networks.items():
+            if getattr(need, "factory", None) is not None:
+                peers[name] = need.build(name, models[0], diffusion, 0).to(recorder.device)
         x_0 = torch.randint(0, K - 1, (B, L)).to(recorder.device)
         generator, questions = torch.Generator().manual_seed(0), Questions()
 

@@ -253,7 +253,16 @@ REFUSED = {
     "list of ids": ({"input_ids": [[1, 2]]}, "must be a tensor, got list"),
     "half a length": ({"length": 2.5}, "must be an integer, got 2.5"),
     "guidance": ({"guidance_scale": 2.0}, "needs `class_labels`"),
+    "guidance in words": ({"guidance_scale": "x"}, "must be a number of at least 1, got 'x'"),
 }
+
+
+def test_the_class_that_stands_for_none_is_taken_by_its_number():
+    pipe = piped(made(num_classes=2))
+    with pytest.raises(ValueError, match=r"must lie in \[0, 2\), or be -1 for none, got \[2\]"):
+        pipe(class_labels=2)
+    none = pipe(class_labels=-1, generator=seeded()).sequences
+    assert torch.equal(none, pipe(generator=seeded()).sequences)
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED.keys())

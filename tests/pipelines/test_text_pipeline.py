@@ -5,12 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from pipeline_cases import letters, made, seeded
+from pipeline_cases import letters, made, piped, seeded
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch.utils.data import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hf_ddistill.convert import to_block_diffusion
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
+from hf_ddistill.processes import Absorbing
 
 
 class Prompts(Dataset):
@@ -96,6 +100,20 @@ def test_given_tokens_and_labels_are_repeated_for_each_sample():
 def test_what_is_no_prompt_or_no_number_is_refused(generate, call, message):
     with pytest.raises(ValueError, match=message):
         generate(**call)
+
+
+def test_characters_that_the_tokenizer_leaves_out_are_left_out_of_a_prompt_in_silence():
+    inner = Tokenizer(BPE(vocab={"a": 0, "b": 1, "ab": 2, "[M]": 3}, merges=[("a", "b")]))
+    pipe = piped(made(Absorbing(4, 3)), tokenizer=PreTrainedTokenizerFast(tokenizer_object=inner))
+    assert pipe("ab", num_inference_steps=1).sequences[0, 0] == 2
+    with pytest.raises(ValueError, match="no token for 'c', 'é', nor one for what is unknown"):
+        pipe("abécab", num_inference_steps=1)
+    words = Tokenizer(WordLevel({"one": 0, "two": 1, "[M]": 3}))
+    words.pre_tokenizer = WhitespaceSplit()
+    pipe.tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    assert pipe("two one", num_inference_steps=1).sequences[0, :2].tolist() == [1, 0]
+    with pytest.raises(ValueError, match="has no token for a part of"):
+        pipe("two three", num_inference_steps=1)
 
 
 def test_a_short_prompt_is_padded_with_the_pad_token_and_not_with_token_0():

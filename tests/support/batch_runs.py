@@ -61,7 +61,8 @@ def reward(x_0, drawn):
 def trainer_of(folder, objective, **settings):
     """With networks that the objective takes."""
     objective = decoding(objective, tokens=8)
-    ids = {"nelbo", "ecd", "law_matching"}
+    ids = {"nelbo", "ecd", "law_matching", "sdtt", "dcd", "mcd", "distribution_matching", "didi"}
+    ids |= {"simplex_dmd", "reinforce_dmd", "representation_mmd"}
     settings = {"max_steps": 1, "ema_decay": 0.0, "per_device_eval_batch_size": 2} | settings
     data = {"train_dataset": ROWS, "eval_dataset": settings.pop("data", ROWS)}
     diffusion, earned = settings.pop("diffusion", None), settings.pop("reward_function", reward)
@@ -81,8 +82,9 @@ def trainer_of(folder, objective, **settings):
     if trainer.auxiliaries.networks:
         # It starts as the teacher, where there is no reward.
         with torch.no_grad():
-            for parameter in trainer.auxiliaries.models["auxiliary"].parameters():
-                parameter.add_(0.2 * torch.randn(parameter.shape))
+            for model in trainer.auxiliaries.models.values():
+                for parameter in model.parameters():
+                    parameter.add_(0.2 * torch.randn(parameter.shape))
     return trainer
 
 

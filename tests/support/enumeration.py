@@ -134,6 +134,23 @@ def forward_joint(problem, s, t):
     return (problem.marginal(s)[:, None] * problem.kernel(s, t)).mT
 
 
+def shared_joint(problem, s, t):
+    """The law of (x_t, x_s), two positions, where x_0 gives way to one other token for good:
+    Duo's pairs under uniform noise."""
+    size = problem.diffusion.vocab_size
+    kept = [float(problem.diffusion.kernel(0.0, at).dense()[0, 0]) for at in (t, s)]
+    one = torch.zeros(size, size, size, dtype=torch.float64)  # x_0, x_t, x_s
+    for x in range(size):
+        one[x, x, x] = kept[0]
+        for j in range(size):
+            if j != x:
+                one[x, j, x] = (kept[1] - kept[0]) / (size - 1)
+                one[x, j, j] = (1 - kept[1]) / (size - 1)
+    a, b = problem.clean.mT
+    both = torch.einsum("n,nij,nkl->ikjl", problem.law, one[a], one[b])
+    return both.reshape(size**2, size**2)
+
+
 def stepped_joint(problem, denoiser, sampler, s, t):
     """The law of (x_t, x_s) where x_s is one step of a denoiser from the true x_t; a token of which
     x_0 is certain is x_0, whatever the denoiser says of it."""

@@ -127,6 +127,12 @@ def linear(x, weights, name):
     return torch.nn.functional.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
 
 
+def gated(x, weights, place):
+    """A gated MLP."""
+    inner = torch.nn.functional.silu(linear(x, weights, f"{place}gate_proj"))
+    return linear(inner * linear(x, weights, f"{place}up_proj"), weights, f"{place}down_proj")
+
+
 def attention(q, k, v, sees):
     """Of heads that share keys in groups; (B, L, heads, width) to (B, L, heads * width)."""
     groups = q.shape[2] // k.shape[2]

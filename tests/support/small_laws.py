@@ -4,7 +4,7 @@ import torch
 from enumeration import Table
 
 from hf_ddistill.couplings import TrainingStep
-from hf_ddistill.denoisers import NetworkDenoiser
+from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.laboratory import ExactProblem, clean_sequences, sequence_numbers
 from hf_ddistill.parameterizations import Conditional, Subs
@@ -44,3 +44,26 @@ def table(diffusion, seed=3):
     torch.manual_seed(seed)
     reading = Subs() if diffusion.reveals else Conditional()
     return NetworkDenoiser(Table(Index(diffusion)), diffusion, reading)
+
+
+class SignTable(torch.nn.Module):
+    """Free logits for each pattern of the signs of the noise: a mixture of 2^L products."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.randn(2**L, L, 3, dtype=torch.float64))
+
+    def forward(self, x_t, t, noise, at=None):
+        signs = (noise[..., 0] > 0).long()
+        output = self.logits[(signs * 2 ** torch.arange(L)).sum(1)]
+        return output if at is None else output.flatten(0, 1)[at]
+
+
+def mixture(seed=0):
+    """A student of masks with such a table, and the law (2^L,) of what it draws in one call."""
+    torch.manual_seed(seed)
+    student = NetworkDenoiser(SignTable(), MASKS, Subs(), latent=Latent(1))
+    log_p = student.network.logits[..., :2].log_softmax(-1)
+    clean = clean_sequences(MASKS, L)
+    law = torch.stack([log_p[:, i, clean[:, i]] for i in range(L)]).sum(0).exp().mean(0)
+    return student, law

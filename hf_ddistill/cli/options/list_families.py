@@ -18,6 +18,7 @@ FAMILIES = {
     "samplers": "sampler",
     "couplings": "coupling",
     "times": "timesampler",
+    "weightings": "weighting",
     "unmasking": "unmasking",
     "judges": "judge",
     "converters": "converter",

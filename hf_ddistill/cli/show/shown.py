@@ -36,10 +36,14 @@ def _story(pipe: DiscreteDiffusionPipeline, trace: Trace) -> Story:
     process = pipe.scheduler.diffusion.process
     # Under a process that reveals a mask says nothing yet; under any other all tokens are tokens.
     noise = process.noise_tokens
+    moments = trace.moments
+    if pipe.scheduler.sampler.drafts:
+        # A call may decide what several steps were to: of those that follow nothing is to be seen.
+        moments = [each for each in moments if bool(each.changed.any())] or moments[-1:]
     shape = getattr(unwrapped(pipe.model).config, "token_shape", None)
     if pipe.tokenizer is not None:
-        return told(trace.moments, text_of_tokens(pipe.tokenizer), noise)
+        return told(moments, text_of_tokens(pipe.tokenizer), noise)
     if shape is not None and len(shape) == 2:
         greys = grey_levels(process).tolist()
-        return told(trace.moments, str, noise, greys, tuple(shape))
-    return told(trace.moments, lambda token: f" {token}", noise)
+        return told(moments, str, noise, greys, tuple(shape))
+    return told(moments, lambda token: f" {token}", noise)

@@ -26,6 +26,8 @@ class BlockDiffusionConfig(PreTrainedConfig):
         shift_logits (`bool`): the output at i - 1 speaks of token i, as in the causal model; for
             the first token of a block it is the last of the block before. False: the output at i
             speaks of token i.
+        causal_context (`bool`): a token of a finished block sees nothing behind it, not in its own
+            block either, as in the causal model; one in work sees all of its block, as without.
         noise_dim (`int`): width of the noise input per position, added to the embeddings through a
             linear layer; 0 for none. With it the tokens of a call can be drawn together: the noise
             carries the plan that they share.
@@ -45,6 +47,7 @@ class BlockDiffusionConfig(PreTrainedConfig):
     block_size: int = 4
     mask_token_id: int | None = None
     shift_logits: bool = False
+    causal_context: bool = False
     noise_dim: int = 0
     vocab_size: int | None = None
     max_position_embeddings: int | None = None

@@ -28,6 +28,9 @@ class Layout:
             where there is one copy of the tokens.
         real: (B, columns) bool, False at padding; None where there is none.
         causal: whether a token sees nothing behind it, in its own block either.
+        finished: (1 or B,), the column before which that holds of each row where there is one copy;
+            None for nowhere.
+        causal_context: whether it holds of a clean copy.
     """
 
     columns: Tensor
@@ -36,6 +39,8 @@ class Layout:
     clean: Tensor | None = None
     real: Tensor | None = None
     causal: bool = False
+    finished: Tensor | None = None
+    causal_context: bool = False
 
     def positions(self) -> Tensor:
         """(1 or B, n), position of each query among the tokens of its row."""
@@ -51,13 +56,15 @@ class Layout:
 
         A clean token sees the clean tokens of its block and of those before. A noisy one sees the
         noisy tokens of its block and the clean ones of the blocks before (BD3LM, Arriola et al.,
-        2025, arXiv:2503.09573). With one copy each sees its block and those before.
+        2025, arXiv:2503.09573). With one copy each sees its block and those before. Of a causal
+        context a finished or clean token sees none behind it.
 
         Args:
             window: of sliding attention: keys this far or farther to the left are not seen.
         """
         columns, size, clean, real = self.columns, self.block_size, self.clean, self.real
-        causal, queries = self.causal, self.queries
+        causal, queries, finished = self.causal, self.queries, self.finished
+        causal_copy = self.causal_context
 
         def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             query = queries[0][query] if len(queries) == 1 else queries[row, query]
@@ -65,8 +72,13 @@ class Layout:
             start = here // size * size
             if clean is None:
                 seen = there < start + size
+                if finished is not None:
+                    working = finished[row if len(finished) > 1 else 0]
+                    seen = seen & ((there <= here) | (here >= working))
             else:
                 same = (there >= start) & (there < start + size)
+                if causal_copy:
+                    same = same & ((there <= here) | ~clean[query])
                 seen = (clean[key] & (there < start)) | ((clean[key] == clean[query]) & same)
             if causal:
                 seen = seen & (there <= here)

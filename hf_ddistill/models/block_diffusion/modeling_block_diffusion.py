@@ -129,6 +129,7 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
         block_size: int | None = None,
         causal: bool = False,
         columns: Tensor | None = None,
+        finished: Tensor | None = None,
         cache: Cache | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -161,6 +162,8 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             columns (`torch.LongTensor` of shape `(cached + length,)`): the columns of the cached
                 tokens and of these; in order from 0 if not given. Or, of shape `(1 or batch_size,
                 length)`, those of these tokens alone, where the cache has a place for each column.
+            finished (`torch.LongTensor` of shape `(batch_size,)`): the column before which blocks
+                are finished, which a `causal_context` reads causally; 0 if not given.
             cache (`Cache`): gets these tokens added.
             output_hidden_states (`bool`): of all layers, the clean copy (if given) in front.
             output_attentions (`bool`): likewise; with eager attention alone.
@@ -182,7 +185,10 @@ class BlockDiffusionLM(PreTrainedModel, BlockDiffusionGenerationMixin):
             columns = torch.arange(cached + length, device=given.device)
         size = block_size or self.config.block_size
         layout = layout_of((rows, length), clean_ids, attention_mask, columns, size, cache)
-        layout = replace(layout, causal=causal)
+        context = self.config.causal_context
+        layout = replace(layout, causal=causal, causal_context=context)
+        if context and finished is not None:
+            layout = replace(layout, finished=finished)
         text = self.lm.config
         masks = attention_masks(text, layout, rows, self.get_input_embeddings().weight.dtype)
         asked = {"output_hidden_states": output_hidden_states}

@@ -62,6 +62,7 @@ class DDiTConfig(PreTrainedConfig):
         time_input (`str`): which time `timesteps` holds then: `"t"` in [0, 1], `"sigma"`, the total
             noise (SEDD, Duo), or `"zero"`: none is read and it is always 0 (MDLM's published
             networks, whose modulation was trained at that one time).
+        time_scale (`float`, *optional*): of the time before its features; 1000 of t, 1 of sigma.
         cond_dim (`int`): width of the condition vector.
         noise_dim (`int`): width of the noise input per position; 0 for none.
         num_classes (`int`): number of class labels; the label `num_classes` is the null
@@ -98,6 +99,7 @@ class DDiTConfig(PreTrainedConfig):
     token_shape: list[int] | tuple[int, ...] | None = None
     time_conditioning: bool = False
     time_input: str = "t"
+    time_scale: float | int | None = None
     cond_dim: int = 128
     noise_dim: int = 0
     num_classes: int = 0

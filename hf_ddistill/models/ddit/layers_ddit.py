@@ -144,7 +144,8 @@ class DDiTCondition(nn.Module):
     def _features(
         self, timesteps: torch.Tensor | None, batch: int, device: torch.device
     ) -> torch.Tensor:
-        """Those of the time of each row; sigma is taken as it is, t a thousandfold."""
+        """Those of the time of each row; sigma is taken as it is and t a thousandfold, if nothing
+        else is said."""
         if self.config.time_input == "zero":
             return timestep_features(torch.zeros(batch, device=device))
         if timesteps is None:
@@ -152,7 +153,9 @@ class DDiTCondition(nn.Module):
                 "timesteps is None: a model with time_conditioning needs the time "
                 f"{self.config.time_input} of each row"
             )
-        scale = 1000.0 if self.config.time_input == "t" else 1.0
+        scale = self.config.time_scale
+        if scale is None:
+            scale = 1000.0 if self.config.time_input == "t" else 1.0
         return timestep_features(timesteps.to(device).expand(batch), scale)
 
 

@@ -68,7 +68,7 @@ class Rounds(TrainerCallback):
         trainer = self.trainer
         student = unwrapped(trainer.model)
         with trainer.averaged_weights():
-            unwrapped(trainer.teacher_model).load_state_dict(student.state_dict())
+            unwrapped(trainer.renewed).load_state_dict(student.state_dict())
             for name, model in trainer.auxiliaries.models.items():
                 if trainer.objective.networks[name].copy_of == "teacher":
                     model.load_state_dict(student.state_dict())

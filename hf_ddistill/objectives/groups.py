@@ -1,0 +1,41 @@
+"""Several draws of each row, judged against each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.couplings import TrainingStep
+
+
+def in_groups(step: TrainingStep, size: int) -> TrainingStep:
+    """The same step with each row `size` times, one beside the other, each with noise of its
+    own."""
+    rows = torch.arange(step.x_0.shape[0], device=step.x_0.device)
+    return step.rows(rows.repeat_interleave(size))
+
+
+def less_the_others_of(rewards: Tensor) -> Tensor:
+    """Each of rewards (B, G) less the mean of the others of its group: the mean gradient is the
+    same."""
+    size = rewards.shape[1]
+    return (rewards - rewards.mean(1, keepdim=True)) * (size / (size - 1))
+
+
+def standardised(rewards: Tensor) -> Tensor:
+    """(R - mean) / (spread + 1e-4) of rewards (B, G) in each group: biased, since the spread hangs
+    on what is judged.
+
+    References: Shao et al., DeepSeekMath, 2024, arXiv:2402.03300.
+    """
+    spread = rewards.std(1, correction=0, keepdim=True)
+    return (rewards - rewards.mean(1, keepdim=True)) / (spread + 1e-4)
+
+
+def check_group(size: int, name: str) -> None:
+    """Raise for a group in which nothing can be judged."""
+    if size < 2:
+        raise ValueError(
+            f"Objective {name!r}: group must be at least 2, got {size}: a draw is judged against "
+            "the others of its row."
+        )
