@@ -73,10 +73,22 @@ def run(options: DistillOptions) -> int:
     with run_folder(trainer, options.output, options.overwrite):
         train(trainer, options.output if options.resume else None, options.resume, "--resume")
         save_result(trainer, options.output)
-    of_blocks = getattr(unwrapped(trainer.model).config, "block_size", None)
-    kind = f"blocks of {of_blocks}" if of_blocks else f"{options.student_steps} steps"
-    print(f"A student of {kind} is in {options.output}.")
+    print(_done(trainer, options))
     return 0
+
+
+def _done(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str:
+    """What was made, and how it is sampled where that is not the default of its kind."""
+    of_blocks = getattr(unwrapped(trainer.model).config, "block_size", None)
+    if of_blocks is None:
+        return f"A student of {options.student_steps} steps is in {options.output}."
+    if trainer.objective.over != "rows":
+        return f"A student of blocks of {of_blocks} is in {options.output}."
+    how = f"hf-ddistill sample {options.output} --steps {options.student_steps}"
+    return (
+        f"A student of {options.student_steps} steps is in {options.output}; without --steps it is "
+        f"decoded behind a prompt as before: {how}"
+    )
 
 
 def _tokenizer(options: DistillOptions, source: str) -> PreTrainedTokenizerBase | None:

@@ -108,6 +108,11 @@ class CausalLM(Converter):
         """The causal language model inside, the mask's row with it."""
         if not isinstance(model, BlockDiffusionLM):
             raise ValueError(f"{type(model).__name__} holds no causal language model to write.")
+        if not type(model.lm).__module__.startswith("transformers."):
+            raise ValueError(
+                f"The network within is a {type(model.lm).__name__}, which no causal model of "
+                "transformers is."
+            )
         if model.config.noise_dim:
             raise ValueError(
                 f"noise_dim={model.config.noise_dim}: a causal language model takes no noise."

@@ -193,6 +193,20 @@ def test_gradient_through_the_score_is_finite(cls):
 
 
 @each_process
+def test_gradient_of_a_score_network_is_finite(cls):
+    """A token that is impossible has the logarithm of 0: it must reach no gradient (NaN), or no
+    SEDD network can be distilled."""
+    diffusion, x_t = Diffusion(cls.example(K)), torch.arange(K).expand(2, K)
+    output = torch.randn(2, K, K, dtype=torch.float64, requires_grad=True)
+
+    def probabilities(output):
+        return Score().to_log_conditional(output, diffusion, x_t, T).exp()
+
+    assert (probabilities(output) == 0).any() or not diffusion.process.noise_tokens
+    assert torch.autograd.gradcheck(probabilities, (output,))
+
+
+@each_process
 def test_score_of_the_present_token_is_one(cls):
     diffusion, x_t = Diffusion(cls.example(K)), torch.arange(K).expand(2, K)
     prediction = Prediction(random_conditional(diffusion, x_t).log().clamp_min(LOG_ZERO))

@@ -71,6 +71,9 @@ class EvaluateOptions(SamplingOptions, JsonOptions, RandomTokensOptions):
     max_length: int | None = option(
         "tokens in a row of its text (default: the model's window)", kind=positive
     )
+    packing: bool | None = option(
+        "its texts one after another in full rows (default: not of masked LMs of transformers)"
+    )
     unmasking: Sequence[str] | None = option(
         "the rules that decide tokens: ids (hf-ddistill list unmasking), or JSON (default: the "
         "model's)",
@@ -87,8 +90,10 @@ class EvaluateOptions(SamplingOptions, JsonOptions, RandomTokensOptions):
 
     def check(self) -> None:
         """Raise for an option that would not be acted on."""
-        if self.max_length is not None and self.data is None:
-            raise ValueError("--max-length is of the text of --data, which is not given.")
+        for name in ("max_length", "packing"):
+            if getattr(self, name) is not None and self.data is None:
+                flag = flag_name(name)
+                raise ValueError(f"{flag} is of the text of --data, which is not given.")
         scores = [name for name in ("bound", "orders", "mutations") if getattr(self, name)]
         if len(scores) > 1:
             raise ValueError(f"{', '.join(map(flag_name, scores))}: one of them at a time.")
