@@ -22,6 +22,7 @@ from hf_ddistill.convert.card import conversion_card
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.source import configuration
 from hf_ddistill.models import BlockDiffusionLM, load_config
+from hf_ddistill.models.loading import load_checkpoint
 from hf_ddistill.models.opening import is_causal_name
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 
@@ -95,7 +96,7 @@ class CausalLM(Converter):
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """A block-diffusion model, and the tokenizer with its mask token."""
         return to_block_diffusion(
-            AutoModelForCausalLM.from_pretrained(folder, dtype=self.dtype),
+            load_checkpoint(AutoModelForCausalLM, folder, dtype=self.dtype),
             load_tokenizer(folder) if has_tokenizer(folder) else None,
             block_size=self.block_size,
             mask_token_id=self.mask_token_id,

@@ -242,7 +242,7 @@ def _in_one_sentence(name: str | os.PathLike) -> Iterator[None]:
         raise ValueError(f"No model {str(name)!r}: {_first_line(error)}") from error
     except torch.OutOfMemoryError:
         raise
-    except (AttributeError, RuntimeError, TypeError, ZeroDivisionError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ZeroDivisionError) as error:
         # Of a config.json: sizes, such as 0 heads, or a dtype that there is not.
         raise ValueError(f"No model can be made of {name}: {_first_line(error)}") from error
 

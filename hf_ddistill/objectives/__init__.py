@@ -17,11 +17,13 @@ from hf_ddistill.objectives.dcd import DCD
 from hf_ddistill.objectives.didi import DiDi
 from hf_ddistill.objectives.distribution_matching import DistributionMatching
 from hf_ddistill.objectives.ecd import ECD
+from hf_ddistill.objectives.fs_dfm import FSDFM
 from hf_ddistill.objectives.law_matching import LawMatching
 from hf_ddistill.objectives.mcd import MCD
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import NELBO
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.redi import ReDi
 from hf_ddistill.objectives.reinforce_dmd import ReinforceDMD
 from hf_ddistill.objectives.representation_mmd import RepresentationMMD
 from hf_ddistill.objectives.rollouts import Rollouts
@@ -43,6 +45,7 @@ __all__ = [
     "DiDi",
     "DistributionMatching",
     "ECD",
+    "FSDFM",
     "Frozen",
     "LawMatching",
     "MCD",
@@ -51,6 +54,7 @@ __all__ = [
     "Objective",
     "OutcomeReward",
     "PseudoTrajectory",
+    "ReDi",
     "ReinforceDMD",
     "RepresentationMMD",
     "Rollouts",

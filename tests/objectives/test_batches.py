@@ -38,6 +38,8 @@ EVERY = {
     "sdtt": [{}, {"divergence": "forward_kl", "substeps": 3, "times": "grid_times"}],
     "dcd": [{"diffusion": FLIPS}, {"diffusion": FLIPS, "times": "step_times"}],
     "mcd": [{}, {"divergence": "forward_kl"}],
+    "redi": [{"diffusion": FLIPS, "teacher_steps": 2, "looks": 2}],
+    "fs_dfm": [{}, {"diffusion": FLIPS, "chained": True}],
     "distribution_matching": [
         {},
         {"setting": "idlm"},
