@@ -17,16 +17,25 @@ OF_ALL = {
 #: What distillation logs beside it, as far as the objective has it.
 OF_DISTILLATION = {
     "student_loss": "of the student alone",
-    "auxiliary_loss": "of the network that is trained beside it",
+    "auxiliary_loss": "of the network that is trained beside it; the lower the better it knows "
+    "what the student draws, but a fall to 0 is a collapse of the student",
+    "auxiliary_lag": "its cross entropy less its own entropy, nats per token: 0 is best; above "
+    "--auxiliary-lag the student is slowed down",
     "auxiliary_grad_norm": "norm of that network's gradient before it is clipped",
-    "reward": "what the samples of the student earn: log-ratio to the teacher, or outcome",
+    "reward": "of a sample, higher is better: log p_teacher - log p_student, which is negative and "
+    "rises to 0 (law matching), or what the outcome earned",
     "entropy": "of the student's samples, in nats per token; a fall towards 0 is a collapse",
     "teacher_entropy": "the same of the teacher on the data",
     "rollout_entropy": "of the tokens that the student draws, as one histogram of the batch",
     "data_entropy": "the same of the batch's own tokens in their place",
+<<<<<<< HEAD
     "weight": "alpha: what the completions of a batch count, exp(sharpness s)",
     "told_apart": "didi, reinforce_dmd: share of data and draws that the discriminator knows",
     "skipped": "share of the samples whose reward is not finite",
+=======
+    "skipped": "share of the samples whose reward is not finite and that are left out: 0 is best, "
+    "above .01 the run stops",
+>>>>>>> main
     "divergence": "between teacher and student, per token",
     "mean_t": "mean time of the states that are looked at",
     "revealed": "share of the positions that differ between x_s and x_t",
@@ -39,6 +48,9 @@ OF_DISTILLATION = {
     "masked_lm": "cdlm: cross entropy of masked tokens of the data",
     "gap_real": "t3d: log-ratio of student to teacher on the rollouts",
     "gap_fake": "t3d: the same on the teacher's likeliest tokens",
+    "weight": "alpha: exp(k s), by which the gradient of a sequence counts",
+    "told_apart": "share of the samples and data that the discriminator tells apart; .5 is none",
+    "dependence": "di4c: nats per token that tokens drawn together say of each other",
     "same": "t3d: share of the tokens that are equal in both",
     "kl": "outcome_reward: divergence from the teacher, per token",
     "informative": "outcome_reward: share of the groups whose rewards differ",

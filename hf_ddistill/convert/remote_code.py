@@ -19,8 +19,10 @@ from hf_ddistill.convert.source import configuration
 from hf_ddistill.models import (
     BlockDiffusionLM,
     DDiTConfig,
+    DDiTForCausalLM,
     DDiTForDiscreteDiffusion,
     GiddLM,
+    NoisedMaskedLM,
     as_denoiser,
     load_masked_lm,
     sampler_of,
@@ -31,7 +33,9 @@ from hf_ddistill.unmasking import Unmasking
 
 #: The file that transformers is sent to; it imports all others.
 ENTRY = "modeling_student"
-_KINDS = (DDiTForDiscreteDiffusion, GiddLM, BlockDiffusionLM)
+_KINDS = (DDiTForDiscreteDiffusion, GiddLM, NoisedMaskedLM, BlockDiffusionLM)
+#: Those around another network, and what of ours can stand within them.
+_AROUND = {NoisedMaskedLM: (), BlockDiffusionLM: (DDiTForCausalLM,)}
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,12 @@ class RemoteCode(Converter):
         config = json.loads(place.read_text(encoding="utf-8"))
         config["auto_map"] = {auto: f"{ENTRY}.{name}" for auto, name in code.items()}
         place.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        needed = [kind, kind.config_class, *members]
+        inner = _within_it(model)
+        needed = [kind, kind.config_class, *members, *inner]
+        needed += [each.config_class for each in inner]
         needed += [] if kind is BlockDiffusionLM else [Sampling]
         files = carried(each.__module__ for each in needed)
-        for name, text in {**files, f"{ENTRY}.py": _entry(kind, members)}.items():
+        for name, text in {**files, f"{ENTRY}.py": _entry(kind, members, inner)}.items():
             (folder / name).write_text(text, encoding="utf-8")
 
     def loaded_by(self, model: PreTrainedModel, folder: str) -> str:
@@ -121,13 +127,23 @@ def _kind(model: PreTrainedModel) -> type[PreTrainedModel]:
             f"Code can go with {known}, and this is a {name}: transformers has its network, and "
             "another form (hf-ddistill list converters) or its own class holds it."
         )
-    if kind is BlockDiffusionLM and not type(model.lm).__module__.startswith("transformers."):
+    if kind in _AROUND and not (_within_it(model) or _is_of_transformers(model.lm)):
         raise ValueError(
             f"The network within this {name} is a {type(model.lm).__name__}, which its "
-            "configuration names and only an install of hf_ddistill knows; networks of "
-            "transformers can be carried."
+            "configuration names and only an install knows; networks of transformers can be "
+            "carried."
         )
     return kind
+
+
+def _is_of_transformers(model: PreTrainedModel) -> bool:
+    return type(model).__module__.startswith("transformers.")
+
+
+def _within_it(model: PreTrainedModel) -> tuple[type[PreTrainedModel], ...]:
+    """The class of ours within a model, whose configuration alone names it: none or one."""
+    ours = _AROUND.get(type(model), ())
+    return tuple(kind for kind in ours if type(model.lm) is kind)
 
 
 def _members(model: PreTrainedModel, kind: type[PreTrainedModel]) -> list[type[Configurable]]:
@@ -168,8 +184,13 @@ def _is_ours(kind: type) -> bool:
     return kind.__module__.split(".")[0] == __name__.split(".")[0]
 
 
-def _entry(kind: type[PreTrainedModel], members: list[type[Configurable]]) -> str:
-    """The text of the file that transformers is sent to."""
+def _entry(
+    kind: type[PreTrainedModel],
+    members: list[type[Configurable]],
+    inner: tuple[type[PreTrainedModel], ...],
+) -> str:
+    """The text of the file that transformers is sent to; it names the networks within the model to
+    the Auto classes, which find them by their configurations."""
     config, name = kind.config_class, kind.__name__
     told = (
         '"""A model of hf_ddistill that needs no install, written by `hf-ddistill export`.\n\n'
@@ -178,6 +199,16 @@ def _entry(kind: type[PreTrainedModel], members: list[type[Configurable]]) -> st
     lines = [f"from .{file_of(config.__module__)} import {config.__name__}"]
     lines += [f"from .{file_of(each.__module__)} import {each.__name__}" for each in members]
     source = f"from .{file_of(kind.__module__)} import {name}"
+    known = ""
+    for each in inner:
+        of, made = each.config_class, each.__name__
+        lines.append(f"from .{file_of(of.__module__)} import {of.__name__}")
+        lines.append(f"from .{file_of(each.__module__)} import {made}")
+        known += f'AutoConfig.register("{of.model_type}", {of.__name__}, exist_ok=True)\n'
+        known += f"AutoModelForCausalLM.register({of.__name__}, {made}, exist_ok=True)\n"
+    if inner:
+        lines.insert(0, "from transformers import AutoConfig, AutoModelForCausalLM\n")
+        known = f"\n\n{known}"
     names = [config.__name__, name, *(each.__name__ for each in members)]
     if kind is BlockDiffusionLM:
         made = ""
@@ -186,4 +217,4 @@ def _entry(kind: type[PreTrainedModel], members: list[type[Configurable]]) -> st
         lines.append(f"from .{file_of(Sampling.__module__)} import Sampling")
         made = f'\n\nclass {name}(Sampling, Network):\n    """The network, with `sample`."""\n\n'
     listed = "".join(f'    "{each}",\n' for each in names)
-    return f"{told}\n" + "\n".join([*lines, source]) + f"\n{made}\n__all__ = [\n{listed}]\n"
+    return f"{told}\n" + "\n".join([*lines, source]) + f"\n{known}{made}\n__all__ = [\n{listed}]\n"

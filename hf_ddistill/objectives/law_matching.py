@@ -28,7 +28,7 @@ from hf_ddistill.couplings import (
 )
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import require, uniform_noise
-from hf_ddistill.objectives.log_ratio import LogRatio, both_networks, log_ratio
+from hf_ddistill.objectives.log_ratio import LogRatio, auxiliary_lag, both_networks, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.pathwise import along, mean_of
@@ -83,6 +83,7 @@ class LawMatching(Objective):
     maskings: int = 1
     divergence: str = "reverse_kl"
     id: ClassVar[str] = "law_matching"
+    over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
@@ -142,6 +143,9 @@ class LawMatching(Objective):
             parts = [cross_entropy(step, ratio) for ratio in ratios]
             losses["auxiliary"] = torch.stack(parts).mean()
             step.log("entropy", losses["auxiliary"])
+            step.log(
+                "auxiliary_lag", torch.stack([auxiliary_lag(ratio) for ratio in ratios]).mean()
+            )
         return losses
 
     def _rollout(self, step: TrainingStep) -> Rollout:
@@ -255,7 +259,8 @@ def finite_rows(step: TrainingStep, ratios: list[LogRatio]) -> Tensor:
         lambda *_: (
             f"The reward of {float(total[1] / total[0]):.1%} of the rollouts is not finite, "
             "and 1 % is allowed: the teacher gives no probability to what the student draws; "
-            "smooth its law, or start the student from the teacher."
+            "smooth its law, start the student from the teacher, or take 'ecd', which needs no "
+            "such ratio."
         ),
     )
     return good

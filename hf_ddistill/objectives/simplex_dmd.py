@@ -81,6 +81,7 @@ class SimplexDMD(Objective):
     score: str = "concrete"
     tell: bool = True
     id: ClassVar[str] = "simplex_dmd"
+    over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     sampler: ClassVar[Sampler] = Jump()
     citation: ClassVar[str] = "Simplex-DMD and Reinforce-DMD, 2026, arXiv:2609.40235"

@@ -53,6 +53,11 @@ class Prediction:
         found = [look(change(log_p), *given) for log_p, *given in zip(*parts, strict=True)]
         return tuple(torch.cat(pieces).view(said.shape[:-1]) for pieces in zip(*found, strict=True))
 
+    def some(self, numbers: Tensor) -> Tensor:
+        """The laws (n, K) at some of the B * L positions, by their numbers (n,)."""
+        said, change = self._rows()
+        return change(said.flatten(0, 1).index_select(0, numbers))
+
     def _rows(self) -> tuple[LogProbs, Callable[[Tensor], Tensor]]:
         """A tensor, and what makes the law of some of its positions."""
         return self.log_conditional, lambda log_p: log_p
@@ -104,7 +109,10 @@ class Prediction:
                 f"{score.dtype}, or the ratios belong to no law; `hf-ddistill diagnose` shows up "
                 "to which t it can."
             )
-        return cls((conditional / total).log().clamp_min(LOG_ZERO))
+        # A 1 where it is 0: the logarithm that the clamp drops still has a gradient, NaN.
+        possible = conditional > 0
+        log_p = torch.where(possible, conditional / total, torch.ones_like(conditional)).log()
+        return cls(log_p.clamp_min(LOG_ZERO).masked_fill(~possible, LOG_ZERO))
 
 
 def recover(score: Probs, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) -> Probs:

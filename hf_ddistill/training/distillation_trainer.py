@@ -19,7 +19,7 @@ from hf_ddistill.objectives import Objective
 from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.auxiliaries import Auxiliaries, make_auxiliaries
-from hf_ddistill.training.callbacks.collapse import CollapseWatch
+from hf_ddistill.training.callbacks.guard import Guard
 from hf_ddistill.training.callbacks.rounds import Rounds, check_rounds
 from hf_ddistill.training.copies import student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
@@ -28,6 +28,7 @@ from hf_ddistill.training.model_card import CardFacts
 from hf_ddistill.training.refusals import (
     check_auxiliaries,
     check_decoder,
+    check_reads_masks,
     check_reward,
     warn_of_independent_tokens,
 )
@@ -87,6 +88,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         # Adapters are drawn before `Trainer` sets the seed.
         set_seed(args.seed)
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
+        check_reads_masks(Objective.from_config(objective), teacher)
         teacher = teacher_model(teacher, model, kwargs.get("processing_class"))
         if model is teacher and model is not None:
             raise ValueError(
@@ -110,8 +112,8 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         if args.rounds > 1:
             check_rounds(model, self.renewed, adapted or model_init is not None)
         self._given = kwargs.pop("diffusion", None)
-        self.watch = CollapseWatch(args.collapse_share)
         self.auxiliaries = Auxiliaries({}, Alternation(), Parts())
+        self.guard = Guard(self)
         self._rewarded_by = reward_function
         super().__init__(model, args, objective, **kwargs)
         self.model_init = model_init
@@ -122,7 +124,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
             warn_of_independent_tokens(self._denoiser)
         if args.rounds > 1:
             self.add_callback(Rounds(self))
-        self.add_callback(self.watch)
+        self.add_callback(self.guard)
 
     def _completed(self, model: nn.Module | None) -> nn.Module:
         """The student itself, or a copy of the teacher, with the adapters that were asked for."""
@@ -149,7 +151,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         enter_sampler(self.model, self._objective.sampler, args.student_steps)
         self._make_auxiliaries()
         self.teacher = placed(self.teacher, self.accelerator, self.model)
-        self.watch.start(args.collapse_share)
+        self.guard.start()
 
     def _make_auxiliaries(self) -> None:
         """Make what is trained beside the student, from a teacher that is not wrapped yet."""
@@ -186,7 +188,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         """The step that the objective is given."""
         record = super().training_record(model, inputs, *key)
         if model.training:
-            self.watch.see(record.log)
+            self.guard.see(record.log)
         self.auxiliaries.train(model.training)
         return record
 
@@ -197,6 +199,9 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         if is_new:
             self.auxiliaries.join(optimizer, self.args, self.get_decay_parameter_names)
         return optimizer
+
+    def _get_learning_rate(self) -> float:
+        return super()._get_learning_rate() * self.guard.factor
 
     def round_at(self, step: int) -> int:
         """The round, from 0, that an optimizer step is in."""
@@ -217,7 +222,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
             # Shared (tied) tensors are written once each.
             weights = unwrapped(self.renewed).state_dict()
             tensors |= {f"teacher.{key}": value.clone() for key, value in weights.items()}
-        return tensors | self.auxiliaries.kept()
+        return tensors | self.auxiliaries.kept() | self.guard.kept()
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         super()._restore(tensors)
@@ -225,6 +230,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         if weights:
             unwrapped(self.renewed).load_state_dict(weights)
         self.auxiliaries.restore(tensors)
+        self.guard.restore(tensors)
 
     def facts(self) -> CardFacts:
         """What the card tells of this run, its teacher included."""

@@ -31,7 +31,7 @@ BINDING = (
 #: They may change together, as a run becomes longer; not where rounds are parts of the whole.
 LENGTH = ("max_steps", "num_train_epochs", "warmup_steps")
 #: Our own settings that measure and do not train. All other ones bind.
-MEASURING = {"sample_steps", "num_eval_samples", "collapse_share"}
+MEASURING = {"sample_steps", "num_eval_samples"}
 # PEFT fills these in by itself.
 _OF_PEFT = {"peft_version", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping"}
 

@@ -48,11 +48,13 @@ BOUNDS = {
     "student_steps": CALLS,
     "rounds": Bounds(least=1, most=16),  # each doubles the steps of the first
     "noise_dim": Bounds(least=0),
+    "student_layers": Bounds(least=0),
     "noise_std": Bounds(above=0),
     "auxiliary_learning_rate": Bounds(above=0),
     "auxiliary_beta1": SHARE,
     "auxiliary_warmup_steps": Bounds(least=0),
     "auxiliary_updates": COUNT,
+    "auxiliary_lag": Bounds(least=0),
     "collapse_share": SHARE,
 }
 
@@ -77,12 +79,15 @@ class DiffusionSettings:
     Args:
         ema_decay: of the running mean of the weights, which is what is evaluated and saved; 0 turns
             it off.
-        max_length: tokens in each row when text is tokenised and packed; the model's
-            `max_position_embeddings` if not given.
+        max_length: the most tokens of a row of text; the model's window if not given.
         prompt_length: the first tokens of each row are given, not noised and not trained on; the
             prompts of rollouts are all of a row if not given.
         assistant_only_loss: of conversations (`messages`) only what the assistant says is trained
             on; False for all of them.
+        packing: whether texts stand one after another, cut into rows of `max_length`; False for
+            rows of a text each, between the tokenizer's special tokens. If not given, masked
+            language models of transformers, which were trained so, get such rows, all others packed
+            ones.
         sample_steps: network calls per sample, for the samples drawn at each evaluation.
         num_eval_samples: how many are drawn; 0 turns them off.
     """
@@ -94,6 +99,9 @@ class DiffusionSettings:
         "tokens of a row that are given; of rollouts, the prompt (default: none; of rollouts all)",
     )
     assistant_only_loss: bool = setting(True, "of conversations")
+    packing: bool | None = setting(
+        None, "texts one after another in full rows (default: not of masked LMs of transformers)"
+    )
     sample_steps: int = setting(64, "network calls per sample")
     num_eval_samples: int = setting(0, "samples drawn per evaluation")
 
@@ -119,6 +127,8 @@ class DistillationSettings:
             last.
         noise_dim: above 0, and without a model, the student is a copy of the teacher with a noise
             input of this width; it must be the width of a model that is given.
+        student_layers: above 0, and without a model, the student is a copy of the teacher that
+            keeps so many of its layers, evenly spaced.
         noise_std: standard deviation of what that input adds to each channel at first.
         auxiliary_learning_rate: of all networks that the objective trains beside the student (an
             auxiliary denoiser, a discriminator), as the next three are; the student's if not given.
@@ -127,14 +137,20 @@ class DistillationSettings:
             law of the student, moves.
         auxiliary_warmup_steps: optimizer steps at the start that update them alone.
         auxiliary_updates: of so many optimizer steps the last one updates the student too.
-        collapse_share: a student is warned of in the step in which the entropy of its samples falls
-            below this share of the teacher's, or that of the tokens which it draws below this share
-            of what it was; 0 turns it off.
+        auxiliary_lag: nats per token by which the auxiliary's cross entropy on what the student
+            draws may be above its own entropy there (they are the same where it knows the student's
+            law); while it is more, the student's learning rate is multiplied by the square of this
+            over the lag; 0 turns it off.
+        collapse_share: where variety or likeness to the data of the student's samples falls below
+            this share of the teacher's at the same calls, the student goes on from its last good
+            weights at half of its learning rate; samples that are farther from the data than
+            the teacher's after the last step give way to those weights, too; 0 turns it off.
     """
 
     student_steps: int = setting(4, "network calls of the student")
     rounds: int = setting(1, "times that the student becomes the teacher")
     noise_dim: int = setting(0, "width of the student's noise input")
+    student_layers: int = setting(0, "layers that a copy of the teacher keeps; 0 is all")
     noise_std: float = setting(0.3, "of what the noise input adds")
     auxiliary_learning_rate: float | None = setting(
         None, "of the auxiliary (default: the student's)"
@@ -142,7 +158,10 @@ class DistillationSettings:
     auxiliary_beta1: float = setting(0.5, "of Adam, for the auxiliary")
     auxiliary_warmup_steps: int = setting(0, "steps that train it alone")
     auxiliary_updates: int = setting(1, "for each one of the student")
-    collapse_share: float = setting(0.5, "least share of entropy left")
+    auxiliary_lag: float = setting(0.1, "nats; beyond, the student is slowed down; 0 is off")
+    collapse_share: float = setting(
+        0.5, "of the teacher's variety and likeness; below, the student is set back; 0 is off"
+    )
 
     def check_distillation(self, max_steps: int) -> None:
         """The same of these settings, for a training of so many steps (-1 if nobody knows)."""

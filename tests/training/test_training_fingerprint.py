@@ -82,7 +82,7 @@ def test_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path, stoppe
 def test_what_does_not_decide_the_weights_may_change(tmp_path, stopped):
     free = {"logging_steps": 1, "save_steps": 7, "save_total_limit": 1, "max_steps": 5}
     free |= {"warmup_steps": 1, "num_eval_samples": 2, "dataloader_num_workers": 1}
-    trainer = student(tmp_path, collapse_share=0.1, run_name="other", **free)
+    trainer = student(tmp_path, run_name="other", **free)
     assert trainer.last_checkpoint(stopped) == str(stopped / "checkpoint-1")
     # Rounds are parts of the whole, which must stay.
     rounds = student(tmp_path, rounds=2).fingerprint()

@@ -22,7 +22,7 @@ from torch import Tensor
 from hf_ddistill.couplings import Local, TrainingStep, Trajectory
 from hf_ddistill.objectives.blocks.states import masked
 from hf_ddistill.objectives.by_position import by_position
-from hf_ddistill.objectives.log_ratio import LogRatio, check_possible, log_ratio
+from hf_ddistill.objectives.log_ratio import LogRatio, auxiliary_lag, check_possible, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
@@ -69,7 +69,11 @@ class CausalLawMatching(Objective):
     pathwise: bool = False
     calls: str = "all"
     id: ClassVar[str] = "causal_law_matching"
-    networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
+    over: ClassVar[str] = "blocks"
+    networks: ClassVar[Networks] = {
+        "teacher": Frozen(causal=True),
+        "auxiliary": Trained(copy_of="teacher"),
+    }
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
     def __post_init__(self) -> None:
@@ -108,6 +112,7 @@ class CausalLawMatching(Objective):
             losses["student"] = self._student_loss(step, calls, ratio)
         if "auxiliary" in step.train:
             losses["auxiliary"] = entropy
+            step.log("auxiliary_lag", auxiliary_lag(ratio))
         return losses
 
     def _check(self, step: TrainingStep) -> None:

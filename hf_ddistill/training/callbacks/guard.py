@@ -1,0 +1,247 @@
+"""No training destroys a model: what is done where a student gets worse than its teacher."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType, broadcast_object_list
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_ddistill.couplings import Log
+from hf_ddistill.training.callbacks.collapse import StepFigures
+from hf_ddistill.training.comparison import Comparison
+from hf_ddistill.training.good_weights import GoodWeights
+from hf_ddistill.training.likeness import Likeness
+
+#: What is left of the student's learning rate each time that it is stepped back.
+LOWER = 0.5
+#: Standard errors beyond which samples are farther from the data.
+ERRORS = 2.0
+#: The first step at which samples are drawn, then twice as many, and every so many of all.
+FIRST, PARTS = 10, 10
+
+
+class Guard(TrainerCallback):
+    """Keeps a student from getting worse than its teacher at the same calls, as far as the steps
+    and some samples of both can say.
+
+    - In each step, the student's learning rate is multiplied by (bound / lag)^2, while the lag of
+      the auxiliary, in nats per token, is above the bound `auxiliary_lag`.
+    - In each step, where the student draws for its training, the entropy of what it drew
+      (`StepFigures`), and at some steps (10, 20, 40, ... and each tenth of all) variety and
+      likeness to the data of samples (`Comparison`) are held against the teacher's own. Below
+      `collapse_share` of these the weights become those of the last good step again, with mean,
+      auxiliary and optimizer, and the learning rate half of what it was.
+    - A good step is one whose samples are no farther from the data than the teacher's, or nearer
+      than those of the good step before; nor, by two standard errors, farther than these.
+    - After the last step, samples that are farther than the teacher's give way to the last good
+      step.
+
+    Each time it says so in a warning. It only warns where the student is rewarded for what its
+    teacher does not do, or weights are sharded; a student of blocks is not sampled, and has its
+    learning rate lowered without a step back.
+
+    Args:
+        trainer: a `DiscreteDistillationTrainer`.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.start()
+
+    def start(self) -> None:
+        """Forget what was seen: a run begins."""
+        self.figures, self.comparison = StepFigures(), None
+        self.rate, self.round, self.warned = 1.0, 0, False
+        #: Of the last step, lag included.
+        self.factor = 1.0
+        self.good: dict[str, Tensor] = {}
+        self.good_step, self.good_distance = 0, float("inf")
+        self._rates: list[tuple[dict[str, Any], float]] = []
+
+    @property
+    def share(self) -> float:
+        """Below which a figure is a collapse."""
+        return self.trainer.args.collapse_share
+
+    @property
+    def acts(self) -> bool:
+        """Whether it does more than warn."""
+        kind = self.trainer.accelerator.distributed_type
+        sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        return not sharded and not self.trainer._objective.takes_reward
+
+    def see(self, log: Log) -> None:
+        """Take note of the log of a micro step."""
+        if self.share or self.trainer.auxiliaries.networks:
+            self.figures.see(log)
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Before the first step, of a run or of a round: the teacher's samples, and the student as
+        it is."""
+        now = self.trainer.round_at(state.global_step)
+        if now != self.round:
+            rate = self.rate
+            self.start()
+            self.rate, self.round = rate, now
+        if self.comparison is None and self.share and self.acts:
+            self.comparison = Comparison.of(self.trainer)
+            if self.comparison is not None and not self.good:
+                self._keep(state.global_step, self.comparison.student())
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Optimizer | None = None,
+        **kwargs: object,
+    ) -> None:
+        """Lower the student's learning rate for this step."""
+        self.figures.read(self.trainer.accelerator)
+        lag, bound = self.figures.lag, self.trainer.args.auxiliary_lag
+        waits = bound and self.acts and lag > bound
+        self.factor = self.rate * ((bound / lag) ** 2 if waits else 1.0)
+        if self.factor == 1.0:
+            return
+        own = {id(p) for p in self.trainer.model.parameters()}
+        for group in optimizer.param_groups:
+            if any(id(p) in own for p in group["params"]):
+                self._rates.append((group, group["lr"]))
+                group["lr"] = group["lr"] * self.factor
+
+    def on_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Give the schedule its own back."""
+        for group, rate in self._rates:
+            group["lr"] = rate
+        self._rates.clear()
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Compare."""
+        step, last = state.global_step, state.max_steps
+        # The step that ends a round has a new teacher already.
+        if not self.share or (step < last and self.trainer.round_at(step) != self.round):
+            return
+        if lost := self.figures.lost(self.share):
+            self._step_back(step, lost)
+        elif self.comparison is not None and step < last and _is_looked_at(step, last):
+            self._compare(step)
+        if self.comparison is not None and step >= last:
+            self._end(step)
+
+    def _compare(self, step: int) -> None:
+        found = self.comparison.student()
+        lost = self.comparison.lost(found, self.share)
+        if self._agreed(lost is not None):
+            self._step_back(step, lost or "another process saw it")
+        elif self._is_good(found):
+            self._keep(step, found)
+
+    def _agreed(self, own: bool) -> bool:
+        """What the first process says, where there are several."""
+        if self.trainer.accelerator.num_processes == 1:
+            return own
+        (said,) = broadcast_object_list([own])
+        return said
+
+    def _is_good(self, found: Likeness) -> bool:
+        _, error = found.beyond(self.comparison.teacher)
+        nearer = max(self.comparison.teacher.distance, self.good_distance - 1e-12)
+        as_before = found.distance <= self.good_distance + ERRORS * error
+        return as_before and found.distance <= nearer
+
+    def _keep(self, step: int, found: Likeness) -> None:
+        self.good = self._weights().take()
+        self.good_step, self.good_distance = step, found.distance
+
+    def _weights(self) -> GoodWeights:
+        trainer = self.trainer
+        networks = trainer.auxiliaries.models
+        return GoodWeights(trainer.model, trainer.average, networks, trainer.optimizer)
+
+    def _step_back(self, step: int, lost: str) -> None:
+        if self.warned and not self.good:
+            return
+        self.warned = True
+        done = "lower the learning rate, or raise the objective's maskings or kl, if it has these"
+        if self.acts:
+            self.rate *= LOWER
+            self.figures.forget()
+            done = f"it goes on at {self.rate:.3g} of its learning rate"
+            if self.good:
+                self._weights().put_back(self.good)
+                done = f"it goes on from step {self.good_step} at {self.rate:.3g} of its rate"
+            done += f", better set learning_rate below {self.trainer.args.learning_rate:g}"
+        self._say(f"The student collapses: at step {step} {lost}; {done}.")
+
+    def _end(self, step: int) -> None:
+        """Give up weights whose samples are farther from the data than the teacher's."""
+        self.comparison = self.comparison.larger()
+        found = self.comparison.student()
+        beyond, error = found.beyond(self.comparison.teacher)
+        lost = self.comparison.lost(found, self.share)
+        if not self._agreed(beyond > ERRORS * error or lost is not None):
+            return
+        why = lost or f"they are farther from the data by {beyond:.3g} +- {error:.2g}"
+        better = lost is not None or self.good_distance < found.distance
+        back = better and self.good_step < step
+        if back:
+            self._weights().put_back(self.good)
+        then = f"its weights are those of step {self.good_step} again" if back else "it is kept"
+        near = self.good_distance <= self.comparison.teacher.distance
+        then += ", the last good one" if near else "; no step had samples as near as the teacher's"
+        self._say(
+            f"The student's samples after the last step ({step}) are worse than the teacher's at "
+            f"the same calls: {why}; {then}. Set a lower learning_rate, or train longer."
+        )
+
+    def _say(self, words: str) -> None:
+        if self.trainer.is_world_process_zero():
+            warnings.warn(words, stacklevel=4)
+
+    def kept(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps, so that a run that goes on takes the same steps."""
+        numbers = [self.rate, self.good_step, self.round, min(self.good_distance, 1e9), self.warned]
+        found = {f"figures.{name}": v for name, v in self.figures.kept().items()}
+        found |= {f"good.{name}": value for name, value in self.good.items()}
+        found["numbers"] = torch.tensor(numbers, dtype=torch.float64)
+        return {f"guard.{name}": value for name, value in found.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take up what `kept` gave."""
+        own = {k.removeprefix("guard."): v for k, v in tensors.items() if k.startswith("guard.")}
+        self.rate, step, number, self.good_distance, warned = own["numbers"].tolist()
+        self.good_step, self.round, self.warned = int(step), int(number), bool(warned)
+        self.figures.restore({k[8:]: v for k, v in own.items() if k.startswith("figures.")})
+        self.good = {k[5:]: v for k, v in own.items() if k.startswith("good.")}
+
+
+def _is_looked_at(step: int, last: int) -> bool:
+    """Whether samples are drawn after a step: 10, 20, 40, ... and each tenth of all."""
+    doubled = step
+    while doubled > FIRST and doubled % 2 == 0:
+        doubled //= 2
+    tenth = max(FIRST, last // PARTS)
+    return doubled == FIRST or step % tenth == 0

@@ -1,0 +1,143 @@
+"""Samples of a student in training beside those of its teacher, at the same calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.linalg.keyed_noise import keyed_generator
+from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.samplers import Canvas
+from hf_ddistill.training.clean_tokens import trained_in
+from hf_ddistill.training.likeness import Likeness, Rows, likeness
+
+#: Samples, at least and at most, network calls for all of them together, and rows of the data
+#: beside them; a run of few rows is compared by fewer, so many of its rows for one.
+LEAST, MOST, CALLS, MOST_DATA, SHARE = 16, 64, 256, 256, 40
+#: Steps of a run that is worth it.
+FEWEST = 10
+#: Times as many after the last step.
+LARGER = 4
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Samples for rows of the data (those held out where there are any): behind the same context,
+    of the same lengths and classes, with the same noise for both.
+
+    Args:
+        trainer: a `DiscreteDistillationTrainer`.
+        batches: what is sampled for.
+        data: rows of the data.
+        of_data: they beside themselves.
+        teacher: the samples of the teacher beside the data.
+        times: as many rows as usual.
+    """
+
+    trainer: Any
+    batches: tuple[Mapping[str, Tensor], ...]
+    data: Rows
+    of_data: Likeness
+    teacher: Likeness
+    times: int = 1
+
+    @classmethod
+    def of(cls, trainer: Any, times: int = 1) -> Comparison | None:
+        """That of a training; None where the student decodes blocks, the data have but one row, or
+        there are so few steps that nothing can be lost."""
+        blocks = isinstance(unwrapped(trainer.model), BlockDiffusionLM)
+        if blocks or trainer.state.max_steps < FEWEST:
+            return None
+        rows = _rows(trainer, MOST_DATA)
+        args = trainer.args
+        trained = trainer.state.max_steps * args.train_batch_size * args.gradient_accumulation_steps
+        most = min(MOST * times, CALLS * times // trainer.student_steps, trained * times // SHARE)
+        count = max(LEAST, most)
+        given = trainer.args.prompt_length
+        data = _joined([(b["input_ids"], trained_in(b, given)) for b in _batches(trainer, rows)])
+        if len(data.tokens) < 2:
+            return None
+        # Rows of small data are sampled for again, with other noise.
+        batches = _batches(trainer, [rows[i * len(rows) // count] for i in range(count)])
+        of_data = likeness(data, data, trainer.diffusion.vocab_size)
+        made = cls(trainer, batches, data, of_data, of_data, times)
+        return replace(made, teacher=made._drawn(trainer.teacher))
+
+    def larger(self) -> Comparison:
+        """The same with more rows."""
+        return type(self).of(self.trainer, self.times * LARGER)
+
+    def student(self) -> Likeness:
+        """The samples of the student with the weights that would be saved."""
+        model = unwrapped(self.trainer.model, keep_adapters=True)
+        with self.trainer.averaged_weights():
+            return self._drawn(self.trainer.denoiser(model))
+
+    def lost(self, found: Likeness, share: float) -> str | None:
+        """The first figure that is below a share of what it is held against, as a clause."""
+        names = {
+            "entropy": "an entropy of {:.4g} nats per token",
+            "spread": "a spread of {:.4g} nats per position",
+            "likeness": "a likeness to the data of {:.4g}",
+        }
+        for name, (own, reference) in found.shares(self.teacher, self.of_data).items():
+            if own < share * reference:
+                return (
+                    f"its samples have {names[name].format(own)}, below {share:g} of the "
+                    f"{reference:.4g} of the teacher's at the same calls"
+                )
+        return None
+
+    @torch.no_grad()
+    def _drawn(self, denoiser: Denoiser) -> Likeness:
+        trainer, drawn = self.trainer, []
+        model = unwrapped(trainer.model, keep_adapters=True)
+        training = model.training
+        model.eval()
+        sampler = trainer._objective.sampler
+        with torch.random.fork_rng(devices=[]), trainer.compute_loss_context_manager():
+            for number, inputs in enumerate(self.batches):
+                given = dict(inputs)
+                x_0 = given.pop("input_ids")
+                given.pop("labels", None)
+                infill = trained_in(inputs, trainer.args.prompt_length)
+                noise = keyed_generator(trainer.args.seed, "guard", number, device=x_0.device)
+                canvas = Canvas(x_0, infill)
+                drawn.append(
+                    (
+                        sampler.sample(denoiser, canvas, trainer.student_steps, noise, **given),
+                        infill,
+                    )
+                )
+        model.train(training)
+        return likeness(_joined(drawn), self.data, trainer.diffusion.vocab_size)
+
+
+def _rows(trainer: Any, most: int) -> list[Any]:
+    """Rows from everywhere in the data; of a stream the first ones."""
+    data = trainer.train_dataset if trainer.eval_dataset is None else trainer.eval_dataset
+    data = next(iter(data.values())) if isinstance(data, Mapping) else data
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        return list(islice(iter(data), most))
+    count = min(most, len(data))
+    return [data[i * len(data) // count] for i in range(count)]
+
+
+def _batches(trainer: Any, rows: list[Any]) -> tuple[Mapping[str, Tensor], ...]:
+    size = trainer.args.train_batch_size
+    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+    return tuple(trainer._prepare_inputs(trainer.data_collator(part)) for part in parts)
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> Rows:
+    """Rows of batches that may differ in length, on the CPU."""
+    rows = [Rows(tokens.cpu(), where.cpu()) for tokens, where in parts]
+    length = max(each.tokens.shape[1] for each in rows)
+    rows = [each.padded(length) for each in rows]
+    return Rows(torch.cat([r.tokens for r in rows]), torch.cat([r.where for r in rows]))
