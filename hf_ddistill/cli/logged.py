@@ -28,14 +28,8 @@ OF_DISTILLATION = {
     "teacher_entropy": "the same of the teacher on the data",
     "rollout_entropy": "of the tokens that the student draws, as one histogram of the batch",
     "data_entropy": "the same of the batch's own tokens in their place",
-<<<<<<< HEAD
-    "weight": "alpha: what the completions of a batch count, exp(sharpness s)",
-    "told_apart": "didi, reinforce_dmd: share of data and draws that the discriminator knows",
-    "skipped": "share of the samples whose reward is not finite",
-=======
     "skipped": "share of the samples whose reward is not finite and that are left out: 0 is best, "
     "above .01 the run stops",
->>>>>>> main
     "divergence": "between teacher and student, per token",
     "mean_t": "mean time of the states that are looked at",
     "revealed": "share of the positions that differ between x_s and x_t",
