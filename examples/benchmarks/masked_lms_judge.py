@@ -119,7 +119,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [[*head, "teacher as diverse, as many calls", "most calls"]]
     lines.append(["---"] * len(lines[0]))
     teachers = [row for row in rows if row["model"] == "teacher"]
-    most = max(row["calls"] for row in teachers)
+    most = max((row["calls"] for row in teachers), default=0)
     for row in sorted(rows, key=lambda row: ("real", "teacher", "student").index(row["model"])):
         student = row["model"] == "student"
         name = f"**{_objective(row)}**, seed {row['seed']}" if student else row["model"]
