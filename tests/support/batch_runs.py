@@ -61,7 +61,7 @@ def reward(x_0, drawn):
 def trainer_of(folder, objective, **settings):
     """With networks that the objective takes."""
     objective = decoding(objective, tokens=8)
-    ids = {"nelbo", "ecd", "law_matching", "sdtt", "dcd", "mcd", "redi", "fs_dfm"}
+    ids = {"nelbo", "ecd", "law_matching", "sdtt", "dcd", "mcd", "redi", "fs_dfm", "di4c", "imdm"}
     ids |= {"distribution_matching", "didi", "simplex_dmd", "reinforce_dmd", "representation_mmd"}
     mean = any(need == Frozen(mean=True) for need in objective.networks.values())
     fixed = {"max_steps": 1, "ema_decay": 0.5 if mean else 0.0, "per_device_eval_batch_size": 2}
