@@ -21,6 +21,8 @@ EVERY = {
     "acceptance": [{}, {"lookahead": 2, "divergence": "forward_kl"}],
     "alpha": [{"sharpness": 2.0}, {"sharpness": 0.0}],
     "nelbo": [{}, {"diffusion": FLIPS}],
+    "di4c": [{"components": 2}, {"components": 3, "control": False, "diffusion": FLIPS}],
+    "imdm": [{"teacher_steps": 2}, {"times": "uniform_times"}],
     "ecd": [
         {},
         {"diffusion": FLIPS, "coupling": "forward", "times": "grid_times"},
