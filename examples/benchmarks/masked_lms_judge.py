@@ -119,11 +119,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [[*head, "teacher as diverse, as many calls", "most calls"]]
     lines.append(["---"] * len(lines[0]))
     teachers = [row for row in rows if row["model"] == "teacher"]
-    most = max(row["calls"] for row in teachers)
+    most = max((row["calls"] for row in teachers), default=0)
     for row in sorted(rows, key=lambda row: ("real", "teacher", "student").index(row["model"])):
         student = row["model"] == "student"
         name = f"**{_objective(row)}**, seed {row['seed']}" if student else row["model"]
-        cells = [name + (", collapse warned of" if row.get("warned") else "")]
+        cells = [name + (", warned of" if row.get("warned") else "")]
         cells += [f"{row[key]:g}" if key in row else "" for key in head[1:4] if key != head[1]]
         cells.insert(1, f"{row['random_tokens']:g}" if "random_tokens" in row else "")
         cells += [f"{row[name]:.3f}" if name in row else "" for name in names]
