@@ -23,6 +23,7 @@ from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, check_same_tokens, unwrapped
 from hf_ddistill.models.loading import load_checkpoint
 from hf_ddistill.models.opening import is_causal_name
+from hf_ddistill.models.random_tokens import enter_random_tokens
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.objectives import Objective
 from hf_ddistill.training import (
@@ -143,6 +144,8 @@ def _opened(options: DistillOptions, name: str, dtype: torch.dtype | str) -> Pre
     """A model that says which token is its mask, with its own tokenizer's word if need be."""
     model = load_model(name, dtype=dtype)
     name_mask(model, _tokenizer(options, name), options.mask_token_id)
+    if options.random_tokens is not None:
+        enter_random_tokens(model, options.random_tokens)
     return model
 
 

@@ -34,7 +34,8 @@ SHOWN = 40
 def run(options: EvaluateOptions) -> int:
     """Measure, print and write."""
     device = pick_device(options.device)
-    pipe = open_pipeline(options.model, device, options.sampler, options.temperature)
+    how = {"random_tokens": options.random_tokens}
+    pipe = open_pipeline(options.model, device, options.sampler, options.temperature, **how)
     pipe.set_progress_bar_config(disable=True)
     of_blocks = decodes(pipe, options, ("nfe", "length", "sampler"))
     _check(options, of_blocks)

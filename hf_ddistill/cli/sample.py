@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from hf_ddistill.cli.options.sample import SampleOptions
 from hf_ddistill.cli.plots import save_grid
 from hf_ddistill.cli.show.shown import shown
 from hf_ddistill.cli.terminal import is_terminal
-from hf_ddistill.hub import load_pipeline
+from hf_ddistill.cli.tokens import name_mask
+from hf_ddistill.hub import load_model, load_pipeline
 from hf_ddistill.models import BlockDiffusionLM, unwrapped, window
+from hf_ddistill.models.random_tokens import enter_random_tokens
+from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
+from hf_ddistill.outputs import writing_file
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline, Trace
 from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedulers import scheduler_for
@@ -83,7 +88,20 @@ def run(options: SampleOptions) -> int:
             f"{float(out.calls.double().mean()):.1f} calls a sample."
         )
     write_json(options.json, {**told, "rows": rows})
+    _write_rows(options, out.sequences.tolist())
     return 0
+
+
+def _write_rows(options: SampleOptions, sequences: list[list[int]]) -> None:
+    """The samples as rows that `--data` reads."""
+    if options.as_data is None:
+        return
+    label = {} if options.class_label is None else {"class_labels": options.class_label}
+    with writing_file(options.as_data) as draft:
+        draft.write_text(
+            "".join(json.dumps({"input_ids": each, **label}) + "\n" for each in sequences)
+        )
+    print(f"{len(sequences)} rows are in {options.as_data}.")
 
 
 def open_pipeline(
@@ -92,10 +110,14 @@ def open_pipeline(
     sampler: str | None,
     temperature: float | None,
     drafter: str | None = None,
+    random_tokens: float | None = None,
 ) -> DiscreteDiffusionPipeline:
     """A pipeline with the sampler that was saved, but for what is given; a drafter that was saved
     is left out where the sampler takes no drafts."""
-    pipe = load_pipeline(name, drafter).to(device)
+    if random_tokens is None:
+        pipe = load_pipeline(name, drafter).to(device)
+    else:
+        pipe = _of_masked_lm(name, random_tokens).to(device)
     pipe.set_progress_bar_config(disable=not is_terminal())
     if sees_blocks(pipe):
         if sampler is not None:
@@ -109,6 +131,15 @@ def open_pipeline(
     if drafter is None and not pipe.scheduler.sampler.drafts:
         pipe.register_modules(drafter=None)
     return pipe
+
+
+def _of_masked_lm(name: str, random_tokens: float) -> DiscreteDiffusionPipeline:
+    """A pipeline of a masked language model, such a share of whose noise is random tokens."""
+    model = load_model(name)
+    tokenizer = load_tokenizer(name) if has_tokenizer(name) else None
+    name_mask(model, tokenizer, None)
+    enter_random_tokens(model, random_tokens)
+    return DiscreteDiffusionPipeline.from_model(model, tokenizer=tokenizer)
 
 
 def sees_blocks(pipe: DiscreteDiffusionPipeline) -> bool:

@@ -30,6 +30,7 @@ from hf_ddistill.models.ddit.modeling_ddit import (
     DDiTPreTrainedModel,
 )
 from hf_ddistill.models.ddit.modeling_ddit_decoder import DDiTDecoder, DDiTForCausalLM
+from hf_ddistill.models.fewer_layers import keep_layers
 from hf_ddistill.models.gidd.configuration_gidd import GiddConfig
 from hf_ddistill.models.gidd.modeling_gidd import GiddLM
 from hf_ddistill.models.loading import (
@@ -43,6 +44,7 @@ from hf_ddistill.models.mixed_embeddings import mixed_embeddings
 from hf_ddistill.models.noised.configuration_noised import NoisedMaskedLMConfig
 from hf_ddistill.models.noised.modeling_noised import NoisedMaskedLM
 from hf_ddistill.models.positions import sequence_length, window
+from hf_ddistill.models.rounded import round_weights, rounding
 from hf_ddistill.models.same_mask import check_same_mask
 
 AutoConfig.register(DDiTConfig.model_type, DDiTConfig, exist_ok=True)
@@ -88,10 +90,13 @@ __all__ = [
     "denoiser_of",
     "diffusion_entry",
     "enter_sampler",
+    "keep_layers",
     "load_checkpoint",
     "load_config",
     "load_masked_lm",
     "mixed_embeddings",
+    "round_weights",
+    "rounding",
     "sampler_of",
     "sequence_length",
     "unwrapped",

@@ -14,11 +14,14 @@ from hf_ddistill.objectives.blocks.outcome_reward import OutcomeReward
 from hf_ddistill.objectives.blocks.pseudo_trajectory import PseudoTrajectory
 from hf_ddistill.objectives.blocks.t3d import T3D
 from hf_ddistill.objectives.dcd import DCD
+from hf_ddistill.objectives.di4c import Di4C
 from hf_ddistill.objectives.didi import DiDi
 from hf_ddistill.objectives.distribution_matching import DistributionMatching
 from hf_ddistill.objectives.ecd import ECD
 from hf_ddistill.objectives.fs_dfm import FSDFM
+from hf_ddistill.objectives.imdm import IMDM
 from hf_ddistill.objectives.law_matching import LawMatching
+from hf_ddistill.objectives.lsd import LSD
 from hf_ddistill.objectives.mcd import MCD
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import NELBO
@@ -42,11 +45,14 @@ __all__ = [
     "D2F",
     "DCD",
     "DParallel",
+    "Di4C",
     "DiDi",
     "DistributionMatching",
     "ECD",
     "FSDFM",
     "Frozen",
+    "IMDM",
+    "LSD",
     "LawMatching",
     "MCD",
     "NELBO",

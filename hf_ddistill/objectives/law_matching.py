@@ -51,8 +51,9 @@ class LawMatching(Objective):
     """Roll the student out; train the auxiliary on what it drew; move the student along d.
 
     pathwise: -sum_c p_S(c | x_t) d(c) at the call that decided a token: what a token does to later
-    calls it cannot see. policy: -(R - mean R of the others) log(probability of the rollout):
-    unbiased for every call, at the price of variance.
+    calls it cannot see. In one call from masks it is the exact gradient of sum_m KL_m / m, KL_m the
+    mean over sets of m positions of KL between the laws of their tokens. policy: -(R - mean R of
+    the others) log(probability of the rollout): unbiased for every call, at the price of variance.
 
     A student with a noise input, or whose start differs from sample to sample, can put out the
     teacher's law at each call by itself: it is trained so, pathwise. Masked ones without noise can

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from hf_ddistill.parameterizations import (
     Shifted,
     Subs,
 )
-from hf_ddistill.processes import Absorbing, Ordinal, Process, Uniform
+from hf_ddistill.processes import Absorbing, Hybrid, Ordinal, Process, Uniform
 from hf_ddistill.schedules import LogLinear
 from hf_ddistill.shapes import LOG_ZERO
 
@@ -28,7 +29,11 @@ T = torch.tensor([0.3, 0.5], dtype=torch.float64)
 each_process = pytest.mark.parametrize("cls", Process.registry.values(), ids=lambda cls: cls.id)
 each_parameterization = pytest.mark.parametrize(
     "parameterization",
-    [*(cls() for cls in Parameterization.registry.values()), Score(scale_by_sigma=True)],
+    [
+        *(cls() for cls in Parameterization.registry.values()),
+        Score(scale_by_sigma=True),
+        GivenOthers(seen=2.0),
+    ],
     ids=repr,
 )
 
@@ -119,6 +124,26 @@ def test_a_network_that_never_sees_its_own_token_is_read_by_bayes_rule(cls):
     t = torch.full((len(x_t),), 0.4, dtype=torch.float64)
     log_p = GivenOthers().to_log_conditional(output, diffusion, x_t, t)
     torch.testing.assert_close(log_p.exp(), problem.conditional(0.4), rtol=0, atol=1e-10)
+
+
+def test_what_a_masked_lm_has_seen_of_a_token_counts_twice():
+    """An exact network of BERT's training, where as many tokens are kept as replaced by one of n,
+    at any other amount of noise."""
+    n = 4  # and a mask
+    diffusion = Diffusion(Hybrid(n + 1, 0.3, constant=True))
+    problem = ExactBayes.independent(diffusion, length=2)
+    shares = torch.nn.functional.one_hot(problem.clean, n + 1).double()
+    prior, x_t = torch.einsum("n,nlv->lv", problem.law, shares), problem.states
+    trained = (
+        torch.full((n + 1, n + 1), 0.1 / n, dtype=torch.float64) + 0.1 * torch.eye(n + 1).double()
+    )
+    trained[:, n] = 0.8
+    output = (prior * trained[:, x_t].movedim(0, -1)).log().clamp_min(LOG_ZERO) + 5
+    for time in (0.1, 0.9):
+        t = torch.full((len(x_t),), time, dtype=torch.float64)
+        reading = GivenOthers(seen=math.log(1 + n))
+        log_p = reading.to_log_conditional(output, diffusion, x_t, t)
+        torch.testing.assert_close(log_p.exp(), problem.conditional(time), rtol=0, atol=1e-10)
 
 
 def test_score_is_scaled_by_the_noise_as_in_sedd():

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from hf_ddistill.cli.data_names import check_data_name
 from hf_ddistill.cli.options.member_flags import check_member
 from hf_ddistill.cli.options.option import flag_name, option, word
-from hf_ddistill.cli.options.shared import BLOCKS, DATA, JsonOptions, SamplingOptions
+from hf_ddistill.cli.options.shared import (
+    BLOCKS,
+    DATA,
+    JsonOptions,
+    RandomTokensOptions,
+    SamplingOptions,
+)
 from hf_ddistill.cli.values import CALLS, SEED, positive, setting
 
 #: What says how samples are drawn.
@@ -17,7 +23,7 @@ SCORES = ("likelihood and scores", "of given data, in place of samples")
 
 
 @dataclass
-class EvaluateOptions(SamplingOptions, JsonOptions):
+class EvaluateOptions(SamplingOptions, JsonOptions, RandomTokensOptions):
     """measure quality and diversity against the number of network calls"""
 
     model: str = word("folder or Hub id of a model or pipeline")
