@@ -12,6 +12,7 @@ from hf_ddistill.divergences import Divergence, ReverseKL
 from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.ecd import ECD
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.weightings import Even, Weighting
 from hf_ddistill.shapes import Scalar
 
 
@@ -35,17 +36,20 @@ class MCD(Objective):
     Args:
         divergence: D.
         times: s and t: "step_times", a step of the student apart, or any other.
+        weighting: how much a time and a token count, as in `ecd`.
     """
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ReverseKL)
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=StepTimes)
+    weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     over: ClassVar[str] = "rows"
     citation: ClassVar[str] = (
         "Latent Shadows: The Gaussian-Discrete Duality in Masked Diffusion, 2026, arXiv:2602.00792"
     )
 
     def __post_init__(self) -> None:
-        for name, family in (("divergence", Divergence), ("times", TimeSampler)):
+        families = {"divergence": Divergence, "times": TimeSampler, "weighting": Weighting}
+        for name, family in families.items():
             object.__setattr__(self, name, family.from_config(getattr(self, name)))
 
     def for_student(self, student: Denoiser) -> MCD:
@@ -53,4 +57,4 @@ class MCD(Objective):
         return self
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        return ECD(self.divergence, MaskedDuality(), self.times)(step)
+        return ECD(self.divergence, MaskedDuality(), self.times, weighting=self.weighting)(step)
