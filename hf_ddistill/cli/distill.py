@@ -29,6 +29,7 @@ from hf_ddistill.training import (
     DiscreteDistillationConfig,
     DiscreteDistillationTrainer,
 )
+from hf_ddistill.training.rates import default_learning_rate
 from hf_ddistill.training.teacher_models import is_causal
 
 
@@ -57,11 +58,14 @@ def run(options: DistillOptions) -> int:
         )
     if teacher is not None and not causal:
         teacher = composed(teacher, options, next(iter(data)))
+    arguments = training_arguments(options, held_out is not None)
+    if options.learning_rate is None:
+        arguments["learning_rate"] = default_learning_rate(shown, adapters is not None)
     trainer = DiscreteDistillationTrainer(
         model,
         teacher,
         objective,
-        DiscreteDistillationConfig(**training_arguments(options, held_out is not None)),
+        DiscreteDistillationConfig(**arguments),
         peft_config=adapters,
         train_dataset=data,
         eval_dataset=held_out,
