@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hf_ddistill.models.opening import open_model
 from hf_ddistill.outputs import check_folder, writing
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.sharing import push as push
-from hf_ddistill.training.model_card import CardFacts, write_card
+from hf_ddistill.training.model_card import CardFacts, with_figures, write_card
 
 
 def load_model(name: str, **kwargs: Any) -> PreTrainedModel:
@@ -71,6 +72,20 @@ def save_folder(
             tokenizer.save_pretrained(draft)
         card.save(draft / "README.md")
     return Path(folder)
+
+
+def write_figures(folder: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put measured figures, flat rows, in the card of a folder, in the place of those it has.
+
+    Raises:
+        ValueError: for a folder without a card of ours, or one that was changed by hand.
+    """
+    file = Path(folder) / "README.md"
+    if not file.is_file():
+        raise ValueError(f"{folder} is no folder with a card (README.md), which figures go into.")
+    text = with_figures(file.read_text(encoding="utf-8"), rows)
+    with writing(folder, keep=lambda path: path != file.name) as draft:
+        (draft / file.name).write_text(text, encoding="utf-8")
 
 
 def read_card(name: str) -> str:

@@ -1,131 +1,216 @@
 """A masked language model of transformers, distilled to a few calls, beside its teacher.
 
-    python examples/benchmarks/masked_lms.py FOLDER sequences.txt --json sapiens.json
+    python examples/benchmarks/masked_lms.py FOLDER sequences.txt --json sapiens.json --table
 
-FOLDER holds the model and its tokenizer, the file one sequence of single-letter tokens a line; the
-last 300 are held out. A row says of 200 samples of the length that is most frequent: the share of
-their 4-mers that are in held-out sequences (`found`), the entropy of the letters in nats and how
-many samples are distinct; of held-out sequences themselves (`real`) the same, against the other
-half of them. Rows that the file has are not made again.
+FOLDER holds the model and its tokenizer (`masked_lms_folder.py` makes one), the file one sequence
+a line; the last 300 are held out, and the 100 before them are for the choice of settings
+(`--pilot` judges by these). A row says of samples of the length that is most frequent what
+`masked_lms_judge.py` lists; of held-out sequences themselves (`real`) the same, against the other
+half of them. Teachers are sampled at several temperatures, so that each student stands beside them
+at its own diversity. One student is trained for the most of `--calls` and judged at each. Rows that
+the file has are not made again.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
+import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from datasets import Dataset
+from masked_lms_judge import FIGURES, Figures, runs, table
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
-from hf_ddistill.evaluation import corpus_entropy, pad_tokens
+from hf_ddistill.models.held import enter_held
+from hf_ddistill.models.random_tokens import enter_random_tokens
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
+from hf_ddistill.training import CardFacts, write_card
 
-HELD_OUT, SAMPLES = 300, 200
-
-
-def figures(texts: list[str], real: list[str]) -> dict[str, float]:
-    """What is told of sequences, beside real ones."""
-    known = {text[i : i + 4] for text in real for i in range(len(text) - 3)}
-    own = [text[i : i + 4] for text in texts for i in range(len(text) - 3)]
-    letters = [[ord(letter) for letter in text] for text in texts if text]
-    return {
-        "found": sum(each in known for each in own) / max(len(own), 1),
-        "entropy": float(corpus_entropy(*pad_tokens(letters))),
-        "distinct": len(set(texts)) / len(texts),
-    }
+HELD_OUT, VALIDATION = 300, 100
 
 
-def drawn(model: PreTrainedModel, tokenizer: object, length: int, calls: int, seed: int) -> list:
+def opened(args: argparse.Namespace, share: float) -> PreTrainedModel:
+    """The teacher, such a share of whose noise is random tokens."""
+    model = AutoModelForMaskedLM.from_pretrained(args.teacher).eval()
+    model.config.mask_token_id = args.tokenizer.mask_token_id
+    enter_held(model.config, args.tokenizer)
+    if share:
+        enter_random_tokens(model, share)
+    return model
+
+
+def drawn(
+    args: argparse.Namespace, model: PreTrainedModel, calls: int, temperature: float = 1.0
+) -> list[str]:
     """Samples as text, without spaces."""
-    pipe = DiscreteDiffusionPipeline.from_model(model.eval(), tokenizer=tokenizer)
+    how = {"tokenizer": args.tokenizer, "temperature": temperature}
+    pipe = DiscreteDiffusionPipeline.from_model(model.eval(), **how)
     pipe.set_progress_bar_config(disable=True)
-    generator, texts = torch.Generator().manual_seed(seed), []
-    for _ in range(0, SAMPLES, 50):
-        given = {"length": length, "num_inference_steps": calls, "generator": generator}
-        texts += pipe(batch_size=50, **given).texts
-    return [text.replace(" ", "") for text in texts]
+    given = {"length": args.length, "num_inference_steps": calls, "batch_size": 50}
+    generator, texts = torch.Generator().manual_seed(0), []
+    while len(texts) < args.samples:
+        texts += pipe(generator=generator, **given).texts
+    return [text.replace(" ", "") for text in texts[: args.samples]]
 
 
 def student(
-    args: argparse.Namespace, tokenizer: object, rows: list, calls: int, objective: str
-) -> PreTrainedModel:
-    """A copy of the teacher, trained for so many calls."""
-    with TemporaryDirectory() as folder:
+    args: argparse.Namespace, rows: list, objective: str, share: float, seed: int
+) -> tuple[PreTrainedModel, CardFacts, list[str]]:
+    """A copy of the teacher that was trained, what a card tells, and what was warned of."""
+    settings = {"noise_dim": args.noise_dim} if args.noise_dim else {}
+    if args.noise_dim and args.noise_std:
+        settings["noise_std"] = args.noise_std
+    if objective != "ecd":
+        settings |= {"auxiliary_learning_rate": args.auxiliary_learning_rate}
+        settings |= {"auxiliary_updates": args.auxiliary_updates}
+    with TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         trainer = DiscreteDistillationTrainer(
             None,
-            args.teacher,
-            objective,
+            opened(args, share),
+            json.loads(objective) if objective.startswith("{") else objective,
             DiscreteDistillationConfig(
                 folder,
-                student_steps=calls,
+                student_steps=max(args.calls),
                 max_steps=args.steps,
                 learning_rate=args.learning_rate,
-                per_device_train_batch_size=16,
-                seed=args.seed,
+                warmup_steps=10,
+                per_device_train_batch_size=args.batch_size,
+                ema_decay=args.ema_decay,
+                seed=seed,
+                logging_steps=max(1, args.steps // 5),
                 report_to=[],
                 save_strategy="no",
                 use_cpu=True,
+                disable_tqdm=True,
+                **settings,
             ),
             train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
+            processing_class=args.tokenizer,
         )
         trainer.train()
-        with trainer.averaged_weights():
-            return copy.deepcopy(trainer.model)
+        facts = trainer.facts()
+        name = f"{facts.objective['type']}_random_{share:g}_seed_{seed}"
+        kept = folder if args.keep is None else str(args.keep / name)
+        trainer.save_model(kept)
+        model = AutoModelForMaskedLM.from_pretrained(kept)
+    return (
+        model,
+        facts,
+        [str(each.message) for each in caught if str(each.message).startswith("The student")],
+    )
+
+
+def students(args: argparse.Namespace, rows: list, missing: Callable) -> Iterator[tuple]:
+    """Each student of which rows are missing, its name and these."""
+    for seed in args.seeds:
+        for share in args.random_tokens:
+            for objective in args.objectives:
+                about = {"model": "student", "objective": objective, "random_tokens": share}
+                about |= {"seed": seed, "steps": args.steps, "learning_rate": args.learning_rate}
+                if args.noise_dim:
+                    about |= {"noise_dim": args.noise_dim}
+                hot = args.student_temperatures
+                how = [{"calls": c, "temperature": t} for c in args.calls for t in hot]
+                names = [about | each for each in how]
+                if any(map(missing, names)):
+                    yield names, student(args, rows, objective, share, seed)
+
+
+def card(args: argparse.Namespace, facts: CardFacts, name: str, rows: list[dict]) -> None:
+    """Write the card of a student, with its figures, its teacher's and those of real sequences."""
+    own = ("model", "random_tokens", "calls", "temperature", *FIGURES)
+    told = [{key: row.get(key, "") for key in own if any(key in r for r in rows)} for row in rows]
+    facts = replace(facts, name=name, teacher=args.about, data=args.data, rows=told, license="mit")
+    write_card(args.cards / name, facts)
 
 
 def main() -> None:
     """Make the rows that are missing."""
+    args = arguments()
+    args.tokenizer = AutoTokenizer.from_pretrained(args.teacher)
+    texts = args.sequences.read_text().split()[: args.rows]
+    train, real = texts[: -HELD_OUT - VALIDATION], texts[-HELD_OUT:]
+    real = texts[-HELD_OUT - VALIDATION : -HELD_OUT] if args.pilot else real
+    rows = [{"input_ids": args.tokenizer(text)["input_ids"]} for text in train]
+    args.length = Counter(len(row["input_ids"]) for row in rows).most_common(1)[0][0]
+    found = json.loads(args.json.read_text()) if args.json.is_file() else []
+    figures = Figures(args.teacher, args.tokenizer, real, args.molecules)
+
+    def missing(name: dict) -> bool:
+        return not any(name.items() <= row.items() for row in found)
+
+    def add(name: dict, make: Callable[[], dict], **more: Any) -> None:
+        if missing(name):
+            found.append(name | more | make())
+            print(found[-1], flush=True)
+            args.json.write_text(json.dumps(found, indent=1))
+
+    add({"model": "real"}, lambda: figures(real[::2], {*runs(real[1::2])}))
+    full = args.length - 2 if args.full is None else args.full
+    for share in args.random_tokens:
+        for calls in (*args.calls, full):
+            for hot in args.full_temperatures if calls == full else args.temperatures:
+                name = {"model": "teacher", "random_tokens": share, "calls": calls}
+                name |= {"temperature": hot}
+                sampled = (args, opened(args, share), calls, hot)
+                add(name, lambda sampled=sampled: figures(drawn(*sampled)))
+    for names, (model, facts, warned) in students(args, rows, missing):
+        for name in names:
+            sampled = (args, model, name["calls"], name["temperature"])
+            add(name, lambda sampled=sampled: figures(drawn(*sampled)), warned=warned)
+        if args.cards is not None and names[0]["seed"] == args.seeds[0]:
+            same = [row for row in found if row["model"] in ("real", "teacher")]
+            own = [row for row in found if any(name.items() <= row.items() for name in names)]
+            objective = json.loads(json.dumps(facts.objective))["type"]
+            noise = f"_random_{names[0]['random_tokens']:g}" if names[0]["random_tokens"] else ""
+            card(args, facts, f"{args.json.stem}_{objective}{noise}", [*same, *own])
+    if args.table:
+        print(table(found))
+
+
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("teacher")
     parser.add_argument("sequences", type=Path)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--calls", type=int, nargs="+", default=[4])
-    parser.add_argument("--objectives", nargs="+", default=["ecd"])
+    parser.add_argument("--calls", type=int, nargs="+", default=[4, 8])
+    parser.add_argument(
+        "--full", type=int, help="the teacher's most calls (default: a letter each)"
+    )
+    parser.add_argument("--objectives", nargs="*", default=["ecd"])
+    parser.add_argument("--random-tokens", type=float, nargs="+", default=[0.0, 0.1])
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.8, 0.6, 0.4])
+    parser.add_argument("--full-temperatures", type=float, nargs="*", default=[1.0, 0.6])
+    parser.add_argument("--student-temperatures", type=float, nargs="+", default=[1.0, 0.6])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rows", type=int, default=20_000, help="of the file, at most")
+    parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(args.teacher)
-    texts = args.sequences.read_text().split()
-    train, real = texts[:-HELD_OUT], texts[-HELD_OUT:]
-    rows = [{"input_ids": tokenizer(text)["input_ids"]} for text in train]
-    ends = len(rows[0]["input_ids"]) - len(train[0])
-    length = Counter(map(len, train)).most_common(1)[0][0] + ends
-    found = json.loads(args.json.read_text()) if args.json.is_file() else []
-
-    def add(name: dict, make: object) -> None:
-        if any(name.items() <= row.items() for row in found):
-            return
-        found.append(name | make())
-        print(found[-1], flush=True)
-        args.json.write_text(json.dumps(found, indent=1))
-
-    add({"model": "real"}, lambda: figures(real[::2], real[1::2]))
-    full = length - ends
-    for calls in (*args.calls, full):
-
-        def of_teacher(calls: int = calls) -> dict:
-            model = AutoModelForMaskedLM.from_pretrained(args.teacher)
-            return figures(drawn(model, tokenizer, length, calls, args.seed), real)
-
-        add({"model": "teacher", "calls": calls}, of_teacher)
-    for objective in args.objectives:
-        for calls in args.calls:
-
-            def of_student(calls: int = calls, objective: str = objective) -> dict:
-                model = student(args, tokenizer, rows, calls, objective)
-                return figures(drawn(model, tokenizer, length, calls, args.seed), real)
-
-            about = {"model": "student", "objective": objective, "calls": calls}
-            about |= {"steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed}
-            add(about, of_student)
+    parser.add_argument("--ema-decay", type=float, default=0.98)
+    parser.add_argument("--noise-dim", type=int, default=0)
+    parser.add_argument("--noise-std", type=float, default=None)
+    parser.add_argument("--auxiliary-learning-rate", type=float, default=3e-3)
+    parser.add_argument("--auxiliary-updates", type=int, default=2)
+    parser.add_argument("--molecules", action="store_true", help="sequences are SMILES")
+    parser.add_argument("--pilot", action="store_true", help="judge by the validation part")
+    parser.add_argument("--table", action="store_true", help="print all rows as Markdown")
+    parser.add_argument("--cards", type=Path, help="folder for the students' model cards")
+    parser.add_argument("--keep", type=Path, help="folder for the students")
+    parser.add_argument("--about", help="the teacher's name on the cards")
+    parser.add_argument("--data", help="what the sequences are, on the cards")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -90,12 +90,12 @@ def take_defaults(parser: argparse.ArgumentParser, file: Path) -> None:
 def _parsed(parser: argparse.ArgumentParser, action: argparse.Action, value: Any) -> Any:
     """What an option makes of a value from a file."""
     wants_a_list = action.nargs in ("+", "*")
+    if value is None and action.default is None and not action.required:
+        return None
     if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
         if not isinstance(value, bool):
             raise argparse.ArgumentTypeError(f"must be true or false, got {_kind(value)}")
         return value
-    if value is None and action.default is None and not action.required:
-        return None
     if isinstance(value, Mapping) and action.type is setting:
         value = _as_json(value)
     if isinstance(value, list) and not wants_a_list:

@@ -23,6 +23,7 @@ from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser, check_same_tokens, unwrapped
 from hf_ddistill.models.loading import load_checkpoint
 from hf_ddistill.models.opening import is_causal_name
+from hf_ddistill.models.random_tokens import enter_random_tokens
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.objectives import Objective
 from hf_ddistill.training import (
@@ -76,10 +77,22 @@ def run(options: DistillOptions) -> int:
     with run_folder(trainer, options.output, options.overwrite):
         train(trainer, options.output if options.resume else None, options.resume, "--resume")
         save_result(trainer, options.output)
-    of_blocks = getattr(unwrapped(trainer.model).config, "block_size", None)
-    kind = f"blocks of {of_blocks}" if of_blocks else f"{options.student_steps} steps"
-    print(f"A student of {kind} is in {options.output}.")
+    print(_done(trainer, options))
     return 0
+
+
+def _done(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str:
+    """What was made, and how it is sampled where that is not the default of its kind."""
+    of_blocks = getattr(unwrapped(trainer.model).config, "block_size", None)
+    if of_blocks is None:
+        return f"A student of {options.student_steps} steps is in {options.output}."
+    if trainer.objective.over != "rows":
+        return f"A student of blocks of {of_blocks} is in {options.output}."
+    how = f"hf-ddistill sample {options.output} --steps {options.student_steps}"
+    return (
+        f"A student of {options.student_steps} steps is in {options.output}; without --steps it is "
+        f"decoded behind a prompt as before: {how}"
+    )
 
 
 def _tokenizer(options: DistillOptions, source: str) -> PreTrainedTokenizerBase | None:
@@ -135,6 +148,8 @@ def _opened(options: DistillOptions, name: str, dtype: torch.dtype | str) -> Pre
     """A model that says which token is its mask, with its own tokenizer's word if need be."""
     model = load_model(name, dtype=dtype)
     name_mask(model, _tokenizer(options, name), options.mask_token_id)
+    if options.random_tokens is not None:
+        enter_random_tokens(model, options.random_tokens)
     return model
 
 

@@ -20,10 +20,10 @@ from hf_ddistill.cli.held_out import held_out_bound
 from hf_ddistill.cli.members import member
 from hf_ddistill.cli.options.evaluate import EvaluateOptions
 from hf_ddistill.cli.options.option import flag_name
-from hf_ddistill.cli.sample import open_pipeline, use_unmasking
+from hf_ddistill.cli.sample import decodes, open_pipeline, use_unmasking
 from hf_ddistill.cli.scores import score_rows
 from hf_ddistill.evaluation import DiversityJudge, Judge, Source, nfe_frontier
-from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.models import unwrapped
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 
 NFE = (1, 2, 4, 8)
@@ -34,9 +34,10 @@ SHOWN = 40
 def run(options: EvaluateOptions) -> int:
     """Measure, print and write."""
     device = pick_device(options.device)
-    pipe = open_pipeline(options.model, device, options.sampler, options.temperature)
+    how = {"random_tokens": options.random_tokens}
+    pipe = open_pipeline(options.model, device, options.sampler, options.temperature, **how)
     pipe.set_progress_bar_config(disable=True)
-    of_blocks = isinstance(unwrapped(pipe.model), BlockDiffusionLM)
+    of_blocks = decodes(pipe, options, ("nfe", "length", "sampler"))
     _check(options, of_blocks)
     if scores := score_rows(pipe, options):
         print_table(scores[:SHOWN])

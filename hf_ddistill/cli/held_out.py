@@ -45,7 +45,9 @@ def batches_of(
     if not getattr(model.config, "num_classes", 0):
         data = without_labels(data)
     check_length(data, model, options.max_length)
-    rows = prepared(data, pipe.tokenizer, options.max_length or window(model))
+    packing = Held.of(model.config) is None if options.packing is None else options.packing
+    length = options.max_length or window(model)
+    rows = prepared(data, pipe.tokenizer, length, packing=packing)
     collator = TokenCollator.suited_to(model.config, pipe.tokenizer, block_of(pipe) or 1)
     clean = CleanCollator(collator, denoiser.diffusion, Held.of(model.config))
     clean.first(rows)

@@ -69,7 +69,7 @@ def _student(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> s
 
 def _samples(trainer: DiscreteDistillationTrainer) -> str:
     model, options = unwrapped(trainer.model), trainer.args
-    if isinstance(model, BlockDiffusionLM):
+    if isinstance(model, BlockDiffusionLM) and trainer.objective.over != "rows":
         rollouts = trainer.objective.rollouts
         rule = "" if rollouts is None else f"; rollouts by the rule {rollouts.unmasking.id}"
         return (

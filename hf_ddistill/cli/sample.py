@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from hf_ddistill.cli.options.sample import SampleOptions
 from hf_ddistill.cli.plots import save_grid
 from hf_ddistill.cli.show.shown import shown
 from hf_ddistill.cli.terminal import is_terminal
-from hf_ddistill.hub import load_pipeline
-from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.cli.tokens import name_mask
+from hf_ddistill.hub import load_model, load_pipeline
+from hf_ddistill.models import BlockDiffusionLM, unwrapped, window
+from hf_ddistill.models.random_tokens import enter_random_tokens
+from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline, Trace
 from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedulers import scheduler_for
@@ -42,7 +46,7 @@ def run(options: SampleOptions) -> int:
             "callback_on_step_end": trace,
             "callback_on_step_end_tensor_inputs": trace.inputs,
         }
-    if isinstance(unwrapped(pipe.model), BlockDiffusionLM):
+    if decodes(pipe, options, ("steps", "length", "sampler")):
         _check_blocks(options)
         given = decoding(pipe, options, options.unmasking, options.steps_per_block)
     else:
@@ -50,7 +54,7 @@ def run(options: SampleOptions) -> int:
         use_unmasking(pipe, options.sampler, options.unmasking)
         _check_drafter(pipe, options)
         given = {
-            "length": options.length,
+            "length": options.length or window(unwrapped(pipe.model)),
             "num_inference_steps": options.steps,
             "class_labels": options.class_label,
             "guidance_scale": None if options.guidance is None else 1 + options.guidance,
@@ -91,12 +95,16 @@ def open_pipeline(
     sampler: str | None,
     temperature: float | None,
     drafter: str | None = None,
+    random_tokens: float | None = None,
 ) -> DiscreteDiffusionPipeline:
     """A pipeline with the sampler that was saved, but for what is given; a drafter that was saved
     is left out where the sampler takes no drafts."""
-    pipe = load_pipeline(name, drafter).to(device)
+    if random_tokens is None:
+        pipe = load_pipeline(name, drafter).to(device)
+    else:
+        pipe = _of_masked_lm(name, random_tokens).to(device)
     pipe.set_progress_bar_config(disable=not is_terminal())
-    if isinstance(unwrapped(pipe.model), BlockDiffusionLM):
+    if sees_blocks(pipe):
         if sampler is not None:
             raise ValueError(f"--sampler: not for {name}, which decodes by blocks (--unmasking).")
         return pipe
@@ -108,6 +116,30 @@ def open_pipeline(
     if drafter is None and not pipe.scheduler.sampler.drafts:
         pipe.register_modules(drafter=None)
     return pipe
+
+
+def _of_masked_lm(name: str, random_tokens: float) -> DiscreteDiffusionPipeline:
+    """A pipeline of a masked language model, such a share of whose noise is random tokens."""
+    model = load_model(name)
+    tokenizer = load_tokenizer(name) if has_tokenizer(name) else None
+    name_mask(model, tokenizer, None)
+    enter_random_tokens(model, random_tokens)
+    return DiscreteDiffusionPipeline.from_model(model, tokenizer=tokenizer)
+
+
+def sees_blocks(pipe: DiscreteDiffusionPipeline) -> bool:
+    """Whether a pipeline's model attends in blocks, and so can be sampled in no other way."""
+    inner = unwrapped(pipe.model)
+    return isinstance(inner, BlockDiffusionLM) and not inner.is_full(inner.config.block_size)
+
+
+def decodes(pipe: DiscreteDiffusionPipeline, options: Any, at_once: Sequence[str]) -> bool:
+    """Whether samples are decoded behind a prompt: by a block-diffusion model, unless its attention
+    is full and one of the options `at_once` asks for all positions at once."""
+    if not isinstance(unwrapped(pipe.model), BlockDiffusionLM):
+        return False
+    asked = any(getattr(options, name) is not None for name in at_once)
+    return sees_blocks(pipe) or not asked
 
 
 def use_unmasking(
@@ -164,11 +196,12 @@ def _check_drafter(pipe: DiscreteDiffusionPipeline, options: SampleOptions) -> N
 
 
 def _check_no_blocks(options: SampleOptions) -> None:
-    """Raise for options of block-diffusion models alone."""
+    """Raise for options of decoding in blocks alone."""
     for name in ("max_new_tokens", "steps_per_block"):
         if getattr(options, name) is not None:
             raise ValueError(
-                f"{flag_name(name)}: of block-diffusion models, and {options.model} is none."
+                f"{flag_name(name)}: of decoding in blocks, and {options.model} draws all "
+                "positions at once."
             )
     if options.guidance and options.class_label is None:
         raise ValueError("--guidance is by a class: give --class-label.")

@@ -22,6 +22,7 @@ from hf_ddistill.convert.card import conversion_card
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.source import configuration
 from hf_ddistill.models import BlockDiffusionLM, load_config
+from hf_ddistill.models.loading import load_checkpoint
 from hf_ddistill.models.opening import is_causal_name
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 
@@ -95,7 +96,7 @@ class CausalLM(Converter):
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """A block-diffusion model, and the tokenizer with its mask token."""
         return to_block_diffusion(
-            AutoModelForCausalLM.from_pretrained(folder, dtype=self.dtype),
+            load_checkpoint(AutoModelForCausalLM, folder, dtype=self.dtype),
             load_tokenizer(folder) if has_tokenizer(folder) else None,
             block_size=self.block_size,
             mask_token_id=self.mask_token_id,
@@ -108,6 +109,11 @@ class CausalLM(Converter):
         """The causal language model inside, the mask's row with it."""
         if not isinstance(model, BlockDiffusionLM):
             raise ValueError(f"{type(model).__name__} holds no causal language model to write.")
+        if not type(model.lm).__module__.startswith("transformers."):
+            raise ValueError(
+                f"The network within is a {type(model.lm).__name__}, which no causal model of "
+                "transformers is."
+            )
         if model.config.noise_dim:
             raise ValueError(
                 f"noise_dim={model.config.noise_dim}: a causal language model takes no noise."

@@ -45,22 +45,25 @@ def read_tokenizer(
             if file.suffix in _SUFFIXES and file.name not in _OF_MODEL:
                 shutil.copy(file, alone)
         try:
-            _without_code(Path(alone) / _SETTINGS, (source / "tokenizer.json").is_file())
-            return load_tokenizer(alone, text)
+            whole = (source / "tokenizer.json").is_file()
+            named = _without_code(Path(alone) / _SETTINGS, whole)
+            # Beside a configuration transformers takes its class for a general one that is named,
+            # with tokens of that class's own.
+            return load_tokenizer(alone, None if named else text)
         except ValueError as error:
             said = str(error).replace(alone, str(source))
             raise ValueError(f"The tokenizer of {source} cannot be read: {said}") from error
 
 
-def _without_code(file: Path, whole: bool) -> None:
-    """The settings of a tokenizer without its code's names.
+def _without_code(file: Path, whole: bool) -> bool:
+    """Write the settings of a tokenizer without its code's names; whether they name a class.
 
     Args:
         file: of the settings; it may be missing.
         whole: whether there is a `tokenizer.json`, which says all that a class would.
     """
     if not file.is_file():
-        return
+        return False
     settings = read_object(file)
     settings.pop("auto_map", None)
     kind = settings.get("tokenizer_class")
@@ -69,3 +72,4 @@ def _without_code(file: Path, whole: bool) -> None:
         if whole:
             settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     file.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
+    return settings.get("tokenizer_class") is not None

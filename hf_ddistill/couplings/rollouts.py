@@ -31,6 +31,7 @@ class Rollout:
         log_probs: (B, C), log-probability of the step at each call before the last, 0 from that of
             a row on; with gradients if asked for, else all 0.
         stop: (B,) int64, the call that drew x_0.
+        start: (B, L), the noise that the first call was at.
         earlier: the predictions of the calls before the last with their rows (a row's call is in it
             if the row had not stopped), and where they decided a token for good; with gradients.
     """
@@ -39,6 +40,7 @@ class Rollout:
     last: Local
     log_probs: Tensor
     stop: Tensor
+    start: Tokens
     earlier: tuple[tuple[Tensor, Local, Tensor], ...] = ()
 
     def log_probs_with_last(self) -> Tensor:
@@ -121,4 +123,4 @@ def roll_out(
     log_variety(step, x_0)
     none = torch.zeros(shape[0], 0, dtype=torch.float64, device=device)
     log_probs = torch.stack(log_probs, 1) if graph else none
-    return Rollout(x_0, last, log_probs, stop, tuple(earlier))
+    return Rollout(x_0, last, log_probs, stop, noise, tuple(earlier))

@@ -56,6 +56,7 @@ def step_of(
 ) -> Tokens:
     """x_s by one step of a denoiser, which is asked only where a token is drawn, as far as the
     sampler knows where that is before it has asked."""
+    denoiser = sampler.asked(denoiser, x_t, s, t)
     chances = chances_of(step, sampler, s, t)
     if chances is None:
         return step_back(step, x_t, step.look(denoiser, x_t, t), s, sampler)[0]

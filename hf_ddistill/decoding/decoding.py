@@ -68,7 +68,7 @@ def decode(
         raise ValueError(
             f"Prompt and new tokens make {longest} positions in whole blocks of "
             f"{prompts.block_size}, and the model reads {window}; shorten the prompt or "
-            "max_new_tokens."
+            "max_new_tokens (of rollouts in training: prompt_length, or their tokens)."
         )
     if streamer is not None:
         source, came = prompts.sources

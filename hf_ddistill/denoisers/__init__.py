@@ -6,6 +6,7 @@ from hf_ddistill.denoisers.composite import Composite
 from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.denoisers.drafted import Drafted
 from hf_ddistill.denoisers.ensemble import Ensemble
+from hf_ddistill.denoisers.given import Given
 from hf_ddistill.denoisers.guided import Guided
 from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.denoisers.moving import Moving
@@ -21,6 +22,7 @@ __all__ = [
     "Denoiser",
     "Drafted",
     "Ensemble",
+    "Given",
     "Guided",
     "Latent",
     "Moving",

@@ -36,7 +36,8 @@ class BenchSettings:
         rows: of a batch.
         width: of the hidden layers of all networks.
         noise_dim: numbers of noise at each position, for students whose objective has an auxiliary;
-            None for 4 where the process starts from masks and for 0 where it starts from noise.
+            None for 4 where the process starts from masks, or the objective cannot do without, and
+            for 0 where it starts from noise.
         noise_std: of what that adds to the first layer at first.
         learning_rate: of the student.
         auxiliary_learning_rate: of the auxiliary.
@@ -88,11 +89,12 @@ class BenchSettings:
 
     def noise_of(self, problem: ExactProblem, objective: Objective) -> int:
         """The width of the noise input of a student of this objective."""
-        if not objective.auxiliaries:
+        if not (objective.auxiliaries or objective.reads_noise):
             return 0
         if self.noise_dim is not None:
             return self.noise_dim
-        return 4 if bool((problem.diffusion.process.limit() == 1).any()) else 0
+        masks = bool((problem.diffusion.process.limit() == 1).any())
+        return 4 if objective.reads_noise or masks else 0
 
 
 @dataclass(frozen=True)

@@ -92,10 +92,9 @@ def terminal_law(
         return branching_law(denoiser, sampler, length, grid)[numbers]
     states = all_sequences(torch.arange(diffusion.vocab_size), length)
     law = diffusion.process.limit()[states].prod(-1)
-    noise = (0 if denoiser.latent is None else draws, generator)
 
     def move(law: Tensor, s: float, t: float) -> Tensor:
-        return _step(denoiser, sampler, states, law, (t, s), noise)
+        return _step(denoiser, sampler, states, law, (t, s), (draws, generator))
 
     return walk(grid, law, move)[numbers]
 
@@ -110,6 +109,8 @@ def _step(
 ) -> Tensor:
     """The law over all states at s from that at t, (K^L,)."""
     (t, s), (draws, generator) = interval, noise
+    one = sampler.asked(denoiser, states[:1], s, t)
+    draws = 0 if one.latent is None else draws
     reached = (law.detach() > 0).nonzero()[:, 0]
     copies = (law.detach()[reached] * draws).ceil().clamp_min(1).long()
     weights = (law[reached] / copies).repeat_interleave(copies)
@@ -118,7 +119,8 @@ def _step(
     total = 0.0
     for rows, weight in zip(reached.split(size), weights.split(size), strict=True):
         x_t = states[rows]
-        prediction = denoiser(x_t, t, **denoiser.fresh_noise(x_t, generator))
+        here = sampler.asked(denoiser, x_t, s, t)
+        prediction = here(x_t, t, **here.fresh_noise(x_t, generator))
         step = sampler.probs(prediction, denoiser.diffusion, x_t, s, t).double().clamp_min(0)
         mass = step.sum(-1, keepdim=True)
         if not bool(((mass > 0) & mass.isfinite()).all()):

@@ -30,6 +30,7 @@ from hf_ddistill.models.ddit.modeling_ddit import (
     DDiTPreTrainedModel,
 )
 from hf_ddistill.models.ddit.modeling_ddit_decoder import DDiTDecoder, DDiTForCausalLM
+from hf_ddistill.models.fewer_layers import keep_layers
 from hf_ddistill.models.gidd.configuration_gidd import GiddConfig
 from hf_ddistill.models.gidd.modeling_gidd import GiddLM
 from hf_ddistill.models.loading import (
@@ -88,6 +89,7 @@ __all__ = [
     "denoiser_of",
     "diffusion_entry",
     "enter_sampler",
+    "keep_layers",
     "load_checkpoint",
     "load_config",
     "load_masked_lm",

@@ -82,7 +82,7 @@ class Held:
         mask = tokenizer.mask_token_id
         known = {getattr(tokenizer, f"{role}_token_id", None) for role in _ROLES} - {None, mask}
         tokens = tuple(sorted(token for token in known if token < vocab_size))
-        begin, end = _around_a_text(tokenizer)
+        begin, end = around_a_text(tokenizer)
         return cls(tokens, *(tuple(t for t in part if t in tokens) for part in (begin, end)))
 
     def where(self, ids: Tensor) -> Where:
@@ -138,7 +138,7 @@ def blank_canvas(
     return canvas if held is None else held.around(canvas)
 
 
-def _around_a_text(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def around_a_text(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The tokens that a tokenizer puts before and behind a text."""
     special, vocabulary = {*tokenizer.all_special_ids}, tokenizer.get_vocab()
     ordinary = min((i for i in vocabulary.values() if i not in special), default=None)

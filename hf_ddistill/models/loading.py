@@ -86,7 +86,8 @@ def load_config(name: str | os.PathLike, **kwargs: Any) -> PreTrainedConfig:
     with _in_one_sentence(name):
         try:
             return AutoConfig.from_pretrained(name, **given)
-        except (ValueError, StrictDataclassError) as error:
+        except (AttributeError, IndexError, StrictDataclassError, TypeError, ValueError) as error:
+            # Such as a dtype that there is not, or an `auto_map` that is none.
             said = " ".join(str(error).split("\n\n")[0].split())
             raise ValueError(f"The config.json of {name} cannot be read: {said}") from error
 
@@ -241,7 +242,8 @@ def _in_one_sentence(name: str | os.PathLike) -> Iterator[None]:
         raise ValueError(f"No model {str(name)!r}: {_first_line(error)}") from error
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ZeroDivisionError) as error:  # sizes of a config.json, such as 0 heads
+    except (AttributeError, LookupError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        # Of a config.json: sizes, such as 0 heads, or a dtype that there is not.
         raise ValueError(f"No model can be made of {name}: {_first_line(error)}") from error
 
 

@@ -33,7 +33,7 @@ def load_tokenizer(name: str, config: PreTrainedConfig | None = None) -> PreTrai
         )
     check_name(name, files=FILES)
     try:
-        return AutoTokenizer.from_pretrained(name, config=config, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(name, config=config, trust_remote_code=False)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"No tokenizer {name!r}: {' '.join(str(error).split())}") from error
     except Exception as error:
@@ -41,6 +41,20 @@ def load_tokenizer(name: str, config: PreTrainedConfig | None = None) -> PreTrai
         if type(error) is not Exception:
             raise
         raise ValueError(f"The tokenizer of {name} cannot be read: {error}") from error
+    _check_read(found, Path(name) / "vocab.txt")
+    return found
+
+
+def _check_read(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+    """Raise if a class without a use for the vocabulary that is there has made an empty one."""
+    if file.is_file():
+        there = len({*file.read_text(encoding="utf-8").split("\n")} - {""})
+        if len(tokenizer) < there:
+            raise ValueError(
+                f"{file} has {there} tokens, and {type(tokenizer).__name__}, which transformers "
+                f"takes for this folder, knows {len(tokenizer)}: save a tokenizer there that "
+                "reads it, or give one with --tokenizer."
+            )
 
 
 def has_tokenizer(name: str) -> bool:

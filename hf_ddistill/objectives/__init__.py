@@ -14,14 +14,18 @@ from hf_ddistill.objectives.blocks.outcome_reward import OutcomeReward
 from hf_ddistill.objectives.blocks.pseudo_trajectory import PseudoTrajectory
 from hf_ddistill.objectives.blocks.t3d import T3D
 from hf_ddistill.objectives.dcd import DCD
+from hf_ddistill.objectives.di4c import Di4C
 from hf_ddistill.objectives.didi import DiDi
 from hf_ddistill.objectives.distribution_matching import DistributionMatching
 from hf_ddistill.objectives.ecd import ECD
+from hf_ddistill.objectives.fs_dfm import FSDFM
+from hf_ddistill.objectives.imdm import IMDM
 from hf_ddistill.objectives.law_matching import LawMatching
 from hf_ddistill.objectives.mcd import MCD
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import NELBO
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.redi import ReDi
 from hf_ddistill.objectives.reinforce_dmd import ReinforceDMD
 from hf_ddistill.objectives.representation_mmd import RepresentationMMD
 from hf_ddistill.objectives.rollouts import Rollouts
@@ -40,10 +44,13 @@ __all__ = [
     "D2F",
     "DCD",
     "DParallel",
+    "Di4C",
     "DiDi",
     "DistributionMatching",
     "ECD",
+    "FSDFM",
     "Frozen",
+    "IMDM",
     "LawMatching",
     "MCD",
     "NELBO",
@@ -51,6 +58,7 @@ __all__ = [
     "Objective",
     "OutcomeReward",
     "PseudoTrajectory",
+    "ReDi",
     "ReinforceDMD",
     "RepresentationMMD",
     "Rollouts",

@@ -112,6 +112,7 @@ class Acceptance(Objective):
     lookahead: int = 4
     divergence: Divergence | Mapping[str, Any] | str | None = None
     id: ClassVar[str] = "acceptance"
+    over: ClassVar[str] = "rows"
     citation: ClassVar[str] = (
         "Zhou et al., DistillSpec: Improving Speculative Decoding via Knowledge Distillation, "
         "2023, arXiv:2310.08461"

@@ -39,6 +39,7 @@ class DCD(Objective):
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ReverseKL)
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=GaussianTimes)
+    over: ClassVar[str] = "rows"
     citation: ClassVar[str] = "Sahoo et al., The Diffusion Duality, 2025, arXiv:2506.10892"
 
     def __post_init__(self) -> None:

@@ -56,6 +56,7 @@ class DiDi(Objective):
     anchor: float = 0.1
     entropy: float = 0.0
     id: ClassVar[str] = "didi"
+    over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {
         "teacher": Frozen(),
         "discriminator": Trained(factory=of_one_time),

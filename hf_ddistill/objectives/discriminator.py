@@ -15,7 +15,7 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.shapes import Scalar, Tokens, Where
 
 #: Of one whose student does not say how large it is.
-WIDTH, LAYERS, HEADS = 64, 2, 4
+WIDTH, LAYERS, HEADS = 32, 2, 4
 
 
 class Discriminator(nn.Module):

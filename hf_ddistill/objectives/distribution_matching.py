@@ -97,6 +97,7 @@ class DistributionMatching(Objective):
     targets: str | None = None
     jeffrey: float | None = None
     id: ClassVar[str] = "distribution_matching"
+    over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     citation: ClassVar[str] = (
         "Hoogeboom et al., Discrete Moment Matching, 2026, arXiv:2603.20155; IDLM, 2026, "

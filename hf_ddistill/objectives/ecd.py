@@ -55,6 +55,7 @@ class ECD(Objective):
     top_k: int | None = None
     weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     id: ClassVar[str] = "ecd"
+    over: ClassVar[str] = "rows"
     citation: ClassVar[str] = (
         "Gao, Sun, Distillation of Discrete Diffusion by Exact Conditional Distribution Matching, "
         "2025, arXiv:2512.12889"

@@ -116,12 +116,15 @@ def told(made: Generated, ratio: LogRatio, both: Places, targets: str) -> Tensor
 
 
 def auxiliary_loss(step: TrainingStep, ratio: LogRatio, lost: Tensor) -> Scalar:
-    """Each row's mean of what is lost (N, 1) at the positions that were asked for, by its
-    tokens."""
-    tokens = ratio.auxiliary.per_token(lost)
-    loss = step.row_mean(tokens.sum(1) / ratio.auxiliary.where.sum(1).clamp_min(1))
-    step.log("auxiliary_loss", loss)
-    return loss
+    """Each row's mean of what is lost (N, 1) at the positions that were asked for, by its tokens;
+    the cross entropy of what was drawn is recorded."""
+    asked = ratio.auxiliary.where.sum(1).clamp_min(1)
+
+    def mean(values: Tensor) -> Scalar:
+        return step.row_mean(ratio.auxiliary.per_token(values).sum(1) / asked)
+
+    step.log("entropy", mean(-ratio.log_prob_of_auxiliary.detach()))
+    return mean(lost)
 
 
 def check_targets(targets: str, name: str, student: Denoiser) -> None:

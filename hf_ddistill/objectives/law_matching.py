@@ -51,8 +51,9 @@ class LawMatching(Objective):
     """Roll the student out; train the auxiliary on what it drew; move the student along d.
 
     pathwise: -sum_c p_S(c | x_t) d(c) at the call that decided a token: what a token does to later
-    calls it cannot see. policy: -(R - mean R of the others) log(probability of the rollout):
-    unbiased for every call, at the price of variance.
+    calls it cannot see. In one call from masks it is the exact gradient of sum_m KL_m / m, KL_m the
+    mean over sets of m positions of KL between the laws of their tokens. policy: -(R - mean R of
+    the others) log(probability of the rollout): unbiased for every call, at the price of variance.
 
     A student with a noise input, or whose start differs from sample to sample, can put out the
     teacher's law at each call by itself: it is trained so, pathwise. Masked ones without noise can
@@ -82,6 +83,7 @@ class LawMatching(Objective):
     maskings: int = 1
     divergence: str = "reverse_kl"
     id: ClassVar[str] = "law_matching"
+    over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
@@ -257,7 +259,8 @@ def finite_rows(step: TrainingStep, ratios: list[LogRatio]) -> Tensor:
         lambda *_: (
             f"The reward of {float(total[1] / total[0]):.1%} of the rollouts is not finite, "
             "and 1 % is allowed: the teacher gives no probability to what the student draws; "
-            "smooth its law, or start the student from the teacher."
+            "smooth its law, start the student from the teacher, or take 'ecd', which needs no "
+            "such ratio."
         ),
     )
     return good

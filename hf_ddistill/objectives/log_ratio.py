@@ -70,6 +70,7 @@ def log_ratio(
     where: Where | Places,
     *,
     causal: bool = False,
+    told: Times | None = None,
     **more: Any,
 ) -> LogRatio:
     """Ask the networks "teacher" and "auxiliary" of a step for x_0 at z.
@@ -81,6 +82,8 @@ def log_ratio(
         t: (B,); None for causal models.
         where: (B, L), the positions that are asked for.
         causal: read both as language models from left to right.
+        told: (B,), what the auxiliary is told instead of t, where masked states show their t by
+            themselves; t if not given.
         **more: inputs of the calls.
 
     Raises:
@@ -91,7 +94,7 @@ def log_ratio(
         teacher, auxiliary = Autoregressive(teacher), Autoregressive(auxiliary)
     where = Places.of(where)
     with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):
-        of_auxiliary = step.look(auxiliary, z, t, where, **more)
+        of_auxiliary = step.look(auxiliary, z, t if told is None else told, where, **more)
         # Before any loss, so that on the way back it comes behind what lets the teacher's law go.
         log_prob = of_auxiliary.log_prob_of(x_0)
     # Behind it, since without gradients a prediction takes the place of the logits.

@@ -39,6 +39,7 @@ class MCD(Objective):
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ReverseKL)
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=StepTimes)
+    over: ClassVar[str] = "rows"
     citation: ClassVar[str] = (
         "Latent Shadows: The Gaussian-Discrete Duality in Masked Diffusion, 2026, arXiv:2602.00792"
     )

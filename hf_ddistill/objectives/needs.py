@@ -30,9 +30,12 @@ class Frozen:
 
     Args:
         mean: the running mean of the student's weights, in the place of a teacher.
+        causal: it is asked as a causal language model, for each token behind those before it, and
+            not for what stands at masks.
     """
 
     mean: bool = False
+    causal: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class NELBO(Objective):
 
     label_dropout: float = 0.1
     id: ClassVar[str] = "nelbo"
+    over: ClassVar[str] = "rows"
     is_bound: ClassVar[bool] = True
     networks: ClassVar[Networks] = {}
     citation: ClassVar[str] = (

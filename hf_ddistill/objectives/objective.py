@@ -26,7 +26,10 @@ class Objective(Configurable, ABC):
     whether it trains a student that draws all that it draws in one call. `unit` is what its losses
     are a mean of, so that those of several batches make up one: "token" (of `TrainingStep.trained`)
     or "row" (that has any). `takes_reward`: whether it cannot do without what each rollout earned.
-    `is_bound`: whether its loss is a bound on the negative log-likelihood of the data.
+    `reads_noise`: whether its student cannot do without a noise input.
+    `is_bound`: whether its loss is a bound on the negative log-likelihood of the data. `over` is
+    what the student is trained to draw: "rows", all positions at once, "blocks", each behind
+    finished ones (by a `BlockDiffusionLM`), or None for either.
     `sampler` is what the student is to be sampled with: its configuration, and so every pipeline,
     has it from here. It never sees a Trainer.
 
@@ -41,7 +44,9 @@ class Objective(Configurable, ABC):
     one_call: ClassVar[bool] = False
     unit: ClassVar[str] = "token"
     takes_reward: ClassVar[bool] = False
+    reads_noise: ClassVar[bool] = False
     is_bound: bool | property = False
+    over: ClassVar[str | None] = None
     sampler: ClassVar[Sampler] = Ancestral()
 
     def __post_init__(self) -> None:

@@ -52,6 +52,7 @@ class ReinforceDMD(Objective):
     group: int = 4
     anchor: float = 0.5
     id: ClassVar[str] = "reinforce_dmd"
+    over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {
         "teacher": Frozen(),
         "discriminator": Trained(factory=of_two_times),

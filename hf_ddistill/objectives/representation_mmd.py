@@ -66,6 +66,7 @@ class RepresentationMMD(Objective):
     alpha: float | None = None
     same_position: bool = True
     id: ClassVar[str] = "representation_mmd"
+    over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {"teacher": Frozen()}
     citation: ClassVar[str] = "Representation-Space MMD, 2026, arXiv:2610.06648"
 

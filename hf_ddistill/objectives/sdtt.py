@@ -45,6 +45,7 @@ class SDTT(Objective):
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ReverseKL)
     substeps: int = 2
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=StepTimes)
+    over: ClassVar[str] = "rows"
     citation: ClassVar[str] = (
         "Deschenaux, Gulcehre, Self-Distillation Through Time, 2024, arXiv:2410.21035"
     )

@@ -56,10 +56,14 @@ class SimplexDMD(Objective):
     """The student's laws of tokens as points of the simplex, moved along the difference of scores.
 
     Of the paper: T and t, states that are noised anew instead of bridged (in sampling, too: `jump`
-    steps), an auxiliary on soft targets, four of its updates for one of the student
-    (`auxiliary_updates`). Not of the paper: networks see draws and no points of the simplex, on
-    which those of discrete diffusion are not defined; scores are ratios and not gradients; and the
-    auxiliary is not told T, so that what is matched is the mixture over T.
+    steps), an auxiliary that is told T and trained on soft targets, four of its updates for one of
+    the student (`auxiliary_updates`). Not of the paper: networks see draws and no points of the
+    simplex, on which those of discrete diffusion are not defined, and scores are ratios and not
+    gradients.
+
+    The auxiliary has one input for a time. Masked states show their t by themselves, so that it can
+    be T. Without masks, and by networks that read no time, only the mixture over T is matched, in
+    which the errors of early and late calls may make up for each other.
 
     Args:
         times: T, "uniform" in (0, 1) (the paper's) or "grid": 1/k, ..., 1, those of the student's
@@ -69,12 +73,15 @@ class SimplexDMD(Objective):
             "soft" under masks and else "drawn".
         score: "concrete": log s_A - log s_T as above; "stein": p_A - p_T, what the scores of
             Gaussian noise differ by up to a factor; under masks alone. Its zero is the same.
+        tell: the auxiliary T, under masks.
     """
 
     times: str = "uniform"
     targets: str | None = None
     score: str = "concrete"
+    tell: bool = True
     id: ClassVar[str] = "simplex_dmd"
+    over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     sampler: ClassVar[Sampler] = Jump()
     citation: ClassVar[str] = "Simplex-DMD and Reinforce-DMD, 2026, arXiv:2609.40235"
@@ -100,7 +107,8 @@ class SimplexDMD(Objective):
         share = uniform_noise(late.shape, step.generator, late.device)
         made = generate(step, late)
         view = made.noised(step, ((1 - share) * late).clamp_min(EARLIEST))
-        ratio = log_ratio(step, made.x_0, view.z, view.t, view.where)
+        known = late if self.tell and step.diffusion.reveals else None
+        ratio = log_ratio(step, made.x_0, view.z, view.t, view.where, told=known)
         good, both = finite_rows(step, [ratio]), made.hidden(view)
         step.log("reward", step.token_mean(ratio.of_tokens.sum(1) * good))
         losses = {}

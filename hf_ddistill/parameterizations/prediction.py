@@ -109,7 +109,10 @@ class Prediction:
                 f"{score.dtype}, or the ratios belong to no law; `hf-ddistill diagnose` shows up "
                 "to which t it can."
             )
-        return cls((conditional / total).log().clamp_min(LOG_ZERO))
+        # A 1 where it is 0: the logarithm that the clamp drops still has a gradient, NaN.
+        possible = conditional > 0
+        log_p = torch.where(possible, conditional / total, torch.ones_like(conditional)).log()
+        return cls(log_p.clamp_min(LOG_ZERO).masked_fill(~possible, LOG_ZERO))
 
 
 def recover(score: Probs, diffusion: Diffusion, x_t: Tokens, t: Tensor | float) -> Probs:

@@ -3,6 +3,7 @@ way."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -26,16 +27,18 @@ class Hybrid(Process):
     w) tau, u = w tau, a commuting process.
 
     Args:
-        vocab_size: K, the mask included; uniform tokens are drawn from the other K - 1.
+        vocab_size: K, the mask included; uniform tokens are drawn from the others.
         uniform: w in [0, 1), the mixing weight; 0 is Absorbing.
         mask_token_id: the last token where it is not given.
         constant: keep the mixture the same at all times.
+        left_out: tokens that no token becomes, such as those which begin and end a text.
     """
 
     vocab_size: int
     uniform: float = 0.1
     mask_token_id: int | None = None  # type: ignore[assignment]
     constant: bool = False
+    left_out: Sequence[int] = ()
     citation: ClassVar[str] = (
         "von Rutte et al., Generalized Interpolating Discrete Diffusion, 2025, arXiv:2503.04482"
     )
@@ -47,6 +50,13 @@ class Hybrid(Process):
         check_mask(self.mask_token_id, self.vocab_size)
         if not 0 <= self.uniform < 1:
             raise ValueError(f"uniform, the mixing weight, must lie in [0, 1), got {self.uniform}.")
+        object.__setattr__(self, "left_out", tuple(sorted({*self.left_out})))
+        drawn = {*range(self.vocab_size)} - {self.mask_token_id}
+        if not {*self.left_out} <= drawn or len(drawn) - len(self.left_out) < 2:
+            raise ValueError(
+                "left_out must be tokens other than the mask, and leave at least two, got "
+                f"{list(self.left_out)} of {self.vocab_size}."
+            )
 
     @property
     def reveals(self) -> bool:
@@ -54,12 +64,14 @@ class Hybrid(Process):
 
     @property
     def is_flat(self) -> bool:
-        return True
+        return not self.left_out
 
     @cached_property
     def _laws(self) -> Tensor:
         mask = point_mass(self.mask_token_id, self.vocab_size)
-        return torch.stack([mask, (1 - mask) / (self.vocab_size - 1)], 1)
+        drawn = 1 - mask
+        drawn[list(self.left_out)] = 0
+        return torch.stack([mask, drawn / drawn.sum()], 1)
 
     @cached_property
     def _ones(self) -> Tensor:

@@ -20,6 +20,7 @@ from hf_ddistill.samplers.remdm_confidence import ReMDMConfidence
 from hf_ddistill.samplers.remdm_loop import ReMDMLoop
 from hf_ddistill.samplers.sampler import Sampler, look
 from hf_ddistill.samplers.speculative import Speculated, Speculative, speculate
+from hf_ddistill.samplers.step_sized import StepSized, size_code
 from hf_ddistill.samplers.tau_leaping import TauLeaping
 from hf_ddistill.samplers.theta import ThetaRK2, ThetaTrapezoidal
 from hf_ddistill.samplers.uniformisation import Uniformisation
@@ -48,12 +49,14 @@ __all__ = [
     "Sampler",
     "Speculated",
     "Speculative",
+    "StepSized",
     "TauLeaping",
     "ThetaRK2",
     "ThetaTrapezoidal",
     "Uniformisation",
     "UnmaskingSampler",
     "look",
+    "size_code",
     "speculate",
     "step_grid",
     "walk",

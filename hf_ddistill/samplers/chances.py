@@ -54,3 +54,9 @@ def jump_rate(diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Ten
     alpha_t / (1 - alpha_t)."""
     s, t = times(s), times(t)
     return (t - s) * diffusion.pace(t) / torch.expm1(diffusion.total_noise(t))
+
+
+def integrated_jumps(diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Tensor:
+    """The same by the integral of the rate over the step, log (1 - alpha_t) / (1 - alpha_s): a jump
+    is then as likely as under `posterior_chances`."""
+    return -torch.log1p(-posterior_chances(diffusion, s, t).reveal)

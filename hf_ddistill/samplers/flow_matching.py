@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
-from hf_ddistill.samplers.chances import Chances, jump_rate
+from hf_ddistill.samplers.chances import Chances, integrated_jumps, jump_rate
 from hf_ddistill.samplers.interval import interval
 from hf_ddistill.samplers.jumps import check_pace
 from hf_ddistill.samplers.sampler import Sampler
@@ -32,21 +32,32 @@ class FlowMatching(Sampler):
 
     Args:
         corrector: c, at least 0.
+        integrated: the number of jumps of a step from the integral of their rate, log (1 - alpha_t)
+            / (1 - alpha_s), instead of (t - s) times the rate at its start: with c = 0 a step then
+            has the law of the path at s, however long it is, up to what positions share (under
+            Absorbing it is the ancestral one).
 
-    References: the solver of facebookresearch/flow_matching, `MixtureDiscreteEulerSolver`.
+    References: the solver of facebookresearch/flow_matching, `MixtureDiscreteEulerSolver`;
+    integrated, the cumulative scalar of FS-DFM (2025, arXiv:2509.20624).
 
     Raises:
-        ValueError: for another c; from `check`, for a process of another kind, and where the noise
-            is infinitely fast at t = 1.
+        ValueError: for another c, or one above 0 with `integrated`; from `check`, for a process of
+            another kind, and where the noise is infinitely fast at t = 1 (not `integrated`).
     """
 
     corrector: float = 0.0
+    integrated: bool = False
     id: ClassVar[str] = "flow_matching"
     citation: ClassVar[str] = "Gat et al., Discrete Flow Matching, 2024, arXiv:2407.15595"
 
     def __post_init__(self) -> None:
         if not 0 <= self.corrector < math.inf:
             raise ValueError(f"corrector must be at least 0 and finite, got {self.corrector}.")
+        if self.corrector and self.integrated:
+            raise ValueError(
+                f"An integrated rate has no corrector, got corrector={self.corrector} with "
+                "integrated=True."
+            )
 
     @property
     def keeps_certain(self) -> bool:
@@ -60,7 +71,8 @@ class FlowMatching(Sampler):
                 "The sampler 'flow_matching' has a path for processes that redraw a token from "
                 f"one law, as Absorbing and Uniform do, not for {type(diffusion.process).__name__}."
             )
-        check_pace(self.id, diffusion)
+        if not self.integrated:
+            check_pace(self.id, diffusion)
 
     def rule(
         self,
@@ -74,8 +86,9 @@ class FlowMatching(Sampler):
         s, t = interval(s, t, x_t)
         p, here = prediction.log_conditional.exp(), x_t[..., None]
         law = diffusion.process.limit().to(p.device, p.dtype)
-        to_data = ((1 + self.corrector) * jump_rate(diffusion, s, t)).to(p.dtype)
-        afresh = (self.corrector * (t - s) * diffusion.pace(t)).to(p.dtype)
+        to_data = ((1 + self.corrector) * self._jumps(diffusion, s, t)).to(p.dtype)
+        pace = diffusion.pace(t) if self.corrector else 0.0
+        afresh = (self.corrector * (t - s) * pace).to(p.dtype)
         if to_data.ndim:
             to_data, afresh = to_data[:, None, None], afresh[:, None, None]
         noise = law[x_t][..., None]
@@ -92,7 +105,11 @@ class FlowMatching(Sampler):
         """1 - e^-r, where a mask jumps to data alone."""
         if self.corrector:
             return None
-        return Chances(-torch.expm1(-jump_rate(diffusion, s, t)))
+        return Chances(-torch.expm1(-self._jumps(diffusion, s, t)))
+
+    def _jumps(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Tensor:
+        """The expected number of jumps of noise to data in a step."""
+        return (integrated_jumps if self.integrated else jump_rate)(diffusion, s, t)
 
 
 def _per_jump(jumps: Tensor) -> Tensor:

@@ -68,6 +68,12 @@ class Sampler(Configurable, ABC):
         denoiser says is to be sharpened before it gets it."""
         return None
 
+    def asked(
+        self, denoiser: Denoiser, x_t: Tokens, s: Tensor | float, t: Tensor | float
+    ) -> Denoiser:
+        """Whom a step by the rule asks: the denoiser, or one that is told more."""
+        return denoiser
+
     def begin(self) -> Sampler:
         """Itself, or a copy that may remember from step to step; every sample begins with it."""
         return self

@@ -30,7 +30,12 @@ from hf_ddistill.training.held_out import EVALUATION
 from hf_ddistill.training.losses import Parts, total
 from hf_ddistill.training.model_card import CardFacts, write_card
 from hf_ddistill.training.preparation import prepared
-from hf_ddistill.training.refusals import check_networks, check_settings, warn_of_half_precision
+from hf_ddistill.training.refusals import (
+    check_attention,
+    check_networks,
+    check_settings,
+    warn_of_half_precision,
+)
 from hf_ddistill.training.resumable import ResumableTrainer
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples
@@ -99,11 +104,13 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         self.objective = self._objective.for_student(self._denoiser)
         config, tokenizer = unwrapped(model).config, self._tokenizer
         length = args.max_length or window(model)
+        check_attention(self._objective, model, length)
         collator = kwargs.get("data_collator") or TokenCollator.suited_to(
             config, tokenizer, whole_blocks(model, self._objective)
         )
         kwargs["data_collator"] = clean = CleanCollator(collator, self.diffusion, Held.of(config))
-        how = (self._objective.rollouts is not None, args.assistant_only_loss)
+        packing = Held.of(config) is None if args.packing is None else args.packing
+        how = (self._objective.rollouts is not None, args.assistant_only_loss, packing)
 
         def ready(data: Any) -> Any:
             data = prepared(data, tokenizer, length, *how)

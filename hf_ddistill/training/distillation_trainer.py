@@ -28,6 +28,7 @@ from hf_ddistill.training.model_card import CardFacts
 from hf_ddistill.training.refusals import (
     check_auxiliaries,
     check_decoder,
+    check_reads_masks,
     check_reward,
     warn_of_independent_tokens,
 )
@@ -87,6 +88,7 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         # Adapters are drawn before `Trainer` sets the seed.
         set_seed(args.seed)
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
+        check_reads_masks(Objective.from_config(objective), teacher)
         teacher = teacher_model(teacher, model, kwargs.get("processing_class"))
         if model is teacher and model is not None:
             raise ValueError(

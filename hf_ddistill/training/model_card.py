@@ -78,6 +78,19 @@ def write_card(folder: str | Path, facts: CardFacts) -> ModelCard:
     return card
 
 
+def with_figures(card: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The text of a card with these measured rows in the place of those that it has.
+
+    Raises:
+        ValueError: if it has no place for them, as cards of `write_card` do.
+    """
+    before, place, behind = card.partition("## Measured\n\n")
+    _, blank, rest = behind.partition("\n\n")
+    if not (place and blank):
+        raise ValueError('The card has no section "Measured" for figures.')
+    return before + place + table(rows) + blank + rest
+
+
 def is_repo_id(name: str) -> bool:
     """Whether `name` is an id on the Hub, "user/name", and not the path of a folder."""
     try:

@@ -22,14 +22,17 @@ def prepared(
     length: int | None,
     prompts: bool = False,
     assistant_only: bool = True,
+    packing: bool = True,
 ) -> Any:  # noqa: ANN401
     """The data set as it is if it has tokens; texts and conversations are tokenised.
 
     A column `text` is packed: documents one after another, each as the tokenizer puts it (with a
     beginning token, if it puts one) and ended by its end token where it has one; the stream is cut
-    into rows of `length` tokens, and the rest is dropped. `prompt` with `completion`, of text or of
-    messages, are rows in which the prompt is context; in `messages`, read through the chat
-    template, it is what others than the assistant say. These are cut at `length`.
+    into rows of `length` tokens, and the rest is dropped. Without `packing` each text is a row of
+    its own between the tokenizer's special tokens, one that is longer several. `prompt` with
+    `completion`, of text or of messages, are rows in which the prompt is context; in `messages`,
+    read through the chat template, it is what others than the assistant say. These are cut at
+    `length`.
 
     With `prompts` the rows are what an objective decodes behind: each text, each `prompt`, each
     conversation up to the assistant's last word, by itself and whole.
@@ -45,7 +48,7 @@ def prepared(
     if data is None:
         return None
     if isinstance(data, Mapping):
-        about = (tokenizer, length, prompts, assistant_only)
+        about = (tokenizer, length, prompts, assistant_only, packing)
         return {name: prepared(part, *about) for name, part in data.items()}
     if isinstance(data, (list, tuple)):
         data = Dataset.from_list(list(data)) if len(data) else data
@@ -58,7 +61,7 @@ def prepared(
         )
     if "input_ids" in first:
         return data
-    texts = Texts(tokenizer, length, prompts, assistant_only)
+    texts = Texts(tokenizer, length, prompts, assistant_only, packing)
     kind = texts.kind(first)
     if tokenizer is None or length is None:
         raise ValueError("Text needs a tokenizer (processing_class=) and a max_length.")
@@ -81,6 +84,8 @@ def _check_any(found: bool, texts: Texts, kind: str) -> None:
         return
     if texts.prompts:
         raise ValueError("The prompts are all empty: not one of them has a token.")
+    if kind == "text" and not texts.packing:
+        raise ValueError("The texts are all empty: not one of them has a token.")
     if kind == "text":
         raise ValueError(f"The text does not fill one row of max_length={texts.length} tokens.")
     raise ValueError(f"No row has a token to train on within max_length={texts.length} tokens.")
@@ -113,7 +118,8 @@ def _rows(data: Dataset, texts: Texts, kind: str) -> Dataset:
 def _key(texts: Texts) -> list[Any]:
     """What the rows hang on beside the data."""
     tokenizer = texts.tokenizer
-    about = [texts.length, texts.prompts, texts.assistant_only, type(tokenizer).__qualname__]
+    about = [texts.length, texts.prompts, texts.assistant_only, texts.packing]
+    about += [type(tokenizer).__qualname__]
     about += [tokenizer.eos_token_id, str(getattr(tokenizer, "chat_template", None))]
     if not tokenizer.is_fast:
         return [*about, tokenizer]

@@ -12,6 +12,9 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.models import BlockDiffusionLM, unwrapped
+from hf_ddistill.models.causal_kind import is_causal
+from hf_ddistill.models.opening import is_causal_name
 from hf_ddistill.objectives import Objective, Trained
 from hf_ddistill.objectives.needs import TAKEN
 
@@ -142,6 +145,47 @@ def check_decoder(objective: Objective, teacher_is_a_model: bool) -> None:
         raise ValueError(
             f"Objective {objective.id!r} trains on what its teacher decodes, so that the teacher "
             "must be one model, and no denoiser made of others."
+        )
+
+
+def check_attention(objective: Objective, model: nn.Module, length: int | None) -> None:
+    """Raise if an objective over whole rows has a student that sees blocks alone, or one over
+    blocks a student that has none.
+
+    Args:
+        objective: says what it is over.
+        model: the student, perhaps wrapped.
+        length: tokens of a row; None where it is not known.
+    """
+    inner = unwrapped(model)
+    if not isinstance(inner, BlockDiffusionLM):
+        if objective.over == "blocks":
+            raise ValueError(
+                f"Objective {objective.id!r} trains a BlockDiffusionLM, which decodes in blocks, "
+                f"and {type(inner).__name__} draws all positions at once: take one over rows, such "
+                "as 'law_matching' or 'ecd'."
+            )
+        return
+    size = inner.config.block_size
+    if objective.over == "rows" and not inner.is_full(size) and size < (length or size + 1):
+        raise ValueError(
+            f"Objective {objective.id!r} trains all positions of a row at once, and this "
+            f"BlockDiffusionLM sees blocks of {size}, each behind finished ones: take one over "
+            "blocks, such as 'dparallel' or 't3d' (of what the teacher decodes), 'bd3lm' (of "
+            "data), or, where the teacher is a causal language model, 'opdlm'."
+        )
+
+
+def check_reads_masks(objective: Objective, teacher: object) -> None:
+    """Raise if a causal language model, or the name of one, is to say what stands at masks."""
+    need = objective.networks.get("teacher")
+    if need is None or need.causal:
+        return
+    if is_causal_name(teacher) if isinstance(teacher, str) else is_causal(teacher):
+        raise ValueError(
+            f"Objective {objective.id!r} asks its teacher what stands at masks, and a causal "
+            "language model reads none: take 'opdlm', 'causal_law_matching' or "
+            "'block_law_matching', which ask it for each next token, or 'bd3lm', which asks none."
         )
 
 

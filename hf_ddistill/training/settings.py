@@ -52,6 +52,7 @@ BOUNDS = {
     "student_steps": CALLS,
     "rounds": Bounds(least=1, most=16),  # each doubles the steps of the first
     "noise_dim": Bounds(least=0),
+    "student_layers": Bounds(least=0),
     "noise_std": Bounds(above=0),
     "auxiliary_learning_rate": Bounds(above=0),
     "auxiliary_beta1": SHARE,
@@ -82,12 +83,15 @@ class DiffusionSettings:
     Args:
         ema_decay: of the running mean of the weights, which is what is evaluated and saved; 0 turns
             it off.
-        max_length: tokens in each row when text is tokenised and packed; the model's
-            `max_position_embeddings` if not given.
+        max_length: the most tokens of a row of text; the model's window if not given.
         prompt_length: the first tokens of each row are given, not noised and not trained on; the
             prompts of rollouts are all of a row if not given.
         assistant_only_loss: of conversations (`messages`) only what the assistant says is trained
             on; False for all of them.
+        packing: whether texts stand one after another, cut into rows of `max_length`; False for
+            rows of a text each, between the tokenizer's special tokens. If not given, masked
+            language models of transformers, which were trained so, get such rows, all others packed
+            ones.
         sample_steps: network calls per sample, for the samples drawn at each evaluation.
         num_eval_samples: how many are drawn; 0 turns them off.
     """
@@ -99,6 +103,9 @@ class DiffusionSettings:
         "tokens of a row that are given; of rollouts, the prompt (default: none; of rollouts all)",
     )
     assistant_only_loss: bool = setting(True, "of conversations")
+    packing: bool | None = setting(
+        None, "texts one after another in full rows (default: not of masked LMs of transformers)"
+    )
     sample_steps: int = setting(64, "network calls per sample")
     num_eval_samples: int = setting(0, "samples drawn per evaluation")
 
@@ -124,6 +131,8 @@ class DistillationSettings:
             last.
         noise_dim: above 0, and without a model, the student is a copy of the teacher with a noise
             input of this width; it must be the width of a model that is given.
+        student_layers: above 0, and without a model, the student is a copy of the teacher that
+            keeps so many of its layers, evenly spaced.
         noise_std: standard deviation of what that input adds to each channel at first.
         auxiliary_learning_rate: of all networks that the objective trains beside the student (an
             auxiliary denoiser, a discriminator), as the next three are; twice the student's if not
@@ -146,6 +155,7 @@ class DistillationSettings:
     student_steps: int = setting(4, "network calls of the student")
     rounds: int = setting(1, "times that the student becomes the teacher")
     noise_dim: int = setting(0, "width of the student's noise input")
+    student_layers: int = setting(0, "layers that a copy of the teacher keeps; 0 is all")
     noise_std: float = setting(0.3, "of what the noise input adds")
     auxiliary_learning_rate: float | None = setting(
         None, "of the auxiliary (default: twice the student's)"

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from hf_ddistill.models.held import around_a_text
+
 Ids = NDArray[np.int32]
 Row = dict[str, Ids]
 #: The rows that one row of the data gives; it may keep tokens back for the next one's.
@@ -58,12 +60,15 @@ class Texts:
         length: the most tokens of a row; a conversation is cut there.
         prompts: whether rows are what a model goes on from, each by itself; they are not cut.
         assistant_only: of a conversation only what the assistant says is trained on.
+        packing: whether texts stand one after another in rows of `length`; else each is a row of
+            its own between the tokenizer's special tokens, or several where it is longer.
     """
 
     tokenizer: PreTrainedTokenizerBase
     length: int
     prompts: bool = False
     assistant_only: bool = True
+    packing: bool = True
 
     def kind(self, columns: Iterable[str]) -> str:
         """What rows are made of, by the columns of a data set: "prompts" of one of them,
@@ -93,6 +98,8 @@ class Texts:
 
     def reader(self, kind: str) -> Reader:
         """What reads the rows of a data set of a kind, from the first one on."""
+        if kind == "text" and not self.packing:
+            return self.alone
         if kind == "text":
             packing = Packing(self.length)
             return lambda row: [{"input_ids": ids} for ids in packing.add(self.document(row))]
@@ -109,6 +116,23 @@ class Texts:
     def document(self, row: Mapping[str, Any]) -> list[int]:
         """The tokens of a text, ended."""
         return self._ended(self.tokenizer(row["text"])["input_ids"])
+
+    def alone(self, row: Mapping[str, Any]) -> list[Row]:
+        """The rows of a text by itself, each as the tokenizer puts a text; none of an empty one.
+
+        Raises:
+            ValueError: if the special tokens alone fill a row.
+        """
+        begin, end = around_a_text(self.tokenizer)
+        ids = self.tokenizer(row["text"], add_special_tokens=False)["input_ids"]
+        room = self.length - len(begin) - len(end)
+        if room < 1:
+            raise ValueError(
+                f"max_length={self.length} leaves no place for a text: the tokenizer puts "
+                f"{len(begin) + len(end)} tokens around each."
+            )
+        parts = [ids[i : i + room] for i in range(0, len(ids), room)]
+        return [{"input_ids": _ids([*begin, *part, *end])} for part in parts]
 
     def prompt(self, prompt: str | list[dict[str, str]]) -> list[int]:
         """A text, or a conversation in which the assistant is next."""

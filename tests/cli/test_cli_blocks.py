@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 from block_runs import counting_lm, counts
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
 from hf_ddistill.cli import main
 from hf_ddistill.cli.common import print_table
@@ -123,3 +123,63 @@ def test_a_block_model_is_scored_as_if_it_saw_all_tokens(converted, lm, tmp_path
 def test_a_token_breaks_the_line_of_a_table(capsys):
     print_table([{"token": "a\n\x1b[0mb", "é": " "}])
     assert capsys.readouterr().out.splitlines()[1:] == [r"a\n\x1b[0mb   "]
+
+
+def trained(folder, teacher, data, objective, *more):
+    words = ["--teacher", teacher, "--data", data, "--output", folder, "--objective", objective]
+    words += ["--steps", 1, "--batch-size", 4, "--student-steps", 2, *more]
+    return main(["distill", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    file.write_text("".join(json.dumps({"input_ids": r}) + "\n" for r in counts(8, 8).tolist()))
+    return file
+
+
+def test_a_model_of_blocks_is_not_trained_on_noise_before_its_blocks(
+    converted, rows, tmp_path, capsys
+):
+    """It was never shown masks in an earlier block: what it says of such a row means nothing."""
+    for objective in ("law_matching", "ecd"):
+        assert trained(tmp_path / "x", converted, rows, objective) == 2
+        said = capsys.readouterr().err
+        assert "sees blocks of 4" in said and "'dparallel'" in said
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_causal_teacher_is_not_asked_what_stands_at_masks(lm, converted, rows, tmp_path, capsys):
+    for objective in ("law_matching", "dparallel", "d2f"):
+        more = ("--student", converted)
+        assert trained(tmp_path / "x", lm, rows, objective, *more) == 2
+        assert "a causal language model reads none: take 'opdlm'" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_student_of_full_attention_is_sampled_in_the_calls_it_was_trained_for(
+    lm, rows, tmp_path, capsys
+):
+    """Decoding, a call for each token, was all that the command knew."""
+    window = AutoConfig.from_pretrained(lm).max_position_embeddings
+    full = tmp_path / "full"
+    assert main(["convert", str(lm), str(full), "--block-size", str(window)]) == 0
+    assert trained(tmp_path / "student", full, rows, "ecd") == 0
+    said = capsys.readouterr().out
+    assert "ancestral steps, 2 network calls" in said and "--steps 2" in said
+    words = ["sample", str(tmp_path / "student"), "--count", "3", "--json"]
+    at_once = ["--steps", "2", "--length", "8", "--sampler", "jump"]
+    assert main([*words, str(tmp_path / "at_once.json"), *at_once]) == 0
+    drawn = json.loads((tmp_path / "at_once.json").read_text())
+    assert drawn["nfe"] == 2 and [len(row["tokens"]) for row in drawn["rows"]] == [8] * 3
+    assert main([*words, str(tmp_path / "x.json"), *at_once, "--max-new-tokens", "4"]) == 2
+    assert "draws all positions at once" in capsys.readouterr().err
+
+
+def test_a_network_without_blocks_is_told_so_by_their_objectives(rows, tmp_path, capsys):
+    """ "The step has no trajectory" said nothing to those who had given --objective bd3lm."""
+    words = ["teacher", "--data", str(rows), "--output", str(tmp_path / "t"), "--steps", "1"]
+    words += ["--hidden-size", "8", "--layers", "1", "--heads", "2"]
+    assert main(words) == 0
+    assert trained(tmp_path / "x", tmp_path / "t", rows, "bd3lm") == 2
+    assert "draws all positions at once: take one over rows" in capsys.readouterr().err

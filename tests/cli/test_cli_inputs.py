@@ -152,7 +152,7 @@ WRONG = {  # options of a command, and words of the sentence
     "device": ("sample", ["--device", "nonsense"], ["knows no device 'nonsense'"]),
     "no device": ("sample", ["--device", "cuda:77"], ["this machine has no device 'cuda:77'"]),
     "meta": ("evaluate", ["--device", "meta"], ["this machine has no device 'meta'"]),
-    "blocks": ("sample", ["--steps-per-block", "2"], ["of block-diffusion models"]),
+    "blocks": ("sample", ["--steps-per-block", "2"], ["of decoding in blocks"]),
     "temperature": ("sample", ["--temperature", "-1"], ["at least 0, got -1"]),
     "class": ("sample", ["--class-label", "one"], ["must be an integer"]),
     "judge": ("evaluate", ["--judge", "digits"], ["images of 8 x 8"]),

@@ -78,3 +78,23 @@ def test_a_quantised_checkpoint_is_read_as_numbers(kind, dtype, tmp_path):
     key = next(key for key, value in weights.items() if value.ndim == 2)
     save_file(weights | {key: weights[key].to(dtype)}, tmp_path / "model.safetensors")
     assert "it is quantised" in sentence(kind, tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": "x"}, {"dtype": 1.5}, {"auto_map": None}])
+def test_a_folder_of_ours_with_a_wrong_field_is_a_traceback(wrong, tmp_path):
+    Converter.named("transformers").example(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | wrong))
+    assert sentence("transformers", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"hidden_act": "x"}, {"intermediate_size": 9}, {"num_hidden_layers": 2}]
+)
+def test_weights_that_a_causal_model_lacks_are_random(wrong, tmp_path, capsys):
+    source, out = tmp_path / "source", tmp_path / "out"
+    Converter.named("causal_lm").example(source)
+    file = source / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | wrong))
+    assert refused(capsys, "convert", source, out, "--mask-token-id", "11")
+    assert not out.exists()

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.cache_utils import DynamicCache
 
 from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser
-from hf_ddistill.convert import BD3LM, recognise
+from hf_ddistill.convert import BD3LM, CausalLM, recognise
 from hf_ddistill.models import DDiTDecoderConfig
 from hf_ddistill.objectives.likelihood_bound import nelbo_density
 
@@ -169,6 +169,8 @@ def test_the_decoder_is_no_causal_model(tmp_path):
     model.lm.save_pretrained(tmp_path / "lm")
     opened = AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
     assert opened.generate(ids[:, :2], max_new_tokens=4, do_sample=False).shape == (1, 6)
+    with pytest.raises(ValueError, match="DDiTForCausalLM, which no causal model of"):
+        CausalLM().write(model, tmp_path / "exported")
     for name, value in (("noise_dim", 2), ("position_embedding", "learned")):
         with pytest.raises(ValueError, match=f"{name}="):
             DDiTDecoderConfig(vocab_size=5, **{name: value})

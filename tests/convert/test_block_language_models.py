@@ -194,3 +194,12 @@ def test_a_tokenizer_with_code_of_its_own_is_not_read(whole, tmp_path):
     ids = tokenizer("hi <|mask|>")["input_ids"]
     assert ids[-1] == 257 == tokenizer.mask_token_id and len(ids) == 4
     assert tokenizer.decode(ids[:2]) == "hi"
+
+
+def test_a_general_tokenizer_does_not_get_the_tokens_of_its_networks_kin(tmp_path):
+    """Beside a Qwen2 transformers read it as a Qwen2's, with an <|endoftext|> of its own: a token
+    more than the model has rows, and Dream was refused."""
+    Dream.example(tmp_path)
+    folder_tokenizer(12, "<|mask|>", 11).save_pretrained(tmp_path)
+    _, tokenizer = Dream().read(str(tmp_path))
+    assert len(tokenizer) == 12 and tokenizer.convert_tokens_to_ids("w3") == 3

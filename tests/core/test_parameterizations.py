@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from hf_ddistill.parameterizations import (
     Shifted,
     Subs,
 )
-from hf_ddistill.processes import Absorbing, Ordinal, Process, Uniform
+from hf_ddistill.processes import Absorbing, Hybrid, Ordinal, Process, Uniform
 from hf_ddistill.schedules import LogLinear
 from hf_ddistill.shapes import LOG_ZERO
 
@@ -28,7 +29,11 @@ T = torch.tensor([0.3, 0.5], dtype=torch.float64)
 each_process = pytest.mark.parametrize("cls", Process.registry.values(), ids=lambda cls: cls.id)
 each_parameterization = pytest.mark.parametrize(
     "parameterization",
-    [*(cls() for cls in Parameterization.registry.values()), Score(scale_by_sigma=True)],
+    [
+        *(cls() for cls in Parameterization.registry.values()),
+        Score(scale_by_sigma=True),
+        GivenOthers(seen=2.0),
+    ],
     ids=repr,
 )
 
@@ -121,6 +126,26 @@ def test_a_network_that_never_sees_its_own_token_is_read_by_bayes_rule(cls):
     torch.testing.assert_close(log_p.exp(), problem.conditional(0.4), rtol=0, atol=1e-10)
 
 
+def test_what_a_masked_lm_has_seen_of_a_token_counts_twice():
+    """An exact network of BERT's training, where as many tokens are kept as replaced by one of n,
+    at any other amount of noise."""
+    n = 4  # and a mask
+    diffusion = Diffusion(Hybrid(n + 1, 0.3, constant=True))
+    problem = ExactBayes.independent(diffusion, length=2)
+    shares = torch.nn.functional.one_hot(problem.clean, n + 1).double()
+    prior, x_t = torch.einsum("n,nlv->lv", problem.law, shares), problem.states
+    trained = (
+        torch.full((n + 1, n + 1), 0.1 / n, dtype=torch.float64) + 0.1 * torch.eye(n + 1).double()
+    )
+    trained[:, n] = 0.8
+    output = (prior * trained[:, x_t].movedim(0, -1)).log().clamp_min(LOG_ZERO) + 5
+    for time in (0.1, 0.9):
+        t = torch.full((len(x_t),), time, dtype=torch.float64)
+        reading = GivenOthers(seen=math.log(1 + n))
+        log_p = reading.to_log_conditional(output, diffusion, x_t, t)
+        torch.testing.assert_close(log_p.exp(), problem.conditional(time), rtol=0, atol=1e-10)
+
+
 def test_score_is_scaled_by_the_noise_as_in_sedd():
     diffusion = Diffusion(Absorbing(K), LogLinear(0.1))
     x_t, output = torch.full((2, 3), K - 1), torch.randn(2, 3, K, dtype=torch.float64)
@@ -165,6 +190,20 @@ def test_gradient_through_the_score_is_finite(cls):
     logits = random_conditional(diffusion, x_t).log().clamp_min(LOG_ZERO).requires_grad_()
     Prediction(logits.log_softmax(-1)).score(diffusion, x_t, T).log1p().sum().backward()
     assert logits.grad.isfinite().all()
+
+
+@each_process
+def test_gradient_of_a_score_network_is_finite(cls):
+    """A token that is impossible has the logarithm of 0: it must reach no gradient (NaN), or no
+    SEDD network can be distilled."""
+    diffusion, x_t = Diffusion(cls.example(K)), torch.arange(K).expand(2, K)
+    output = torch.randn(2, K, K, dtype=torch.float64, requires_grad=True)
+
+    def probabilities(output):
+        return Score().to_log_conditional(output, diffusion, x_t, T).exp()
+
+    assert (probabilities(output) == 0).any() or not diffusion.process.noise_tokens
+    assert torch.autograd.gradcheck(probabilities, (output,))
 
 
 @each_process

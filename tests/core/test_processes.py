@@ -207,6 +207,25 @@ def test_mask_is_the_last_token_unless_it_is_named():
     assert Uniform(5).mask_token_id is None and Uniform(5).noise_tokens == ()
 
 
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_token_becomes_one_that_is_left_out(constant):
+    """What is left is the process over the others, as if they were all."""
+    process = Hybrid(K, 0.3, 2, constant, left_out=[0, 4])
+    others = Hybrid(K - 2, 0.3, 1, constant)
+    kernel, start = dense(process, noises(0.2)[0], noises(0.9)[0]), [1, 2, 3, 5]
+    assert not kernel[start][:, [0, 4]].any() and not process.is_flat
+    expected = dense(others, noises(0.2)[0], noises(0.9)[0])
+    torch.testing.assert_close(kernel[start][:, start], expected)
+    again = Process.from_config(json.loads(json.dumps(process.to_config())))
+    assert again == process and hash(again) == hash(process)
+
+
+@pytest.mark.parametrize("left_out", [[2], [6], [0, 1, 3, 4]])
+def test_what_cannot_be_left_out_is_left_out(left_out):
+    with pytest.raises(ValueError, match="other than the mask, and leave at least two"):
+        Hybrid(K, 0.3, 2, left_out=left_out)
+
+
 def test_ordinal_decays_along_the_discrete_cosine_transform():
     process, sigma = Ordinal(K), 0.3
     level, mode = torch.arange(K).double() + 0.5, torch.arange(K).double()

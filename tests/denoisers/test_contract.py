@@ -64,6 +64,8 @@ def example(kind, seed=0):
             given[field.name] = network(own)
         elif "tuple" in str(hint):
             given[field.name] = (network(own), network(own + 1))
+        elif "Mapping" in str(hint):
+            given[field.name] = {"causal": True}
         elif hint is float:
             given[field.name] = 0.5
     return kind(**given)

@@ -12,7 +12,7 @@ from training_runs import differing, distilling, matching, tiny, weights
 from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.laboratory import clean_sequences, terminal_law
 from hf_ddistill.linalg import RowStreams
-from hf_ddistill.models import DDiTForDiscreteDiffusion, as_denoiser
+from hf_ddistill.models import as_denoiser
 from hf_ddistill.parameterizations import Conditional, Subs
 from hf_ddistill.samplers import Ancestral, Canvas
 
@@ -63,19 +63,12 @@ def test_one_number_per_sequence_correlates_what_a_single_call_draws(diffusion):
     torch.testing.assert_close(law, same / 2, atol=0.03, rtol=0)
 
 
-class Planned(DDiTForDiscreteDiffusion):
-    """A DDiT whose positions all get one noise."""
-
-    def forward(self, input_ids, noise=None, at=None):
-        if noise is not None:
-            noise = noise[:, None].expand(*input_ids.shape, -1)
-        return super().forward(input_ids, noise=noise, at=at)
-
-
 def test_student_with_a_latent_per_sequence_is_trained_and_sampled(tmp_path):
-    config = tiny(noise_dim=3).config
-    config.noise_per = "sequence"
-    student = Planned(config)
+    student = tiny(noise_dim=3, noise_per="sequence")
+    with pytest.raises(ValueError, match=r"must be \(B, noise_dim\) = \(2, 3\)"):
+        student(torch.zeros(2, 64, dtype=torch.int64), noise=torch.zeros(2, 64, 3))
+    with pytest.raises(ValueError, match="noise_per='row' must be 'position' or 'sequence'"):
+        tiny(noise_per="row")
     assert as_denoiser(student).latent == Latent(3, per="sequence")
     before = weights(student)
     settings = {"objective": matching(), "collapse_share": 0, "learning_rate": 0.01}

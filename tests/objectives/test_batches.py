@@ -21,6 +21,8 @@ EVERY = {
     "acceptance": [{}, {"lookahead": 2, "divergence": "forward_kl"}],
     "alpha": [{"sharpness": 2.0}, {"sharpness": 0.0}],
     "nelbo": [{}, {"diffusion": FLIPS}],
+    "di4c": [{"components": 2}, {"components": 3, "control": False, "diffusion": FLIPS}],
+    "imdm": [{"teacher_steps": 2}, {"times": "uniform_times"}],
     "ecd": [
         {},
         {"diffusion": FLIPS, "coupling": "forward", "times": "grid_times"},
@@ -38,6 +40,8 @@ EVERY = {
     "sdtt": [{}, {"divergence": "forward_kl", "substeps": 3, "times": "grid_times"}],
     "dcd": [{"diffusion": FLIPS}, {"diffusion": FLIPS, "times": "step_times"}],
     "mcd": [{}, {"divergence": "forward_kl"}],
+    "redi": [{"diffusion": FLIPS, "teacher_steps": 2, "looks": 2}],
+    "fs_dfm": [{}, {"diffusion": FLIPS, "chained": True}],
     "distribution_matching": [
         {},
         {"setting": "idlm"},

@@ -111,6 +111,26 @@ def test_smoothed_labels_are_on_the_mask_or_of_another_share():
     torch.testing.assert_close(found["smoothed"], 0.9 * found["drawn"])
 
 
+@pytest.mark.parametrize("tell", [True, False])
+@pytest.mark.parametrize("diffusion", [MASKS, FLIPS], ids=["masks", "flips"])
+def test_auxiliary_is_told_another_time_than_the_start_of_the_draw_where_states_show_theirs(
+    diffusion, tell
+):
+    """Else it learns the mixture over starts, in which errors of one make up for another's."""
+    teacher, times = problem(diffusion, 1).denoiser(), []
+
+    def network(x_t, t, at=None):
+        times.append(t)
+        output = torch.zeros(*x_t.shape, diffusion.vocab_size)
+        return output if at is None else output.flatten(0, 1)[at]
+
+    auxiliary = NetworkDenoiser(network, diffusion, teacher.parameterization)
+    step = step_of(diffusion, table(diffusion), teacher, auxiliary, 64)
+    SimplexDMD(times="grid", tell=tell)(step)
+    starts = (times[0] == 1).all()
+    assert bool(starts) == (tell and diffusion.reveals)
+
+
 @pytest.mark.parametrize("renoise", ["bridge", "forward", "arccos"])
 @pytest.mark.parametrize("start", ["data", "grid", "noise"])
 def test_every_start_meets_every_state(start, renoise):

@@ -29,6 +29,10 @@ WAITS = {
     "sdtt": ({"type": "sdtt"}, Absorbing(K), 0, 4),
     "dcd": ({"type": "dcd", "times": "step_times"}, Uniform(K), 0, 1),
     "mcd": ({"type": "mcd"}, Absorbing(K), 0, 1),
+    # The teacher's two calls, and two looks of the student.
+    "redi": ({"type": "redi", "teacher_steps": 2, "looks": 2}, Uniform(K), 0, 4),
+    # The student's look, three more of its mean, and what each of three steps draws.
+    "fs_dfm": ({"type": "fs_dfm"}, Uniform(K), 2, 7),
     # A call before the last, the last, and the view.
     "law_matching": ({"type": "law_matching", "steps": "only"}, Absorbing(K), 2, 3),
     # The call, the view, and which of its positions the call drew.
@@ -54,7 +58,7 @@ def test_objective_waits_for_positions_and_for_nothing_else(name):
             models.append(DDiTForDiscreteDiffusion(config).to(recorder.device))
         diffusion, objective = Diffusion(process), Objective.from_config(settings)
         student, teacher, auxiliary = (as_denoiser(model, diffusion) for model in models)
-        peers = {"teacher": teacher, "auxiliary": auxiliary}
+        peers = {"teacher": teacher, "auxiliary": auxiliary, "mean": student}
         for name, need in objective.networks.items():
             if getattr(need, "factory", None) is not None:
                 peers[name] = need.build(name, models[0], diffusion, 0).to(recorder.device)

@@ -152,7 +152,9 @@ def test_conditions_and_fresh_noise_reach_every_call(sampler):
     denoiser = NetworkDenoiser(network, problem.diffusion, latent=Latent(2))
     labels = torch.tensor([3, 4])
     sampler.sample(denoiser, Canvas.empty((2, 6)), 24, seeded(), class_labels=labels)
-    assert len(seen) >= 2 and not torch.equal(seen[0][-1], seen[1][-1])
+    # The noise of a step that is told its size is that size.
+    own = type(sampler).asked is not Sampler.asked
+    assert len(seen) >= 2 and torch.equal(seen[0][-1], seen[1][-1]) == own
 
 
 @each_sampler
@@ -192,7 +194,8 @@ def test_a_row_hangs_on_its_batch_or_two_samples_of_one_seed_differ(cls, sampler
 @each_sampler
 def test_a_sampler_comes_back_from_its_configuration(sampler):
     assert Sampler.from_config(sampler.to_config()) == sampler
-    assert sampler.citation and sampler.calls_once >= sampler.is_product
+    told = type(sampler).asked is not Sampler.asked
+    assert sampler.citation and sampler.calls_once >= (sampler.is_product and not told)
 
 
 def test_a_walk_goes_through_all_intervals_in_order():

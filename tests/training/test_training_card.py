@@ -6,9 +6,11 @@ import json
 import re
 
 import pytest
+from cli_runs import run
 from huggingface_hub import ModelCard
 from training_runs import distilling, rows, teaching, tiny
 
+from hf_ddistill.cli.run_folder import run_folder, save_result
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.objectives import ECD, NELBO
 from hf_ddistill.training import CardFacts, write_card
@@ -26,6 +28,25 @@ def table_rows(card):
     lines = [line for line in measured.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+def test_figures_that_were_measured_later_stay_out_of_the_card(tmp_path, capsys):
+    trainer = distilling(tmp_path / "student", tiny(), student_steps=2, max_steps=1)
+    trainer.train()
+    with run_folder(trainer, str(tmp_path / "saved"), False):
+        save_result(trainer, str(tmp_path / "saved"))
+    file, saved = tmp_path / "rows.json", tmp_path / "saved"
+    before = (saved / "README.md").read_text()
+    for rows_ in ([{"nfe": 2, "fd": 0.5}], [{"nfe": 4, "fd": 0.25}]):
+        file.write_text(json.dumps({"rows": rows_}))
+        assert run("card", saved, "--figures", file) == 0
+    card = ModelCard.load(saved / "README.md")
+    assert table_rows(card) == [{"nfe": "4", "fd": "0.25"}] and "0.25" in capsys.readouterr().out
+    assert before.split("## Measured")[0] in card.content
+    assert before.split("A figure without")[1] in card.content
+    (saved / "README.md").write_text(mine := card.content + "My own words.")
+    assert run("card", saved, "--figures", file) == 2
+    assert (saved / "README.md").read_text() == mine
 
 
 def test_card_of_a_student_tells_its_whole_story(tmp_path):

@@ -257,7 +257,7 @@ def test_plain_fine_tuning_needs_no_teacher(tmp_path):
 
 
 def test_an_objective_of_blocks_tells_a_model_without_them(tmp_path):
-    with pytest.raises(ValueError, match="Objective 'bd3lm' looks at how its tokens were decoded"):
+    with pytest.raises(ValueError, match="Objective 'bd3lm' trains a BlockDiffusionLM, which"):
         teaching(tmp_path, objective="bd3lm").train()
 
 

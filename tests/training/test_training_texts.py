@@ -162,3 +162,18 @@ def test_labels_that_are_no_mark_of_context_are_refused(more, message):
 def test_blocks_without_a_pad_token_are_told():
     with pytest.raises(ValueError, match="in whole blocks of 4, and there is no pad token"):
         TokenCollator(multiple=4)([{"input_ids": [5, 6, 7]}])
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_texts_are_not_laid_into_one_row_where_each_is_a_row(streamed):
+    """A protein that begins in the middle of a row, behind another's end, is none that a protein
+    language model has seen; nor is a long text lost behind max_length, or an empty one a row."""
+    data = Dataset.from_list([{"text": "a b"}, {"text": ""}, {"text": "c d e f g"}])
+    data = data.to_iterable_dataset() if streamed else data
+    found = list(prepared(data, tokenizer(ends=True), 4, packing=False))
+    expected = ["<s> a b </s>", "<s> c d </s>", "<s> e f </s>", "<s> g </s>"]
+    assert [row["input_ids"] for row in found] == [ids(text) for text in expected]
+    with pytest.raises(ValueError, match="max_length=2 leaves no place for a text"):
+        list(prepared(data, tokenizer(ends=True), 2, packing=False))
+    with pytest.raises(ValueError, match="The texts are all empty"):
+        prepared([{"text": ""}], tokenizer(ends=True), 4, packing=False)

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass
 from typing import ClassVar
 
 from hf_ddistill.cli.options.option import option
-from hf_ddistill.cli.options.shared import TrainingDataOptions, TrainingOptions
+from hf_ddistill.cli.options.shared import RandomTokensOptions, TrainingDataOptions, TrainingOptions
 from hf_ddistill.cli.values import DTYPES, RATE, number, positive
 from hf_ddistill.training.settings import (
     ADAPTER_RATE,
@@ -19,7 +19,13 @@ from hf_ddistill.training.settings import (
 
 
 @dataclass
-class DistillOptions(DistillationSettings, DiffusionSettings, TrainingOptions, TrainingDataOptions):
+class DistillOptions(
+    DistillationSettings,
+    DiffusionSettings,
+    TrainingOptions,
+    TrainingDataOptions,
+    RandomTokensOptions,
+):
     """distil a teacher into a student of few steps"""
 
     #: A student's samples take the calls that it is made for.

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from hf_ddistill.cli.data_names import check_data_name
 from hf_ddistill.cli.options.member_flags import check_member
 from hf_ddistill.cli.options.option import flag_name, option, word
-from hf_ddistill.cli.options.shared import BLOCKS, DATA, JsonOptions, SamplingOptions
+from hf_ddistill.cli.options.shared import (
+    BLOCKS,
+    DATA,
+    JsonOptions,
+    RandomTokensOptions,
+    SamplingOptions,
+)
 from hf_ddistill.cli.values import CALLS, SEED, positive, setting
 
 #: What says how samples are drawn.
@@ -17,7 +23,7 @@ SCORES = ("likelihood and scores", "of given data, in place of samples")
 
 
 @dataclass
-class EvaluateOptions(SamplingOptions, JsonOptions):
+class EvaluateOptions(SamplingOptions, JsonOptions, RandomTokensOptions):
     """measure quality and diversity against the number of network calls"""
 
     model: str = word("folder or Hub id of a model or pipeline")
@@ -65,6 +71,9 @@ class EvaluateOptions(SamplingOptions, JsonOptions):
     max_length: int | None = option(
         "tokens in a row of its text (default: the model's window)", kind=positive
     )
+    packing: bool | None = option(
+        "its texts one after another in full rows (default: not of masked LMs of transformers)"
+    )
     unmasking: Sequence[str] | None = option(
         "the rules that decide tokens: ids (hf-ddistill list unmasking), or JSON (default: the "
         "model's)",
@@ -81,8 +90,10 @@ class EvaluateOptions(SamplingOptions, JsonOptions):
 
     def check(self) -> None:
         """Raise for an option that would not be acted on."""
-        if self.max_length is not None and self.data is None:
-            raise ValueError("--max-length is of the text of --data, which is not given.")
+        for name in ("max_length", "packing"):
+            if getattr(self, name) is not None and self.data is None:
+                flag = flag_name(name)
+                raise ValueError(f"{flag} is of the text of --data, which is not given.")
         scores = [name for name in ("bound", "orders", "mutations") if getattr(self, name)]
         if len(scores) > 1:
             raise ValueError(f"{', '.join(map(flag_name, scores))}: one of them at a time.")

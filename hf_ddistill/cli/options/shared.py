@@ -34,6 +34,18 @@ BLOCKS = ("block-diffusion models", None)
 
 
 @dataclass
+class RandomTokensOptions:
+    """Of a command that opens masked language models of transformers."""
+
+    random_tokens: float | None = option(
+        "of a masked LM of transformers: the share of noise that is random tokens, as BERT saw "
+        "some, the rest being masks (default: masks alone)",
+        kind=number(0, 1, "()"),
+        metavar="SHARE",
+    )
+
+
+@dataclass
 class WritesOptions:
     """Of a command that writes something."""
 

@@ -64,7 +64,8 @@ class DDiTConfig(PreTrainedConfig):
             networks, whose modulation was trained at that one time).
         time_scale (`float`, *optional*): of the time before its features; 1000 of t, 1 of sigma.
         cond_dim (`int`): width of the condition vector.
-        noise_dim (`int`): width of the noise input per position; 0 for none.
+        noise_dim (`int`): width of the noise input; 0 for none.
+        noise_per (`str`): `"position"`, or `"sequence"`: all positions see the same noise.
         num_classes (`int`): number of class labels; the label `num_classes` is the null
             class. 0 for none.
         dropout (`float`): dropout of both residual branches.
@@ -102,6 +103,7 @@ class DDiTConfig(PreTrainedConfig):
     time_scale: float | int | None = None
     cond_dim: int = 128
     noise_dim: int = 0
+    noise_per: str = "position"
     num_classes: int = 0
     dropout: float | int = 0.0
     attention_dropout: float | int = 0.0
@@ -145,6 +147,8 @@ class DDiTConfig(PreTrainedConfig):
                 raise ValueError(
                     f"{name}={getattr(self, name)} must be at least 0 (0 turns it off)"
                 )
+        if self.noise_per not in ("position", "sequence"):
+            raise ValueError(f"noise_per={self.noise_per!r} must be 'position' or 'sequence'")
         if self.position_embedding not in _POSITION_EMBEDDINGS:
             raise ValueError(
                 f"position_embedding={self.position_embedding!r} must be one of "

@@ -118,15 +118,17 @@ class DDiTModel(DDiTPreTrainedModel):
                 f"got {length} tokens; token_shape={shape} has {torch.Size(shape).numel()}"
             )
         if noise is not None:
-            expected = (*inputs_embeds.shape[:2], self.config.noise_dim)
+            shared = self.config.noise_per == "sequence"
+            expected = (*inputs_embeds.shape[: 1 if shared else 2], self.config.noise_dim)
             if self.noise_proj is None:
                 raise ValueError("got noise, but this model has noise_dim=0 and no input for it")
             if noise.shape != expected:
                 raise ValueError(
                     f"noise has shape {tuple(noise.shape)}; it must be "
-                    f"(B, L, noise_dim) = {expected}"
+                    f"{'(B, noise_dim)' if shared else '(B, L, noise_dim)'} = {expected}"
                 )
-            inputs_embeds = inputs_embeds + self.noise_proj(noise.to(self.noise_proj.weight))
+            added = self.noise_proj(noise.to(self.noise_proj.weight))
+            inputs_embeds = inputs_embeds + (added[:, None] if shared else added)
         if self.embed_positions is not None:
             positions = torch.arange(length, device=inputs_embeds.device)
             inputs_embeds = inputs_embeds + self.embed_positions(positions)
@@ -239,7 +241,7 @@ class DDiTForDiscreteDiffusion(DDiTPreTrainedModel):
                 `time_conditioning`, unused without.
             attention_mask: 1 for tokens, 0 for padding (B, L).
             class_labels: labels (B,); None is the null class `num_classes`.
-            noise: noise per position (B, L, noise_dim); None adds nothing.
+            noise: noise (B, L, noise_dim), or (B, noise_dim) of sequences; None adds nothing.
             at: row * L + position (N,) of the only positions that are answered for: the others
                 do not go through the head, nor through more of the last layer than its keys and
                 values.

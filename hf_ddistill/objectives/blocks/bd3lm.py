@@ -32,6 +32,7 @@ class BD3LM(Objective):
 
     weighting: str = "likelihood"
     id: ClassVar[str] = "bd3lm"
+    over: ClassVar[str] = "blocks"
     networks: ClassVar[Networks] = {}
     citation: ClassVar[str] = (
         "Arriola et al., Block Diffusion: Interpolating Between Autoregressive and Diffusion "

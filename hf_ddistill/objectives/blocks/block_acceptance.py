@@ -19,6 +19,7 @@ from hf_ddistill.divergences import Divergence
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.acceptance import compared, expected_share
 from hf_ddistill.objectives.blocks.states import decoded, masked
+from hf_ddistill.objectives.needs import Frozen, Networks
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.shapes import Scalar, Where
 
@@ -39,6 +40,8 @@ class BlockAcceptance(Objective):
 
     divergence: Divergence | Mapping[str, Any] | str | None = None
     id: ClassVar[str] = "block_acceptance"
+    over: ClassVar[str] = "blocks"
+    networks: ClassVar[Networks] = {"teacher": Frozen(causal=True)}
     citation: ClassVar[str] = "Uno, 2026, arXiv:2609.04010"
 
     def __post_init__(self) -> None:

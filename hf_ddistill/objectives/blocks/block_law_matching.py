@@ -48,7 +48,11 @@ class BlockLawMatching(Objective):
 
     draws: int = 2
     id: ClassVar[str] = "block_law_matching"
-    networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
+    over: ClassVar[str] = "blocks"
+    networks: ClassVar[Networks] = {
+        "teacher": Frozen(causal=True),
+        "auxiliary": Trained(copy_of="teacher"),
+    }
     one_call: ClassVar[bool] = True
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 

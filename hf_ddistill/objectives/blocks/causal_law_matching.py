@@ -69,7 +69,11 @@ class CausalLawMatching(Objective):
     pathwise: bool = False
     calls: str = "all"
     id: ClassVar[str] = "causal_law_matching"
-    networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
+    over: ClassVar[str] = "blocks"
+    networks: ClassVar[Networks] = {
+        "teacher": Frozen(causal=True),
+        "auxiliary": Trained(copy_of="teacher"),
+    }
     citation: ClassVar[str] = "hf_ddistill, Law matching of few-step discrete diffusion, 2026"
 
     def __post_init__(self) -> None:

@@ -58,6 +58,7 @@ class CDLM(Objective):
     block_size: int | None = None
     hints: Hints | Mapping[str, Any] | None = None
     id: ClassVar[str] = "cdlm"
+    over: ClassVar[str] = "blocks"
     citation: ClassVar[str] = (
         "Kim et al., CDLM: Consistency Diffusion Language Models for Faster Sampling, 2025, "
         "arXiv:2511.19269"

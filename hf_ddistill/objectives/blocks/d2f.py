@@ -51,6 +51,7 @@ class D2F(Objective):
     weighted: bool = True
     hints: Hints | Mapping[str, Any] | None = None
     id: ClassVar[str] = "d2f"
+    over: ClassVar[str] = "blocks"
     citation: ClassVar[str] = (
         "Wang et al., Diffusion LLMs Can Do Faster-Than-AR Inference via Discrete Diffusion "
         "Forcing, 2025, arXiv:2508.09192"

@@ -57,6 +57,7 @@ class DParallel(Objective):
     block_size: int | None = None
     every_block: bool = False
     id: ClassVar[str] = "dparallel"
+    over: ClassVar[str] = "blocks"
     citation: ClassVar[str] = (
         "Chen et al., dParallel: Learnable Parallel Decoding for dLLMs, 2025, arXiv:2509.26488"
     )

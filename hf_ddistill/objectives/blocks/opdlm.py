@@ -21,6 +21,7 @@ from hf_ddistill.divergences import Divergence, ForwardKL
 from hf_ddistill.objectives.blocks.posterior_target import PosteriorTarget
 from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.by_position import by_position
+from hf_ddistill.objectives.needs import Frozen, Networks
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.places import Places
@@ -58,6 +59,8 @@ class OPDLM(Objective):
     teacher_temperature: float = 1.0
     target: PosteriorTarget | Mapping[str, Any] | str = "prefix"
     id: ClassVar[str] = "opdlm"
+    over: ClassVar[str] = "blocks"
+    networks: ClassVar[Networks] = {"teacher": Frozen(causal=True)}
     unit: ClassVar[str] = "row"
     citation: ClassVar[str] = (
         "Su et al., Data-Efficient Autoregressive-to-Diffusion Language Models via On-Policy "

@@ -66,6 +66,7 @@ class OutcomeReward(Objective):
     calls: int | None = None
     clip: float | None = None
     id: ClassVar[str] = "outcome_reward"
+    over: ClassVar[str] = "blocks"
     takes_reward: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Huang et al., Reinforcing the Diffusion Chain of Lateral Thought with Diffusion Language "

@@ -53,6 +53,7 @@ class PseudoTrajectory(Objective):
     certainty: float = 0.0
     temperature: float = 0.5
     id: ClassVar[str] = "pseudo_trajectory"
+    over: ClassVar[str] = "blocks"
     citation: ClassVar[str] = (
         "Qian et al., d3LLM: Ultra-Fast Diffusion LLM using Pseudo-Trajectory Distillation, 2026, "
         "arXiv:2601.07568"

@@ -105,6 +105,7 @@ class T3D(Objective):
     masks: DecidedMasks | Mapping[str, Any] = DecidedMasks()
     tokens_a_step: int = 4
     id: ClassVar[str] = "t3d"
+    over: ClassVar[str] = "blocks"
     unit: ClassVar[str] = "row"
     citation: ClassVar[str] = (
         "Zhang et al., T3D: Few-Step Diffusion Language Models via Trajectory Self-Distillation "

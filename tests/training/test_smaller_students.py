@@ -1,0 +1,93 @@
+"""Students that cost less than their teacher: fewer layers, one call for the two of guidance."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from training_runs import differing, distilling, rows, tiny, weights
+from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
+
+from hf_ddistill.denoisers import Guided
+from hf_ddistill.models import as_denoiser, keep_layers
+
+BERT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 9}
+
+
+def test_layers_that_are_kept_are_others_or_do_not_open_again(tmp_path):
+    teacher = tiny(num_hidden_layers=5)
+    before = weights(teacher)
+    trainer = distilling(tmp_path, teacher, student_layers=3, learning_rate=1e-9, ema_decay=0.0)
+    kept = weights(trainer.model)
+    for number, old in enumerate((0, 2, 4)):
+        for name, value in kept.items():
+            start = f"model.layers.{number}."
+            if name.startswith(start):
+                assert torch.equal(value, before[f"model.layers.{old}.{name[len(start) :]}"])
+    assert trainer.model.config.num_hidden_layers == 3 and not differing(weights(teacher), before)
+    trainer.train()
+    trainer.save_model()
+    opened = AutoModelForMaskedLM.from_pretrained(tmp_path)
+    assert not differing(weights(opened), weights(trainer.model))
+
+
+def test_layers_of_a_masked_language_model_cannot_be_left_out(tmp_path):
+    torch.manual_seed(0)
+    bert = BertForMaskedLM(BertConfig(num_hidden_layers=4, **BERT)).eval()
+    x = torch.arange(8)[None]
+    states = bert(x, output_hidden_states=True).hidden_states
+    first, last = bert.bert.encoder.layer[0], bert.bert.encoder.layer[3]
+    smaller = keep_layers(bert, 2)
+    found = smaller(x, output_hidden_states=True).hidden_states
+    assert torch.equal(found[1], states[1]) and len(found) == 3
+    assert [*smaller.bert.encoder.layer] == [first, last]
+    for count, message in ((0, "keep 1 to 2 layers, got 0"), (3, "keep 1 to 2 layers, got 3")):
+        with pytest.raises(ValueError, match=message):
+            keep_layers(smaller, count)
+    with pytest.raises(ValueError, match="student_layers=1 is of a copy of the teacher"):
+        distilling(tmp_path, model=tiny(), student_layers=1)
+    lone = torch.nn.Linear(2, 2)
+    lone.config = SimpleNamespace(num_hidden_layers=1)
+    with pytest.raises(ValueError, match="Linear has 0 lists of num_hidden_layers=1 layers"):
+        keep_layers(lone, 1)
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["weights", "adapters"])
+def test_student_of_a_guided_teacher_needs_two_calls_as_well(adapted, tmp_path):
+    """One call of it is nearer to the guided prediction than one of its teacher; the adapters'
+    base, which is the teacher, is one copy of the weights."""
+    teacher = tiny(1, num_classes=10)
+    with torch.no_grad():  # at first its classes say nothing
+        for weight in teacher.parameters():
+            weight.add_(0.3 * torch.randn(weight.shape))
+    settings = {
+        "objective": {"type": "sdtt", "substeps": 1, "divergence": "forward_kl"},
+        "max_steps": 40,
+        "learning_rate": 0.01,
+        "ema_decay": 0.0,
+    }
+    if adapted:
+        teacher = get_peft_model(teacher, LoraConfig(r=8, target_modules="all-linear"))
+        settings["model"] = teacher
+    guided = Guided(as_denoiser(teacher, adapters=False) if adapted else as_denoiser(teacher), 2.0)
+    trainer = distilling(tmp_path, guided, rows(64, labels=True), **settings)
+    seen = rows(16, labels=True)
+    x_t, labels = torch.full((16, 64), 2), torch.tensor([row["class_labels"] for row in seen])
+    x_t[:, ::2] = torch.tensor([row["input_ids"] for row in seen])[:, ::2]
+
+    @torch.no_grad()
+    def apart():
+        p = guided(x_t, 0.5, class_labels=labels).log_conditional[:, 1::2]
+        q = trainer.denoiser()(x_t, 0.5, class_labels=labels).log_conditional[:, 1::2]
+        return float((p.exp() * (p - q)).sum(-1).mean()), p
+
+    calls, (before, said) = [], apart()
+    trainer.train()
+    after, still = apart()
+    torch.testing.assert_close(still, said)
+    assert after < 0.5 * before
+    trainer.denoiser().networks()[0].register_forward_hook(lambda *_: calls.append(1))
+    trainer.denoiser()(x_t, 0.5, class_labels=labels)
+    assert len(calls) == 1
