@@ -4,14 +4,14 @@
     python examples/benchmarks/safety.py --json safety.json --sapiens FOLDER --sequences FILE
 
 A row says of a teacher (`rate` 0) or a student how far its samples are from the data, by a figure
-that no training looks at: lower is better. `letters` (a masked LM that knows a a and b b) and
-`sentences` (one that knows rows of a stride through ten letters): the total variation of the two
-letters; the share of three letters in a row that are of no stride, and the total variation of
-single letters. `digits` (the teacher in the package): the
-Frechet distance of the features of a classifier. `sapiens` (FOLDER, a masked LM of antibodies with
-its tokenizer; FILE, a sequence a line): the share of 4-mers that the last 300 sequences, which are
-held out, do not have. `guarded` is False where the guard was off (collapse_share and auxiliary_lag
-0); `said` is what it said. Rows that the file has are not made again.
+that no training looks at: lower is better. `letters` (a masked LM that knows a a and b b): the
+total variation. `sentences` (one that knows rows through ten letters): the share of letters that do
+not follow the one before, and the total variation of single ones. `digits` (the teacher in the
+package): the Frechet distance in the features of a classifier. `sapiens` (FOLDER, a masked LM of
+antibodies with its tokenizer; FILE, a sequence a line): the share of 4-mers that the last 300
+sequences, which are held out, do not have. `guarded` is False where the guard was off
+(collapse_share and auxiliary_lag 0); `said` is what it said. Rows that the file has are not made
+again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from hf_ddistill.hub import load_model
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.training.samples import draw_samples
 
-STEPS, LETTERS, LENGTH = 100, 10, 12
+STEPS, LETTERS, LENGTH = 40, 10, 8
 
 
 @dataclass(frozen=True)
@@ -117,25 +117,22 @@ def letters() -> Problem:
         law = torch.bincount(2 * samples[:, 0] + samples[:, 1], minlength=4) / len(samples)
         return float((law - torch.tensor([0.5, 0.0, 0.0, 0.5])).abs().sum() / 2)
 
-    settings = {"per_device_train_batch_size": 64, "max_steps": 2 * STEPS}
+    settings = {"per_device_train_batch_size": 64, "max_steps": 5 * STEPS}
     return Problem(lambda: masked_lm(rows, 16, 2, 150), _listed(rows), judge, 8000, 1, settings)
 
 
 def sentences() -> Problem:
-    """Rows of one stride of 1 to 3 through ten letters."""
+    """Rows through ten letters, from any of them on."""
     start = torch.randint(LETTERS, (512, 1), generator=torch.Generator().manual_seed(0))
-    stride = torch.randint(1, 4, (512, 1), generator=torch.Generator().manual_seed(1))
-    rows = (start + stride * torch.arange(LENGTH)) % LETTERS
+    rows = (start + torch.arange(LENGTH)) % LETTERS
 
     def judge(samples: Tensor) -> float:
-        strides = samples.diff(dim=1) % LETTERS
-        known = (strides >= 1) & (strides <= 3)
-        right = known[:, 1:] & (strides[:, 1:] == strides[:, :-1])
+        right = samples.diff(dim=1) % LETTERS == 1
         law = torch.bincount(samples.flatten(), minlength=LETTERS) / samples.numel()
         return float(1 - right.float().mean() + (law - 1 / LETTERS).abs().sum() / 2)
 
     settings = {"per_device_train_batch_size": 32, "max_steps": STEPS}
-    return Problem(lambda: masked_lm(rows, 32, 1, 400), _listed(rows), judge, 4000, 4, settings)
+    return Problem(lambda: masked_lm(rows, 32, 1, 400), _listed(rows), judge, 2000, 4, settings)
 
 
 def digits() -> Problem:
@@ -176,7 +173,7 @@ def sapiens(folder: str, sequences: Path) -> Problem:
     def teacher() -> torch.nn.Module:
         return AutoModelForMaskedLM.from_pretrained(folder)
 
-    settings = {"per_device_train_batch_size": 16, "max_steps": 40, "max_length": length}
+    settings = {"per_device_train_batch_size": 16, "max_steps": 30, "max_length": length}
     return Problem(teacher, rows, judge, 200, 4, settings, tokenizer)
 
 
@@ -246,6 +243,7 @@ def main() -> None:
     parser.add_argument("--sapiens", help="folder of the masked LM, with its tokenizer")
     parser.add_argument("--sequences", type=Path, help="one a line")
     parser.add_argument("--only", nargs="+", help="problems")
+    parser.add_argument("--unguarded", action="store_true", help="without the guard, too")
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = json.loads(args.json.read_text())["rows"] if args.json.is_file() else []
@@ -274,7 +272,7 @@ def main() -> None:
                 lambda p=problem, m=made: of_teacher(p, m),
             )
             about = {**common, "model": made.objective, "rate": made.rate, "noise": made.noise_dim}
-            for guarded in (True, False):
+            for guarded in (True, False)[: 1 + args.unguarded]:
                 add(
                     {**about, "guarded": guarded},
                     lambda p=problem, m=made, g=guarded: of_student(p, m, g),

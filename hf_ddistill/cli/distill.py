@@ -83,6 +83,8 @@ def run(options: DistillOptions) -> int:
 
 def _done(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str:
     """What was made, and how it is sampled where that is not the default of its kind."""
+    if report := trainer.guard.report():
+        print(report)
     of_blocks = getattr(unwrapped(trainer.model).config, "block_size", None)
     if of_blocks is None:
         return f"A student of {options.student_steps} steps is in {options.output}."

@@ -63,6 +63,7 @@ class Guard(TrainerCallback):
         self.factor = 1.0
         self.good: dict[str, Tensor] = {}
         self.good_step, self.good_distance = 0, float("inf")
+        self.distances: tuple[float, float] | None = None
         self._rates: list[tuple[dict[str, Any], float]] = []
 
     @property
@@ -173,7 +174,19 @@ class Guard(TrainerCallback):
         figures = {"distance": found, "teacher_distance": comparison.teacher}
         made = {name: torch.tensor(each.distance + least) for name, each in figures.items()}
         self.trainer.parts.add(made)
+        self.distances = found.distance + least, comparison.teacher.distance + least
         return found
+
+    def report(self) -> str | None:
+        """How the last samples compare, and which step was good; None where nobody looked."""
+        if self.distances is None:
+            return None
+        own, teacher = self.distances
+        return (
+            f"After the last step its samples were {own:.3g} from the data, the teacher's at the "
+            f"same calls {teacher:.3g} (docs/results/safety.md); the good step before it was "
+            f"{self.good_step}."
+        )
 
     def _agreed(self, own: bool) -> bool:
         """What the first process says, where there are several."""
