@@ -19,9 +19,9 @@ from hf_ddistill.training.likeness import Likeness
 
 #: What is left of the student's learning rate each time that it is stepped back.
 LOWER = 0.5
-#: Standard errors beyond which samples are farther from the data: in the end, and on the way, where
-#: students repeat themselves before they spread.
-ERRORS, MANY_ERRORS = 2.0, 4.0
+#: Standard errors beyond which samples are farther from the data: of a good step and in the end, and
+#: on the way, where students repeat themselves before they spread.
+ERRORS, END_ERRORS, MANY_ERRORS = 2.0, 1.0, 4.0
 #: The first step at which samples are drawn, then twice as many, and every so many of all.
 FIRST, PARTS = 10, 10
 
@@ -231,7 +231,7 @@ class Guard(TrainerCallback):
         found = self._looked_at()
         beyond, error = found.beyond(self.comparison.teacher)
         lost = self.comparison.lost(found, self.share)
-        if not self._agreed(beyond > ERRORS * error or lost is not None):
+        if not self._agreed(beyond > END_ERRORS * error or lost is not None):
             return
         why = lost or f"they are farther from the data by {_pm(beyond, error)}"
         better = lost is not None or self.good_distance < found.distance
