@@ -19,8 +19,8 @@ from hf_ddistill.training.likeness import Likeness
 
 #: What is left of the student's learning rate each time that it is stepped back.
 LOWER = 0.5
-#: Standard errors beyond which samples are farther from the data: of a good step and in the end, and
-#: on the way, where students repeat themselves before they spread.
+#: Standard errors beyond which samples are farther from the data: at a good step, in the end,
+#: and on the way, where students repeat themselves before they spread.
 ERRORS, END_ERRORS, MANY_ERRORS = 2.0, 1.0, 4.0
 #: The first step at which samples are drawn, then twice as many, and every so many of all.
 FIRST, PARTS = 10, 10
