@@ -38,7 +38,7 @@ class DCD(Objective):
         times: "step_times": the steps that the sampler makes; "gaussian_times": as long ones in the
             Gaussian's clock, as in the paper, whose `gamma=(-4, -1)` is for 50,257 tokens. On exact
             patches of digits the first is far better (`docs/methods.md`).
-        weighting: how much a time and a token count.
+        weighting: how much a time and a token count, as in `ecd`.
     """
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ReverseKL)

@@ -47,7 +47,7 @@ class FSDFM(Objective):
         divergence: D; the paper's is the forward KL.
         chained: as in the authors' code, the states of k3 and k4 are drawn from that of the k
             before, half a step on each time; else from x_t, as Runge and Kutta have it.
-        weighting: how much a time and a token count.
+        weighting: how much a time and a token count, as in `ecd`.
 
     Raises:
         ValueError: from `for_student`, for a process without a path of this kind, and a student

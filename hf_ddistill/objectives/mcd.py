@@ -37,7 +37,7 @@ class MCD(Objective):
     Args:
         divergence: D.
         times: s and t: "step_times", a step of the student apart, or any other.
-        weighting: how much a time and a token count.
+        weighting: how much a time and a token count, as in `ecd`.
     """
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ReverseKL)

@@ -42,7 +42,7 @@ class SDTT(Objective):
         divergence: D; the paper's is the reverse KL.
         substeps: m.
         times: s and t: "step_times" (the paper's), with `grid` on the student's own grid alone.
-        weighting: how much a time and a token count.
+        weighting: how much a time and a token count, as in `ecd`.
     """
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ReverseKL)
