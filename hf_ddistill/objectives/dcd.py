@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from hf_ddistill.configurable import read_members
 from hf_ddistill.couplings import GaussianDuality, StepTimes, TimeSampler, TrainingStep
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.divergences import Divergence, ReverseKL
@@ -47,9 +48,7 @@ class DCD(Objective):
     citation: ClassVar[str] = "Sahoo et al., The Diffusion Duality, 2025, arXiv:2506.10892"
 
     def __post_init__(self) -> None:
-        families = {"divergence": Divergence, "times": TimeSampler, "weighting": Weighting}
-        for name, family in families.items():
-            object.__setattr__(self, name, family.from_config(getattr(self, name)))
+        read_members(self, divergence=Divergence, times=TimeSampler, weighting=Weighting)
 
     def for_student(self, student: Denoiser) -> DCD:
         require_uniform(self.id, student.diffusion, "'mcd' or 'sdtt' (masks) or 'ecd' (any)")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_ddistill.configurable import read_members
 from hf_ddistill.couplings import Local, TrainingStep, step_back
 from hf_ddistill.couplings.times import EARLIEST
 from hf_ddistill.denoisers import Denoiser
@@ -64,8 +65,7 @@ class FSDFM(Objective):
     citation: ClassVar[str] = "Monsefi et al., FS-DFM, 2025, arXiv:2509.20624"
 
     def __post_init__(self) -> None:
-        for name, family in (("divergence", Divergence), ("weighting", Weighting)):
-            object.__setattr__(self, name, family.from_config(getattr(self, name)))
+        read_members(self, divergence=Divergence, weighting=Weighting)
 
     def for_student(self, student: Denoiser) -> FSDFM:
         self.sampler.check(student.diffusion)
@@ -90,12 +90,11 @@ class FSDFM(Objective):
             taught = teacher.prediction.log_conditional.squeeze(1)
             target = torch.where(smallest, taught.to(target), target)
 
-        weighed = self.weighting.on(self.divergence)
+        weighed, log_q = self.weighting.on(self.divergence), student.prediction.log_conditional
 
         def distance(some: slice, log_q: Tensor, log_p: Tensor) -> Tensor:
             return weighed(log_p[some], log_q)
 
-        log_q = student.prediction.log_conditional
         distances = by_position(distance, log_q, of=(target,))[:, None]
         tokens = student.per_token(self.weighting.regularised(distances, log_q))
         losses = self.weighting.rows(step, t, tokens.sum(1) / step.lengths.clamp_min(1))

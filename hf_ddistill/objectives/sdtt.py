@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_ddistill.configurable import read_members
 from hf_ddistill.couplings import Local, StepTimes, TimeSampler, TrainingStep, step_back
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.divergences import Divergence, ReverseKL
@@ -54,9 +55,7 @@ class SDTT(Objective):
     )
 
     def __post_init__(self) -> None:
-        families = {"divergence": Divergence, "times": TimeSampler, "weighting": Weighting}
-        for name, family in families.items():
-            object.__setattr__(self, name, family.from_config(getattr(self, name)))
+        read_members(self, divergence=Divergence, times=TimeSampler, weighting=Weighting)
         if self.substeps < 1:
             raise ValueError(f"substeps must be at least 1, got {self.substeps}.")
 
@@ -70,12 +69,11 @@ class SDTT(Objective):
         student = step.look(step.student, x_t, t)
         target = self.target(step, student, (x_t, s))
 
-        weighed = self.weighting.on(self.divergence)
+        weighed, log_q = self.weighting.on(self.divergence), student.prediction.log_conditional
 
         def distance(some: slice, log_q: Tensor, log_p: Tensor) -> Tensor:
             return weighed(log_p[some], log_q)
 
-        log_q = student.prediction.log_conditional
         distances = by_position(distance, log_q, of=(target,))[:, None]
         tokens = student.per_token(self.weighting.regularised(distances, log_q))
         losses = self.weighting.rows(step, t, tokens.sum(1) / step.lengths.clamp_min(1))
