@@ -41,7 +41,7 @@ FLOORS = (  # lowest first; rooms on one floor never import each other
 CORE = set().union(*FLOORS[:10])
 HUGGING_FACE = {"accelerate", "datasets", "diffusers", "evaluate", "huggingface_hub", "peft"}
 HUGGING_FACE |= {"safetensors", "tokenizers", "transformers", "trl"}
-OPTIONAL = {"psutil", "rdkit", "fcd"}  # extras: what alone may be imported in a function
+OPTIONAL = {"psutil", "rdkit", "fcd", "torchao"}  # extras: what alone may be imported in a function
 
 MAX_FILE, MAX_FUNCTION, MAX_POSITIONAL, MAX_INHERITANCE, MAX_EXAMPLE = 300, 60, 6, 2, 79
 Function = ast.FunctionDef | ast.AsyncFunctionDef

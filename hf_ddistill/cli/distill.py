@@ -30,6 +30,7 @@ from hf_ddistill.training import (
     DiscreteDistillationConfig,
     DiscreteDistillationTrainer,
 )
+from hf_ddistill.training.rates import default_learning_rate
 from hf_ddistill.training.teacher_models import is_causal
 
 
@@ -58,11 +59,14 @@ def run(options: DistillOptions) -> int:
         )
     if teacher is not None and not causal:
         teacher = composed(teacher, options, next(iter(data)))
+    arguments = training_arguments(options, held_out is not None)
+    if options.learning_rate is None:
+        arguments["learning_rate"] = default_learning_rate(shown, adapters is not None)
     trainer = DiscreteDistillationTrainer(
         model,
         teacher,
         objective,
-        DiscreteDistillationConfig(**training_arguments(options, held_out is not None)),
+        DiscreteDistillationConfig(**arguments),
         peft_config=adapters,
         train_dataset=data,
         eval_dataset=held_out,
@@ -79,6 +83,8 @@ def run(options: DistillOptions) -> int:
 
 def _done(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str:
     """What was made, and how it is sampled where that is not the default of its kind."""
+    if report := trainer.guard.report():
+        print(report)
     of_blocks = getattr(unwrapped(trainer.model).config, "block_size", None)
     if of_blocks is None:
         return f"A student of {options.student_steps} steps is in {options.output}."

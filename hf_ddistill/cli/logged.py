@@ -28,6 +28,9 @@ OF_DISTILLATION = {
     "teacher_entropy": "the same of the teacher on the data",
     "rollout_entropy": "of the tokens that the student draws, as one histogram of the batch",
     "data_entropy": "the same of the batch's own tokens in their place",
+    "distance": "of the student's samples from the data, where they were drawn: lower is better, 0 "
+    "is best",
+    "teacher_distance": "the same of the teacher at the same calls",
     "skipped": "share of the samples whose reward is not finite and that are left out: 0 is best, "
     "above .01 the run stops",
     "divergence": "between teacher and student, per token",

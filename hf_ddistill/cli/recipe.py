@@ -84,7 +84,9 @@ def _samples(trainer: DiscreteDistillationTrainer) -> str:
 def _training(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str:
     rollouts = trainer.objective.rollouts
     on = f"what the {rollouts.by} decodes behind prompts of" if rollouts else "rows of"
-    return f"{options.steps:,} steps on {on} {options.data}"
+    rate, named = trainer.args.learning_rate, options.learning_rate is not None
+    why = "--learning-rate" if named else "what goes with such a student; --learning-rate"
+    return f"{options.steps:,} steps on {on} {options.data}, at a rate of {rate:g} ({why})"
 
 
 def _dtype(model: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hf_ddistill.hub import load_model, load_pipeline
 from hf_ddistill.models import BlockDiffusionLM, unwrapped, window
 from hf_ddistill.models.random_tokens import enter_random_tokens
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
+from hf_ddistill.outputs import writing_file
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline, Trace
 from hf_ddistill.samplers import Sampler
 from hf_ddistill.schedulers import scheduler_for
@@ -86,7 +88,20 @@ def run(options: SampleOptions) -> int:
             f"{float(out.calls.double().mean()):.1f} calls a sample."
         )
     write_json(options.json, {**told, "rows": rows})
+    _write_rows(options, out.sequences.tolist())
     return 0
+
+
+def _write_rows(options: SampleOptions, sequences: list[list[int]]) -> None:
+    """The samples as rows that `--data` reads."""
+    if options.as_data is None:
+        return
+    label = {} if options.class_label is None else {"class_labels": options.class_label}
+    with writing_file(options.as_data) as draft:
+        draft.write_text(
+            "".join(json.dumps({"input_ids": each, **label}) + "\n" for each in sequences)
+        )
+    print(f"{len(sequences)} rows are in {options.as_data}.")
 
 
 def open_pipeline(

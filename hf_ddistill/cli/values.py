@@ -122,6 +122,14 @@ def json_file(text: str) -> str:
     return text
 
 
+def rows_file(text: str) -> str:
+    """The same for rows of data."""
+    if Path(text).suffix != ".jsonl":
+        raise argparse.ArgumentTypeError(f"writes a .jsonl file, got {text}")
+    check_writable(Path(text))
+    return text
+
+
 def png_file(text: str) -> str:
     """The same for a picture."""
     if Path(text).suffix.lower() != ".png":

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hf_ddistill.cli.options.option import flag_name
 from hf_ddistill.cli.values import TERMINAL
 from hf_ddistill.outputs import check_file, recover
 
-FILES = ("json", "plot", "image", "show")
+FILES = ("json", "as_data", "plot", "image", "show")
 
 
 def check_outputs(args: Any) -> None:
@@ -18,7 +19,7 @@ def check_outputs(args: Any) -> None:
     """
     for name in FILES:
         if getattr(args, name, None) not in (None, TERMINAL):
-            check_file(f"--{name}", getattr(args, name), args.overwrite)
+            check_file(flag_name(name), getattr(args, name), args.overwrite)
     for name in ("model", "teacher", "student", "drafter", "init", "folder"):
         given = getattr(args, name, None)
         for folder in given if isinstance(given, list | tuple) else [given]:

@@ -5,6 +5,7 @@ from hf_ddistill.couplings.adaptive_times import AdaptiveTimes
 from hf_ddistill.couplings.coupling import Coupling, Past
 from hf_ddistill.couplings.forward import ForwardPair
 from hf_ddistill.couplings.gaussian_duality import GaussianDuality, GaussianTimes
+from hf_ddistill.couplings.interval_times import IntervalTimes
 from hf_ddistill.couplings.masked_duality import MaskedDuality
 from hf_ddistill.couplings.memory import Log, Memory
 from hf_ddistill.couplings.rollouts import TRAINED_STEPS, Rollout, call_numbers, roll_out
@@ -29,6 +30,7 @@ __all__ = [
     "GaussianDuality",
     "GaussianTimes",
     "GridTimes",
+    "IntervalTimes",
     "Local",
     "Log",
     "MaskedDuality",

@@ -11,6 +11,7 @@ from hf_ddistill.denoisers.guided import Guided
 from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.denoisers.moving import Moving
 from hf_ddistill.denoisers.network import NetworkDenoiser
+from hf_ddistill.denoisers.parted import Classes, Intervals, Parted
 from hf_ddistill.denoisers.proxy import Proxy
 from hf_ddistill.denoisers.recursive import Recursive
 from hf_ddistill.denoisers.sharpened import Sharpened
@@ -18,15 +19,18 @@ from hf_ddistill.denoisers.sharpened import Sharpened
 __all__ = [
     "Autoregressive",
     "Blended",
+    "Classes",
     "Composite",
     "Denoiser",
     "Drafted",
     "Ensemble",
     "Given",
     "Guided",
+    "Intervals",
     "Latent",
     "Moving",
     "NetworkDenoiser",
+    "Parted",
     "Proxy",
     "Recursive",
     "Sharpened",

@@ -32,12 +32,13 @@ def log_linear(
     return Prediction(mixed.log_softmax(-1))
 
 
-def check_agree(what: str, parts: Sequence[Denoiser]) -> None:
+def check_agree(what: str, parts: Sequence[Denoiser], noise: bool = False) -> None:
     """Raise unless all have one diffusion and none takes noise.
 
     Args:
         what: they make up, such as "an ensemble".
         parts: at least one.
+        noise: whether they may take it, all the same.
     """
     first = parts[0].diffusion
     for each in parts:
@@ -51,7 +52,12 @@ def check_agree(what: str, parts: Sequence[Denoiser]) -> None:
                 f"Denoisers of {what} must share one diffusion, got {first.to_config()} and "
                 f"{each.diffusion.to_config()}."
             )
-        if each.latent is not None:
+        if noise and each.latent != parts[0].latent:
+            raise ValueError(
+                f"Denoisers of {what} must take the same noise, got {parts[0].latent} and "
+                f"{each.latent}."
+            )
+        if each.latent is not None and not noise:
             raise ValueError(
                 f"A member of {what} takes noise, {each.latent.dim} numbers per "
                 f"{each.latent.per}; none is accepted: the mean of what two draws of the noise "

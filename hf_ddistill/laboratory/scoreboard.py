@@ -164,10 +164,10 @@ class Bench:
             )
             cost = {
                 **trained.cost(),
-                "sampler": objective.sampler.id,
+                "sampler": trained.sampler.id,
                 "noise_dim": getattr(trained.denoiser.latent, "dim", 0),
                 "one_student": one_student,
             }
             for calls in measured:
-                law, error = self.law(trained.denoiser, calls, objective.sampler)
+                law, error = self.law(trained.denoiser, calls, trained.sampler)
                 yield self.row(objective.id, calls, seed, law, tv_error=error, **cost)

@@ -23,6 +23,7 @@ from hf_ddistill.laboratory.network import (
 from hf_ddistill.linalg import keyed_generator
 from hf_ddistill.objectives import Objective
 from hf_ddistill.objectives.alternation import Alternation
+from hf_ddistill.samplers import Sampler
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class Student:
         updates: of the student.
         seconds: wall time of the training.
         record: the last parts of the loss that the objective recorded.
+        sampler: that it is to be sampled with.
     """
 
     denoiser: Denoiser
@@ -116,6 +118,7 @@ class Student:
     updates: int
     seconds: float
     record: Mapping[str, float]
+    sampler: Sampler
 
     def cost(self) -> dict[str, float]:
         """What it cost, for a row."""
@@ -239,6 +242,7 @@ def fit_student(
         run.updates,
         time.perf_counter() - begun,
         {key: float(value) for key, value in run.figures.items()},
+        objective.learned_sampler(peers, student_steps),
     )
 
 

@@ -44,6 +44,7 @@ from hf_ddistill.models.mixed_embeddings import mixed_embeddings
 from hf_ddistill.models.noised.configuration_noised import NoisedMaskedLMConfig
 from hf_ddistill.models.noised.modeling_noised import NoisedMaskedLM
 from hf_ddistill.models.positions import sequence_length, window
+from hf_ddistill.models.rounded import round_weights, rounding
 from hf_ddistill.models.same_mask import check_same_mask
 
 AutoConfig.register(DDiTConfig.model_type, DDiTConfig, exist_ok=True)
@@ -94,6 +95,8 @@ __all__ = [
     "load_config",
     "load_masked_lm",
     "mixed_embeddings",
+    "round_weights",
+    "rounding",
     "sampler_of",
     "sequence_length",
     "unwrapped",

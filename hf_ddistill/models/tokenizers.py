@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from hf_ddistill.models.listed_tokenizer import listed_tokenizer, listed_tokens
 from hf_ddistill.models.loading import check_name
 from hf_ddistill.models.made_tokenizers import is_made
 
@@ -15,7 +18,8 @@ FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "
 
 
 def load_tokenizer(name: str, config: PreTrainedConfig | None = None) -> PreTrainedTokenizerBase:
-    """A tokenizer from a folder or the Hub.
+    """A tokenizer from a folder or the Hub; a folder with a `vocab.txt` alone that its class has no
+    use for is read as a list of tokens (`listed_tokenizer`), and that is said.
 
     Args:
         name: of it.
@@ -41,20 +45,38 @@ def load_tokenizer(name: str, config: PreTrainedConfig | None = None) -> PreTrai
         if type(error) is not Exception:
             raise
         raise ValueError(f"The tokenizer of {name} cannot be read: {error}") from error
-    _check_read(found, Path(name) / "vocab.txt")
-    return found
+    file = Path(name) / "vocab.txt"
+    if not file.is_file() or _reads(found, file):
+        return found
+    if (Path(name) / "tokenizer.json").is_file() or _names_a_class(Path(name) / FILES[0]):
+        raise ValueError(
+            f"{file} has {len(listed_tokens(file))} tokens, and {type(found).__name__}, which is "
+            f"this folder's, knows {len(found)}: save a tokenizer there that reads it, or give one "
+            "with --tokenizer."
+        )
+    warnings.warn(
+        f"{type(found).__name__}, which transformers takes for {name}, does not read its "
+        "vocab.txt: it is read as a list of tokens, the longest that fits first.",
+        stacklevel=2,
+    )
+    return listed_tokenizer(file)
 
 
-def _check_read(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
-    """Raise if a class without a use for the vocabulary that is there has made an empty one."""
-    if file.is_file():
-        there = len({*file.read_text(encoding="utf-8").split("\n")} - {""})
-        if len(tokenizer) < there:
-            raise ValueError(
-                f"{file} has {there} tokens, and {type(tokenizer).__name__}, which transformers "
-                f"takes for this folder, knows {len(tokenizer)}: save a tokenizer there that "
-                "reads it, or give one with --tokenizer."
-            )
+def _names_a_class(file: Path) -> bool:
+    return file.is_file() and "tokenizer_class" in json.loads(file.read_text(encoding="utf-8"))
+
+
+def _reads(tokenizer: PreTrainedTokenizerBase, file: Path) -> bool:
+    """Whether a tokenizer has a use for the list of tokens that is there: some classes read none of
+    it, and BERT's takes a sequence of letters without spaces for one unknown word."""
+    tokens = listed_tokens(file)
+    if len(tokenizer) < len(tokens):
+        return False
+    letters = [token for token in tokens if token not in tokenizer.all_special_tokens]
+    if len(letters) < 2 or any(len(token) > 1 for token in letters):
+        return True
+    word = tokenizer.encode("".join(letters[:2]), add_special_tokens=False)
+    return tokenizer.unk_token_id not in word
 
 
 def has_tokenizer(name: str) -> bool:

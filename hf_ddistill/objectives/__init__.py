@@ -21,6 +21,7 @@ from hf_ddistill.objectives.ecd import ECD
 from hf_ddistill.objectives.fs_dfm import FSDFM
 from hf_ddistill.objectives.imdm import IMDM
 from hf_ddistill.objectives.law_matching import LawMatching
+from hf_ddistill.objectives.lsd import LSD
 from hf_ddistill.objectives.mcd import MCD
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.nelbo import NELBO
@@ -51,6 +52,7 @@ __all__ = [
     "FSDFM",
     "Frozen",
     "IMDM",
+    "LSD",
     "LawMatching",
     "MCD",
     "NELBO",

@@ -128,9 +128,8 @@ def auxiliary_lag(ratio: LogRatio) -> Scalar:
 
     Both are the same for an auxiliary that knows the law of what the student draws, since x_0 is
     then drawn from p_A(. | z); one that is the teacher still is too certain of samples that are
-    none of the teacher's. On a problem where the student's law is known (two letters, equal or
-    not) it is 1.5 to 2.4 times KL(p_S || p_A) per token while the auxiliary lags, and both vanish
-    together (docs/results/safety.md).
+    none of the teacher's. What it would be for an auxiliary that has caught up is so known without
+    one: 0.
     """
     count = len(ratio.auxiliary.places)
     step = -(-count // LOOKED_AT) or 1

@@ -79,6 +79,11 @@ class Objective(Configurable, ABC):
         """
         return self
 
+    def learned_sampler(self, networks: Mapping[str, Any], calls: int) -> Sampler:
+        """What the student is to be sampled with behind the training: `sampler`, unless the trained
+        networks beside the student, given by name, are numbers of it."""
+        return self.sampler
+
     @abstractmethod
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         """{"student": loss, ...}, in nats per token, a mean over the units of the batch.

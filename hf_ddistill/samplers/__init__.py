@@ -19,6 +19,7 @@ from hf_ddistill.samplers.remdm import ReMDM
 from hf_ddistill.samplers.remdm_confidence import ReMDMConfidence
 from hf_ddistill.samplers.remdm_loop import ReMDMLoop
 from hf_ddistill.samplers.sampler import Sampler, look
+from hf_ddistill.samplers.scaled_euler import ScaledEuler
 from hf_ddistill.samplers.speculative import Speculated, Speculative, speculate
 from hf_ddistill.samplers.step_sized import StepSized, size_code
 from hf_ddistill.samplers.tau_leaping import TauLeaping
@@ -47,6 +48,7 @@ __all__ = [
     "ReMDMLoop",
     "Reached",
     "Sampler",
+    "ScaledEuler",
     "Speculated",
     "Speculative",
     "StepSized",

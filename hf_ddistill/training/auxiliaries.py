@@ -18,6 +18,7 @@ from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.copies import denoiser_copy
 from hf_ddistill.training.finite import check_gradient
 from hf_ddistill.training.losses import Parts
+from hf_ddistill.training.settings import AUXILIARY_TIMES
 from hf_ddistill.training.sharding import check_whole
 
 
@@ -162,9 +163,11 @@ class Auxiliaries(TrainerCallback):
 
 
 def _learning_rate(args: DiscreteDistillationConfig) -> float:
-    """Their own, or else the student's, at the start of the schedule."""
+    """Their own, or else twice the student's, at the start of the schedule: on two letters that
+    are equal, the auxiliary that has the student's lags until this has collapsed
+    (docs/results/safety.md)."""
     own = args.auxiliary_learning_rate
-    return args.learning_rate if own is None else own
+    return AUXILIARY_TIMES * args.learning_rate if own is None else own
 
 
 def _module(network: Denoiser | nn.Module) -> nn.Module:

@@ -19,7 +19,7 @@ from hf_ddistill.training.likeness import Likeness, Rows, likeness
 
 #: Samples, at least and at most, network calls for all of them together, and rows of the data
 #: beside them; a run of few rows is compared by fewer, so many of its rows for one.
-LEAST, MOST, CALLS, MOST_DATA, SHARE = 16, 64, 256, 256, 40
+LEAST, MOST, CALLS, MOST_DATA, SHARE = 16, 64, 256, 256, 20
 #: Steps of a run that is worth it.
 FEWEST = 10
 #: Times as many after the last step.

@@ -10,7 +10,13 @@ from torch import nn
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg.keyed_noise import keyed_generator
-from hf_ddistill.models import DDiTForDiscreteDiffusion, NoisedMaskedLM, keep_layers, unwrapped
+from hf_ddistill.models import (
+    DDiTForDiscreteDiffusion,
+    NoisedMaskedLM,
+    keep_layers,
+    round_weights,
+    unwrapped,
+)
 from hf_ddistill.models.as_denoiser import trainable
 from hf_ddistill.models.noised.modeling_noised import takes_noise
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
@@ -32,15 +38,18 @@ def student_of(
             cannot be had.
     """
     copied = model is None
-    if args.student_layers and not copied:
-        raise ValueError(
-            f"student_layers={args.student_layers} is of a copy of the teacher; leave out model=, "
-            "or make it smaller with hf_ddistill.models.keep_layers."
-        )
+    for name, made in (("student_layers", "keep_layers"), ("student_bits", "round_weights")):
+        if getattr(args, name) and not copied:
+            raise ValueError(
+                f"{name}={getattr(args, name)} is of a copy of the teacher; leave out model=, or "
+                f"make it smaller with hf_ddistill.models.{made}."
+            )
     if copied:
         model = _student_from(teacher)
         if args.student_layers:
             model = keep_layers(model, args.student_layers)
+        if args.student_bits:
+            model = round_weights(model, args.student_bits)
     asked, own = args.noise_dim, getattr(unwrapped(model).config, "noise_dim", 0)
     if asked in (0, own):
         return model

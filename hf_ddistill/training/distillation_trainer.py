@@ -232,6 +232,12 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         self.auxiliaries.restore(tensors)
         self.guard.restore(tensors)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As of `DiscreteDiffusionTrainer`, with the sampler as it has been learned."""
+        sampler = self._objective.learned_sampler(self.auxiliaries.models, self.args.student_steps)
+        enter_sampler(self.model, sampler, self.args.student_steps)
+        super().save_model(output_dir, _internal_call)
+
     def facts(self) -> CardFacts:
         """What the card tells of this run, its teacher included."""
         facts = replace(

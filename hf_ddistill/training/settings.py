@@ -10,6 +10,10 @@ from typing import Any
 
 #: Network calls for one sample: more of them cannot be meant.
 MOST_CALLS = 100_000
+#: Of a student, by what it is, where the command line is given none.
+DDIT_RATE, LANGUAGE_MODEL_RATE, ADAPTER_RATE = 3e-4, 5e-5, 2e-4
+#: Of what is trained beside it, times the student's.
+AUXILIARY_TIMES = 2.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ BOUNDS = {
     "rounds": Bounds(least=1, most=16),  # each doubles the steps of the first
     "noise_dim": Bounds(least=0),
     "student_layers": Bounds(least=0),
+    "student_bits": Bounds(least=0, most=8),
     "noise_std": Bounds(above=0),
     "auxiliary_learning_rate": Bounds(above=0),
     "auxiliary_beta1": SHARE,
@@ -129,9 +134,12 @@ class DistillationSettings:
             input of this width; it must be the width of a model that is given.
         student_layers: above 0, and without a model, the student is a copy of the teacher that
             keeps so many of its layers, evenly spaced.
+        student_bits: 8 or 4, and without a model: the student is a copy of the teacher that
+            computes with weights of so many bits, trained through the rounding (needs torchao).
         noise_std: standard deviation of what that input adds to each channel at first.
         auxiliary_learning_rate: of all networks that the objective trains beside the student (an
-            auxiliary denoiser, a discriminator), as the next three are; the student's if not given.
+            auxiliary denoiser, a discriminator), as the next three are; twice the student's if not
+            given.
             It follows the student's schedule.
         auxiliary_beta1: of theirs in an optimizer with betas; small, because what they learn, the
             law of the student, moves.
@@ -151,9 +159,10 @@ class DistillationSettings:
     rounds: int = setting(1, "times that the student becomes the teacher")
     noise_dim: int = setting(0, "width of the student's noise input")
     student_layers: int = setting(0, "layers that a copy of the teacher keeps; 0 is all")
+    student_bits: int = setting(0, "of the weights that a copy computes with, 8 or 4; 0 is all")
     noise_std: float = setting(0.3, "of what the noise input adds")
     auxiliary_learning_rate: float | None = setting(
-        None, "of the auxiliary (default: the student's)"
+        None, "of the auxiliary (default: twice the student's)"
     )
     auxiliary_beta1: float = setting(0.5, "of Adam, for the auxiliary")
     auxiliary_warmup_steps: int = setting(0, "steps that train it alone")

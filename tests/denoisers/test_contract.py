@@ -29,7 +29,7 @@ GIVEN = {"class_labels": torch.tensor([0, 1])}
 KINDS = [
     kind
     for kind in map(denoisers.__dict__.get, denoisers.__all__)
-    if issubclass(kind, Denoiser) and not inspect.isabstract(kind)
+    if isinstance(kind, type) and issubclass(kind, Denoiser) and not inspect.isabstract(kind)
 ]
 
 

@@ -10,13 +10,12 @@ import torch
 from cli_runs import run, words
 from masked_lm_families import FAMILIES, LETTERS, masked_lm
 from training_runs import distilling, tiny
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertConfig, RobertaConfig
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertConfig
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.hub import load_pipeline
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion, as_denoiser
 from hf_ddistill.models.held import Held, blank_canvas, enter_held
-from hf_ddistill.models.tokenizers import load_tokenizer
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.samplers import Canvas
@@ -214,12 +213,3 @@ def test_what_is_held_is_saved_and_a_wrong_entry_is_refused(tmp_path):
         model.config.held_tokens = wrong
         with pytest.raises(ValueError, match=said):
             as_denoiser(model)
-
-
-def test_a_tokenizer_that_has_read_none_of_its_vocabulary_is_not_taken(tmp_path):
-    """A RoBERTa's folder with a vocab.txt of letters gets an empty RobertaTokenizer: masks then
-    differed, for no reason that could be seen."""
-    RobertaConfig(vocab_size=20).save_pretrained(tmp_path)
-    (tmp_path / "vocab.txt").write_text("\n".join(["<s>", "<pad>", "</s>", *LETTERS]))
-    with pytest.raises(ValueError, match="vocab.txt has 15 tokens, and RobertaTokenizer.* knows 5"):
-        load_tokenizer(str(tmp_path))

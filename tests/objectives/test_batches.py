@@ -38,10 +38,11 @@ EVERY = {
         {"sampler": "jump", "diffusion": FLIPS, "gradient": "policy", "horizon": "rollout"},
     ],
     "sdtt": [{}, {"divergence": "forward_kl", "substeps": 3, "times": "grid_times"}],
-    "dcd": [{"diffusion": FLIPS}, {"diffusion": FLIPS, "times": "step_times"}],
+    "dcd": [{"diffusion": FLIPS}, {"diffusion": FLIPS, "times": "gaussian_times"}],
     "mcd": [{}, {"divergence": "forward_kl"}],
     "redi": [{"diffusion": FLIPS, "teacher_steps": 2, "looks": 2}],
     "fs_dfm": [{}, {"diffusion": FLIPS, "chained": True}],
+    "lsd": [{"teacher_steps": 4}, {"teacher_steps": 4, "learned": "times"}],
     "distribution_matching": [
         {},
         {"setting": "idlm"},

@@ -14,6 +14,7 @@ from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg import Questions, asked_later
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion, as_denoiser
 from hf_ddistill.objectives import Objective
+from hf_ddistill.objectives.lsd import Coefficients
 from hf_ddistill.processes import Absorbing, Uniform
 
 K, L, B = 12, 8, 4
@@ -33,6 +34,8 @@ WAITS = {
     "redi": ({"type": "redi", "teacher_steps": 2, "looks": 2}, Uniform(K), 0, 4),
     # The student's look, three more of its mean, and what each of three steps draws.
     "fs_dfm": ({"type": "fs_dfm"}, Uniform(K), 2, 7),
+    # Two calls of the student and four of the teacher.
+    "lsd": ({"type": "lsd", "teacher_steps": 4}, Absorbing(K), 0, 9),
     # A call before the last, the last, and the view.
     "law_matching": ({"type": "law_matching", "steps": "only"}, Absorbing(K), 2, 3),
     # The call, the view, and which of its positions the call drew.
@@ -59,6 +62,7 @@ def test_objective_waits_for_positions_and_for_nothing_else(name):
         diffusion, objective = Diffusion(process), Objective.from_config(settings)
         student, teacher, auxiliary = (as_denoiser(model, diffusion) for model in models)
         peers = {"teacher": teacher, "auxiliary": auxiliary, "mean": student}
+        peers["coefficients"] = Coefficients().to(recorder.device)
         for name, need in objective.networks.items():
             if getattr(need, "factory", None) is not None:
                 peers[name] = need.build(name, models[0], diffusion, 0).to(recorder.device)

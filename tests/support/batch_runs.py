@@ -61,8 +61,9 @@ def reward(x_0, drawn):
 def trainer_of(folder, objective, **settings):
     """With networks that the objective takes."""
     objective = decoding(objective, tokens=8)
-    ids = {"nelbo", "ecd", "law_matching", "sdtt", "dcd", "mcd", "redi", "fs_dfm", "di4c", "imdm"}
+    ids = {"nelbo", "ecd", "law_matching", "sdtt", "dcd", "mcd", "redi", "fs_dfm", "lsd", "di4c"}
     ids |= {"distribution_matching", "didi", "simplex_dmd", "reinforce_dmd", "representation_mmd"}
+    ids |= {"imdm"}
     mean = any(need == Frozen(mean=True) for need in objective.networks.values())
     fixed = {"max_steps": 1, "ema_decay": 0.5 if mean else 0.0, "per_device_eval_batch_size": 2}
     settings = fixed | settings

@@ -72,7 +72,7 @@ def falling(folder, **settings):
     """A student at a rate that a masked LM does not stand, whose auxiliary nobody waits for."""
     given = {"objective": PATHWISE, "max_steps": 10, "student_steps": 4, "ema_decay": 0}
     given |= {"per_device_train_batch_size": 16, "learning_rate": 0.05, "logging_steps": 1000}
-    given |= {"auxiliary_lag": 0}
+    given |= {"auxiliary_lag": 0, "auxiliary_learning_rate": 0.05}
     return distilling(folder, pretrained(), rows(), **given | settings)
 
 

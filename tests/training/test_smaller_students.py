@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from training_runs import differing, distilling, rows, tiny, weights
-from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
+from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, TorchAoConfig
 
 from hf_ddistill.denoisers import Guided
-from hf_ddistill.models import as_denoiser, keep_layers
+from hf_ddistill.models import as_denoiser, keep_layers, rounding
 
 BERT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 9}
 
@@ -52,6 +53,38 @@ def test_layers_of_a_masked_language_model_cannot_be_left_out(tmp_path):
     lone.config = SimpleNamespace(num_hidden_layers=1)
     with pytest.raises(ValueError, match="Linear has 0 lists of num_hidden_layers=1 layers"):
         keep_layers(lone, 1)
+
+
+def test_rounded_student_is_not_what_opens_in_as_many_bits(tmp_path):
+    """Trained through the rounding; what is saved and opened in its bits says the same."""
+    pytest.importorskip("torchao", reason="the extra `quantized` is not installed")
+    teacher = tiny(hidden_size=32)
+    for bits in (8, 4):
+        folder = tmp_path / str(bits)
+        trainer = distilling(folder, teacher, student_bits=bits, learning_rate=0.01, ema_decay=0.0)
+        x = torch.arange(64)[None] % 2
+        plain, rounded = (model(x).logits for model in (teacher, trainer.model.eval()))
+        apart = float((plain - rounded).abs().max())
+        assert (0 < apart < 0.1) if bits == 8 else (0.01 < apart < 2)
+        before = weights(trainer.model)
+        trainer.train()
+        assert any("attn.qkv" in name for name in differing(weights(trainer.model), before))
+        trainer.save_model()
+        how = TorchAoConfig(rounding(bits), modules_to_not_convert=[])
+        opened = AutoModelForMaskedLM.from_pretrained(folder, quantization_config=how)
+        again = AutoModelForMaskedLM.from_pretrained(folder)
+        assert not differing(weights(again), weights(trainer.model))
+        torch.testing.assert_close(opened(x).logits, trainer.model.eval()(x).logits)
+
+
+def test_rounding_without_its_extra_fails_late(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    with pytest.raises(ValueError, match=r"pip install 'hf_ddistill\[quantized\]'"):
+        distilling(tmp_path, student_bits=4)
+    with pytest.raises(ValueError, match="rounded to 8 or to 4 bits, got 3"):
+        distilling(tmp_path, student_bits=3)
+    with pytest.raises(ValueError, match="student_bits=4 is of a copy of the teacher"):
+        distilling(tmp_path, model=tiny(), student_bits=4)
 
 
 @pytest.mark.parametrize("adapted", [False, True], ids=["weights", "adapters"])

@@ -200,7 +200,7 @@ def test_auxiliary_has_settings_of_its_own_and_the_schedule_of_the_student(tmp_p
     assert rates == [[pytest.approx(r * f) for r in (0.01, 0.01, 0.02, 0.02)] for f in factors]
     alone = run(tmp_path, auxiliary_learning_rate=None)
     alone.create_optimizer()
-    assert [group["lr"] for group in alone.optimizer.param_groups] == [0.01] * 4
+    assert [group["lr"] for group in alone.optimizer.param_groups] == [0.01] * 2 + [0.02] * 2
 
 
 def test_auxiliary_is_a_trainable_copy_and_the_teacher_does_not_change(tmp_path):

@@ -9,7 +9,13 @@ from typing import ClassVar
 from hf_ddistill.cli.options.option import option
 from hf_ddistill.cli.options.shared import RandomTokensOptions, TrainingDataOptions, TrainingOptions
 from hf_ddistill.cli.values import DTYPES, RATE, number, positive
-from hf_ddistill.training.settings import DiffusionSettings, DistillationSettings
+from hf_ddistill.training.settings import (
+    ADAPTER_RATE,
+    DDIT_RATE,
+    LANGUAGE_MODEL_RATE,
+    DiffusionSettings,
+    DistillationSettings,
+)
 
 
 @dataclass
@@ -58,7 +64,11 @@ class DistillOptions(
         "(default: 1 throughout)",
         kind=number(0, 1),
     )
-    learning_rate: float = option("at its highest", 3e-4, kind=RATE)
+    learning_rate: float | None = option(
+        f"at its highest (default: {DDIT_RATE:g} of a DDiT, {LANGUAGE_MODEL_RATE:g} of a language "
+        f"model of transformers, {ADAPTER_RATE:g} of adapters)",
+        kind=RATE,
+    )
 
     def check(self) -> None:
         """Raise for settings that go against each other."""

@@ -14,6 +14,7 @@ from hf_ddistill.cli.values import (
     number,
     png_file,
     positive,
+    rows_file,
     show_file,
     whole,
 )
@@ -52,6 +53,11 @@ class SampleOptions(SamplingOptions, WritesOptions):
         kind=show_file,
         metavar="FILE",
         alone=TERMINAL,
+    )
+    as_data: str | None = option(
+        "write the samples as rows of data in a .jsonl, for --data of a training",
+        kind=rows_file,
+        metavar="FILE",
     )
     json: str | None = option(
         "write tokens (and texts) as rows of JSON", kind=json_file, metavar="FILE"

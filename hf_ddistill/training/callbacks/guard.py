@@ -19,8 +19,9 @@ from hf_ddistill.training.likeness import Likeness
 
 #: What is left of the student's learning rate each time that it is stepped back.
 LOWER = 0.5
-#: Standard errors beyond which samples are farther from the data.
-ERRORS = 2.0
+#: Standard errors beyond which samples are farther from the data: at a good step, in the end,
+#: and on the way, where students repeat themselves before they spread.
+ERRORS, END_ERRORS, MANY_ERRORS = 2.0, 1.0, 4.0
 #: The first step at which samples are drawn, then twice as many, and every so many of all.
 FIRST, PARTS = 10, 10
 
@@ -34,8 +35,9 @@ class Guard(TrainerCallback):
     - In each step, where the student draws for its training, the entropy of what it drew
       (`StepFigures`), and at some steps (10, 20, 40, ... and each tenth of all) variety and
       likeness to the data of samples (`Comparison`) are held against the teacher's own. Below
-      `collapse_share` of these the weights become those of the last good step again, with mean,
-      auxiliary and optimizer, and the learning rate half of what it was.
+      `collapse_share` of these, or farther from the data than the teacher's by four standard
+      errors, the weights become those of the last good step again, with mean, auxiliary and
+      optimizer, and the learning rate half of what it was.
     - A good step is one whose samples are no farther from the data than the teacher's, or nearer
       than those of the good step before; nor, by two standard errors, farther than these.
     - After the last step, samples that are farther than the teacher's give way to the last good
@@ -61,6 +63,7 @@ class Guard(TrainerCallback):
         self.factor = 1.0
         self.good: dict[str, Tensor] = {}
         self.good_step, self.good_distance = 0, float("inf")
+        self.distances: tuple[float, float] | None = None
         self._rates: list[tuple[dict[str, Any], float]] = []
 
     @property
@@ -152,12 +155,38 @@ class Guard(TrainerCallback):
             self._end(step)
 
     def _compare(self, step: int) -> None:
-        found = self.comparison.student()
+        found = self._looked_at()
         lost = self.comparison.lost(found, self.share)
+        beyond, error = found.beyond(self.comparison.teacher)
+        far = MANY_ERRORS * error
+        if lost is None and beyond > far and found.distance > self.good_distance + far:
+            away = _pm(beyond, error)
+            lost = f"its samples are farther from the data than the teacher's by {away}"
         if self._agreed(lost is not None):
             self._step_back(step, lost or "another process saw it")
         elif self._is_good(found):
             self._keep(step, found)
+
+    def _looked_at(self) -> Likeness:
+        """The student's samples, with their distance and the teacher's for the log."""
+        comparison, found = self.comparison, self.comparison.student()
+        least = comparison.of_data.within
+        figures = {"distance": found, "teacher_distance": comparison.teacher}
+        made = {name: torch.tensor(each.distance + least) for name, each in figures.items()}
+        self.trainer.parts.add(made)
+        self.distances = found.distance + least, comparison.teacher.distance + least
+        return found
+
+    def report(self) -> str | None:
+        """How the last samples compare, and which step was good; None where nobody looked."""
+        if self.distances is None:
+            return None
+        own, teacher = self.distances
+        return (
+            f"After the last step its samples were {own:.3g} from the data, the teacher's at the "
+            f"same calls {teacher:.3g} (docs/results/safety.md); the good step before it was "
+            f"{self.good_step}."
+        )
 
     def _agreed(self, own: bool) -> bool:
         """What the first process says, where there are several."""
@@ -199,12 +228,12 @@ class Guard(TrainerCallback):
     def _end(self, step: int) -> None:
         """Give up weights whose samples are farther from the data than the teacher's."""
         self.comparison = self.comparison.larger()
-        found = self.comparison.student()
+        found = self._looked_at()
         beyond, error = found.beyond(self.comparison.teacher)
         lost = self.comparison.lost(found, self.share)
-        if not self._agreed(beyond > ERRORS * error or lost is not None):
+        if not self._agreed(beyond > END_ERRORS * error or lost is not None):
             return
-        why = lost or f"they are farther from the data by {beyond:.3g} +- {error:.2g}"
+        why = lost or f"they are farther from the data by {_pm(beyond, error)}"
         better = lost is not None or self.good_distance < found.distance
         back = better and self.good_step < step
         if back:
@@ -236,6 +265,10 @@ class Guard(TrainerCallback):
         self.good_step, self.round, self.warned = int(step), int(number), bool(warned)
         self.figures.restore({k[8:]: v for k, v in own.items() if k.startswith("figures.")})
         self.good = {k[5:]: v for k, v in own.items() if k.startswith("good.")}
+
+
+def _pm(value: float, error: float) -> str:
+    return f"{value:.3g} +- {error:.2g}"
 
 
 def _is_looked_at(step: int, last: int) -> bool:

@@ -1,0 +1,84 @@
+"""Euler steps with a factor for each, at given times: numbers that are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_ddistill.diffusion import Diffusion, times_at
+from hf_ddistill.parameterizations import Prediction
+from hf_ddistill.samplers.chances import Chances
+from hf_ddistill.samplers.euler import Euler
+from hf_ddistill.samplers.given_times import GivenTimes
+from hf_ddistill.samplers.sampler import Sampler
+from hf_ddistill.shapes import Probs, Tokens
+
+#: Of t is left at least, however large the factor of a step: no rate goes beyond data.
+LEFT = 1e-6
+
+
+@dataclass(frozen=True)
+class ScaledEuler(Sampler):
+    """I + scale_k (t - s) R: the step from times[k] has the rate of the reverse process times
+    scale_k, up to that of a step to data. The last step draws x_0, as that of every sampler does.
+
+    References: Fu, Guo, Liu, Learnable Sampler Distillation for Discrete Diffusion Models, 2025,
+    arXiv:2509.19962.
+
+    Args:
+        scales: n factors above 0; the objective `lsd` learns them.
+        times: n + 1, from 1 down to 0. For another number of steps their curve is cut (see
+            `GivenTimes`), and a step has the factor of the nearest time.
+
+    Raises:
+        ValueError: for other numbers.
+    """
+
+    scales: Sequence[float | int] = (1.0,)
+    times: Sequence[float | int] = (1.0, 0.0)
+    citation: ClassVar[str] = "Fu, Guo, Liu, Learnable Sampler Distillation, 2025, arXiv:2509.19962"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(map(float, self.scales)))
+        object.__setattr__(self, "times", GivenTimes(times=self.times).times)
+        if len(self.times) != len(self.scales) + 1 or not min(self.scales, default=0) > 0:
+            raise ValueError(
+                "scales are one number above 0 for each step between two times, got "
+                f"{list(self.scales)} and the times {list(self.times)}."
+            )
+
+    def check(self, diffusion: Diffusion) -> None:
+        """As Euler's steps."""
+        Euler().check(diffusion)
+
+    def grid(self, n: int, diffusion: Diffusion) -> list[float]:
+        """The given times, or the points of their curve."""
+        return GivenTimes(times=self.times).grid(n, diffusion)
+
+    def rule(
+        self,
+        prediction: Prediction,
+        diffusion: Diffusion,
+        x_t: Tokens,
+        s: Tensor | float,
+        t: Tensor | float,
+    ) -> Probs:
+        """Euler's, of a step that is as much longer."""
+        t = times_at(t, x_t)
+        return Euler().rule(prediction, diffusion, x_t, self._reached(times_at(s, x_t), t), t)
+
+    def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances:
+        """Likewise."""
+        s, t = (torch.as_tensor(time, dtype=torch.float64) for time in (s, t))
+        return Euler().chances(diffusion, self._reached(s, t), t)
+
+    def _reached(self, s: Tensor, t: Tensor) -> Tensor:
+        """Where Euler's step has to go to from t to have this rate."""
+        starts = torch.tensor(self.times[:-1], dtype=torch.float64, device=t.device)
+        scales = torch.tensor(self.scales, dtype=torch.float64, device=t.device)
+        scale = scales[(t[..., None] - starts).abs().argmin(-1)]
+        return torch.maximum(t - scale * (t - s), LEFT * t)
