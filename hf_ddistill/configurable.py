@@ -109,6 +109,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def read_members(owner: Configurable, **families: type[Configurable]) -> None:
+    """Make members of their families of what fields of a frozen dataclass were given as: names,
+    mappings or members. The families by the names of the fields."""
+    for name, family in families.items():
+        object.__setattr__(owner, name, family.from_config(getattr(owner, name)))
+
+
 def settings_of(cls: type[Settings], value: Any, name: str) -> Settings | None:
     """A dataclass of settings that a member has as one of its own: as it is, from a mapping of its
     fields, or None.

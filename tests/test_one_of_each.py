@@ -22,7 +22,7 @@ from hf_ddistill.samplers import Canvas, UnmaskingSampler
 
 PAGE = ROOT / "docs" / "extending.md"
 NAMES = ["coupling", "converter", "denoiser", "judge", "objective", "process", "schedule"]
-NAMES += ["patient", "sampler", "step_rule", "unmasking"]
+NAMES += ["patient", "sampler", "step_rule", "unmasking", "weighting"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,7 +64,7 @@ def test_a_family_does_not_find_its_new_member(mine, capsys):
     run("list")
     listed = capsys.readouterr().out.split()
     ids = {"blank", "quadratic", "hops", "restart", "halves", "two_views", "adversarial", "ink"}
-    assert ids | {"plain"} <= set(listed)
+    assert ids | {"plain", "late"} <= set(listed)
 
 
 def test_trainer_and_pipeline_refuse_a_new_process_and_schedule(teacher):
@@ -79,7 +79,7 @@ def test_trainer_and_pipeline_refuse_a_new_process_and_schedule(teacher):
 def test_trainer_refuses_a_new_denoiser_as_teacher_or_a_new_coupling(mine, tmp_path):
     sharpened = mine.denoiser.Sharpened(as_denoiser(tiny()))
     assert isinstance(sharpened, Denoiser)
-    objective = {"type": "ecd", "coupling": "two_views"}
+    objective = {"type": "ecd", "coupling": "two_views", "weighting": "late"}
     trainer = distilling(tmp_path, sharpened, objective=objective)
     before = weights(trainer.model)
     trainer.train()

@@ -62,6 +62,10 @@ def _student(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> s
         what = f"{options.student}, all weights (--student)"
     else:
         what = f"a copy of {source}, all weights (no --student, no --lora-rank)"
+    if options.student_layers:
+        what += f", {options.student_layers} of its layers (--student-layers)"
+    if options.student_bits:
+        what += f", with weights of {options.student_bits} bits (--student-bits)"
     latent = trainer.denoiser().latent
     noise = f", with a noise input of {latent.dim} numbers per {latent.per}" if latent else ""
     return f"{what}{noise}; {trained:,} numbers are trained, in {_dtype(model)}"

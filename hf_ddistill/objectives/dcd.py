@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from hf_ddistill.configurable import read_members
 from hf_ddistill.couplings import GaussianDuality, StepTimes, TimeSampler, TrainingStep
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.divergences import Divergence, ReverseKL
 from hf_ddistill.objectives.defined_on import require_uniform
 from hf_ddistill.objectives.ecd import ECD
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.weightings import Even, Weighting
 from hf_ddistill.shapes import Scalar
 
 
@@ -36,20 +38,21 @@ class DCD(Objective):
         times: "step_times": the steps that the sampler makes; "gaussian_times": as long ones in the
             Gaussian's clock, as in the paper, whose `gamma=(-4, -1)` is for 50,257 tokens. On exact
             patches of digits the first is far better (`docs/methods.md`).
+        weighting: how much a time and a token count, as in `ecd`.
     """
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ReverseKL)
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=StepTimes)
+    weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     over: ClassVar[str] = "rows"
     citation: ClassVar[str] = "Sahoo et al., The Diffusion Duality, 2025, arXiv:2506.10892"
 
     def __post_init__(self) -> None:
-        for name, family in (("divergence", Divergence), ("times", TimeSampler)):
-            object.__setattr__(self, name, family.from_config(getattr(self, name)))
+        read_members(self, divergence=Divergence, times=TimeSampler, weighting=Weighting)
 
     def for_student(self, student: Denoiser) -> DCD:
         require_uniform(self.id, student.diffusion, "'mcd' or 'sdtt' (masks) or 'ecd' (any)")
         return self
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        return ECD(self.divergence, GaussianDuality(), self.times)(step)
+        return ECD(self.divergence, GaussianDuality(), self.times, weighting=self.weighting)(step)

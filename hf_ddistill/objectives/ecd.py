@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_ddistill.configurable import read_members
 from hf_ddistill.couplings import (
     Coupling,
     Local,
@@ -62,13 +63,13 @@ class ECD(Objective):
     )
 
     def __post_init__(self) -> None:
-        for name, family in (
-            ("divergence", Divergence),
-            ("coupling", Coupling),
-            ("times", TimeSampler),
-            ("weighting", Weighting),
-        ):
-            object.__setattr__(self, name, family.from_config(getattr(self, name)))
+        read_members(
+            self,
+            divergence=Divergence,
+            coupling=Coupling,
+            times=TimeSampler,
+            weighting=Weighting,
+        )
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         s, t, correction = self.times.draw(step)

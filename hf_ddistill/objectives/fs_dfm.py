@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_ddistill.configurable import read_members
 from hf_ddistill.couplings import Local, TrainingStep, step_back
 from hf_ddistill.couplings.times import EARLIEST
 from hf_ddistill.denoisers import Denoiser
@@ -17,6 +18,7 @@ from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.needs import Frozen, Networks
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.weightings import Even, Weighting
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.places import Places
 from hf_ddistill.samplers import Sampler, StepSized, size_code
@@ -45,6 +47,7 @@ class FSDFM(Objective):
         divergence: D; the paper's is the forward KL.
         chained: as in the authors' code, the states of k3 and k4 are drawn from that of the k
             before, half a step on each time; else from x_t, as Runge and Kutta have it.
+        weighting: how much a time and a token count, as in `ecd`.
 
     Raises:
         ValueError: from `for_student`, for a process without a path of this kind, and a student
@@ -53,6 +56,7 @@ class FSDFM(Objective):
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ForwardKL)
     chained: bool = False
+    weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     id: ClassVar[str] = "fs_dfm"
     over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "mean": Frozen(mean=True)}
@@ -61,7 +65,7 @@ class FSDFM(Objective):
     citation: ClassVar[str] = "Monsefi et al., FS-DFM, 2025, arXiv:2509.20624"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "divergence", Divergence.from_config(self.divergence))
+        read_members(self, divergence=Divergence, weighting=Weighting)
 
     def for_student(self, student: Denoiser) -> FSDFM:
         self.sampler.check(student.diffusion)
@@ -86,12 +90,14 @@ class FSDFM(Objective):
             taught = teacher.prediction.log_conditional.squeeze(1)
             target = torch.where(smallest, taught.to(target), target)
 
-        def distance(some: slice, log_q: Tensor, log_p: Tensor) -> Tensor:
-            return self.divergence(log_p[some], log_q)
+        weighed, log_q = self.weighting.on(self.divergence), student.prediction.log_conditional
 
-        log_q = student.prediction.log_conditional
-        tokens = student.per_token(by_position(distance, log_q, of=(target,))[:, None])
-        losses = tokens.sum(1) / step.lengths.clamp_min(1)
+        def distance(some: slice, log_q: Tensor, log_p: Tensor) -> Tensor:
+            return weighed(log_p[some], log_q)
+
+        distances = by_position(distance, log_q, of=(target,))[:, None]
+        tokens = student.per_token(self.weighting.regularised(distances, log_q))
+        losses = self.weighting.rows(step, t, tokens.sum(1) / step.lengths.clamp_min(1))
         step.log("divergence", step.row_mean(losses.detach()))
         return {"student": step.row_mean(losses)}
 

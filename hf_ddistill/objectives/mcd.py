@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from hf_ddistill.configurable import read_members
 from hf_ddistill.couplings import MaskedDuality, StepTimes, TimeSampler, TrainingStep
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.divergences import Divergence, ReverseKL
 from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.ecd import ECD
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.weightings import Even, Weighting
 from hf_ddistill.shapes import Scalar
 
 
@@ -35,22 +37,23 @@ class MCD(Objective):
     Args:
         divergence: D.
         times: s and t: "step_times", a step of the student apart, or any other.
+        weighting: how much a time and a token count, as in `ecd`.
     """
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ReverseKL)
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=StepTimes)
+    weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     over: ClassVar[str] = "rows"
     citation: ClassVar[str] = (
         "Latent Shadows: The Gaussian-Discrete Duality in Masked Diffusion, 2026, arXiv:2602.00792"
     )
 
     def __post_init__(self) -> None:
-        for name, family in (("divergence", Divergence), ("times", TimeSampler)):
-            object.__setattr__(self, name, family.from_config(getattr(self, name)))
+        read_members(self, divergence=Divergence, times=TimeSampler, weighting=Weighting)
 
     def for_student(self, student: Denoiser) -> MCD:
         require_masks(self.id, student.diffusion, "'dcd' (uniform noise) or 'ecd' (any)")
         return self
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        return ECD(self.divergence, MaskedDuality(), self.times)(step)
+        return ECD(self.divergence, MaskedDuality(), self.times, weighting=self.weighting)(step)

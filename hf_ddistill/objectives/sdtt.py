@@ -9,12 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hf_ddistill.configurable import read_members
 from hf_ddistill.couplings import Local, StepTimes, TimeSampler, TrainingStep, step_back
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.divergences import Divergence, ReverseKL
 from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.weightings import Even, Weighting
 from hf_ddistill.places import Places
 from hf_ddistill.samplers import Ancestral
 from hf_ddistill.shapes import Scalar, Times, Tokens
@@ -40,19 +42,20 @@ class SDTT(Objective):
         divergence: D; the paper's is the reverse KL.
         substeps: m.
         times: s and t: "step_times" (the paper's), with `grid` on the student's own grid alone.
+        weighting: how much a time and a token count, as in `ecd`.
     """
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ReverseKL)
     substeps: int = 2
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=StepTimes)
+    weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     over: ClassVar[str] = "rows"
     citation: ClassVar[str] = (
         "Deschenaux, Gulcehre, Self-Distillation Through Time, 2024, arXiv:2410.21035"
     )
 
     def __post_init__(self) -> None:
-        for name, family in (("divergence", Divergence), ("times", TimeSampler)):
-            object.__setattr__(self, name, family.from_config(getattr(self, name)))
+        read_members(self, divergence=Divergence, times=TimeSampler, weighting=Weighting)
         if self.substeps < 1:
             raise ValueError(f"substeps must be at least 1, got {self.substeps}.")
 
@@ -66,12 +69,14 @@ class SDTT(Objective):
         student = step.look(step.student, x_t, t)
         target = self.target(step, student, (x_t, s))
 
-        def distance(some: slice, log_q: Tensor, log_p: Tensor) -> Tensor:
-            return self.divergence(log_p[some], log_q)
+        weighed, log_q = self.weighting.on(self.divergence), student.prediction.log_conditional
 
-        log_q = student.prediction.log_conditional
-        tokens = student.per_token(by_position(distance, log_q, of=(target,))[:, None])
-        losses = tokens.sum(1) / step.lengths.clamp_min(1)
+        def distance(some: slice, log_q: Tensor, log_p: Tensor) -> Tensor:
+            return weighed(log_p[some], log_q)
+
+        distances = by_position(distance, log_q, of=(target,))[:, None]
+        tokens = student.per_token(self.weighting.regularised(distances, log_q))
+        losses = self.weighting.rows(step, t, tokens.sum(1) / step.lengths.clamp_min(1))
         self.times.learn(step, s, t, losses)
         step.log("divergence", step.row_mean(losses.detach()))
         return {"student": step.row_mean(weight.to(losses) * losses)}

@@ -12,7 +12,7 @@ from exact_bayes import ExactBayes
 from hf_ddistill.couplings import Memory
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.divergences import CrossEntropy
-from hf_ddistill.objectives import ECD
+from hf_ddistill.objectives import DCD, ECD, MCD, SDTT
 from hf_ddistill.objectives.weightings import Certainty, RelativeConfidence, Weighting
 from hf_ddistill.processes import Absorbing, Uniform
 from hf_ddistill.shapes import LOG_ZERO
@@ -76,6 +76,23 @@ def test_entropy_beside_the_reverse_kl_is_no_temperature(cls, strength):
     objective = partial(ECD, "reverse_kl", weighting={"type": "entropy", "strength": strength})
     assert slope(objective, problem, best) < 1e-10
     assert slope(partial(ECD, "reverse_kl"), problem, best) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "process"), [(ECD, Absorbing), (SDTT, Absorbing), (MCD, Absorbing), (DCD, Uniform)]
+)
+def test_an_objective_does_not_look_at_its_weighting(kind, process):
+    problem = small(process)
+    student = tabular(problem)
+
+    def loss(weighting):
+        step = training_step(problem, student, student_steps=4)
+        return float(kind(weighting=weighting)(step)["student"].detach())
+
+    plain = loss("even")
+    for weighting in ("noise_level", "certainty", {"type": "entropy", "strength": 0.5}):
+        assert loss(weighting) != pytest.approx(plain, rel=1e-3)
+    assert loss({"type": "noise_level", "power": 0.0}) == pytest.approx(plain)
 
 
 def test_learned_weights_leave_times_of_large_losses_on_top():
