@@ -30,6 +30,7 @@ SAME = {
     "lr_scheduler_type": "constant",
     "optim": "adamw_torch",
     "ema_decay": 0.9,
+    "auxiliary_lag": 0.0,  # the laboratory waits for no auxiliary
     "seed": 7,
 }
 PACE = Pace(1e-2, 2e-2, betas=(0.5, 0.99), floor=1.0, ema=0.9)
