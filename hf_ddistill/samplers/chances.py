@@ -58,5 +58,5 @@ def jump_rate(diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Ten
 
 def integrated_jumps(diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Tensor:
     """The same by the integral of the rate over the step, log (1 - alpha_t) / (1 - alpha_s): a jump
-    is then as likely as under `posterior_chances`."""
-    return -torch.log1p(-posterior_chances(diffusion, s, t).reveal)
+    is then as likely as under `posterior_chances`. Finite, also where that is 1 to rounding."""
+    return (-torch.log1p(-posterior_chances(diffusion, s, t).reveal)).clamp_max(700.0)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from batch_runs import trainer_of
 from enumeration import Table, oracle, tabular, training_step
 from exact_bayes import ExactBayes
 
+from hf_ddistill import DiscreteDiffusionPipeline
 from hf_ddistill.denoisers import Latent, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.objectives import FSDFM
@@ -92,3 +94,19 @@ def test_fs_dfm_takes_a_student_that_cannot_be_told_a_size_or_a_process_without_
     other = ExactBayes.random(Diffusion(General.example(3)), 2, seed=0)
     with pytest.raises(ValueError, match="has a path for processes that redraw"):
         FSDFM().for_student(oracle(other))
+
+
+def test_a_saved_student_is_told_another_size_than_that_of_its_steps(tmp_path):
+    trainer = trainer_of(tmp_path, "fs_dfm", student_steps=4)
+    trainer.train()
+    trainer.save_model()
+    pipe, told = DiscreteDiffusionPipeline.from_pretrained(tmp_path), []
+
+    def look(_, __, given):
+        told.append(given["noise"])
+
+    pipe.model.register_forward_pre_hook(look, with_kwargs=True)
+    for calls, number in ((1, 0), (2, 1), (8, 2)):
+        told.clear()
+        pipe(batch_size=2, num_inference_steps=calls)
+        assert told and all((code.argmax(-1) == number).all() for code in told)
