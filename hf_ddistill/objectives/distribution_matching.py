@@ -77,7 +77,8 @@ class DistributionMatching(Objective):
     Args:
         setting: "d_mmd", "idlm" (its masked form) or "di_mo".
         start: "data": s uniform and t = min(1, s + u / k), u uniform, for a student of k calls;
-            "grid": t = 1/k, ..., 1, those of the student's calls, and s uniform; "noise": t = 1.
+            "grid": t = 1/k, ..., 1, those of the student's calls, and s uniform, if it is bridged
+            within the step below t; "noise": t = 1, s uniform.
         renoise: "bridge": z ~ q(z_s | x_0, x_t); "forward": x_0 noised anew up to s; "arccos": the
             same, with a share of (2 / pi) arccos(u) noised, u uniform.
         weight: w, "uniform": 1; "bound": that of the likelihood's bound, 1/s where alpha = 1 - s;
@@ -160,7 +161,8 @@ class DistributionMatching(Objective):
             kept = (1 - noised).clamp_min(1e-9)
             s = step.diffusion.schedule.inverse(-kept.log()).clamp(EARLIEST, 1)
         elif self.renoise == "bridge":
-            s = s if self.start == "data" else s * t
+            if self.start == "grid":
+                s = (t - s / step.student_steps).clamp_min(EARLIEST / 2)
             s = s.minimum(t * (1 - 1e-6))
         return s, t
 

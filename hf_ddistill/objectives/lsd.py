@@ -51,12 +51,14 @@ def _coefficients(student: nn.Module, diffusion: Diffusion) -> Coefficients:
 
 @dataclass(frozen=True)
 class LSD(Objective):
-    """E sum_k |s*_k - c_k s_k|^2: s_k and s*_k are the scores of one network at the states of two
-    trajectories from one start, the student's of n calls and the teacher's of many, at t_k = 1 - k
-    / n. The numbers c_k are the factors of the student's rates (LSD), or, with the times tau_k at
-    which it makes its calls, n (tau_k - tau_(k + 1)) times the ratio of the noise's rates at tau_k
-    and t_k (LSD+): its sampler is then Euler's with these numbers, "scaled_euler", which is saved
-    with the student. Nothing else is trained, and the loss goes through no network.
+    """E sum_k |s*_k - c_k s_k|^2, s_k and s*_k the scores of one network along its student's few
+    steps and its teacher's many.
+
+    Both start alike, and are compared at t_k = 1 - k / n, n the student's calls. The numbers c_k
+    are the factors of the student's rates (LSD), or, with the times tau_k at which it makes its
+    calls, n (tau_k - tau_(k + 1)) times the ratio of the noise's rates at tau_k and t_k (LSD+): its
+    sampler is then Euler's with these numbers, "scaled_euler", which is saved with the student.
+    Nothing else is trained, and the loss goes through no network.
 
     Both trajectories show a token by one number, as soon as it is below the share that is shown,
     and draw it by another, so that they differ in what a long step gets wrong and not by chance
