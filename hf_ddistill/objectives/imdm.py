@@ -17,6 +17,7 @@ from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.places import places_of
 from hf_ddistill.shapes import Scalar, Times, Tokens
 
 
@@ -88,10 +89,11 @@ class IMDM(Objective):
         uniform = torch.special.ndtr(noise[..., 0].double()).clamp(max=1 - 1e-12)
         schedule, x = step.diffusion.schedule, x_t
         masked = -torch.expm1(-schedule.sigma(t))
-        for number in range(n):
+        parts = places_of(*(open_ & (call == number) for number in range(n)))  # waits once
+        for number, places in enumerate(parts):
             share = masked * (1 - number / n)
             now = schedule.inverse(-torch.log1p(-share.clamp_max(1 - 1e-12))).clamp(0, 1)
-            here = step.look(teacher, x, now.minimum(t), open_ & (call == number))
+            here = step.look(teacher, x, now.minimum(t), places)
             log_p, decided = here.prediction.log_conditional, here.places.take(uniform)
             x = here.place(categorical_of_logs(log_p, noise=decided[:, None]), x)
         return x

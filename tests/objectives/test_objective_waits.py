@@ -34,6 +34,11 @@ WAITS = {
     "redi": ({"type": "redi", "teacher_steps": 2, "looks": 2}, Uniform(K), 0, 4),
     # The student's look, three more of its mean, and what each of three steps draws.
     "fs_dfm": ({"type": "fs_dfm"}, Uniform(K), 2, 7),
+    # The positions of all calls of the teacher, and those of the student.
+    "imdm": ({"type": "imdm", "teacher_steps": 4}, Absorbing(K), 2, 2),
+    # The student's positions now and later, and what the teacher's step reveals.
+    "di4c": ({"type": "di4c", "components": 2}, Absorbing(K), 2, 3),
+    "ecd_weighted": ({"type": "ecd", "weighting": "learned"}, Absorbing(K), 0, 1),
     # Two calls of the student and four of the teacher.
     "lsd": ({"type": "lsd", "teacher_steps": 4}, Absorbing(K), 0, 9),
     # A call before the last, the last, and the view.
