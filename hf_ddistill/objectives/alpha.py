@@ -42,7 +42,6 @@ class Alpha(Objective):
 
     sharpness: float = 8.0
     id: ClassVar[str] = "alpha"
-    over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {}
     citation: ClassVar[str] = "Gushchin, Baranchuk, Korotin, AlphaDLM, 2026, arXiv:2609.38066"
 

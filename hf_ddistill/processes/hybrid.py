@@ -70,7 +70,8 @@ class Hybrid(Process):
     def _laws(self) -> Tensor:
         mask = point_mass(self.mask_token_id, self.vocab_size)
         drawn = 1 - mask
-        drawn[list(self.left_out)] = 0
+        for token in self.left_out:
+            drawn[token] = 0
         return torch.stack([mask, drawn / drawn.sum()], 1)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 
@@ -76,6 +77,7 @@ def test_a_stream_without_a_row_is_refused(tmp_path):
     ],
     ids=["jsonl", "csv"],
 )
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_a_stream_that_breaks_late_names_no_file(name, content, said, tmp_path):
     file = tmp_path / name
     file.write_text(content)
@@ -83,6 +85,8 @@ def test_a_stream_that_breaks_late_names_no_file(name, content, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         for _ in stream:
             pass
+    del stream
+    gc.collect()  # `datasets` leaves a file that could not be read to the collector
 
 
 @pytest.mark.parametrize("content", [b'{"input_ids": [1\n', b'{"text": "\xe9"}\n'])

@@ -20,7 +20,12 @@ from hf_ddistill.processes import Absorbing
 from hf_ddistill.samplers import Sampler
 
 B, L, K = 6, 9, 5
-KNOWING = [n for n in Sampler.registry if Sampler.registry[n].chances is not Sampler.chances]
+#: One that tells its denoiser how long a step is makes each step by itself.
+KNOWING = [
+    name
+    for name, kind in Sampler.registry.items()
+    if kind.chances is not Sampler.chances and name != "step_sized"
+]
 
 
 class Table(torch.nn.Module):
@@ -56,7 +61,7 @@ def whole(objective, step):
         one(x, time).log_conditional
         for one, x, time in ((step.peers["teacher"], x_s, s), (step.student, x_t, t))
     )
-    distance = objective._distance(log_p.detach(), log_q)
+    distance = objective.weighting.on(objective.divergence, objective.top_k)(log_p.detach(), log_q)
     if not objective.divergence.finite:
         distance = torch.where(step.diffusion.undetermined(x_s), distance, 0.0)
     return torch.where(step.open(x_t), distance, 0.0).sum() / (B * L)
@@ -65,7 +70,7 @@ def whole(objective, step):
 @pytest.mark.parametrize("mask", [2, K - 1])
 @pytest.mark.parametrize("top_k", [None, 2])
 @pytest.mark.parametrize("divergence", Divergence.registry)
-@pytest.mark.parametrize("coupling", Coupling.registry)
+@pytest.mark.parametrize("coupling", sorted(Coupling.registry.keys() - {"gaussian_duality"}))
 def test_ecd_asks_the_teacher_at_masks_alone_for_the_same_loss(coupling, divergence, top_k, mask):
     objective = ECD(divergence=divergence, coupling=coupling, top_k=top_k)
     found = []

@@ -61,17 +61,15 @@ def reward(x_0, drawn):
 def trainer_of(folder, objective, **settings):
     """With networks that the objective takes."""
     objective = decoding(objective, tokens=8)
-    ids = {"nelbo", "ecd", "law_matching", "sdtt", "dcd", "mcd", "redi", "fs_dfm", "lsd", "di4c"}
-    ids |= {"distribution_matching", "didi", "simplex_dmd", "reinforce_dmd", "representation_mmd"}
-    ids |= {"imdm"}
+    rows = objective.over == "rows"
     mean = any(need == Frozen(mean=True) for need in objective.networks.values())
     fixed = {"max_steps": 1, "ema_decay": 0.5 if mean else 0.0, "per_device_eval_batch_size": 2}
     settings = fixed | settings
     data = {"train_dataset": ROWS, "eval_dataset": settings.pop("data", ROWS)}
     diffusion, earned = settings.pop("diffusion", None), settings.pop("reward_function", reward)
-    if objective.id in ids or not objective.networks:
+    if rows or not objective.networks:
         noise = {"noise_dim": 3} if objective.reads_noise else {}
-        made = network(0, **noise) if objective.id in ids else blocks(0)
+        made = network(0, **noise) if rows else blocks(0)
         if not objective.networks:
             args = DiscreteDiffusionConfig(str(folder), **QUIET | settings)
             return DiscreteDiffusionTrainer(made, args, objective, diffusion=diffusion, **data)

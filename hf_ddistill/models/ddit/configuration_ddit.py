@@ -185,12 +185,15 @@ class DDiTConfig(PreTrainedConfig):
         process = (self.discrete_diffusion or {}).get("process")
         if not isinstance(process, dict):
             return None
-        if any(isinstance(value, list | tuple | dict) for value in process.values()):
+        lists = [value for value in process.values() if isinstance(value, list | tuple | dict)]
+        if any(isinstance(v, dict) or {*map(type, v)} - {int} for v in lists):
             raise ValueError(
                 f"the process {process.get('type')!r} in discrete_diffusion is given by matrices "
                 f"over {self.vocab_size} tokens, and there are none for {vocab_size}: set "
                 "config.discrete_diffusion to a process over those, or to None, first"
             )
+        if (named := max((max(tokens, default=-1) for tokens in lists), default=-1)) >= vocab_size:
+            raise ValueError(f"token {named} of the process must stay one of the {vocab_size}")
         mask = process.get("mask_token_id")
         if mask is None and process.get("type") in _MASKED_LAST:
             mask = process["vocab_size"] - 1
