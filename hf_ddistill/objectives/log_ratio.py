@@ -22,6 +22,7 @@ from torch import Tensor
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.denoisers import Autoregressive, Denoiser
 from hf_ddistill.linalg import require
+from hf_ddistill.objectives.by_position import ON_CPU
 from hf_ddistill.objectives.likelihood_bound import nelbo_density
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import LOG_ZERO, PerToken, Scalar, Times, Tokens, Where
@@ -134,9 +135,12 @@ def auxiliary_lag(ratio: LogRatio) -> Scalar:
     count = len(ratio.auxiliary.places)
     step = -(-count // LOOKED_AT) or 1
     numbers = torch.arange(0, count, step, device=ratio.log_prob_of_auxiliary.device)
-    entropy = torch.special.entr(ratio.auxiliary.prediction.some(numbers).exp()).sum(-1)
-    cross = -ratio.log_prob_of_auxiliary.index_select(0, numbers)[:, 0]
-    return (cross.double() - entropy.double()).sum() / max(len(numbers), 1)
+    total = -ratio.log_prob_of_auxiliary.index_select(0, numbers)[:, 0].double().sum()
+    prediction = ratio.auxiliary.prediction
+    # A few positions at a time, so that no tensor of the size of all logits is made.
+    for some in numbers.split(max(1, ON_CPU // prediction.log_conditional.shape[-1])):
+        total -= torch.special.entr(prediction.some(some).exp()).sum(dtype=torch.float64)
+    return total / max(len(numbers), 1)
 
 
 def causal_log_ratio(
