@@ -34,7 +34,7 @@ def options(given=None):
     parser.add_argument("--output", type=Path, default=Path("scoreboard_molecules"))
     parser.add_argument("--json", type=Path, help="of the rows (default: rows.json in the output)")
     parser.add_argument("--lines", type=int, default=1_000_000, help="of --train that are read")
-    parser.add_argument("--held-out-rows", type=int, default=5000)
+    parser.add_argument("--held-out-rows", type=int, default=4000)
     parser.add_argument("--vocabulary", type=int, default=512, help="of a new teacher: tokens")
     parser.add_argument("--length", type=int, default=8, help="of a new teacher: the most pieces")
     parser.add_argument("--teacher-steps", type=int, default=0, help="that the teacher trains on")
@@ -70,7 +70,7 @@ def read(args):
     train, held_out = (file.read_text().split() for file in (args.train, args.held_out))
     for lines in (train, held_out):
         random.Random(0).shuffle(lines)
-    return train[: args.lines], held_out[: 4 * args.held_out_rows]
+    return train[: args.lines], held_out[: 5 * args.held_out_rows]
 
 
 def vocabulary_of(args, rows):

@@ -39,11 +39,13 @@ class Rows:
 
 
 def measure(rows, name, model, vocabulary, more=None):
-    """A row for each number of calls, sampler and temperature; a student's as it was trained."""
+    """A row for each number of calls, sampler and temperature: of the teacher ancestral steps, and
+    "confidence", which decides the surest of the drawn tokens first, evenly many a call; of a
+    student its own."""
     args = rows.args
     if name == "teacher":
-        ways = [(n, s, t) for t in args.temperatures for s in SAMPLERS for n in args.teacher_nfe]
-        ways = [way for way in ways if way[0] > 1 or way[1] == "ancestral"]  # one call is one call
+        ways = [(n, "ancestral", heat) for heat in args.temperatures for n in args.teacher_nfe]
+        ways += [(n, "confidence", 1.0) for n in args.teacher_nfe if n > 1]  # one call is one call
     else:
         ways = [(n, "its own", 1.0) for n in args.student_nfe]
     for nfe, sampler, temperature in ways:
@@ -55,10 +57,6 @@ def measure(rows, name, model, vocabulary, more=None):
 
         about = {"nfe": nfe, "sampler": sampler, "temperature": temperature}
         rows.add(name, about, sample, more)
-
-
-#: Of the teacher: "confidence" decides the surest of the drawn tokens first, evenly many a call.
-SAMPLERS = ("ancestral", "confidence")
 
 
 def pipeline(model, sampler, temperature):

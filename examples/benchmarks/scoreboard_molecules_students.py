@@ -26,14 +26,14 @@ PAIR = {"learning_rate": 5e-4, "auxiliary_learning_rate": 1e-3}
 #: The objective, and the settings of its training that are not those of all.
 STUDENTS = {
     "law_matching": ({"type": "law_matching"}, NOISE | PAIR),
-    "law_matching_jeffreys": ({"type": "law_matching", "divergence": "jeffreys"}, NOISE | PAIR),
     "distribution_matching": ({"type": "distribution_matching", "start": "grid"}, NOISE | PAIR),
-    "simplex_dmd": ({"type": "simplex_dmd"}, NOISE | PAIR),
-    "imdm": ({"type": "imdm", "teacher_steps": 10}, NOISE | {"learning_rate": 1e-3}),
-    "di4c": ({"type": "di4c"}, NOISE | {"learning_rate": 5e-4}),
-    "sdtt": ({"type": "sdtt"}, {"learning_rate": 5e-4}),
+    "imdm": ({"type": "imdm", "teacher_steps": 8}, NOISE | {"learning_rate": 1e-3}),
     "ecd": ({"type": "ecd", "times": "grid_times"}, {"learning_rate": 5e-4}),
+    "sdtt": ({"type": "sdtt"}, {"learning_rate": 5e-4}),
+    "simplex_dmd": ({"type": "simplex_dmd"}, NOISE | PAIR),
+    "di4c": ({"type": "di4c"}, NOISE | {"learning_rate": 5e-4}),
     "alpha": ({"type": "alpha"}, {"learning_rate": 5e-4}),
+    "law_matching_jeffreys": ({"type": "law_matching", "divergence": "jeffreys"}, NOISE | PAIR),
 }
 
 
