@@ -9,6 +9,8 @@ from hf_ddistill.evaluation import MoleculeJudge
 from hf_ddistill.samplers import UnmaskingSampler
 from hf_ddistill.schedulers import AncestralScheduler, SamplerScheduler
 
+EVEN = ("confidence", "random")  # scores of the unmasking rule "static"
+
 
 class Rows:
     """The rows of the table; one that the file has is not measured again."""
@@ -39,13 +41,13 @@ class Rows:
 
 
 def measure(rows, name, model, vocabulary, more=None):
-    """A row for each number of calls, sampler and temperature: of the teacher ancestral steps, and
-    "confidence", which decides the surest of the drawn tokens first, evenly many a call; of a
-    student its own."""
+    """A row for each number of calls, sampler and temperature: of the teacher ancestral steps and
+    evenly many tokens a call, the surest drawn ones or any; of a student its own."""
     args = rows.args
     if name == "teacher":
         ways = [(n, "ancestral", heat) for heat in args.temperatures for n in args.teacher_nfe]
-        ways += [(n, "confidence", 1.0) for n in args.teacher_nfe if n > 1]  # one call is one call
+        more_calls = [n for n in args.teacher_nfe if n > 1]  # one call is one call
+        ways += [(n, rule, 1.0) for rule in EVEN for n in more_calls]
     else:
         ways = [(n, "its own", 1.0) for n in args.student_nfe]
     for nfe, sampler, temperature in ways:
@@ -64,8 +66,9 @@ def pipeline(model, sampler, temperature):
     kind, settings = None, {}
     if sampler == "ancestral":
         kind = AncestralScheduler
-    elif sampler == "confidence":
-        kind, settings = SamplerScheduler, {"sampler": UnmaskingSampler("static").to_config()}
+    elif sampler in EVEN:
+        rule = {"type": "static", "score": sampler}
+        kind, settings = SamplerScheduler, {"sampler": UnmaskingSampler(rule).to_config()}
     pipe = DiscreteDiffusionPipeline.from_model(model, kind, temperature=temperature, **settings)
     pipe.set_progress_bar_config(disable=True)
     return pipe
