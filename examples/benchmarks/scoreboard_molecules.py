@@ -5,7 +5,7 @@
 
 The files have one SMILES a line (MOSES: PyPI `molsets` 0.3.1); nothing is downloaded. Needs
 `.[molecules]`. The teacher is that of examples/assets/molecules_teacher; `--teacher-steps` trains
-it on, `--from-scratch` trains a new one. Run again after an interruption it goes on where it
+it on, beside `--from-scratch` a new one. Run again after an interruption it goes on where it
 stopped; what the output folder has is not made again.
 """
 
@@ -41,11 +41,11 @@ def options(given=None):
     parser.add_argument("--teacher-batch-size", type=int, default=128)
     parser.add_argument("--from-scratch", action="store_true", help="a new teacher")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
-    parser.add_argument("--passes", type=int, default=250_000, help="of a student: rows of calls")
+    parser.add_argument("--passes", type=int, default=120_000, help="of a student: rows of calls")
     parser.add_argument("--batch-size", type=int, default=64, help="rows of each of its steps")
     parser.add_argument("--students", nargs="*", choices=STUDENTS, default=list(STUDENTS))
-    parser.add_argument("--samples", type=int, default=1000, help="judged in each row")
-    parser.add_argument("--group", type=int, default=250, help="valid ones in each FCD")
+    parser.add_argument("--samples", type=int, default=600, help="judged in each row")
+    parser.add_argument("--group", type=int, default=200, help="valid ones in each FCD")
     parser.add_argument("--teacher-nfe", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.8, 0.6])
     parser.add_argument("--student-nfe", type=int, nargs="+", default=[1, 2, 4, 8])

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 from hf_ddistill import DiscreteDiffusionPipeline
 from hf_ddistill.cli.evaluate import draw
@@ -30,10 +31,7 @@ class Rows:
         self.rows.append({**about, **(more or {}), **figures})
         brief = {k: round(v, 4) if isinstance(v, float) else v for k, v in self.rows[-1].items()}
         print(json.dumps(brief), f"{time.process_time() - started:.0f} s", flush=True)
-        setup = {
-            k: v if isinstance(v, int | float | list) else str(v)
-            for k, v in vars(self.args).items()
-        }
+        setup = {k: v.name if isinstance(v, Path) else v for k, v in vars(self.args).items()}
         whole = {"rows": self.rows, "setup": setup}
         part = self.file.with_suffix(".part")
         part.write_text(json.dumps(whole, indent=1) + "\n")
