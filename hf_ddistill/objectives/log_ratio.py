@@ -121,7 +121,7 @@ def log_ratio(
 
 
 @torch.no_grad()
-def auxiliary_lag(ratio: LogRatio) -> Scalar:
+def auxiliary_lag(ratio: LogRatio, anchored: bool = False) -> Scalar:
     """By how much the auxiliary's cross entropy on what the student drew is above its own entropy
     there, nats per token, at up to `LOOKED_AT` positions.
 
@@ -130,16 +130,23 @@ def auxiliary_lag(ratio: LogRatio) -> Scalar:
     Both are the same for an auxiliary that knows the law of what the student draws, since x_0 is
     then drawn from p_A(. | z); one that is the teacher still is too certain of samples that are
     none of the teacher's. What it would be for an auxiliary that has caught up is so known without
-    one: 0.
+    one: 0. An `anchored` auxiliary learns from the teacher's law, too, half of each, and so does
+    the cross entropy here.
     """
     count = len(ratio.auxiliary.places)
     step = -(-count // LOOKED_AT) or 1
     numbers = torch.arange(0, count, step, device=ratio.log_prob_of_auxiliary.device)
     total = -ratio.log_prob_of_auxiliary.index_select(0, numbers)[:, 0].double().sum()
+    total = total / 2 if anchored else total
     prediction = ratio.auxiliary.prediction
     # A few positions at a time, so that no tensor of the size of all logits is made.
     for some in numbers.split(max(1, ON_CPU // prediction.log_conditional.shape[-1])):
-        total -= torch.special.entr(prediction.some(some).exp()).sum(dtype=torch.float64)
+        log_p = prediction.some(some)
+        total -= torch.special.entr(log_p.exp()).sum(dtype=torch.float64)
+        if anchored:
+            teacher = ratio.teacher.prediction.some(some)
+            said = torch.where(log_p > LOG_ZERO / 2, teacher.exp() * log_p, 0.0)
+            total -= said.sum(dtype=torch.float64) / 2
     return total / max(len(numbers), 1)
 
 
