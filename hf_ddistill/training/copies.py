@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from hf_ddistill.denoisers import Denoiser
@@ -97,30 +96,40 @@ def teacher_weights(student: nn.Module, teacher: nn.Module) -> list[Tensor]:
     ]
 
 
-def denoiser_copy(source: Denoiser, what: str, accelerator: Accelerator) -> Denoiser:
-    """The trainable copy that a denoiser starts one as, in train mode, where the process computes;
-    `what` it is, for errors."""
-    copied = _copy_of(source, what)
-    (model,) = copied.networks()
-    return copied.with_networks([accelerator.prepare_model(model.train())])
+def denoiser_copy(source: Denoiser, what: str, seed: int) -> Denoiser:
+    """The trainable copy that an auxiliary starts as, in train mode: adapters of its own, if the
+    source is trained by adapters.
+
+    Args:
+        source: of the copy.
+        what: it is, for errors.
+        seed: of new adapters.
+    """
+    _check_is_of_models(source, what)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(keyed_generator(seed, "adapters", what).initial_seed())
+        copied = source.adapted_copy()
+    for network in copied.networks():
+        network.train()
+    return copied
 
 
 def _student_from(teacher: object) -> nn.Module:
     """A trainable copy of a model, as it is, or the one that a denoiser starts a student as."""
     if isinstance(teacher, nn.Module):
         return trainable(copy.deepcopy(teacher))
-    (model,) = _copy_of(teacher, "Without a model, the student").networks()
+    _check_is_of_models(teacher, "Without a model, the student")
+    (model,) = teacher.trainable_copy().networks()
     return model
 
 
-def _copy_of(teacher: object, what: str) -> Denoiser:
+def _check_is_of_models(teacher: object, what: str) -> None:
     got = teacher.description if isinstance(teacher, Denoiser) else type(teacher).__name__
     if not isinstance(teacher, Denoiser) or not teacher.networks():
         raise ValueError(
             f"{what} is a copy of the teacher, so the teacher must be a model, or a denoiser "
             f"of one (as_denoiser); got {got}."
         )
-    return teacher.trainable_copy()
 
 
 @torch.no_grad()

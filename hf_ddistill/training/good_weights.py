@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hf_ddistill.training.callbacks.ema import WeightAverage
+from hf_ddistill.training.trained_state import trained_state
 
 #: Beyond all distances; a checkpoint keeps no infinite numbers.
 FAR = 1e9
@@ -75,7 +76,7 @@ class GoodWeights:
         mean = {} if self.average is None else self.average.mean
         found = {f"student.{name}": mean.get(name, p) for name, p in self._trained()}
         for network, model in self.auxiliaries.items():
-            found |= {f"{network}.{name}": p for name, p in model.state_dict().items()}
+            found |= {f"{network}.{name}": p for name, p in trained_state(model).items()}
         for number, parameter in enumerate(self._of_optimizer()):
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 kind = torch.float64 if isinstance(value, float) else None
@@ -87,7 +88,7 @@ class GoodWeights:
         """Bring back the state that `take` gave."""
         self.become([taken[f"student.{name}"] for name, _ in self._trained()])
         for network, model in self.auxiliaries.items():
-            for name, value in model.state_dict().items():
+            for name, value in trained_state(model).items():
                 value.copy_(taken[f"{network}.{name}"])
         for number, parameter in enumerate(self._of_optimizer()):
             start = f"optimizer.{number}."
