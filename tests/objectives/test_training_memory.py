@@ -9,7 +9,8 @@ import pytest
 import torch
 from training_memory import BLOCKS, SEQUENCES, blocks, sequences, units
 
-#: Of all objectives, but for the blocks of two draws and two laws that are taught at once: see docs/results/training_speed.md.
+#: Of all objectives, but for the blocks of two draws, and two laws that are taught at once: see
+#: docs/results/training_speed.md.
 MOST = dict.fromkeys([*SEQUENCES, *BLOCKS], 4.0)
 MOST |= {"block_law_matching": 4.6, "distribution_matching": 4.4}
 
