@@ -29,6 +29,7 @@ from hf_ddistill.training.refusals import (
     check_auxiliaries,
     check_decoder,
     check_reads_masks,
+    check_reads_tokens,
     check_reward,
     warn_of_independent_tokens,
 )
@@ -88,7 +89,9 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         # Adapters are drawn before `Trainer` sets the seed.
         set_seed(args.seed)
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
-        check_reads_masks(Objective.from_config(objective), teacher)
+        objective = Objective.from_config(objective)
+        check_reads_masks(objective, teacher)
+        check_reads_tokens(objective, teacher)
         teacher = teacher_model(teacher, model, kwargs.get("processing_class"))
         if model is teacher and model is not None:
             raise ValueError(
