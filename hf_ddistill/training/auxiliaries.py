@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -20,6 +21,7 @@ from hf_ddistill.training.finite import check_gradient
 from hf_ddistill.training.losses import Parts
 from hf_ddistill.training.settings import AUXILIARY_TIMES
 from hf_ddistill.training.sharding import check_whole
+from hf_ddistill.training.trained_state import trained_state
 
 
 def make_auxiliaries(
@@ -43,7 +45,9 @@ def make_auxiliaries(
         check_whole(accelerator, f"The {name} of {objective.id!r}")
         need = objective.networks[name]
         if need.copy_of is not None:
-            made[name] = denoiser_copy(sources[need.copy_of], f"The {name}", accelerator)
+            copied = denoiser_copy(sources[need.copy_of], f"The {name}", seed)
+            placed = [accelerator.prepare_model(each) for each in copied.networks()]
+            made[name] = copied.with_networks(placed)
         else:
             student = sources["student"]
             own = unwrapped(student.networks()[0])
@@ -70,7 +74,8 @@ class Auxiliaries(TrainerCallback):
     @property
     def models(self) -> dict[str, nn.Module]:
         """The networks themselves, without what is around them."""
-        return {name: unwrapped(_module(each)) for name, each in self.networks.items()}
+        named = self.networks.items()
+        return {name: unwrapped(_module(each), keep_adapters=True) for name, each in named}
 
     def train(self, mode: bool) -> None:
         """Put all of them into train or evaluation mode."""
@@ -122,7 +127,7 @@ class Auxiliaries(TrainerCallback):
         return {
             f"{name}.{key}": value.clone()
             for name, model in self.models.items()
-            for key, value in model.state_dict().items()
+            for key, value in trained_state(model).items()
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -130,7 +135,9 @@ class Auxiliaries(TrainerCallback):
         for name, model in self.models.items():
             start = f"{name}."
             weights = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-            model.load_state_dict(weights)
+            with torch.no_grad():
+                for key, value in trained_state(model).items():
+                    value.copy_(weights[key])
 
     def on_step_begin(
         self,

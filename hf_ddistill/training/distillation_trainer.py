@@ -98,6 +98,9 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
                 "Student and teacher are one object, which cannot be trained and frozen at once; "
                 "leave out model= to train a copy of the teacher."
             )
+        changed = args.student_layers or args.student_bits or peft_config is not None
+        #: Whether the student starts as its teacher, but for a noise input that it may have got.
+        self.is_copy = model is None and isinstance(teacher, nn.Module) and not changed
         self.args, self._peft_config, self._teacher = args, peft_config, teacher
         self.teacher = None
         model = self._completed(model)
@@ -249,5 +252,5 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
             steps=self.args.student_steps,
             block_size=getattr(unwrapped(self.model).config, "block_size", None),
         )
-        more = self.auxiliaries.facts(self.args)
+        more = {**self.auxiliaries.facts(self.args), **self.guard.facts()}
         return replace(facts, training={**facts.training, **more})
