@@ -143,9 +143,8 @@ class LawMatching(Objective):
             parts = [cross_entropy(step, ratio) for ratio in ratios]
             losses["auxiliary"] = torch.stack(parts).mean()
             step.log("entropy", losses["auxiliary"])
-            step.log(
-                "auxiliary_lag", torch.stack([auxiliary_lag(ratio) for ratio in ratios]).mean()
-            )
+            lags = [auxiliary_lag(one.auxiliary, -one.log_prob_of_auxiliary) for one in ratios]
+            step.log("auxiliary_lag", torch.stack(lags).mean())
         return losses
 
     def _rollout(self, step: TrainingStep) -> Rollout:

@@ -30,6 +30,7 @@ from hf_ddistill.training.refusals import (
     check_auxiliaries,
     check_decoder,
     check_reads_masks,
+    check_reads_tokens,
     check_reward,
     warn_of_independent_tokens,
 )
@@ -90,13 +91,18 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
         # Adapters are drawn before `Trainer` sets the seed.
         set_seed(args.seed)
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
-        check_reads_masks(Objective.from_config(objective), teacher)
+        objective = Objective.from_config(objective)
+        check_reads_masks(objective, teacher)
+        check_reads_tokens(objective, teacher)
         teacher = teacher_model(teacher, model, kwargs.get("processing_class"))
         if model is teacher and model is not None:
             raise ValueError(
                 "Student and teacher are one object, which cannot be trained and frozen at once; "
                 "leave out model= to train a copy of the teacher."
             )
+        changed = args.student_layers or args.student_bits or peft_config is not None
+        #: Whether the student starts as its teacher, but for a noise input that it may have got.
+        self.is_copy = model is None and isinstance(teacher, nn.Module) and not changed
         self.args, self._peft_config, self._teacher = args, peft_config, teacher
         self.teacher = None
         model = self._completed(model)
@@ -258,5 +264,5 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
             steps=self.args.student_steps,
             block_size=getattr(unwrapped(self.model).config, "block_size", None),
         )
-        more = self.auxiliaries.facts(self.args)
+        more = {**self.auxiliaries.facts(self.args), **self.guard.facts()}
         return replace(facts, training={**facts.training, **more})

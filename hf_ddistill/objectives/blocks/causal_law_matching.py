@@ -112,7 +112,7 @@ class CausalLawMatching(Objective):
             losses["student"] = self._student_loss(step, calls, ratio)
         if "auxiliary" in step.train:
             losses["auxiliary"] = entropy
-            step.log("auxiliary_lag", auxiliary_lag(ratio))
+            step.log("auxiliary_lag", auxiliary_lag(ratio.auxiliary, -ratio.log_prob_of_auxiliary))
         return losses
 
     def _check(self, step: TrainingStep) -> None:
