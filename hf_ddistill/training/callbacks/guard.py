@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -17,6 +17,7 @@ from hf_ddistill.training.comparison import Comparison
 from hf_ddistill.training.copies import teacher_weights
 from hf_ddistill.training.good_weights import GoodStep, GoodWeights
 from hf_ddistill.training.likeness import Likeness
+from hf_ddistill.training.sharding import is_sharded
 
 #: What is left of the student's learning rate each time that it is stepped back.
 LOWER = 0.5
@@ -47,7 +48,8 @@ class Guard(TrainerCallback):
       teacher again, its noise input adding nothing.
 
     Each time it says so. It only warns where the student is rewarded for what its teacher does not
-    do, or weights are sharded; a student of blocks is not sampled, and never stepped back.
+    do, and, of samples and steps back, where weights are sharded; a student of blocks is not
+    sampled, and never stepped back.
 
     Args:
         trainer: a `DiscreteDistillationTrainer`.
@@ -77,9 +79,7 @@ class Guard(TrainerCallback):
     @property
     def acts(self) -> bool:
         """Whether it does more than warn."""
-        kind = self.trainer.accelerator.distributed_type
-        sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        return not sharded and not self.trainer._objective.takes_reward
+        return not is_sharded(self.trainer.accelerator) and not self.trainer._objective.takes_reward
 
     def see(self, log: Log) -> None:
         """Take note of the log of a micro step."""
@@ -118,7 +118,7 @@ class Guard(TrainerCallback):
         """Lower the student's learning rate for this step."""
         self.figures.read(self.trainer.accelerator)
         lag, bound = self.figures.lag, self.trainer.args.auxiliary_lag
-        waits = bound and self.acts and lag > bound
+        waits = bound and not self.trainer._objective.takes_reward and lag > bound
         self.factor = self.rate * ((bound / lag) ** 2 if waits else 1.0)
         if self.factor == 1.0:
             return
