@@ -33,6 +33,8 @@ SEQUENCES = {
     "law_matching": ({"type": "law_matching"}, Absorbing, 2, 4),
     "law_matching_policy": ({"type": "law_matching"}, Absorbing, 0, 4),
     "law_matching_in_one_call": ({"type": "law_matching"}, Absorbing, 2, 1),
+    "distribution_matching": ({"type": "distribution_matching"}, Absorbing, 2, 1),
+    "simplex_dmd": ({"type": "simplex_dmd"}, Absorbing, 2, 1),
     "nelbo_uniform": ({"type": "nelbo"}, Uniform, 0, 1),
     "ecd_uniform": ({"type": "ecd"}, Uniform, 0, 1),
     "law_matching_uniform": ({"type": "law_matching"}, Uniform, 0, 2),

@@ -6,7 +6,7 @@ nor stop at the same call: the call that a row stops at draws all of x_0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -102,11 +102,26 @@ def roll_out(
     log_probs, earlier = [], []
     stops = stop.tolist()  # of tensors on the CPU, so that nobody waits
     calls, stop = (each.to(device, non_blocking=True) for each in (calls, stop))
-    graph = graph and any(stops)
-    running = [[row for row, last in enumerate(stops) if last > c] for c in range(max(stops))]
+    own = max(stops)
+    before = step.most(own)
+    graph = graph and before > 0
+    running = [[row for row, last in enumerate(stops) if last > c] for c in range(own)]
     rows_of = [torch.tensor(rows, device=device) for rows in running]
 
+    def idle() -> None:
+        """A call for the sake of processes that make more, drawn from and counted for nothing."""
+        row = torch.zeros(1, dtype=torch.int64, device=device)
+        part = replace(step.rows(row), generator=torch.Generator(device))
+        here = part.look(step.student, noise[row], times[0][row])
+        nothing = 0.0 * here.prediction.log_conditional.amax(-1).double().sum()
+        log_probs.append(nothing.expand(shape[0]))
+        if graph:
+            earlier.append((row, here, torch.zeros_like(here.where)))
+
     def move(x: Tokens, s: Tensor, t: Tensor) -> Tokens:
+        if len(log_probs) >= own:
+            idle()
+            return x
         rows = rows_of[len(log_probs)]
         part = step.rows(rows)
         if not graph:
@@ -120,7 +135,7 @@ def roll_out(
         return x.index_copy(0, rows, x_s)
 
     noise = step.given(step.diffusion.prior(shape, step.generator, device))
-    times = [1 - call / calls.double() for call in range(max(stops) + 1)]
+    times = [1 - call / calls.double() for call in range(before + 1)]
     with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
         x = walk(times, noise, move)
     last = step.look(step.student, x, 1 - stop / calls.double())

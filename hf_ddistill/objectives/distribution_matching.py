@@ -146,7 +146,10 @@ class DistributionMatching(Objective):
         if "student" in step.train:
             losses["student"] = step.token_mean(self._along(made, ratio, both, good) * weight)
         if "auxiliary" in step.train:
-            losses["auxiliary"] = auxiliary_loss(step, ratio, self._told(step, made, ratio, both))
+            lost = self._told(step, made, ratio, both)
+            # The anchored one is taught two laws, and knows best the mean of both.
+            taught = {"anchored": lost / 2, "smoothed": lost}.get(self.targets)
+            losses["auxiliary"] = auxiliary_loss(step, ratio, lost, taught)
         return losses
 
     def _times(self, step: TrainingStep) -> tuple[Times, Times]:

@@ -16,7 +16,7 @@ from hf_ddistill.couplings.times import EARLIEST
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import categorical_of_logs, uniform_noise
 from hf_ddistill.objectives.by_position import by_position
-from hf_ddistill.objectives.log_ratio import LogRatio
+from hf_ddistill.objectives.log_ratio import LogRatio, auxiliary_lag
 from hf_ddistill.objectives.pathwise import mean_of
 from hf_ddistill.objectives.views import View
 from hf_ddistill.places import Places
@@ -128,15 +128,28 @@ def told_by_teacher(ratio: LogRatio) -> Tensor:
     )[:, None]
 
 
-def auxiliary_loss(step: TrainingStep, ratio: LogRatio, lost: Tensor) -> Scalar:
+def auxiliary_loss(
+    step: TrainingStep, ratio: LogRatio, lost: Tensor, cross_entropy: Tensor | None = None
+) -> Scalar:
     """Each row's mean of what is lost (N, 1) at the positions that were asked for, by its tokens;
-    the cross entropy of what was drawn is recorded."""
+    the cross entropy of what was drawn is recorded, and the auxiliary's lag.
+
+    Args:
+        step: of the training.
+        ratio: what was asked.
+        lost: (N, 1).
+        cross_entropy: (N, 1), against the law that is its optimum; that of what was drawn if not
+            given.
+    """
     asked = ratio.auxiliary.where.sum(1).clamp_min(1)
 
     def mean(values: Tensor) -> Scalar:
         return step.row_mean(ratio.auxiliary.per_token(values).sum(1) / asked)
 
-    step.log("entropy", mean(-ratio.log_prob_of_auxiliary.detach()))
+    drawn = -ratio.log_prob_of_auxiliary.detach()
+    step.log("entropy", mean(drawn))
+    taught = drawn if cross_entropy is None else cross_entropy.detach()
+    step.log("auxiliary_lag", auxiliary_lag(ratio.auxiliary, taught))
     return mean(lost)
 
 

@@ -28,7 +28,7 @@ from hf_ddistill.couplings import (
 )
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import require, uniform_noise
-from hf_ddistill.objectives.generated import auxiliary_loss, told, told_by_teacher
+from hf_ddistill.objectives.generated import told, told_by_teacher
 from hf_ddistill.objectives.log_ratio import LogRatio, auxiliary_lag, both_networks, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
@@ -245,24 +245,26 @@ class LawMatching(Objective):
     def _auxiliary_loss(
         self, step: TrainingStep, rollout: Rollout, views: list[View], ratios: list[LogRatio]
     ) -> Scalar:
-        """Its cross entropy on what was drawn, or on the laws that `targets` names; how far it lags
-        is recorded."""
-        lost = []
+        """Its cross entropy on what was drawn, or on the laws that `targets` names; that on what
+        was drawn, and how far it lags, are recorded."""
+        losses, drawn, lags = [], [], []
         for view, ratio in zip(views, ratios, strict=True):
-            if self.targets == "drawn":
-                lost.append(-ratio.log_prob_of_auxiliary)
-                continue
-            both = ratio.auxiliary.places
-            if self.horizon == "rollout":
-                both = Places.of(rollout.last.where & view.where)
-            lost.append(told(rollout.last, ratio, both, "soft"))
-            if self.targets == "anchored":
-                lost[-1] = lost[-1] + told_by_teacher(ratio)
-        parts = [auxiliary_loss(step, *pair) for pair in zip(ratios, lost, strict=True)]
-        anchored = self.targets == "anchored"
-        lags = [auxiliary_lag(ratio, anchored) for ratio in ratios]
+            log_p, taught = ratio.log_prob_of_auxiliary, -ratio.log_prob_of_auxiliary.detach()
+            drawn.append(_cross_entropy(step, ratio.auxiliary, log_p))
+            losses.append(drawn[-1])
+            if self.targets != "drawn":
+                both = ratio.auxiliary.places
+                if self.horizon == "rollout":
+                    both = Places.of(rollout.last.where & view.where)
+                lost = told(rollout.last, ratio, both, "soft")
+                if self.targets == "anchored":
+                    lost = lost + told_by_teacher(ratio)
+                    taught = lost.detach() / 2  # it knows best the mean of both laws
+                losses[-1] = _cross_entropy(step, ratio.auxiliary, -lost)
+            lags.append(auxiliary_lag(ratio.auxiliary, taught))
+        step.log("entropy", torch.stack(drawn).mean())
         step.log("auxiliary_lag", torch.stack(lags).mean())
-        return torch.stack(parts).mean()
+        return torch.stack(losses).mean()
 
     def _record_teacher(self, step: TrainingStep, rollout: Rollout) -> None:
         """The teacher's cross entropy on the data at such states, from the first 20 steps."""

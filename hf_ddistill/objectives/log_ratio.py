@@ -121,38 +121,35 @@ def log_ratio(
 
 
 @torch.no_grad()
-def auxiliary_lag(ratio: LogRatio, anchored: bool = False) -> Scalar:
-    """By how much the auxiliary's cross entropy on what the student drew is above its own entropy
-    there, nats per token, at up to `LOOKED_AT` positions.
+def auxiliary_lag(said: Local, lost: Tensor) -> Scalar:
+    """By how much an auxiliary's cross entropy is above its own entropy, nats per token, at up to
+    `LOOKED_AT` of the positions that it is trained at.
 
-        E[-log p_A(x_0 | z)] - E[H(p_A(. | z))]
+        E[-sum_c tau(c) log p_A(c | z)] - E[H(p_A(. | z))]
 
-    Both are the same for an auxiliary that knows the law of what the student draws, since x_0 is
-    then drawn from p_A(. | z); one that is the teacher still is too certain of samples that are
-    none of the teacher's. What it would be for an auxiliary that has caught up is so known without
-    one: 0. An `anchored` auxiliary learns from the teacher's law, too, half of each, and so does
-    the cross entropy here.
+    Both are the same for an auxiliary that knows the law of what the student draws, the mean of its
+    targets tau (the token that was drawn, or its law); one that is the teacher still is too certain
+    of samples that are none of the teacher's. What the cross entropy would be of an auxiliary that
+    has caught up is so known without one.
+
+    Args:
+        said: the auxiliary's prediction at N positions.
+        lost: (N, 1), its cross entropy there.
     """
-    count = len(ratio.auxiliary.places)
+    count = len(said.places)
     step = -(-count // LOOKED_AT) or 1
-    numbers = torch.arange(0, count, step, device=ratio.log_prob_of_auxiliary.device)
-    total = -ratio.log_prob_of_auxiliary.index_select(0, numbers)[:, 0].double().sum()
-    total = total / 2 if anchored else total
-    prediction = ratio.auxiliary.prediction
+    numbers = torch.arange(0, count, step, device=lost.device)
+    total = lost.index_select(0, numbers)[:, 0].double().sum()
     # A few positions at a time, so that no tensor of the size of all logits is made.
-    for some in numbers.split(max(1, ON_CPU // prediction.log_conditional.shape[-1])):
-        log_p = prediction.some(some)
-        total -= torch.special.entr(log_p.exp()).sum(dtype=torch.float64)
-        if anchored:
-            teacher = ratio.teacher.prediction.some(some)
-            said = torch.where(log_p > LOG_ZERO / 2, teacher.exp() * log_p, 0.0)
-            total -= said.sum(dtype=torch.float64) / 2
+    size = said.prediction.log_conditional.shape[-1]
+    for some in numbers.split(max(1, ON_CPU // size)):
+        total -= torch.special.entr(said.prediction.some(some).exp()).sum(dtype=torch.float64)
     return total / max(len(numbers), 1)
 
 
 def causal_log_ratio(
     step: TrainingStep, x: Tokens, where: Places, onto: Tensor | None, **more: Any
-) -> tuple[PerToken, Tensor]:
+) -> tuple[PerToken, Tensor, Scalar]:
     """What `log_ratio` says of tokens x read from left to right, and keeps no law but the
     auxiliary's, where it has gradients: the teacher's is let go before that is made.
 
@@ -164,28 +161,28 @@ def causal_log_ratio(
         **more: inputs of the calls.
 
     Returns:
-        d of the tokens (B, L) float64, 0 elsewhere, and log p_A of them (N, 1), with its gradients.
+        d of the tokens (B, L) float64, 0 elsewhere; log p_A of them (N, 1), with its gradients; and
+        the auxiliary's lag.
 
     Raises:
         ValueError: as there, and where d is not finite.
     """
     teacher, auxiliary = map(Autoregressive, both_networks(step))
 
-    def of_tokens(denoiser: Denoiser, sign: int) -> Tensor:
+    def of_tokens(denoiser: Denoiser, sign: int) -> tuple[Local, Tensor]:
         said = step.look(denoiser, x, None, where, **more)
         if onto is not None:
             onto.add_(said.prediction.log_conditional.detach().squeeze(1), alpha=sign)
-        return said.log_prob_of(x)
+        return said, said.log_prob_of(x)
 
     with torch.no_grad():
-        of_teacher = of_tokens(teacher, 1)
+        of_teacher = of_tokens(teacher, 1)[1]
     with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):
-        of_auxiliary = of_tokens(auxiliary, -1)
+        said, of_auxiliary = of_tokens(auxiliary, -1)
     parts = (of_teacher - of_auxiliary.detach())[:, 0]
     _require_possible(~_impossible(parts))
-    return where.put(
-        parts, torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-    ), of_auxiliary
+    found = where.put(parts, torch.zeros(x.shape, dtype=torch.float64, device=x.device))
+    return found, of_auxiliary, auxiliary_lag(said, -of_auxiliary)
 
 
 def both_networks(step: TrainingStep) -> tuple[Denoiser, Denoiser]:

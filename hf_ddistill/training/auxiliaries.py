@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -20,7 +19,13 @@ from hf_ddistill.training.copies import denoiser_copy
 from hf_ddistill.training.finite import check_gradient
 from hf_ddistill.training.losses import Parts
 from hf_ddistill.training.settings import AUXILIARY_TIMES
-from hf_ddistill.training.sharding import check_whole
+from hf_ddistill.training.sharding import (
+    check_whole,
+    placed_auxiliary,
+    put,
+    share_base,
+    whole,
+)
 from hf_ddistill.training.trained_state import trained_state
 
 
@@ -38,7 +43,7 @@ def make_auxiliaries(
 
     Raises:
         ValueError: for a source that cannot be copied, a factory that makes no network, or a
-            student that is sharded over the processes.
+            student that is sharded otherwise than by FSDP2.
     """
     made: dict[str, Denoiser | nn.Module] = {}
     for name in objective.auxiliaries:
@@ -46,13 +51,13 @@ def make_auxiliaries(
         need = objective.networks[name]
         if need.copy_of is not None:
             copied = denoiser_copy(sources[need.copy_of], f"The {name}", seed)
-            placed = [accelerator.prepare_model(each) for each in copied.networks()]
-            made[name] = copied.with_networks(placed)
+            (network,) = copied.networks()
+            made[name] = copied.with_networks([placed_auxiliary(network, accelerator, True)])
         else:
             student = sources["student"]
             own = unwrapped(student.networks()[0])
             network = need.build(name, own, student.diffusion, seed)
-            made[name] = accelerator.prepare_model(network.train())
+            made[name] = placed_auxiliary(network.train(), accelerator, False)
     return made
 
 
@@ -97,6 +102,11 @@ class Auxiliaries(TrainerCallback):
             f"updates of the {names} for each of the student": self.alternation.every,
         }
 
+    def sharded_beside(self, student: nn.Module) -> None:
+        """Take note that the student has been sharded: adapters over its base share its shards."""
+        for model in self.models.values():
+            share_base(model, student)
+
     def join(
         self,
         optimizer: Optimizer,
@@ -125,7 +135,7 @@ class Auxiliaries(TrainerCallback):
         """Their weights as a checkpoint keeps them."""
         # Shared (tied) tensors are written once each.
         return {
-            f"{name}.{key}": value.clone()
+            f"{name}.{key}": whole(value).clone()
             for name, model in self.models.items()
             for key, value in trained_state(model).items()
         }
@@ -135,9 +145,8 @@ class Auxiliaries(TrainerCallback):
         for name, model in self.models.items():
             start = f"{name}."
             weights = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-            with torch.no_grad():
-                for key, value in trained_state(model).items():
-                    value.copy_(weights[key])
+            for key, value in trained_state(model).items():
+                put(value, weights[key])
 
     def on_step_begin(
         self,
@@ -162,6 +171,7 @@ class Auxiliaries(TrainerCallback):
         limit = args.max_grad_norm if args.max_grad_norm > 0 else float("inf")
         for name, network in self.models.items():
             norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
+            norm = whole(norm)
             if not args.fp16:
                 check_gradient(norm, name, state.global_step)
             self.parts.add({f"{name}_grad_norm": norm})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg.keyed_noise import keyed_generator
@@ -77,6 +77,23 @@ def student_of(
     model.model.noise_proj = _drawn(projection, args.noise_std, args.seed)
     model.config.noise_dim = asked
     return model
+
+
+def teacher_weights(student: nn.Module, teacher: nn.Module) -> list[Tensor]:
+    """The weights, in the order of its own, with which a copy of a teacher is the teacher again,
+    whatever noise it is given: the teacher's, and 0 where it has none, in the noise input.
+
+    Args:
+        student: a copy (`student_of`) with all layers of it.
+        teacher: of which it is one.
+    """
+    student, teacher = unwrapped(student), unwrapped(teacher)
+    around = isinstance(student, NoisedMaskedLM) and not isinstance(teacher, NoisedMaskedLM)
+    prefix, own = "lm." if around else "", dict(teacher.named_parameters())
+    return [
+        own.get(name.removeprefix(prefix), torch.zeros_like(weight)).detach()
+        for name, weight in student.named_parameters()
+    ]
 
 
 def denoiser_copy(source: Denoiser, what: str, seed: int) -> Denoiser:
