@@ -33,6 +33,7 @@ from hf_ddistill.objectives.generated import (
     generate,
     grid_times,
     told,
+    told_by_teacher,
     uniform_times,
 )
 from hf_ddistill.objectives.law_matching import finite_rows
@@ -197,16 +198,11 @@ class DistributionMatching(Objective):
     def _told(self, step: TrainingStep, made: Generated, ratio: LogRatio, both: Places) -> Tensor:
         """What the auxiliary loses at each position of the view, (N, 1)."""
         if self.targets in TARGETS:
-            return told(made, ratio, both, self.targets)
+            return told(made.student, ratio, both, self.targets)
         log_p = ratio.auxiliary.prediction.log_conditional
         if self.targets == "anchored":
             first = "soft" if step.diffusion.reveals else "drawn"
-            beside = by_position(
-                lambda some, log_p, teacher: -mean_of(teacher[some], log_p),
-                log_p,
-                of=(ratio.laws[0],),
-            )[:, None]
-            return told(made, ratio, both, first) + beside
+            return told(made.student, ratio, both, first) + told_by_teacher(ratio)
         noise = step.diffusion.process.noise_tokens
         size = step.diffusion.vocab_size - len(noise)
 
@@ -214,5 +210,5 @@ class DistributionMatching(Objective):
             index = step.diffusion.process.noise_index(log_p.device)
             return -log_p.index_fill(-1, index, 0.0).sum(-1) / size
 
-        drawn = told(made, ratio, both, "drawn")
+        drawn = told(made.student, ratio, both, "drawn")
         return torch.lerp(drawn, by_position(spread, log_p)[:, None].to(drawn.dtype), SMOOTHED)

@@ -17,6 +17,7 @@ from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import categorical_of_logs, uniform_noise
 from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.log_ratio import LogRatio, auxiliary_lag
+from hf_ddistill.objectives.pathwise import mean_of
 from hf_ddistill.objectives.views import View
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import Scalar, Times, Tokens
@@ -84,24 +85,24 @@ def grid_times(step: TrainingStep) -> Times:
     return (uniform_times(step) * step.student_steps).ceil().clamp_min(1) / step.student_steps
 
 
-def told(made: Generated, ratio: LogRatio, both: Places, targets: str) -> Tensor:
+def told(student: Local, ratio: LogRatio, both: Places, targets: str) -> Tensor:
     """What the auxiliary loses at each position (N, 1) of a view, by one of `TARGETS`.
 
     Of a token that z hides q is the law given all that z shows, so that "soft" has the mean of
     "drawn" and less variance. Where the student drew nothing (x_t had the token) the token counts.
 
     Args:
-        made: the draw.
-        ratio: what was asked of it.
+        student: its prediction at the call that drew them.
+        ratio: what was asked of the draw.
         both: those of its positions that were drawn.
         targets: which.
     """
     hard = -ratio.log_prob_of_auxiliary
     if targets == "drawn":
         return hard
-    there = made.student.numbers_of(both)
+    there = student.numbers_of(both)
     numbers = ratio.auxiliary.numbers_of(both)
-    law = made.student.prediction.log_conditional.detach().squeeze(1)
+    law = student.prediction.log_conditional.detach().squeeze(1)
 
     def lost(some: slice, log_p: Tensor, law: Tensor) -> Tensor:
         q = law.index_select(0, there[some]).exp().to(log_p.dtype)
@@ -113,6 +114,18 @@ def told(made: Generated, ratio: LogRatio, both: Places, targets: str) -> Tensor
     soft = by_position(lost, log_p, numbers, of=(law,))[:, None]
     drew = torch.zeros_like(hard, dtype=torch.bool).index_fill(0, numbers, True)
     return torch.where(drew, soft, hard)
+
+
+def told_by_teacher(ratio: LogRatio) -> Tensor:
+    """The cross entropy (N, 1) of the auxiliary on what the teacher says at the same state.
+
+    Beside that on the student's draws its optimum is half way between both laws (D-MMD).
+    """
+    return by_position(
+        lambda some, log_p, teacher: -mean_of(teacher[some], log_p),
+        ratio.auxiliary.prediction.log_conditional,
+        of=(ratio.laws[0],),
+    )[:, None]
 
 
 def auxiliary_loss(

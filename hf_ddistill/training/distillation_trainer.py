@@ -26,6 +26,7 @@ from hf_ddistill.training.copies import student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.losses import Parts
 from hf_ddistill.training.model_card import CardFacts
+from hf_ddistill.training.rates import with_learning_rate
 from hf_ddistill.training.refusals import (
     check_auxiliaries,
     check_decoder,
@@ -106,6 +107,7 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
         self.args, self._peft_config, self._teacher = args, peft_config, teacher
         self.teacher = None
         model = self._completed(model)
+        self.args = args = with_learning_rate(args, model)
         adapted = isinstance(model, PeftModel)
         self.own_base = teacher is None and adapted
         if teacher is None and not self.own_base:
