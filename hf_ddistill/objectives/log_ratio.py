@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.denoisers import Autoregressive, Denoiser
@@ -144,7 +145,13 @@ def auxiliary_lag(ratio: LogRatio) -> Scalar:
 
 
 def causal_log_ratio(
-    step: TrainingStep, x: Tokens, where: Places, onto: Tensor | None, **more: Any
+    step: TrainingStep,
+    x: Tokens,
+    where: Places,
+    onto: Tensor | None,
+    *,
+    ask_again: bool = False,
+    **more: Any,
 ) -> tuple[PerToken, Tensor]:
     """What `log_ratio` says of tokens x read from left to right, and keeps no law but the
     auxiliary's, where it has gradients: the teacher's is let go before that is made.
@@ -154,6 +161,7 @@ def causal_log_ratio(
         x: (B, L).
         where: the N positions that are asked for.
         onto: (N, K), d of every token is added to it.
+        ask_again: keep not even the auxiliary's law, and ask it once more on the way back.
         **more: inputs of the calls.
 
     Returns:
@@ -164,16 +172,24 @@ def causal_log_ratio(
     """
     teacher, auxiliary = map(Autoregressive, both_networks(step))
 
-    def of_tokens(denoiser: Denoiser, sign: int) -> Tensor:
+    # Empty, and so held by nobody, when the auxiliary is asked once more.
+    to_add = [] if onto is None else [(onto, -1), (onto, 1)]
+    del onto
+
+    def of_tokens(denoiser: Denoiser) -> Tensor:
         said = step.look(denoiser, x, None, where, **more)
-        if onto is not None:
-            onto.add_(said.prediction.log_conditional.detach().squeeze(1), alpha=sign)
+        if to_add:
+            total, sign = to_add.pop()
+            total.add_(said.prediction.log_conditional.detach().squeeze(1), alpha=sign)
         return said.log_prob_of(x)
 
     with torch.no_grad():
-        of_teacher = of_tokens(teacher, 1)
+        of_teacher = of_tokens(teacher)
     with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):
-        of_auxiliary = of_tokens(auxiliary, -1)
+        if ask_again and torch.is_grad_enabled():
+            of_auxiliary = checkpoint(of_tokens, auxiliary, use_reentrant=False)
+        else:
+            of_auxiliary = of_tokens(auxiliary)
     parts = (of_teacher - of_auxiliary.detach())[:, 0]
     _require_possible(~_impossible(parts))
     return where.put(
