@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import ScalarPlusLowRank, categorical, uniform_noise
+from hf_ddistill.linalg import ScalarPlusLowRank, categorical, columns_of_batch, uniform_noise
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.interval import interval
 from hf_ddistill.shapes import Chooser, Generators, Probs, Tokens
@@ -26,8 +27,8 @@ def draw_in_pieces(
 ) -> Tokens:
     """What `categorical` draws from a law, of which no tensor (B, L, K) is made.
 
-    Where a kernel is more than a few vectors, making it anew for each piece would cost more than
-    the draw, and the law is made whole.
+    A law makes its kernels anew for each piece. Where these are K x K, a piece has four times as
+    many entries, so that they cost little beside it.
 
     Args:
         law: see `Law`.
@@ -38,9 +39,17 @@ def draw_in_pieces(
         generator: one, or one for each row.
     """
     s, t = interval(*times, tokens[0])
-    if isinstance(generator, Chooser) or not isinstance(diffusion.kernel(s, t), ScalarPlusLowRank):
+    if isinstance(generator, Chooser):
         return categorical(law(said, tokens, s, t), generator)
     noise = uniform_noise(tokens[0].shape, generator, tokens[0].device)
+    if not isinstance(diffusion.kernel(s, t), ScalarPlusLowRank):
+        # Whole columns of the batch, since a row's kernel is that of all of its positions.
+        size, drawn = 4 * diffusion.vocab_size**2, []
+        for part in columns_of_batch(tokens[0], diffusion.vocab_size, size):
+            laws = tuple(Prediction(one.log_conditional[:, part]) for one in said)
+            here = tuple(each[:, part] for each in tokens)
+            drawn.append(categorical(law(laws, here, s, t), noise=noise[:, part]))
+        return torch.cat(drawn, 1)
     by_row = (s, t) if s.ndim else ()
     by_row = tuple(time[:, None].expand(noise.shape) for time in by_row)
     count = len(said)

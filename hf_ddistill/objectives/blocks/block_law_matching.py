@@ -29,6 +29,10 @@ from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import LOG_ZERO, Scalar
 
+#: Entries of a law from which on it is not kept for the way back: 32 MiB of float32. Asking again
+#: costs a tenth of a step.
+MUCH = 2**23
+
 
 @dataclass(frozen=True)
 class BlockLawMatching(Objective):
@@ -69,8 +73,9 @@ class BlockLawMatching(Objective):
             student = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
         log_pi = student.prediction.log_conditional.detach()[:, 0]
         difference = torch.zeros_like(log_pi) if learns else None
-        # The laws of all draws at one time would be one tensor of all logits more for each.
-        again = [True] * (self.draws - 1) + [False]
+        # The laws of all draws at one time are one tensor of all logits more for each; where that
+        # is much, all but the last are made once more on the way back.
+        again = [log_pi.numel() > MUCH] * (self.draws - 1) + [False]
         seen = [self.draw(step, student, size, difference, each) for each in again]
         gained = torch.stack([draw.gained for draw in seen]).mean()
         step.log("reward", gained / len(where))
