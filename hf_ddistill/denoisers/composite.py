@@ -146,6 +146,10 @@ class Composite(Denoiser):
         """That of the first part."""
         return self.parts[0].trainable_copy()
 
+    def adapted_copy(self) -> Denoiser:
+        """That of the first part."""
+        return self.parts[0].adapted_copy()
+
     @property
     def description(self) -> str:
         """Its kind, its parts and its settings."""

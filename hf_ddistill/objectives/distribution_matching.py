@@ -32,6 +32,7 @@ from hf_ddistill.objectives.generated import (
     generate,
     grid_times,
     told,
+    told_by_teacher,
     uniform_times,
 )
 from hf_ddistill.objectives.law_matching import finite_rows
@@ -144,7 +145,10 @@ class DistributionMatching(Objective):
         if "student" in step.train:
             losses["student"] = step.token_mean(self._along(made, ratio, both, good) * weight)
         if "auxiliary" in step.train:
-            losses["auxiliary"] = auxiliary_loss(step, ratio, self._told(step, made, ratio, both))
+            lost = self._told(step, made, ratio, both)
+            # The anchored one is taught two laws, and knows best the mean of both.
+            taught = {"anchored": lost / 2, "smoothed": lost}.get(self.targets)
+            losses["auxiliary"] = auxiliary_loss(step, ratio, lost, taught)
         return losses
 
     def _times(self, step: TrainingStep) -> tuple[Times, Times]:
@@ -194,12 +198,10 @@ class DistributionMatching(Objective):
     def _told(self, step: TrainingStep, made: Generated, ratio: LogRatio, both: Places) -> Tensor:
         """What the auxiliary loses at each position of the view, (N, 1)."""
         if self.targets in TARGETS:
-            return told(made, ratio, both, self.targets)
+            return told(made.student, ratio, both, self.targets)
         if self.targets == "anchored":
             first = "soft" if step.diffusion.reveals else "drawn"
-            return told(
-                made, ratio, both, first, lambda log_p, teacher, _: -mean_of(teacher, log_p)
-            )
+            return told(made.student, ratio, both, first, told_by_teacher)
         noise = step.diffusion.process.noise_tokens
         size = step.diffusion.vocab_size - len(noise)
 
@@ -208,4 +210,4 @@ class DistributionMatching(Objective):
             spread = -log_p.index_fill(-1, index, 0.0).sum(-1) / size
             return SMOOTHED * (spread - drawn)
 
-        return told(made, ratio, both, "drawn", smoothed)
+        return told(made.student, ratio, both, "drawn", smoothed)

@@ -17,7 +17,8 @@ from hf_ddistill.couplings.times import EARLIEST
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import categorical_of_logs, uniform_noise
 from hf_ddistill.objectives.by_position import by_position
-from hf_ddistill.objectives.log_ratio import LogRatio
+from hf_ddistill.objectives.log_ratio import LogRatio, auxiliary_lag
+from hf_ddistill.objectives.pathwise import mean_of
 from hf_ddistill.objectives.views import View
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import Scalar, Times, Tokens
@@ -90,7 +91,7 @@ Beside = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def told(
-    made: Generated, ratio: LogRatio, both: Places, targets: str, beside: Beside | None = None
+    student: Local, ratio: LogRatio, both: Places, targets: str, beside: Beside | None = None
 ) -> Tensor:
     """What the auxiliary loses at each position (N, 1) of a view, by one of `TARGETS`.
 
@@ -98,18 +99,18 @@ def told(
     "drawn" and less variance. Where the student drew nothing (x_t had the token) the token counts.
 
     Args:
-        made: the draw.
-        ratio: what was asked of it.
+        student: its prediction at the call that drew them.
+        ratio: what was asked of the draw.
         both: those of its positions that were drawn.
         targets: which.
         beside: what more is lost. All in one pass over the law, which gets one gradient.
     """
     if targets == "drawn" and beside is None:
         return -ratio.log_prob_of_auxiliary
-    tokens, numbers = ratio.auxiliary.places.take(made.x_0), ratio.auxiliary.numbers_of(both)
-    there = torch.zeros_like(tokens).index_copy(0, numbers, made.student.numbers_of(both))
+    tokens, numbers = ratio.auxiliary.places.take(ratio.x_0), ratio.auxiliary.numbers_of(both)
+    there = torch.zeros_like(tokens).index_copy(0, numbers, student.numbers_of(both))
     drew = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, numbers, targets != "drawn")
-    law = made.student.prediction.log_conditional.detach().squeeze(1)
+    law = student.prediction.log_conditional.detach().squeeze(1)
 
     def lost(some: slice, log_p: Tensor, teacher: Tensor, law: Tensor | None = None) -> Tensor:
         value = -log_p.gather(-1, tokens[some, None])[:, 0]
@@ -127,15 +128,36 @@ def told(
     return by_position(lost, log_p, of=laws)[:, None]
 
 
-def auxiliary_loss(step: TrainingStep, ratio: LogRatio, lost: Tensor) -> Scalar:
+def told_by_teacher(log_p: Tensor, teacher: Tensor, _: Tensor) -> Tensor:
+    """The cross entropy (n,) of the auxiliary on what the teacher says at the same state.
+
+    Beside that on the student's draws its optimum is half way between both laws (D-MMD).
+    """
+    return -mean_of(teacher, log_p)
+
+
+def auxiliary_loss(
+    step: TrainingStep, ratio: LogRatio, lost: Tensor, cross_entropy: Tensor | None = None
+) -> Scalar:
     """Each row's mean of what is lost (N, 1) at the positions that were asked for, by its tokens;
-    the cross entropy of what was drawn is recorded."""
+    the cross entropy of what was drawn is recorded, and the auxiliary's lag.
+
+    Args:
+        step: of the training.
+        ratio: what was asked.
+        lost: (N, 1).
+        cross_entropy: (N, 1), against the law that is its optimum; that of what was drawn if not
+            given.
+    """
     asked = ratio.auxiliary.where.sum(1).clamp_min(1)
 
     def mean(values: Tensor) -> Scalar:
         return step.row_mean(ratio.auxiliary.per_token(values).sum(1) / asked)
 
-    step.log("entropy", mean(-ratio.log_prob_of_auxiliary.detach()))
+    drawn = -ratio.log_prob_of_auxiliary.detach()
+    step.log("entropy", mean(drawn))
+    taught = drawn if cross_entropy is None else cross_entropy.detach()
+    step.log("auxiliary_lag", auxiliary_lag(ratio.auxiliary, taught))
     return mean(lost)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg.keyed_noise import keyed_generator
@@ -80,30 +79,57 @@ def student_of(
     return model
 
 
-def denoiser_copy(source: Denoiser, what: str, accelerator: Accelerator) -> Denoiser:
-    """The trainable copy that a denoiser starts one as, in train mode, where the process computes;
-    `what` it is, for errors."""
-    copied = _copy_of(source, what)
-    (model,) = copied.networks()
-    return copied.with_networks([accelerator.prepare_model(model.train())])
+def teacher_weights(student: nn.Module, teacher: nn.Module) -> list[Tensor]:
+    """The weights, in the order of its own, with which a copy of a teacher is the teacher again,
+    whatever noise it is given: the teacher's, and 0 where it has none, in the noise input.
+
+    Args:
+        student: a copy (`student_of`) with all layers of it.
+        teacher: of which it is one.
+    """
+    student, teacher = unwrapped(student), unwrapped(teacher)
+    around = isinstance(student, NoisedMaskedLM) and not isinstance(teacher, NoisedMaskedLM)
+    prefix, own = "lm." if around else "", dict(teacher.named_parameters())
+    return [
+        own.get(name.removeprefix(prefix), torch.zeros_like(weight)).detach()
+        for name, weight in student.named_parameters()
+    ]
+
+
+def denoiser_copy(source: Denoiser, what: str, seed: int) -> Denoiser:
+    """The trainable copy that an auxiliary starts as, in train mode: adapters of its own, if the
+    source is trained by adapters.
+
+    Args:
+        source: of the copy.
+        what: it is, for errors.
+        seed: of new adapters.
+    """
+    _check_is_of_models(source, what)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(keyed_generator(seed, "adapters", what).initial_seed())
+        copied = source.adapted_copy()
+    for network in copied.networks():
+        network.train()
+    return copied
 
 
 def _student_from(teacher: object) -> nn.Module:
     """A trainable copy of a model, as it is, or the one that a denoiser starts a student as."""
     if isinstance(teacher, nn.Module):
         return trainable(copy.deepcopy(teacher))
-    (model,) = _copy_of(teacher, "Without a model, the student").networks()
+    _check_is_of_models(teacher, "Without a model, the student")
+    (model,) = teacher.trainable_copy().networks()
     return model
 
 
-def _copy_of(teacher: object, what: str) -> Denoiser:
+def _check_is_of_models(teacher: object, what: str) -> None:
     got = teacher.description if isinstance(teacher, Denoiser) else type(teacher).__name__
     if not isinstance(teacher, Denoiser) or not teacher.networks():
         raise ValueError(
             f"{what} is a copy of the teacher, so the teacher must be a model, or a denoiser "
             f"of one (as_denoiser); got {got}."
         )
-    return teacher.trainable_copy()
 
 
 @torch.no_grad()

@@ -253,7 +253,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
             self.saved_base.save(folder, self.model, state_dict)
 
     def _kept(self) -> dict[str, Tensor]:
-        mean = {} if self.average is None else self.average.mean
+        mean = {} if self.average is None else self.average.kept()
         return {f"ema.{key}": value for key, value in mean.items()}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:

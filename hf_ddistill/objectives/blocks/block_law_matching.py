@@ -85,6 +85,7 @@ class BlockLawMatching(Objective):
         if "auxiliary" in step.train:
             losses["auxiliary"] = -torch.stack([draw.of_auxiliary for draw in seen]).mean()
             step.log("entropy", losses["auxiliary"])
+            step.log("auxiliary_lag", torch.stack([draw.lag for draw in seen]).mean())
         return losses
 
     def draw(
@@ -103,10 +104,10 @@ class BlockLawMatching(Objective):
         x = where.put(tokens, step.x_0)
         log_variety(step, x, where.where)
         given = {"clean_ids": step.x_0, "block_size": size, "ask_again": ask_again}
-        ratios, of_auxiliary = causal_log_ratio(step, x, where, difference, **given)
+        ratios, of_auxiliary, lag = causal_log_ratio(step, x, where, difference, **given)
         blocks = ratios.unflatten(1, (-1, size))
         later = where.take((blocks.sum(-1, keepdim=True) - blocks.cumsum(-1)).flatten(1))
-        return Draw(tokens, later, ratios.sum(), of_auxiliary.mean())
+        return Draw(tokens, later, ratios.sum(), of_auxiliary.mean(), lag)
 
     def _student_loss(self, student: Local, seen: list[Draw], difference: Tensor) -> Scalar:
         """From the sum over draws of log p_T - log p_A, (N, K)."""
@@ -129,9 +130,10 @@ class BlockLawMatching(Objective):
 @dataclass(frozen=True)
 class Draw:
     """One draw of all N masked tokens: the tokens (N,), the sum of l over what is later in the
-    block (N,), that over all, the mean of log p_A of the tokens."""
+    block (N,), that over all, the mean of log p_A of the tokens, the auxiliary's lag."""
 
     tokens: Tensor
     later: Tensor
     gained: Scalar
     of_auxiliary: Scalar
+    lag: Scalar
