@@ -23,7 +23,6 @@ from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.couplings.times import EARLIEST
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import uniform_noise
-from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.generated import (
     TARGETS,
@@ -193,22 +192,22 @@ class DistributionMatching(Objective):
             # Its sum over the tokens is 0, so that it is the gradient at the logits themselves.
             return (slope * log_q).sum(-1)
 
-        return along(made.student, ratio, both, lost)
+        last = self.targets in ("drawn", "smoothed")  # others show it to the auxiliary
+        return along(made.student, ratio, both, lost, last=last)
 
     def _told(self, step: TrainingStep, made: Generated, ratio: LogRatio, both: Places) -> Tensor:
         """What the auxiliary loses at each position of the view, (N, 1)."""
         if self.targets in TARGETS:
             return told(made.student, ratio, both, self.targets)
-        log_p = ratio.auxiliary.prediction.log_conditional
         if self.targets == "anchored":
             first = "soft" if step.diffusion.reveals else "drawn"
-            return told(made.student, ratio, both, first) + told_by_teacher(ratio)
+            return told(made.student, ratio, both, first, told_by_teacher)
         noise = step.diffusion.process.noise_tokens
         size = step.diffusion.vocab_size - len(noise)
 
-        def spread(some: slice, log_p: Tensor) -> Tensor:
+        def smoothed(log_p: Tensor, _: Tensor, drawn: Tensor) -> Tensor:
             index = step.diffusion.process.noise_index(log_p.device)
-            return -log_p.index_fill(-1, index, 0.0).sum(-1) / size
+            spread = -log_p.index_fill(-1, index, 0.0).sum(-1) / size
+            return SMOOTHED * (spread - drawn)
 
-        drawn = told(made.student, ratio, both, "drawn")
-        return torch.lerp(drawn, by_position(spread, log_p)[:, None].to(drawn.dtype), SMOOTHED)
+        return told(made.student, ratio, both, "drawn", smoothed)

@@ -256,9 +256,10 @@ class LawMatching(Objective):
                 both = ratio.auxiliary.places
                 if self.horizon == "rollout":
                     both = Places.of(rollout.last.where & view.where)
-                lost = told(rollout.last, ratio, both, "soft")
-                if self.targets == "anchored":
-                    lost = lost + told_by_teacher(ratio)
+                anchored = self.targets == "anchored"
+                beside = told_by_teacher if anchored else None
+                lost = told(rollout.last, ratio, both, "soft", beside)
+                if anchored:
                     taught = lost.detach() / 2  # it knows best the mean of both laws
                 losses[-1] = _cross_entropy(step, ratio.auxiliary, -lost)
             lags.append(auxiliary_lag(ratio.auxiliary, taught))
