@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_ddistill.models import unwrapped
 from hf_ddistill.models.adapters import name_base
+from hf_ddistill.models.noise_input import NOISE_INPUT
 from hf_ddistill.models.opening import BASE_CONFIG
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -88,6 +89,13 @@ class SavedBase:
         if self.name is not None or folder.name.startswith(PREFIX_CHECKPOINT_DIR):
             return
         base.save_pretrained(folder, state_dict=_base_state(model, state))
+
+
+def with_noise_saved(settings: PeftConfig) -> PeftConfig:
+    """Settings of adapters with a noise input among what is trained whole, and saved, with them."""
+    settings = copy.deepcopy(settings)
+    settings.modules_to_save = [*(settings.modules_to_save or ()), NOISE_INPUT]
+    return settings
 
 
 def described(model: nn.Module) -> str | None:

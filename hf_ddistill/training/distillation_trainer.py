@@ -18,6 +18,7 @@ from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, enter
 from hf_ddistill.models.held import inherit_held
 from hf_ddistill.objectives import Objective
 from hf_ddistill.objectives.alternation import Alternation
+from hf_ddistill.training.adapters import with_noise_saved
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.auxiliaries import Auxiliaries, make_auxiliaries
 from hf_ddistill.training.callbacks.guard import Guard
@@ -29,6 +30,7 @@ from hf_ddistill.training.model_card import CardFacts
 from hf_ddistill.training.rates import with_learning_rate
 from hf_ddistill.training.refusals import (
     check_auxiliaries,
+    check_base_stays,
     check_decoder,
     check_reads_masks,
     check_reads_tokens,
@@ -106,6 +108,8 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
         self.is_copy = model is None and isinstance(teacher, nn.Module) and not changed
         self.args, self._peft_config, self._teacher = args, peft_config, teacher
         self.teacher = None
+        if teacher is None:
+            check_base_stays(peft_config, model)
         model = self._completed(model)
         self.args = args = with_learning_rate(args, model)
         adapted = isinstance(model, PeftModel)
@@ -138,8 +142,14 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
 
     def _completed(self, model: nn.Module | None) -> nn.Module:
         """The student itself, or a copy of the teacher, with the adapters that were asked for."""
-        model = student_of(model, self._teacher, self.args, self._peft_config is not None)
-        return model if self._peft_config is None else get_peft_model(model, self._peft_config)
+        settings, own = self._peft_config, 0
+        if model is not None:
+            own = getattr(unwrapped(model).config, "noise_dim", 0)
+        self._adds_noise = self.args.noise_dim > 0 and not own
+        model = student_of(model, self._teacher, self.args, settings is not None)
+        if settings is None:
+            return model
+        return get_peft_model(model, with_noise_saved(settings) if self._adds_noise else settings)
 
     def _adopted(self, model: nn.Module) -> nn.Module:
         """The student, and its base as the teacher where there is no other."""
@@ -147,6 +157,9 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
             self.teacher = as_denoiser(
                 model, self._given, adapters=False, tokenizer=self._tokenizer
             )
+            if self._adds_noise:
+                # The base as it was, which nobody gave any.
+                self.teacher = replace(self.teacher, latent=None)
         elif self.teacher is None:
             self.teacher = denoiser_of(self._teacher, self._given, self._tokenizer)
         inherit_held(unwrapped(model).config, map(unwrapped, self.teacher.networks()))

@@ -12,7 +12,7 @@ from peft import LoraConfig
 from safetensors import safe_open
 from safetensors.torch import load_file
 from test_dllm_training import model as block_model
-from training_runs import differing, distilling, means_of, stop_after, weights
+from training_runs import differing, distilling, means_of, rows, stop_after, tiny, weights
 
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser
@@ -199,3 +199,36 @@ def test_auxiliary_starts_as_the_base_whatever_the_students_adapters_are(tmp_pat
     start = weights(auxiliary_of(trainer))
     trainer.train()
     assert differing(start, weights(auxiliary_of(trainer)))
+
+
+@pytest.mark.parametrize("base", [bert, lambda _: tiny()], ids=["masked lm", "ddit"])
+def test_noise_input_is_trained_and_saved_with_the_adapters_and_the_teacher_has_none(
+    tmp_path, base
+):
+    model = base(tmp_path)
+    data = TOKENS if model.config.model_type == "bert" else rows(16)
+    x_t = torch.tensor([row["input_ids"] for row in data[:8]])
+    before = as_denoiser(copy.deepcopy(model).eval())
+    x_t[:, ::2] = before.diffusion.process.mask_token_id
+    expected = before(x_t, 0.5).log_conditional
+    trainer = run(tmp_path / "out", model, data=data, noise_dim=3, student_steps=1, ema_decay=0)
+    start = weights(trainer.model)
+    assert trainer.denoiser().latent.dim == 3 and trainer.teacher.latent is None
+    assert torch.equal(trainer.teacher(x_t, 0.5).log_conditional, expected)
+    trainer.train()
+    assert torch.equal(trainer.teacher(x_t, 0.5).log_conditional, expected)
+    moved = differing(start, weights(trainer.model))
+    assert any("noise_proj" in name for name in moved)
+    assert all("noise_proj.modules_to_save" in name or "lora" in name for name in moved)
+    trainer.save_model()
+    opened = as_denoiser(load_model(str(tmp_path / "out")).eval())
+    noise = opened.fresh_noise(x_t, torch.Generator().manual_seed(0))
+    trainer.model.eval()
+    with torch.no_grad():
+        found = opened(x_t, 0.5, **noise).log_conditional.exp()
+        torch.testing.assert_close(
+            found, trainer.denoiser()(x_t, 0.5, **noise).log_conditional.exp()
+        )
+        assert not torch.allclose(
+            found, opened(x_t, 0.5, noise=-noise["noise"]).log_conditional.exp()
+        )
