@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 from torch import nn
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from hf_ddistill.models.ddit.modeling_ddit import DDiTForDiscreteDiffusion
+from hf_ddistill.models.noised.configuration_noised import NoisedMaskedLMConfig
 from hf_ddistill.models.noised.modeling_noised import NoisedMaskedLM, takes_noise
 
 #: What the module is called that reads the noise, in every model.
@@ -38,3 +42,17 @@ def noise_input_of(model: PreTrainedModel) -> nn.Linear:
     """The module that reads the noise, of a model that has one."""
     inner = model.model if isinstance(model, DDiTForDiscreteDiffusion) else model
     return inner.noise_proj
+
+
+def without_noise_input(model: PreTrainedModel) -> PreTrainedModel:
+    """What `with_noise_input` was given, but for the DDiT's own projection."""
+    return model.lm if isinstance(model, NoisedMaskedLM) else model
+
+
+def config_without_noise(config: PreTrainedConfig) -> PreTrainedConfig:
+    """That of the model before it had the noise input that a configuration tells of."""
+    if isinstance(config, NoisedMaskedLMConfig):
+        return config.text_config
+    config = copy.deepcopy(config)
+    config.noise_dim = 0
+    return config

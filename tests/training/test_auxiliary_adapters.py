@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from test_dllm_training import model as block_model
 from training_runs import differing, distilling, means_of, rows, stop_after, tiny, weights
 
+from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser
+from hf_ddistill.processes import Absorbing
 from hf_ddistill.training.trained_state import trained_state
 
 SETTINGS = {"max_steps": 3, "learning_rate": 0.05, "student_steps": 2, "auxiliary_lag": 0}
@@ -201,7 +203,12 @@ def test_auxiliary_starts_as_the_base_whatever_the_students_adapters_are(tmp_pat
     assert differing(start, weights(auxiliary_of(trainer)))
 
 
-@pytest.mark.parametrize("base", [bert, lambda _: tiny()], ids=["masked lm", "ddit"])
+def named(folder):
+    tiny(discrete_diffusion=Diffusion(Absorbing(3)).to_config()).save_pretrained(folder / "ddit")
+    return load_model(str(folder / "ddit"))
+
+
+@pytest.mark.parametrize("base", [bert, named, lambda _: tiny()], ids=["masked lm", "ddit", "new"])
 def test_noise_input_is_trained_and_saved_with_the_adapters_and_the_teacher_has_none(
     tmp_path, base
 ):
@@ -221,6 +228,7 @@ def test_noise_input_is_trained_and_saved_with_the_adapters_and_the_teacher_has_
     assert any("noise_proj" in name for name in moved)
     assert all("noise_proj.modules_to_save" in name or "lora" in name for name in moved)
     trainer.save_model()
+    assert (tmp_path / "out" / "model.safetensors").exists() != bool(model.config.name_or_path)
     opened = as_denoiser(load_model(str(tmp_path / "out")).eval())
     noise = opened.fresh_noise(x_t, torch.Generator().manual_seed(0))
     trainer.model.eval()
