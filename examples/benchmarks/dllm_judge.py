@@ -47,7 +47,7 @@ class Ngrams:
 
 
 def _looked_up(table, asked):
-    place = torch.searchsorted(table, asked).clamp_max(len(table) - 1)
+    place = torch.searchsorted(table, asked.contiguous()).clamp_max(len(table) - 1)
     return torch.where(table[place] == asked, place, -1)
 
 

@@ -7,8 +7,9 @@ a line; the last 300 are held out, and the 100 before them are for the choice of
 (`--pilot` judges by these). A row says of samples of the length that is most frequent what
 `masked_lms_judge.py` lists; of held-out sequences themselves (`real`) the same, against the other
 half of them. Teachers are sampled at several temperatures, so that each student stands beside them
-at its own diversity. One student is trained for the most of `--calls` and judged at each. Rows that
-the file has are not made again.
+at its own diversity. One student is trained for the most of `--calls` and judged at each. With
+`--bf16` networks are trained under autocast; all samples and figures are of float32 weights and
+float64 draws. Rows that the file has are not made again.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def student(
                 report_to=[],
                 save_strategy="no",
                 use_cpu=True,
+                bf16=args.bf16,
                 disable_tqdm=True,
                 **settings,
             ),
@@ -118,6 +120,8 @@ def students(args: argparse.Namespace, rows: list, missing: Callable) -> Iterato
                 about |= {"seed": seed, "steps": args.steps, "learning_rate": args.learning_rate}
                 if args.noise_dim:
                     about |= {"noise_dim": args.noise_dim}
+                if args.bf16:
+                    about |= {"bf16": True}
                 hot = args.student_temperatures
                 how = [{"calls": c, "temperature": t} for c in args.calls for t in hot]
                 names = [about | each for each in how]
@@ -203,6 +207,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--noise-std", type=float, default=None)
     parser.add_argument("--auxiliary-learning-rate", type=float, default=3e-3)
     parser.add_argument("--auxiliary-updates", type=int, default=2)
+    parser.add_argument(
+        "--bf16",
+        action="store_true",
+        help="train under autocast; samples are of float32 all the same",
+    )
     parser.add_argument("--molecules", action="store_true", help="sequences are SMILES")
     parser.add_argument("--pilot", action="store_true", help="judge by the validation part")
     parser.add_argument("--table", action="store_true", help="print all rows as Markdown")

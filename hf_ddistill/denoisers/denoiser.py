@@ -111,6 +111,11 @@ class Denoiser(ABC):
             ValueError: if there is no model to be copied.
         """
 
+    def adapted_copy(self) -> Denoiser:
+        """What an auxiliary starts as: `trainable_copy`, but of a model that is trained by adapters
+        a peer with adapters of its own over the same frozen weights, which are not copied."""
+        return self.trainable_copy()
+
     def at_step(
         self, student: Denoiser, progress: float, memory: MutableMapping[str, Tensor]
     ) -> Denoiser:

@@ -155,6 +155,12 @@ class NetworkDenoiser(Denoiser):
             return replace(self, network=copied)
         return replace(self, network=self.network.trainable_copy())
 
+    def adapted_copy(self) -> NetworkDenoiser:
+        """The same around what its network makes of adapters, if it knows any."""
+        if not hasattr(self.network, "adapted_copy"):
+            return self.trainable_copy()
+        return replace(self, network=self.network.adapted_copy())
+
     @property
     def description(self) -> str:
         """The kind of its network."""

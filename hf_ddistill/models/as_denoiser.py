@@ -26,6 +26,7 @@ from hf_ddistill.linalg.constants import on
 from hf_ddistill.models.held import Held, enter_held
 from hf_ddistill.models.loading import check_finite
 from hf_ddistill.models.same_mask import check_same_mask
+from hf_ddistill.models.shared_base import base_model, beside
 from hf_ddistill.parameterizations import Parameterization
 from hf_ddistill.processes import Absorbing
 from hf_ddistill.samplers import Sampler
@@ -123,17 +124,15 @@ class ModelNetwork:
             model = model.merge_and_unload() if self.adapters else model.unload()
         return replace(self, model=trainable(model), adapters=True)
 
-
-@contextlib.contextmanager
-def base_model(model: torch.nn.Module):  # noqa: ANN201 (a context manager)
-    """Within it a PEFT model is its own frozen base: adapters off, eval mode, no gradients."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), model.disable_adapter():
-            yield model
-    finally:
-        model.train(training)
+    def adapted_copy(self) -> ModelNetwork:
+        """The same around adapters of its own beside those of the model, over the same frozen
+        weights: new ones where it is the base that is called, copies where they are used. A model
+        without adapters in training is copied whole."""
+        model = unwrapped(self.model, keep_adapters=True)
+        trained = any(p.requires_grad for p in model.parameters())
+        if not (trained and hasattr(model, "get_base_model")):
+            return self.trainable_copy()
+        return replace(self, model=beside(model, fresh=not self.adapters), adapters=True)
 
 
 def as_denoiser(

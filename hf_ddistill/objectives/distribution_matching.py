@@ -23,7 +23,6 @@ from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.couplings.times import EARLIEST
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import uniform_noise
-from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.generated import (
     TARGETS,
@@ -33,6 +32,7 @@ from hf_ddistill.objectives.generated import (
     generate,
     grid_times,
     told,
+    told_by_teacher,
     uniform_times,
 )
 from hf_ddistill.objectives.law_matching import finite_rows
@@ -145,7 +145,10 @@ class DistributionMatching(Objective):
         if "student" in step.train:
             losses["student"] = step.token_mean(self._along(made, ratio, both, good) * weight)
         if "auxiliary" in step.train:
-            losses["auxiliary"] = auxiliary_loss(step, ratio, self._told(step, made, ratio, both))
+            lost = self._told(step, made, ratio, both)
+            # The anchored one is taught two laws, and knows best the mean of both.
+            taught = {"anchored": lost / 2, "smoothed": lost}.get(self.targets)
+            losses["auxiliary"] = auxiliary_loss(step, ratio, lost, taught)
         return losses
 
     def _times(self, step: TrainingStep) -> tuple[Times, Times]:
@@ -189,27 +192,22 @@ class DistributionMatching(Objective):
             # Its sum over the tokens is 0, so that it is the gradient at the logits themselves.
             return (slope * log_q).sum(-1)
 
-        return along(made.student, ratio, both, lost)
+        last = self.targets in ("drawn", "smoothed")  # others show it to the auxiliary
+        return along(made.student, ratio, both, lost, last=last)
 
     def _told(self, step: TrainingStep, made: Generated, ratio: LogRatio, both: Places) -> Tensor:
         """What the auxiliary loses at each position of the view, (N, 1)."""
         if self.targets in TARGETS:
-            return told(made, ratio, both, self.targets)
-        log_p = ratio.auxiliary.prediction.log_conditional
+            return told(made.student, ratio, both, self.targets)
         if self.targets == "anchored":
             first = "soft" if step.diffusion.reveals else "drawn"
-            beside = by_position(
-                lambda some, log_p, teacher: -mean_of(teacher[some], log_p),
-                log_p,
-                of=(ratio.laws[0],),
-            )[:, None]
-            return told(made, ratio, both, first) + beside
+            return told(made.student, ratio, both, first, told_by_teacher)
         noise = step.diffusion.process.noise_tokens
         size = step.diffusion.vocab_size - len(noise)
 
-        def spread(some: slice, log_p: Tensor) -> Tensor:
+        def smoothed(log_p: Tensor, _: Tensor, drawn: Tensor) -> Tensor:
             index = step.diffusion.process.noise_index(log_p.device)
-            return -log_p.index_fill(-1, index, 0.0).sum(-1) / size
+            spread = -log_p.index_fill(-1, index, 0.0).sum(-1) / size
+            return SMOOTHED * (spread - drawn)
 
-        drawn = told(made, ratio, both, "drawn")
-        return torch.lerp(drawn, by_position(spread, log_p)[:, None].to(drawn.dtype), SMOOTHED)
+        return told(made.student, ratio, both, "drawn", smoothed)

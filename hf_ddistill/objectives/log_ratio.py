@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.denoisers import Autoregressive, Denoiser
@@ -36,6 +37,7 @@ class LogRatio:
     """d at the N positions of one state that were asked for.
 
     Args:
+        x_0: (B, L), what was drawn.
         teacher: its prediction there, without gradients.
         auxiliary: with gradients, where it is trained at this step.
         of_tokens: (B, L) float64, each token's part of R; 0 elsewhere.
@@ -44,6 +46,7 @@ class LogRatio:
             auxiliary) gives it no probability.
     """
 
+    x_0: Tokens
     teacher: Local
     auxiliary: Local
     of_tokens: PerToken
@@ -112,6 +115,7 @@ def log_ratio(
             )
             parts = torch.sub(*bounds)[:, 0]
     return LogRatio(
+        x_0,
         of_teacher,
         of_auxiliary,
         of_teacher.per_token(parts.double()[:, None]),
@@ -121,31 +125,41 @@ def log_ratio(
 
 
 @torch.no_grad()
-def auxiliary_lag(ratio: LogRatio) -> Scalar:
-    """By how much the auxiliary's cross entropy on what the student drew is above its own entropy
-    there, nats per token, at up to `LOOKED_AT` positions.
+def auxiliary_lag(said: Local, lost: Tensor) -> Scalar:
+    """By how much an auxiliary's cross entropy is above its own entropy, nats per token, at up to
+    `LOOKED_AT` of the positions that it is trained at.
 
-        E[-log p_A(x_0 | z)] - E[H(p_A(. | z))]
+        E[-sum_c tau(c) log p_A(c | z)] - E[H(p_A(. | z))]
 
-    Both are the same for an auxiliary that knows the law of what the student draws, since x_0 is
-    then drawn from p_A(. | z); one that is the teacher still is too certain of samples that are
-    none of the teacher's. What it would be for an auxiliary that has caught up is so known without
-    one: 0.
+    Both are the same for an auxiliary that knows the law of what the student draws, the mean of its
+    targets tau (the token that was drawn, or its law); one that is the teacher still is too certain
+    of samples that are none of the teacher's. What the cross entropy would be of an auxiliary that
+    has caught up is so known without one.
+
+    Args:
+        said: the auxiliary's prediction at N positions.
+        lost: (N, 1), its cross entropy there.
     """
-    count = len(ratio.auxiliary.places)
+    count = len(said.places)
     step = -(-count // LOOKED_AT) or 1
-    numbers = torch.arange(0, count, step, device=ratio.log_prob_of_auxiliary.device)
-    total = -ratio.log_prob_of_auxiliary.index_select(0, numbers)[:, 0].double().sum()
-    prediction = ratio.auxiliary.prediction
+    numbers = torch.arange(0, count, step, device=lost.device)
+    total = lost.index_select(0, numbers)[:, 0].double().sum()
     # A few positions at a time, so that no tensor of the size of all logits is made.
-    for some in numbers.split(max(1, ON_CPU // prediction.log_conditional.shape[-1])):
-        total -= torch.special.entr(prediction.some(some).exp()).sum(dtype=torch.float64)
+    size = said.prediction.log_conditional.shape[-1]
+    for some in numbers.split(max(1, ON_CPU // size)):
+        total -= torch.special.entr(said.prediction.some(some).exp()).sum(dtype=torch.float64)
     return total / max(len(numbers), 1)
 
 
 def causal_log_ratio(
-    step: TrainingStep, x: Tokens, where: Places, onto: Tensor | None, **more: Any
-) -> tuple[PerToken, Tensor]:
+    step: TrainingStep,
+    x: Tokens,
+    where: Places,
+    onto: Tensor | None,
+    *,
+    ask_again: bool = False,
+    **more: Any,
+) -> tuple[PerToken, Tensor, Scalar]:
     """What `log_ratio` says of tokens x read from left to right, and keeps no law but the
     auxiliary's, where it has gradients: the teacher's is let go before that is made.
 
@@ -154,31 +168,41 @@ def causal_log_ratio(
         x: (B, L).
         where: the N positions that are asked for.
         onto: (N, K), d of every token is added to it.
+        ask_again: keep not even the auxiliary's law, and ask it once more on the way back.
         **more: inputs of the calls.
 
     Returns:
-        d of the tokens (B, L) float64, 0 elsewhere, and log p_A of them (N, 1), with its gradients.
+        d of the tokens (B, L) float64, 0 elsewhere; log p_A of them (N, 1), with its gradients; and
+        the auxiliary's lag.
 
     Raises:
         ValueError: as there, and where d is not finite.
     """
     teacher, auxiliary = map(Autoregressive, both_networks(step))
 
-    def of_tokens(denoiser: Denoiser, sign: int) -> Tensor:
+    # Empty, and so held by nobody, when the auxiliary is asked once more.
+    to_add = [] if onto is None else [(onto, -1), (onto, 1)]
+    del onto
+
+    def of_tokens(denoiser: Denoiser) -> tuple[Tensor, Scalar | None]:
         said = step.look(denoiser, x, None, where, **more)
-        if onto is not None:
-            onto.add_(said.prediction.log_conditional.detach().squeeze(1), alpha=sign)
-        return said.log_prob_of(x)
+        if to_add:
+            total, sign = to_add.pop()
+            total.add_(said.prediction.log_conditional.detach().squeeze(1), alpha=sign)
+        log_prob = said.log_prob_of(x)
+        return log_prob, auxiliary_lag(said, -log_prob) if denoiser is auxiliary else None
 
     with torch.no_grad():
-        of_teacher = of_tokens(teacher, 1)
+        of_teacher, _ = of_tokens(teacher)
     with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):
-        of_auxiliary = of_tokens(auxiliary, -1)
+        if ask_again and torch.is_grad_enabled():
+            of_auxiliary, lag = checkpoint(of_tokens, auxiliary, use_reentrant=False)
+        else:
+            of_auxiliary, lag = of_tokens(auxiliary)
     parts = (of_teacher - of_auxiliary.detach())[:, 0]
     _require_possible(~_impossible(parts))
-    return where.put(
-        parts, torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-    ), of_auxiliary
+    found = where.put(parts, torch.zeros(x.shape, dtype=torch.float64, device=x.device))
+    return found, of_auxiliary, lag
 
 
 def both_networks(step: TrainingStep) -> tuple[Denoiser, Denoiser]:

@@ -121,7 +121,9 @@ class SimplexDMD(Objective):
             losses["student"] = step.token_mean(value * good)
         if "auxiliary" in step.train:
             targets = self.targets or ("soft" if step.diffusion.reveals else "drawn")
-            losses["auxiliary"] = auxiliary_loss(step, ratio, told(made, ratio, both, targets))
+            losses["auxiliary"] = auxiliary_loss(
+                step, ratio, told(made.student, ratio, both, targets)
+            )
         return losses
 
     def _of_masks(self, made: Generated, ratio: LogRatio, both: Places) -> Tensor:

@@ -19,7 +19,14 @@ from hf_ddistill.training.copies import denoiser_copy
 from hf_ddistill.training.finite import check_gradient
 from hf_ddistill.training.losses import Parts
 from hf_ddistill.training.settings import AUXILIARY_TIMES
-from hf_ddistill.training.sharding import check_whole
+from hf_ddistill.training.sharding import (
+    check_whole,
+    placed_auxiliary,
+    put,
+    share_base,
+    whole,
+)
+from hf_ddistill.training.trained_state import trained_state
 
 
 def make_auxiliaries(
@@ -36,19 +43,21 @@ def make_auxiliaries(
 
     Raises:
         ValueError: for a source that cannot be copied, a factory that makes no network, or a
-            student that is sharded over the processes.
+            student that is sharded otherwise than by FSDP2.
     """
     made: dict[str, Denoiser | nn.Module] = {}
     for name in objective.auxiliaries:
         check_whole(accelerator, f"The {name} of {objective.id!r}")
         need = objective.networks[name]
         if need.copy_of is not None:
-            made[name] = denoiser_copy(sources[need.copy_of], f"The {name}", accelerator)
+            copied = denoiser_copy(sources[need.copy_of], f"The {name}", seed)
+            (network,) = copied.networks()
+            made[name] = copied.with_networks([placed_auxiliary(network, accelerator, True)])
         else:
             student = sources["student"]
             own = unwrapped(student.networks()[0])
             network = need.build(name, own, student.diffusion, seed)
-            made[name] = accelerator.prepare_model(network.train())
+            made[name] = placed_auxiliary(network.train(), accelerator, False)
     return made
 
 
@@ -70,7 +79,8 @@ class Auxiliaries(TrainerCallback):
     @property
     def models(self) -> dict[str, nn.Module]:
         """The networks themselves, without what is around them."""
-        return {name: unwrapped(_module(each)) for name, each in self.networks.items()}
+        named = self.networks.items()
+        return {name: unwrapped(_module(each), keep_adapters=True) for name, each in named}
 
     def train(self, mode: bool) -> None:
         """Put all of them into train or evaluation mode."""
@@ -91,6 +101,11 @@ class Auxiliaries(TrainerCallback):
             f"optimizer steps of the {names} alone at the start": self.alternation.warmup,
             f"updates of the {names} for each of the student": self.alternation.every,
         }
+
+    def sharded_beside(self, student: nn.Module) -> None:
+        """Take note that the student has been sharded: adapters over its base share its shards."""
+        for model in self.models.values():
+            share_base(model, student)
 
     def join(
         self,
@@ -120,9 +135,9 @@ class Auxiliaries(TrainerCallback):
         """Their weights as a checkpoint keeps them."""
         # Shared (tied) tensors are written once each.
         return {
-            f"{name}.{key}": value.clone()
+            f"{name}.{key}": whole(value).clone()
             for name, model in self.models.items()
-            for key, value in model.state_dict().items()
+            for key, value in trained_state(model).items()
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -130,7 +145,8 @@ class Auxiliaries(TrainerCallback):
         for name, model in self.models.items():
             start = f"{name}."
             weights = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-            model.load_state_dict(weights)
+            for key, value in trained_state(model).items():
+                put(value, weights[key])
 
     def on_step_begin(
         self,
@@ -155,6 +171,7 @@ class Auxiliaries(TrainerCallback):
         limit = args.max_grad_norm if args.max_grad_norm > 0 else float("inf")
         for name, network in self.models.items():
             norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
+            norm = whole(norm)
             if not args.fp16:
                 check_gradient(norm, name, state.global_step)
             self.parts.add({f"{name}_grad_norm": norm})

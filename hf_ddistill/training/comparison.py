@@ -10,20 +10,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.denoisers import Denoiser, Latent
+from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
 from hf_ddistill.samplers import Canvas
+from hf_ddistill.shapes import Generators, Tokens
 from hf_ddistill.training.clean_tokens import trained_in
 from hf_ddistill.training.likeness import Likeness, Rows, likeness
 
 #: Samples, at least and at most, network calls for all of them together, and rows of the data
-#: beside them; a run of few rows is compared by fewer, so many of its rows for one.
+#: beside them; a run of few rows is compared by fewer, so many of its rows for one, but in the end.
 LEAST, MOST, CALLS, MOST_DATA, SHARE = 16, 64, 256, 256, 20
 #: Steps of a run that is worth it.
 FEWEST = 10
 #: Times as many after the last step.
 LARGER = 4
+
+
+@dataclass(frozen=True)
+class _Apart(Latent):
+    """A noise input that is drawn by itself, so that a student that has one draws its tokens with
+    the same noise as a teacher that has none."""
+
+    generator: torch.Generator | None = None
+
+    def draw(self, x_t: Tokens, diffusion: Diffusion, generator: Generators = None) -> Tensor:
+        return super().draw(x_t, diffusion, self.generator)
 
 
 @dataclass(frozen=True)
@@ -54,10 +67,11 @@ class Comparison:
         blocks = isinstance(unwrapped(trainer.model), BlockDiffusionLM)
         if blocks or trainer.state.max_steps < FEWEST:
             return None
-        rows = _rows(trainer, MOST_DATA)
+        rows = _rows(trainer, MOST_DATA * times)
         args = trainer.args
         trained = trainer.state.max_steps * args.train_batch_size * args.gradient_accumulation_steps
-        most = min(MOST * times, CALLS * times // trainer.student_steps, trained * times // SHARE)
+        share = SHARE if times == 1 else 1
+        most = min(MOST * times, CALLS * times // trainer.student_steps, trained // share)
         count = max(LEAST, most)
         given = trainer.args.prompt_length
         data = _joined([(b["input_ids"], trained_in(b, given)) for b in _batches(trainer, rows)])
@@ -107,14 +121,15 @@ class Comparison:
                 x_0 = given.pop("input_ids")
                 given.pop("labels", None)
                 infill = trained_in(inputs, trainer.args.prompt_length)
-                noise = keyed_generator(trainer.args.seed, "guard", number, device=x_0.device)
-                canvas = Canvas(x_0, infill)
-                drawn.append(
-                    (
-                        sampler.sample(denoiser, canvas, trainer.student_steps, noise, **given),
-                        infill,
-                    )
+                noise, apart = (
+                    keyed_generator(trainer.args.seed, name, number, device=x_0.device)
+                    for name in ("guard", "guard latent")
                 )
+                own = denoiser
+                if own.latent is not None:
+                    own = replace(own, latent=_Apart(own.latent.dim, own.latent.per, apart))
+                canvas, calls = Canvas(x_0, infill), trainer.student_steps
+                drawn.append((sampler.sample(own, canvas, calls, noise, **given), infill))
         model.train(training)
         return likeness(_joined(drawn), self.data, trainer.diffusion.vocab_size)
 

@@ -5,20 +5,13 @@ from __future__ import annotations
 import copy
 
 import torch
-from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg.keyed_noise import keyed_generator
-from hf_ddistill.models import (
-    DDiTForDiscreteDiffusion,
-    NoisedMaskedLM,
-    keep_layers,
-    round_weights,
-    unwrapped,
-)
+from hf_ddistill.models import NoisedMaskedLM, keep_layers, round_weights, unwrapped
 from hf_ddistill.models.as_denoiser import trainable
-from hf_ddistill.models.noised.modeling_noised import takes_noise
+from hf_ddistill.models.noise_input import noise_input_of, with_noise_input
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 
 
@@ -31,7 +24,8 @@ def student_of(
         model: the one that was given.
         teacher: to be copied if there is none.
         args: settings.
-        adapted: whether adapters will be all that is trained.
+        adapted: whether adapters will be trained, to which a noise input belongs, of a model that
+            was given, too.
 
     Raises:
         ValueError: without a model that could be copied, or if the noise input that is asked for
@@ -53,57 +47,67 @@ def student_of(
     asked, own = args.noise_dim, getattr(unwrapped(model).config, "noise_dim", 0)
     if asked in (0, own):
         return model
-    if own or not copied:
+    if own or not (copied or adapted):
         raise ValueError(
             f"noise_dim={asked} was asked for, but the student has noise_dim={own}; leave out "
             "noise_dim to train it as it is, or model= for a copy of a teacher without noise."
         )
-    if not isinstance(model, DDiTForDiscreteDiffusion) and not takes_noise(model):
-        raise ValueError(
-            f"noise_dim={asked} was asked for, but {type(model).__name__} takes no noise; a DDiT "
-            "or a masked language model of transformers can be copied with a noise input."
-        )
-    if adapted:
-        raise ValueError(
-            f"noise_dim={asked} adds weights to the base, which adapters neither train nor save; "
-            "leave out peft_config, or pass a model= that has a noise input."
-        )
-    if not isinstance(model, DDiTForDiscreteDiffusion):
-        noised = NoisedMaskedLM.of(model, asked)
-        _drawn(noised.noise_proj, args.noise_std, args.seed)
-        return noised
-    like = model.model.embed_tokens.weight
-    made = {"bias": False, "device": like.device, "dtype": like.dtype}
-    projection = nn.utils.skip_init(nn.Linear, asked, model.config.hidden_size, **made)
-    model.model.noise_proj = _drawn(projection, args.noise_std, args.seed)
-    model.config.noise_dim = asked
+    model = with_noise_input(model, asked)
+    _drawn(noise_input_of(model), args.noise_std, args.seed)
     return model
 
 
-def denoiser_copy(source: Denoiser, what: str, accelerator: Accelerator) -> Denoiser:
-    """The trainable copy that a denoiser starts one as, in train mode, where the process computes;
-    `what` it is, for errors."""
-    copied = _copy_of(source, what)
-    (model,) = copied.networks()
-    return copied.with_networks([accelerator.prepare_model(model.train())])
+def teacher_weights(student: nn.Module, teacher: nn.Module) -> list[Tensor]:
+    """The weights, in the order of its own, with which a copy of a teacher is the teacher again,
+    whatever noise it is given: the teacher's, and 0 where it has none, in the noise input.
+
+    Args:
+        student: a copy (`student_of`) with all layers of it.
+        teacher: of which it is one.
+    """
+    student, teacher = unwrapped(student), unwrapped(teacher)
+    around = isinstance(student, NoisedMaskedLM) and not isinstance(teacher, NoisedMaskedLM)
+    prefix, own = "lm." if around else "", dict(teacher.named_parameters())
+    return [
+        own.get(name.removeprefix(prefix), torch.zeros_like(weight)).detach()
+        for name, weight in student.named_parameters()
+    ]
+
+
+def denoiser_copy(source: Denoiser, what: str, seed: int) -> Denoiser:
+    """The trainable copy that an auxiliary starts as, in train mode: adapters of its own, if the
+    source is trained by adapters.
+
+    Args:
+        source: of the copy.
+        what: it is, for errors.
+        seed: of new adapters.
+    """
+    _check_is_of_models(source, what)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(keyed_generator(seed, "adapters", what).initial_seed())
+        copied = source.adapted_copy()
+    for network in copied.networks():
+        network.train()
+    return copied
 
 
 def _student_from(teacher: object) -> nn.Module:
     """A trainable copy of a model, as it is, or the one that a denoiser starts a student as."""
     if isinstance(teacher, nn.Module):
         return trainable(copy.deepcopy(teacher))
-    (model,) = _copy_of(teacher, "Without a model, the student").networks()
+    _check_is_of_models(teacher, "Without a model, the student")
+    (model,) = teacher.trainable_copy().networks()
     return model
 
 
-def _copy_of(teacher: object, what: str) -> Denoiser:
+def _check_is_of_models(teacher: object, what: str) -> None:
     got = teacher.description if isinstance(teacher, Denoiser) else type(teacher).__name__
     if not isinstance(teacher, Denoiser) or not teacher.networks():
         raise ValueError(
             f"{what} is a copy of the teacher, so the teacher must be a model, or a denoiser "
             f"of one (as_denoiser); got {got}."
         )
-    return teacher.trainable_copy()
 
 
 @torch.no_grad()

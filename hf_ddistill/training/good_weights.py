@@ -3,14 +3,48 @@ to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hf_ddistill.training.callbacks.ema import WeightAverage
+from hf_ddistill.training.trained_state import trained_state
+
+#: Beyond all distances; a checkpoint keeps no infinite numbers.
+FAR = 1e9
+
+
+@dataclass
+class GoodStep:
+    """A state that a training can go back to.
+
+    Args:
+        weights: what `GoodWeights.take` gave; empty for none.
+        step: behind which.
+        distance: of the student's samples from the data.
+        near: whether it was no more than the teacher's.
+    """
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+    distance: float = FAR
+    near: bool = False
+
+    def kept(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        numbers = [self.step, self.distance, self.near]
+        return {**self.weights, "numbers": torch.tensor(numbers, dtype=torch.float64)}
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Tensor]) -> Self:
+        """What `kept` was of."""
+        weights = {name: value for name, value in kept.items() if name != "numbers"}
+        step, distance, near = kept["numbers"].tolist()
+        return cls(weights, int(step), distance, bool(near))
 
 
 class GoodWeights:
@@ -42,7 +76,7 @@ class GoodWeights:
         mean = {} if self.average is None else self.average.mean
         found = {f"student.{name}": mean.get(name, p) for name, p in self._trained()}
         for network, model in self.auxiliaries.items():
-            found |= {f"{network}.{name}": p for name, p in model.state_dict().items()}
+            found |= {f"{network}.{name}": p for name, p in trained_state(model).items()}
         for number, parameter in enumerate(self._of_optimizer()):
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 kind = torch.float64 if isinstance(value, float) else None
@@ -52,12 +86,9 @@ class GoodWeights:
     @torch.no_grad()
     def put_back(self, taken: Mapping[str, Tensor]) -> None:
         """Bring back the state that `take` gave."""
-        for name, parameter in self._trained():
-            parameter.copy_(taken[f"student.{name}"])
-            if self.average is not None:
-                self.average.mean[name].copy_(taken[f"student.{name}"])
+        self.become([taken[f"student.{name}"] for name, _ in self._trained()])
         for network, model in self.auxiliaries.items():
-            for name, value in model.state_dict().items():
+            for name, value in trained_state(model).items():
                 value.copy_(taken[f"{network}.{name}"])
         for number, parameter in enumerate(self._of_optimizer()):
             start = f"optimizer.{number}."
@@ -68,6 +99,14 @@ class GoodWeights:
                 self.optimizer.state.pop(parameter, None)
             for name, value in kept.items():
                 _copy(state, name, value)
+
+    @torch.no_grad()
+    def become(self, weights: Sequence[Tensor]) -> None:
+        """Give the student, and its mean, other weights, in the order of its own."""
+        for (name, parameter), weight in zip(self._trained(), weights, strict=True):
+            parameter.copy_(weight)
+            if self.average is not None:
+                self.average.mean[name].copy_(weight)
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)

@@ -64,10 +64,11 @@ class Likeness:
         """E k(x, x') - 2 E k(x, y): that to the data, less E k(y, y'), which all samples share."""
         return self.within - 2 * self.across
 
-    def beyond(self, other: Likeness) -> tuple[float, float]:
-        """How much farther from the same data than others, and the standard error of it."""
-        data = self.of_data - other.of_data
-        parts = (self.of_rows, other.of_rows, data)
+    def beyond(self, other: Likeness, paired: bool = False) -> tuple[float, float]:
+        """How much farther from the same data than others, and the standard error of it; if
+        `paired`, of rows that were drawn with the same noise each, which are alike."""
+        rows = (self.of_rows - other.of_rows,) if paired else (self.of_rows, other.of_rows)
+        parts = (*rows, self.of_data - other.of_data)
         error = sum(float(part.var()) / len(part) for part in parts) ** 0.5
         return self.distance - other.distance, error
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_ddistill.couplings import Memory, Trajectory, calls_in_blocks
 from hf_ddistill.decoding.decoding import DecodingPlan, decode
 from hf_ddistill.models import BlockDiffusionGenerationConfig, BlockDiffusionLM, unwrapped
-from hf_ddistill.models.as_denoiser import base_model
+from hf_ddistill.models.shared_base import base_model
 from hf_ddistill.objectives import Objective, Rollouts
 from hf_ddistill.shapes import Generators
 from hf_ddistill.training.clean_tokens import context_of, real_of

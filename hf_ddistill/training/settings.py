@@ -10,7 +10,7 @@ from typing import Any
 
 #: Network calls for one sample: more of them cannot be meant.
 MOST_CALLS = 100_000
-#: Of a student, by what it is, where the command line is given none.
+#: Of a student, by what it is, where none is given.
 DDIT_RATE, LANGUAGE_MODEL_RATE, ADAPTER_RATE = 3e-4, 5e-5, 2e-4
 #: Of what is trained beside it, times the student's.
 AUXILIARY_TIMES = 2.0

@@ -67,6 +67,16 @@ def test_gradient_is_that_of_the_divergence_of_the_laws(components, draws):
     assert float((found - true).norm() / true.norm()) < 0.06
 
 
+def test_auxiliary_lags_until_it_knows_what_the_student_draws(monkeypatch):
+    monkeypatch.setattr("hf_ddistill.objectives.log_ratio.LOOKED_AT", 2**30)
+    lags, student = [], Mixture(2)
+    for auxiliary in (None, causal(law(1))):
+        step = step_of(student, 20_000, auxiliary=auxiliary)
+        BlockLawMatching()(step)
+        lags.append(float(step.log.figures["auxiliary_lag"]))
+    assert abs(lags[0]) < 0.01 < 0.02 < abs(lags[1])
+
+
 def test_what_a_token_does_to_those_behind_it_counts():
     """The pathwise part alone is another gradient: the policy part is not there for nothing."""
     student = Mixture(2)

@@ -98,6 +98,35 @@ def test_auxiliary_learns_another_law_than_the_student_s(targets):
     assert sizes[0] < 0.04 * sizes[1]
 
 
+@pytest.mark.parametrize("start", ["idlm", "simplex"])
+@pytest.mark.parametrize("targets", ["drawn", "soft", "squared", "anchored", "smoothed"])
+def test_auxiliary_lags_until_it_knows_what_it_is_taught(targets, start, monkeypatch):
+    monkeypatch.setattr("hf_ddistill.objectives.log_ratio.LOOKED_AT", 2**30)
+    if start == "idlm":
+        objective = DistributionMatching("idlm", start="noise", targets=targets)
+    elif targets in ("anchored", "smoothed"):
+        pytest.skip("Of distribution matching.")
+    else:
+        objective = SimplexDMD(times="grid", targets=targets)
+    (student, law), teacher = mixture(), problem(MASKS, 1)
+    own = ExactProblem(law.detach(), teacher.sequences, MASKS)
+    right, of_teacher = (
+        each.log_conditional(own.states, 0.5).exp().clamp_min(1e-12) for each in (own, teacher)
+    )
+    if targets == "anchored":
+        right = (right + of_teacher) / 2
+    elif targets == "smoothed":
+        right = 0.9 * right + 0.1 * torch.tensor([0.5, 0.5, 0.0])
+    place, lags = sequence_numbers(own.states, 3), []
+    for known in (right, of_teacher):
+        auxiliary = table(MASKS, 4)
+        auxiliary.network.logits.data[place] = known.clamp_min(1e-12).log()
+        step = step_of(MASKS, student, teacher.denoiser(), auxiliary, rows=40_000)
+        objective(step)
+        lags.append(float(step.log.figures["auxiliary_lag"]))
+    assert abs(lags[0]) < 0.01 < 0.05 < lags[1]
+
+
 def test_smoothed_labels_are_on_the_mask_or_of_another_share():
     """At equal chances of all tokens of data: the gradient of drawn ones less a tenth."""
     student, teacher, auxiliary = table(MASKS), problem(MASKS, 1).denoiser(), table(MASKS, 4)

@@ -8,8 +8,12 @@ import pytest
 import torch
 from test_collapse import falling, pretrained
 from test_collapse import rows as sentences
-from training_runs import At, differing, distilling, means_of, stop_after, weights
+from training_runs import At, differing, distilling, means_of, stop_after, tiny, weights
+from training_runs import rows as digit_rows
+from transformers import BertConfig, BertForMaskedLM
 
+from hf_ddistill.training.comparison import Comparison
+from hf_ddistill.training.copies import teacher_weights
 from hf_ddistill.training.good_weights import GoodWeights
 
 
@@ -19,6 +23,15 @@ def quietly(trainer, **resume):
         warnings.simplefilter("always")
         trainer.train(**resume)
     return [str(each.message) for each in caught if "student" in str(each.message)]
+
+
+def masked_lm_of(**settings):
+    """A masked LM of digits that nobody trained."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 16, "max_position_embeddings": 64}
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=3, mask_token_id=2, **sizes, **settings)
+    return BertForMaskedLM(config).eval()
 
 
 def all_of(trainer):
@@ -64,6 +77,64 @@ def test_student_that_is_worse_in_the_end_gives_way_to_its_last_good_weights(tmp
         torch.testing.assert_close(weight, before[name], atol=1e-4, rtol=0)
 
 
+def noisy(folder, **settings):
+    """A student whose new noise input drowns what its teacher knows."""
+    given = {"max_steps": 12, "ema_decay": 0.5, "learning_rate": 1e-7, "student_steps": 4}
+    given |= {"per_device_train_batch_size": 16, "noise_dim": 4, "noise_std": 30.0, "seed": 0}
+    return distilling(folder, pretrained(), sentences(), **given | settings)
+
+
+def test_student_that_noise_makes_worse_than_its_teacher_ends_as_its_teacher(tmp_path):
+    trainer = noisy(tmp_path)
+    (said,) = quietly(trainer)
+    assert "its weights are its teacher's own" in said and "Train longer" in said
+    assert "is its teacher" in trainer.guard.report()
+    assert "teacher's own" in trainer.facts().training["weights"]
+    x_t = torch.tensor([row["input_ids"] for row in sentences()])
+    x_t[:, ::2] = 11
+    teacher = trainer.teacher(x_t, 1.0).log_conditional
+    with trainer.averaged_weights():
+        student = trainer.denoiser(trainer.model.eval())
+    for seed in (0, 1):
+        noise = student.fresh_noise(x_t, torch.Generator().manual_seed(seed))
+        said = student(x_t, 1.0, **noise).log_conditional
+        torch.testing.assert_close(said, teacher, atol=1e-6, rtol=0)
+    assert differing(means_of(trainer), dict(trainer.model.named_parameters())) == []
+
+
+def test_student_that_is_no_copy_is_kept_where_no_step_was_as_near(tmp_path):
+    trainer = noisy(tmp_path, model=noisy(tmp_path).model, noise_std=0.3)
+    before = weights(trainer.model)
+    (said,) = quietly(trainer)
+    assert "no step had samples as near" in said
+    assert "teacher's own" not in said and not trainer.guard.is_teacher
+    for name, weight in weights(trainer.model).items():
+        torch.testing.assert_close(weight, before[name], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["ddit", "ddit that was one", "masked_lm", "tied"])
+def test_copy_with_the_weights_of_its_teacher_is_the_teacher_whatever_the_noise(tmp_path, kind):
+    if kind in ("masked_lm", "tied"):
+        teacher = masked_lm_of(tie_word_embeddings=kind == "tied")
+    else:
+        teacher = tiny(noise_dim=4 if "was" in kind else 0)
+    trainer = distilling(tmp_path, teacher, noise_dim=4, noise_std=5.0)
+    with torch.no_grad():
+        for weight in trainer.model.parameters():
+            weight.add_(0.3)
+    good = GoodWeights(trainer.model, trainer.average, {}, None)
+    good.become(teacher_weights(trainer.model, trainer.teacher.networks()[0]))
+    x_t = torch.tensor([row["input_ids"] for row in digit_rows(4)])
+    x_t[:, ::2] = 2
+    for seed in (0, 1):
+        noise = trainer.denoiser().fresh_noise(x_t, torch.Generator().manual_seed(seed))
+        own = noise if trainer.teacher.latent else {}
+        said = trainer.denoiser(trainer.model.eval())(x_t, torch.ones(4), **noise)
+        expected = trainer.teacher(x_t, torch.ones(4), **own).log_conditional
+        torch.testing.assert_close(said.log_conditional, expected, atol=1e-6, rtol=0)
+    assert differing(means_of(trainer), dict(trainer.model.named_parameters())) == []
+
+
 def test_what_is_stepped_back_to_is_what_was_taken(tmp_path):
     trainer = falling(tmp_path, max_steps=3, ema_decay=0.5, collapse_share=0)
     quietly(trainer)
@@ -91,3 +162,16 @@ def test_optimizer_that_had_seen_nothing_has_seen_nothing_again(tmp_path):
     assert trainer.optimizer.state
     GoodWeights(*taken_of[:3], trainer.optimizer).put_back(taken)
     assert not trainer.optimizer.state
+
+
+def test_student_whose_noise_adds_nothing_draws_what_its_teacher_draws(tmp_path):
+    trainer = noisy(tmp_path)
+    trainer.state.max_steps = 12
+    with torch.no_grad():
+        trainer.model.noise_proj.weight.zero_()
+        trainer.average.mean["noise_proj.weight"].zero_()
+    made = Comparison.of(trainer, 4)
+    found = made.student()
+    assert torch.equal(found.of_rows, made.teacher.of_rows)
+    assert found.beyond(made.teacher, paired=True) == (0, 0)
+    assert found.beyond(made.teacher)[1] > 0

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -14,14 +14,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_ddistill.couplings import Log
 from hf_ddistill.training.callbacks.collapse import StepFigures
 from hf_ddistill.training.comparison import Comparison
-from hf_ddistill.training.good_weights import GoodWeights
+from hf_ddistill.training.copies import teacher_weights
+from hf_ddistill.training.good_weights import GoodStep, GoodWeights
 from hf_ddistill.training.likeness import Likeness
+from hf_ddistill.training.sharding import is_sharded
 
 #: What is left of the student's learning rate each time that it is stepped back.
 LOWER = 0.5
 #: Standard errors beyond which samples are farther from the data: at a good step, in the end,
 #: and on the way, where students repeat themselves before they spread.
 ERRORS, END_ERRORS, MANY_ERRORS = 2.0, 1.0, 4.0
+NONE_AS_NEAR = "no step had samples as near as the teacher's"
 #: The first step at which samples are drawn, then twice as many, and every so many of all.
 FIRST, PARTS = 10, 10
 
@@ -41,11 +44,12 @@ class Guard(TrainerCallback):
     - A good step is one whose samples are no farther from the data than the teacher's, or nearer
       than those of the good step before; nor, by two standard errors, farther than these.
     - After the last step, samples that are farther than the teacher's give way to the last good
-      step.
+      step; where there is none, or its samples are farther, too, a copy of the teacher becomes the
+      teacher again, its noise input adding nothing.
 
-    Each time it says so in a warning. It only warns where the student is rewarded for what its
-    teacher does not do, or weights are sharded; a student of blocks is not sampled, and has its
-    learning rate lowered without a step back.
+    Each time it says so. It only warns where the student is rewarded for what its teacher does not
+    do, and, of samples and steps back, where weights are sharded; a student of blocks is not
+    sampled, and never stepped back.
 
     Args:
         trainer: a `DiscreteDistillationTrainer`.
@@ -61,8 +65,9 @@ class Guard(TrainerCallback):
         self.rate, self.round, self.warned = 1.0, 0, False
         #: Of the last step, lag included.
         self.factor = 1.0
-        self.good: dict[str, Tensor] = {}
-        self.good_step, self.good_distance = 0, float("inf")
+        self.good = GoodStep()
+        #: Whether no step was as near to the data, so that the student is its teacher again.
+        self.is_teacher = False
         self.distances: tuple[float, float] | None = None
         self._rates: list[tuple[dict[str, Any], float]] = []
 
@@ -74,9 +79,7 @@ class Guard(TrainerCallback):
     @property
     def acts(self) -> bool:
         """Whether it does more than warn."""
-        kind = self.trainer.accelerator.distributed_type
-        sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        return not sharded and not self.trainer._objective.takes_reward
+        return not is_sharded(self.trainer.accelerator) and not self.trainer._objective.takes_reward
 
     def see(self, log: Log) -> None:
         """Take note of the log of a micro step."""
@@ -99,8 +102,10 @@ class Guard(TrainerCallback):
             self.rate, self.round = rate, now
         if self.comparison is None and self.share and self.acts:
             self.comparison = Comparison.of(self.trainer)
-            if self.comparison is not None and not self.good:
+            if self.comparison is not None and not self.good.weights:
                 self._keep(state.global_step, self.comparison.student())
+                # New noise is no gain, whatever few samples say.
+                self.good.near &= not self._has_new_noise()
 
     def on_pre_optimizer_step(
         self,
@@ -113,7 +118,7 @@ class Guard(TrainerCallback):
         """Lower the student's learning rate for this step."""
         self.figures.read(self.trainer.accelerator)
         lag, bound = self.figures.lag, self.trainer.args.auxiliary_lag
-        waits = bound and self.acts and lag > bound
+        waits = bound and not self.trainer._objective.takes_reward and lag > bound
         self.factor = self.rate * ((bound / lag) ** 2 if waits else 1.0)
         if self.factor == 1.0:
             return
@@ -159,8 +164,8 @@ class Guard(TrainerCallback):
         lost = self.comparison.lost(found, self.share)
         beyond, error = found.beyond(self.comparison.teacher)
         far = MANY_ERRORS * error
-        if lost is None and beyond > far and found.distance > self.good_distance + far:
-            away = _pm(beyond, error)
+        if lost is None and beyond > far and found.distance > self.good.distance + far:
+            away = f"{beyond:.3g} +- {error:.2g}"
             lost = f"its samples are farther from the data than the teacher's by {away}"
         if self._agreed(lost is not None):
             self._step_back(step, lost or "another process saw it")
@@ -181,12 +186,18 @@ class Guard(TrainerCallback):
         """How the last samples compare, and which step was good; None where nobody looked."""
         if self.distances is None:
             return None
+        if self.is_teacher:
+            return f"The student is its teacher: {NONE_AS_NEAR}; train longer."
         own, teacher = self.distances
         return (
             f"After the last step its samples were {own:.3g} from the data, the teacher's at the "
             f"same calls {teacher:.3g} (docs/results/safety.md); the good step before it was "
-            f"{self.good_step}."
+            f"{self.good.step}."
         )
+
+    def facts(self) -> dict[str, str]:
+        """For the card."""
+        return {"weights": f"the teacher's own: {NONE_AS_NEAR}"} if self.is_teacher else {}
 
     def _agreed(self, own: bool) -> bool:
         """What the first process says, where there are several."""
@@ -197,21 +208,20 @@ class Guard(TrainerCallback):
 
     def _is_good(self, found: Likeness) -> bool:
         _, error = found.beyond(self.comparison.teacher)
-        nearer = max(self.comparison.teacher.distance, self.good_distance - 1e-12)
-        as_before = found.distance <= self.good_distance + ERRORS * error
+        nearer = max(self.comparison.teacher.distance, self.good.distance - 1e-12)
+        as_before = found.distance <= self.good.distance + ERRORS * error
         return as_before and found.distance <= nearer
 
     def _keep(self, step: int, found: Likeness) -> None:
-        self.good = self._weights().take()
-        self.good_step, self.good_distance = step, found.distance
+        near = found.distance <= self.comparison.teacher.distance
+        self.good = GoodStep(self._weights().take(), step, found.distance, near)
 
     def _weights(self) -> GoodWeights:
-        trainer = self.trainer
-        networks = trainer.auxiliaries.models
-        return GoodWeights(trainer.model, trainer.average, networks, trainer.optimizer)
+        own, beside = self.trainer, self.trainer.auxiliaries.models
+        return GoodWeights(own.model, own.average, beside, own.optimizer)
 
     def _step_back(self, step: int, lost: str) -> None:
-        if self.warned and not self.good:
+        if self.warned and not self.good.weights:
             return
         self.warned = True
         done = "lower the learning rate, or raise the objective's maskings or kl, if it has these"
@@ -219,32 +229,46 @@ class Guard(TrainerCallback):
             self.rate *= LOWER
             self.figures.forget()
             done = f"it goes on at {self.rate:.3g} of its learning rate"
-            if self.good:
-                self._weights().put_back(self.good)
-                done = f"it goes on from step {self.good_step} at {self.rate:.3g} of its rate"
+            if self.good.weights:
+                self._weights().put_back(self.good.weights)
+                done = f"it goes on from step {self.good.step} at {self.rate:.3g} of its rate"
             done += f", better set learning_rate below {self.trainer.args.learning_rate:g}"
         self._say(f"The student collapses: at step {step} {lost}; {done}.")
 
     def _end(self, step: int) -> None:
         """Give up weights whose samples are farther from the data than the teacher's."""
-        self.comparison = self.comparison.larger()
-        found = self._looked_at()
-        beyond, error = found.beyond(self.comparison.teacher)
-        lost = self.comparison.lost(found, self.share)
-        if not self._agreed(beyond > END_ERRORS * error or lost is not None):
+        self.comparison, weights = self.comparison.larger(), self._weights()
+        found, why = self._worse()
+        if why is None:
             return
-        why = lost or f"they are farther from the data by {_pm(beyond, error)}"
-        better = lost is not None or self.good_distance < found.distance
-        back = better and self.good_step < step
-        if back:
-            self._weights().put_back(self.good)
-        then = f"its weights are those of step {self.good_step} again" if back else "it is kept"
-        near = self.good_distance <= self.comparison.teacher.distance
-        then += ", the last good one" if near else "; no step had samples as near as the teacher's"
+        trainer, good, then, worse = self.trainer, self.good, "it is kept", True
+        collapsed = self.comparison.lost(found, self.share) is not None
+        if good.step < step and (good.near or collapsed or good.distance < found.distance):
+            weights.put_back(good.weights)
+            then = f"its weights are those of step {good.step} again"
+            worse = not good.near or (good.step > 0 and self._worse()[1] is not None)
+        if worse and trainer.is_copy:
+            weights.become(teacher_weights(trainer.model, trainer.teacher.networks()[0]))
+            self.is_teacher, self.distances = True, (self.distances[1],) * 2
+            then = "its weights are its teacher's own, and a noise input adds nothing"
+        last = NONE_AS_NEAR if worse else "the last good one"
         self._say(
             f"The student's samples after the last step ({step}) are worse than the teacher's at "
-            f"the same calls: {why}; {then}. Set a lower learning_rate, or train longer."
+            f"the same calls: {why}; {then}; {last}. Train longer, or set a lower learning_rate."
         )
+
+    def _worse(self) -> tuple[Likeness, str | None]:
+        """Samples of the student as it is, and by what they are worse than the teacher's."""
+        found = self._looked_at()
+        # Where it is known to have started worse, less has to be seen.
+        beyond, error = found.beyond(self.comparison.teacher, paired=self._has_new_noise())
+        lost = self.comparison.lost(found, self.share)
+        if not self._agreed(beyond > END_ERRORS * error or lost is not None):
+            return found, None
+        return found, lost or f"they are farther from the data by {beyond:.3g} +- {error:.2g}"
+
+    def _has_new_noise(self) -> bool:
+        return self.trainer.denoiser().latent != self.trainer.teacher.latent
 
     def _say(self, words: str) -> None:
         if self.trainer.is_world_process_zero():
@@ -252,23 +276,19 @@ class Guard(TrainerCallback):
 
     def kept(self) -> dict[str, Tensor]:
         """What a checkpoint keeps, so that a run that goes on takes the same steps."""
-        numbers = [self.rate, self.good_step, self.round, min(self.good_distance, 1e9), self.warned]
-        found = {f"figures.{name}": v for name, v in self.figures.kept().items()}
-        found |= {f"good.{name}": value for name, value in self.good.items()}
+        found = {f"figures.{name}": value for name, value in self.figures.kept().items()}
+        found |= {f"good.{name}": value for name, value in self.good.kept().items()}
+        numbers = [self.rate, self.round, self.warned]
         found["numbers"] = torch.tensor(numbers, dtype=torch.float64)
         return {f"guard.{name}": value for name, value in found.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `kept` gave."""
         own = {k.removeprefix("guard."): v for k, v in tensors.items() if k.startswith("guard.")}
-        self.rate, step, number, self.good_distance, warned = own["numbers"].tolist()
-        self.good_step, self.round, self.warned = int(step), int(number), bool(warned)
+        self.rate, number, warned = own["numbers"].tolist()
+        self.round, self.warned = int(number), bool(warned)
         self.figures.restore({k[8:]: v for k, v in own.items() if k.startswith("figures.")})
-        self.good = {k[5:]: v for k, v in own.items() if k.startswith("good.")}
-
-
-def _pm(value: float, error: float) -> str:
-    return f"{value:.3g} +- {error:.2g}"
+        self.good = GoodStep.of({k[5:]: v for k, v in own.items() if k.startswith("good.")})
 
 
 def _is_looked_at(step: int, last: int) -> bool:

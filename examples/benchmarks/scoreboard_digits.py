@@ -1,0 +1,251 @@
+"""Scoreboard 2: objectives on handwritten digits, at one number of network calls in training.
+
+    python examples/benchmarks/scoreboard_digits.py --json examples/results/scoreboard_digits.json
+
+All students start from the digits teacher of the package and get as many calls of a batch of 32 as
+the others, with gradients and without, teacher and auxiliaries among them (`--calls`): an objective
+that asks its teacher eight times a step makes fewer steps. Rates are those of the quickstart's
+recipe of law matching for all; settings of objectives are their defaults (`scoreboard_shared.py`).
+One student for all numbers of calls a sample, trained for four.
+
+Judges, on which no student was tuned: `auc_forest` and `auc_network`, of a forest and of a small
+convolutional network that tell samples from training digits in five-fold cross-validation (.5 is
+perfect); Fréchet distances in features of a classifier of another seed than the package's judge.
+Students are kept in `--folder`, rows in `--json`; what is there is not made again.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from digits import fresh, within_classes
+from scoreboard_cost import calls_of
+from scoreboard_shared import OBJECTIVES, RowsFile, short, table
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from transformers import AutoModelForMaskedLM
+
+from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
+from hf_ddistill.cli.evaluate import draw
+from hf_ddistill.cli.quickstart import RECIPES, shipped_student, shipped_teacher
+from hf_ddistill.cli.resuming import train
+from hf_ddistill.cli.sample import use_unmasking
+from hf_ddistill.evaluation import (
+    DigitsJudge,
+    frechet_distance,
+    load_digit_tokens,
+    split_digits,
+)
+from hf_ddistill.evaluation.digits_figures import judge_samples
+from hf_ddistill.evaluation.two_sample import FOLDS, two_sample_auc
+from hf_ddistill.pipelines import DiscreteDiffusionPipeline
+
+BATCH, STUDENT_STEPS, NOISE = 32, 4, 8
+#: Of the judges: not those of the package's, by which settings were chosen.
+JUDGE_SEED, FOREST_SEED, NETWORK_SEED, DRAW_SEED = 7, 11, 5, 21
+EPOCHS, ROWS, RATE = 20, 128, 4e-3
+KEYS = ("model", "nfe", "seed", "calls")
+
+
+def network_auc(samples: Tensor, real: Tensor, seed: int = NETWORK_SEED) -> float:
+    """What `two_sample_auc` says, of small convolutional networks in the place of forests."""
+    count = min(len(samples), len(real))
+    pixels = torch.cat([samples[:count], real[:count]]).float() * 2 - 1
+    is_real, scores = torch.arange(2 * count).ge(count), torch.zeros(2 * count)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(pixels, is_real)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for fold in folds:
+            seen, asked = map(torch.tensor, fold)
+            network = _fitted(pixels[seen], is_real[seen].float())
+            with torch.no_grad():
+                scores[asked] = network(pixels[asked])[:, 0]
+    return float(roc_auc_score(is_real, scores))
+
+
+def _fitted(pixels: Tensor, is_real: Tensor) -> nn.Module:
+    network = nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)),
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(512, 64),
+        nn.GELU(),
+        nn.Linear(64, 1),
+    )
+    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-3)
+    steps = EPOCHS * (len(pixels) // ROWS)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    for _ in range(EPOCHS):
+        order = torch.randperm(len(pixels))
+        for rows in order[: len(order) // ROWS * ROWS].split(ROWS):
+            loss = binary_cross_entropy_with_logits(network(pixels[rows])[:, 0], is_real[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rates.step()
+    return network.eval()
+
+
+class Board:
+    """The judges, and the rows that they wrote."""
+
+    def __init__(self, file: Path, samples: int) -> None:
+        self.kept, self.samples = RowsFile(file, KEYS), samples
+        self.split, self.judge = split_digits(*load_digit_tokens(2)), DigitsJudge(2, JUDGE_SEED)
+        order = torch.randperm(
+            len(self.split.train_tokens), generator=torch.Generator().manual_seed(DRAW_SEED)
+        )
+        self.real = self.split.train_tokens[order]
+
+    def figures(self, tokens: Tensor) -> dict[str, float]:
+        """All of one draw, whose row i is of class i mod 10."""
+        features_of, split = self.judge.classifier.features, self.split
+        features, real = features_of(tokens), features_of(split.train_tokens)
+        return {
+            "auc_forest": two_sample_auc(tokens, self.real, FOREST_SEED),
+            "auc_network": network_auc(tokens, self.real),
+            **judge_samples(self.judge.classifier, tokens, split.train_tokens),
+            "fd_within_classes": within_classes(features, real, split.train_labels),
+            "fd_unseen": frechet_distance(features, features_of(split.held_out_tokens)),
+        }
+
+    def real_row(self) -> None:
+        """What as many new digits would have; the AUC of two halves of the training digits."""
+        if self.kept.has(model="real"):
+            return
+        one, other = self.real.chunk(2)
+        known = fresh(self.judge, self.samples, self.split)
+        row = {"model": "real", "nfe": 0, "seed": None, "calls": None}
+        row |= {"auc_forest": two_sample_auc(one, other, FOREST_SEED)}
+        row |= {"auc_network": network_auc(one, other), "fd": known["fd"]}
+        row |= {"fd_within_classes": known["fd_within_classes"], "fd_unseen": known["fd_held_out"]}
+        self._add(row)
+
+    def missing(self, nfes: list[int], **named: object) -> list[int]:
+        """The numbers of calls of which there is no row of this name."""
+        return [nfe for nfe in nfes if not self.kept.has(nfe=nfe, **named)]
+
+    def model(self, name, network, nfes, seed=None, calls=None, rule=None, **more) -> None:  # noqa: ANN001, ANN003
+        """The rows of a network (or of what makes it) that are not there yet."""
+        named = {"model": name, "seed": seed, "calls": calls}
+        nfes = self.missing(nfes, **named)
+        if not nfes:
+            return
+        pipe = DiscreteDiffusionPipeline.from_model(
+            network if isinstance(network, nn.Module) else network()
+        )
+        pipe.set_progress_bar_config(disable=True)
+        use_unmasking(pipe, None, rule)
+        for nfe in nfes:
+            tokens = draw(pipe, nfe, self.samples, seed=DRAW_SEED, batch_size=250)
+            named["nfe"] = nfe
+            self._add({**named, "samples": self.samples, **self.figures(tokens), **more})
+
+    def _add(self, row: dict) -> None:
+        self.kept.add(row)
+        print(json.dumps(row), flush=True)
+
+
+def student_of(name: str, args: argparse.Namespace, seed: int, split) -> tuple[nn.Module, dict]:  # noqa: ANN001
+    """The student of an objective, trained once, and what its training took."""
+    folder, entry = args.folder / f"{name}_{args.calls}_{seed}", OBJECTIVES[name]
+    about = folder / "cost.json"
+    if about.exists():
+        return AutoModelForMaskedLM.from_pretrained(folder), json.loads(about.read_text())
+    per_step = calls_of(entry)
+    steps = max(2, round(args.calls / sum(per_step.values())))
+    recipe = {**RECIPES["law_matching"].more, "noise_dim": NOISE if entry.noise else 0}
+    teacher = shipped_teacher()
+    # torch's fused attention has a slow gradient in bfloat16 on a CPU.
+    teacher.set_attn_implementation("eager")
+    columns = {
+        "input_ids": split.train_tokens.tolist(),
+        "class_labels": split.train_labels.tolist(),
+    }
+    trainer = DiscreteDistillationTrainer(
+        teacher=teacher,
+        objective=entry.settings,
+        args=DiscreteDistillationConfig(
+            str(folder),
+            student_steps=STUDENT_STEPS,
+            max_steps=steps,
+            per_device_train_batch_size=BATCH,
+            warmup_steps=min(10, steps // 4),
+            logging_steps=max(1, steps // 10),
+            save_steps=max(50, steps // 4),
+            save_total_limit=1,
+            use_cpu=not torch.cuda.is_available(),
+            report_to="none",
+            disable_tqdm=True,
+            seed=seed,
+            **recipe | entry.training,
+        ),
+        train_dataset=Dataset.from_dict(columns),
+    )
+    began = time.process_time()
+    train(trainer, folder)
+    cost = {"steps": steps, "calls_per_step": per_step}
+    cost |= {"processor_seconds": round(time.process_time() - began, 1)}
+    trainer.save_model(str(folder))
+    about.write_text(json.dumps(cost))
+    return AutoModelForMaskedLM.from_pretrained(folder), cost
+
+
+def print_tables(rows: list[dict]) -> None:
+    """The page's table: a line for each model, a column for each number of calls."""
+    names = list(dict.fromkeys((row["model"], row.get("calls")) for row in rows))
+    nfes = sorted({row["nfe"] for row in rows if row["nfe"] and row["nfe"] <= 8})
+    for key in ("auc_forest", "auc_network", "fd", "fd_within_classes", "fd_unseen", "unique"):
+        lines = []
+        for name, calls in names:
+            cells = []
+            for nfe in nfes:
+                mine = (name, calls, nfe)
+                of = [r for r in rows if (r["model"], r.get("calls"), r["nfe"]) == mine]
+                values = [row[key] for row in of if key in row]
+                cells.append(" / ".join(short(value) for value in values))
+            lines.append([name, f"{calls or ''}", *cells])
+        print(f"\n{key}\n{table(['model', 'training calls', *map(str, nfes)], lines)}")
+
+
+def main() -> None:
+    """Train, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--objectives", nargs="*", default=list(OBJECTIVES), choices=OBJECTIVES)
+    parser.add_argument("--calls", type=int, default=1000, help="of a batch of 32, all networks'")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--nfe", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--teacher-nfe", type=int, nargs="*", default=[1, 2, 4, 8, 16, 64])
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--folder", type=Path, default=Path("scoreboard_digits"))
+    parser.add_argument("--json", type=Path, default=Path("scoreboard_digits.json"))
+    parser.add_argument("--table", action="store_true", help="print the rows that are there")
+    args = parser.parse_args()
+    board = Board(args.json, args.samples)
+    if not args.table:
+        board.real_row()
+        board.model("teacher", shipped_teacher, args.teacher_nfe)
+        few = [nfe for nfe in args.teacher_nfe if nfe in args.nfe]
+        board.model("teacher, surest first", shipped_teacher, few, rule="static")
+        board.model("law_matching, in the package", shipped_student, args.nfe)
+        for seed in args.seeds:
+            for name in args.objectives:
+                calls = OBJECTIVES[name].calls or args.nfe
+                nfe = [n for n in args.nfe if n in calls]
+                if board.missing(nfe, model=name, seed=seed, calls=args.calls):
+                    student, cost = student_of(name, args, seed, board.split)
+                    board.model(name, student, nfe, seed, args.calls, **cost)
+    print_tables(board.kept.rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What samples of `scoreboard_text.py` are worth, and samplers compared at equal entropy.
+
+A curve is the rows of one sampler at one number of calls, over its temperatures. Two samplers are
+compared where the entropies of their 4-grams are equal, between measured rows by a straight line
+(Generative Frontiers, 2026, arXiv:2604.02718: a likelihood alone is lowered by repeating oneself).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from completions import distinct, known_words, ngrams
+from dllm_judge import Ngrams
+from scoreboard_text_corpus import SYMBOLS, decoded
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from hf_ddistill.evaluation.diversity import corpus_entropy, token_entropy, unique_fraction
+from hf_ddistill.evaluation.generative_perplexity import token_nll
+
+#: Letters in the n-grams by whose entropy diversity is matched, and in those that a sample repeats.
+GRAM, REPEATED = 4, 8
+#: What is interpolated.
+FIGURES = ("nll", "ngram_nll", "words", "distinct", "repeated", "entropy", "ngram_entropy")
+
+
+class Figures:
+    """The figures of samples.
+
+    Args:
+        judge: an autoregressive model of other speeches.
+        tokens: those speeches, for the n-grams that are a second judge.
+        vocabulary: words of other speeches.
+    """
+
+    def __init__(self, judge: PreTrainedModel, tokens: Tensor, vocabulary: frozenset[str]) -> None:
+        self.judge, self.vocabulary = judge, vocabulary
+        self.grams = Ngrams(tokens, SYMBOLS, frozenset())
+
+    def __call__(self, rows: Tensor) -> dict[str, float]:
+        """Of rows (N, L): `nll` in nats per character behind the first, with its standard error
+        over rows; entropies in nats: of the symbols of a sample (mean), of those of all samples, of
+        their 4-grams; `distinct` 4-grams and samples, as shares; `words` that other speeches have;
+        `repeated`, the share of a sample's 8-grams that it had before."""
+        nll = token_nll(self.judge, rows, torch.ones_like(rows), batch_size=32).mean(1)
+        return {
+            "nll": float(nll.mean()),
+            "nll_error": float(nll.std() / len(nll) ** 0.5),
+            "ngram_nll": self.grams.nats(rows, self.grams.order),
+            "entropy": token_entropy(rows),
+            "corpus_entropy": corpus_entropy(rows),
+            "ngram_entropy": corpus_entropy(ngrams(rows, GRAM)),
+            "distinct": distinct(rows, GRAM),
+            "unique": unique_fraction(rows),
+            "words": known_words(map(decoded, rows), self.vocabulary),
+            "repeated": repeated(rows, REPEATED),
+        }
+
+
+def repeated(rows: Tensor, n: int) -> float:
+    """The share of n-grams that the same sample had before."""
+    grams = ngrams(rows, n)
+    return 1 - sum(len(row.unique()) for row in grams) / grams.numel()
+
+
+def at_entropy(rows: Iterable[Mapping[str, Any]], entropy: float) -> dict[str, float] | None:
+    """The figures of a curve where the entropy of its 4-grams is this, and the temperature there;
+    None outside of what was measured. Where a curve comes by more than once, the least nll."""
+    ranked = sorted(rows, key=lambda row: row["temperature"])
+    found = []
+    for one, other in pairwise(ranked):
+        first, last = one["ngram_entropy"], other["ngram_entropy"]
+        if not min(first, last) <= entropy <= max(first, last):
+            continue
+        share = 0.0 if first == last else (entropy - first) / (last - first)
+        names = [name for name in (*FIGURES, "temperature") if name in one and name in other]
+        found.append({name: one[name] + share * (other[name] - one[name]) for name in names})
+    return min(found, key=lambda each: each["nll"], default=None)
+
+
+def curve(rows: Sequence[Mapping[str, Any]], **about: Any) -> list[Mapping[str, Any]]:
+    """The rows with these entries; of several seeds at one temperature the mean."""
+    chosen = [row for row in rows if about.items() <= row.items()]
+    made = []
+    for temperature in sorted({row["temperature"] for row in chosen}):
+        same = [row for row in chosen if row["temperature"] == temperature]
+        names = [name for name in FIGURES if name in same[0]]
+        mean = {name: sum(row[name] for row in same) / len(same) for name in names}
+        made.append({**about, "temperature": temperature, "seeds": len(same), **mean})
+    return made
+
+
+def best_teacher(
+    rows: Sequence[Mapping[str, Any]], calls: int, entropy: float
+) -> tuple[str, dict[str, float]] | None:
+    """The teacher's sampler with the least nll at this entropy in so many calls, and its figures;
+    None where none of them is as diverse and as sure."""
+    names = {row["sampler"] for row in rows if row["model"] == "teacher" and row["calls"] == calls}
+    found = {}
+    for name in sorted(names):
+        own = at_entropy(curve(rows, model="teacher", calls=calls, sampler=name), entropy)
+        if own is not None:
+            found[name] = own
+    if not found:
+        return None
+    return min(found.items(), key=lambda item: item[1]["nll"])

@@ -1,0 +1,138 @@
+"""The tables of `docs/results/text.md`, from the rows of `scoreboard_text.py`.
+
+python examples/benchmarks/scoreboard_text_tables.py examples/results/scoreboard_text.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scoreboard_text_figures import FIGURES, at_entropy, best_teacher, curve
+from scoreboard_text_students import RECIPES
+
+Row = Mapping[str, Any]
+#: Names of the columns that all tables of samples share.
+HEAD = ["nll", "6-gram nll", "known words", "distinct-4", "repeated", "entropy", "of 4-grams"]
+
+
+def number(value: float) -> str:
+    """Without a zero before the point."""
+    text = f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def cells(row: Row) -> list[str]:
+    """The figures of samples."""
+    return [number(row[name]) for name in FIGURES]
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table whose first line is its head."""
+    head, *rest = lines
+    return "\n".join("| " + " | ".join(each) + " |" for each in (head, ["---"] * len(head), *rest))
+
+
+def teacher_table(rows: Sequence[Row]) -> str:
+    """Real text, and the teacher's samplers at temperature 1."""
+    real = next(row for row in rows if row["model"] == "real")
+    lines = [["", "calls", *HEAD], ["real text", "", *cells(real)]]
+    own = [row for row in rows if row["model"] == "teacher"]
+    for name in dict.fromkeys(row["sampler"] for row in own):
+        for calls in sorted({row["calls"] for row in own if row["sampler"] == name}):
+            made = curve(rows, model="teacher", sampler=name, calls=calls)
+            lines += [[name, str(calls), *cells(each)] for each in made if each["temperature"] == 1]
+    return markdown(lines)
+
+
+def student_names(rows: Sequence[Row]) -> list[str]:
+    """Those that have rows, in the order of training."""
+    there = {row["model"] for row in rows}
+    return [name for name in RECIPES if name in there]
+
+
+def student_table(rows: Sequence[Row]) -> str:
+    """Students at temperature 1."""
+    lines = [["student", "calls", *HEAD]]
+    for name in student_names(rows):
+        for calls in sorted({row["calls"] for row in rows if row["model"] == name}):
+            made = curve(rows, model=name, calls=calls)
+            lines += [[name, str(calls), *cells(each)] for each in made if each["temperature"] == 1]
+    return markdown(lines)
+
+
+def matched_table(rows: Sequence[Row], calls: int) -> str:
+    """Each student at each of its temperatures beside the teachers at its entropy of 4-grams."""
+    head = ["student", "temperature", "of 4-grams", "nll", "known words"]
+    lines = [[*head, "ancestral teacher", "best teacher", "ahead by", "known words of the best"]]
+    for name in student_names(rows):
+        for row in curve(rows, model=name, calls=calls):
+            entropy = row["ngram_entropy"]
+            plain = at_entropy(
+                curve(rows, model="teacher", sampler="ancestral", calls=calls), entropy
+            )
+            line = [name, f"{row['temperature']:g}", number(entropy), number(row["nll"])]
+            line += [number(row["words"]), "none" if plain is None else number(plain["nll"])]
+            best = best_teacher(rows, calls, entropy)
+            if best is None:
+                lines.append([*line, "none", "", ""])
+                continue
+            sampler, own = best
+            line += [f"{number(own['nll'])} ({sampler}, {own['temperature']:.2f})"]
+            lines.append([*line, number(own["nll"] - row["nll"]), number(own["words"])])
+    return markdown(lines)
+
+
+def ahead(rows: Sequence[Row], name: str, calls: int) -> float | None:
+    """The mean over a student's temperatures of what the best teacher's nll is above its own at
+    equal entropy; None where no teacher is as diverse at any of them."""
+    gains = []
+    for row in curve(rows, model=name, calls=calls):
+        best = best_teacher(rows, calls, row["ngram_entropy"])
+        if best is not None:
+            gains.append(best[1]["nll"] - row["nll"])
+    return sum(gains) / len(gains) if gains else None
+
+
+def ranking(rows: Sequence[Row]) -> str:
+    """Students by calls: what they are ahead of the best teacher by, in nats."""
+    calls = sorted({row["calls"] for row in rows if row["model"] in RECIPES})
+    lines = [["student", *(f"{each} calls" for each in calls)]]
+    for name in student_names(rows):
+        gains = [ahead(rows, name, each) for each in calls]
+        lines.append([name, *("none" if gain is None else f"{gain:+.3f}" for gain in gains)])
+    return markdown(lines)
+
+
+def cost_table(rows: Sequence[Row]) -> str:
+    """What the trainings took."""
+    lines = [["student", "steps", "passes a step", "core seconds"]]
+    for name in student_names(rows):
+        row = next(row for row in rows if row["model"] == name and "steps" in row)
+        told = [f"{row['steps']:,}", f"{row['passes_per_step']:.1f}", f"{row['core_seconds']:.0f}"]
+        lines.append([name, *told])
+    return markdown(lines)
+
+
+def main() -> None:
+    """Print them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("json", type=Path)
+    parser.add_argument("--part", choices=["validation", "test"], default="test")
+    args = parser.parse_args()
+    rows = [row for row in json.loads(args.json.read_text())["rows"] if row["part"] == args.part]
+    for row in rows:
+        if row["model"] == "bound":
+            print(f"bound of the teacher: {row['bound']:.4f} +- {row['bound_error']:.4f} nats\n")
+    print(teacher_table(rows), "", sep="\n")
+    if student_names(rows):
+        print(student_table(rows), "", ranking(rows), "", cost_table(rows), "", sep="\n")
+    for calls in sorted({row["calls"] for row in rows if row["model"] in RECIPES}):
+        print(f"{calls} calls\n\n{matched_table(rows, calls)}\n")
+
+
+if __name__ == "__main__":
+    main()

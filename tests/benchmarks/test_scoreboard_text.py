@@ -1,0 +1,161 @@
+"""The pieces of the text scoreboard that could be wrong unseen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scoreboard_text_corpus import SHARES, SYMBOLS, Corpus, decoded, encoded, normalised, split
+from scoreboard_text_figures import Figures, at_entropy, best_teacher, curve, repeated
+from scoreboard_text_muon import Muon, orthogonalised
+from scoreboard_text_students import RECIPES, Passes, passes_per_step
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from hf_ddistill import DDiTConfig, DDiTForDiscreteDiffusion
+
+pytestmark = pytest.mark.usefixtures("registries_of_their_own")
+
+
+def row(temperature, ngram_entropy, nll, **about):
+    return {"temperature": temperature, "ngram_entropy": ngram_entropy, "nll": nll, **about}
+
+
+def test_no_speech_is_in_two_parts_and_none_is_lost():
+    speeches = [f"speech {number}" for number in range(233)]
+    parts = split(speeches)
+    assert sorted(speech for part in parts.values() for speech in part) == sorted(speeches)
+    for name, share in SHARES.items():
+        assert len(parts[name]) == pytest.approx(233 * share / 20, abs=2)
+        numbers = [int(speech.split()[1]) for speech in parts[name]]
+        assert min(numbers) < 20 and max(numbers) > 213  # of all times
+
+
+def test_the_same_speech_twice_would_be_in_two_parts(tmp_path):
+    words = [chr(97 + i // 26) + chr(97 + i % 26) for i in range(40)]
+    file = tmp_path / "text.txt"
+    file.write_text("\n\n".join(f"{word.upper()}, 1861 {word}!" for word in [*words, *words]))
+    corpus = Corpus.read(file)
+    found = [word for part in corpus.parts.values() for word in decoded(part).split()]
+    assert sorted(found) == sorted([*words, *words])  # each speech once, of one word twice
+    parts = [corpus.words(name) for name in SHARES]
+    assert sum(map(len, parts)) == len(frozenset().union(*parts)) == 40
+
+
+def test_text_is_read_as_27_symbols_and_back():
+    text = normalised("Fellow-Citizens:\n in 1,861 -- it's")
+    assert text == "fellow citizens in it s"
+    assert decoded(encoded(text)) == text and int(encoded(text).max()) < len(SYMBOLS)
+
+
+def test_a_curve_is_read_between_its_temperatures_and_nowhere_else():
+    rows = [row(1.0, 8.0, 3.0), row(0.8, 7.0, 2.0), row(0.9, 7.5, 2.8)]
+    found = at_entropy(rows, 7.25)
+    assert found["nll"] == pytest.approx(2.4) and found["temperature"] == pytest.approx(0.85)
+    assert at_entropy(rows, 7.0)["nll"] == 2.0 and at_entropy(rows, 8.0)["nll"] == 3.0
+    assert at_entropy(rows, 6.9) is None and at_entropy(rows, 8.1) is None
+    assert at_entropy(rows[:1], 8.0) is None
+
+
+def test_a_curve_that_turns_is_read_where_it_is_best():
+    rows = [row(0.8, 7.0, 2.0), row(0.9, 8.0, 3.0), row(1.0, 7.0, 1.0)]
+    assert at_entropy(rows, 7.5)["nll"] == pytest.approx(2.0)
+
+
+def test_the_best_teacher_is_that_at_the_students_own_entropy():
+    about = {"model": "teacher", "calls": 4}
+    rows = [
+        row(0.8, 7.0, 2.0, sampler="ancestral", **about),
+        row(1.0, 8.0, 4.0, sampler="ancestral", **about),
+        row(0.8, 5.0, 1.0, sampler="confidence", **about),
+        row(1.0, 7.5, 2.2, sampler="confidence", **about),
+        row(1.0, 7.5, 0.1, sampler="confidence", model="teacher", calls=8),
+    ]
+    assert best_teacher(rows, 4, 7.25)[0] == "confidence"
+    assert best_teacher(rows, 4, 7.75) == ("ancestral", pytest.approx({**at(0.95, 7.75, 3.5)}))
+    assert best_teacher(rows, 4, 8.5) is None and best_teacher(rows, 2, 7.0) is None
+
+
+def at(temperature, ngram_entropy, nll):
+    return {"temperature": temperature, "ngram_entropy": ngram_entropy, "nll": nll}
+
+
+def test_seeds_are_a_mean_and_no_points_of_their_own():
+    rows = [row(1.0, 8.0, 3.0, seed=0), row(1.0, 8.2, 3.2, seed=1), row(0.8, 7.0, 2.0, seed=0)]
+    made = curve(rows)
+    assert [each["seeds"] for each in made] == [1, 2]
+    assert made[1]["nll"] == pytest.approx(3.1)
+
+
+def test_the_judge_says_the_log_probability_that_its_conditionals_multiply_to():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=27,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=16,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    judge = LlamaForCausalLM(config).eval()
+    rows = torch.randint(27, (3, 12))
+    told = Figures(judge, torch.randint(27, (500,)), frozenset())(rows)
+    total = 0.0
+    for text in rows:
+        for end in range(1, 12):
+            with torch.no_grad():
+                logits = judge(input_ids=text[None, :end]).logits[0, -1]
+            total -= float(logits.double().softmax(-1)[text[end]].log())
+    assert told["nll"] == pytest.approx(total / 33, abs=1e-5)
+
+
+def test_what_a_sample_had_before_is_counted_once_for_each_time():
+    rows = encoded("abababab")[None], encoded("abcdefgh")[None]
+    assert repeated(rows[0], 2) == pytest.approx(5 / 7) and repeated(rows[1], 2) == 0
+    both = torch.cat(rows)
+    assert repeated(both, 2) == pytest.approx(5 / 14)  # another sample's do not count
+
+
+@pytest.mark.parametrize(("name", "passes"), [("nelbo", 3), ("ecd", 4), ("d_mmd", 7)])
+def test_a_backward_pass_counts_as_two_more(name, passes):
+    # d_mmd: student and auxiliary with gradients, the teacher without.
+    assert passes_per_step(RECIPES[name], 2, 4, 8) == passes
+
+
+def test_rows_of_a_mixture_count_as_rows():
+    network = DDiTForDiscreteDiffusion(
+        DDiTConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    )
+    with Passes(4) as passes, torch.no_grad():
+        network(torch.zeros(12, 3, dtype=torch.int64))
+        network(input_ids=torch.zeros(2, 3, dtype=torch.int64))
+    network(torch.zeros(4, 3, dtype=torch.int64))
+    assert passes.count == 3.5
+
+
+def test_a_matrix_is_turned_and_not_stretched():
+    torch.manual_seed(0)
+    for shape in ((8, 24), (24, 8)):
+        matrix = torch.randn(shape)
+        turned = orthogonalised(matrix).float()
+        assert turned.shape == shape
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        stretched = (u.T @ turned @ v.T).diagonal()
+        assert 0.6 < float(stretched.min()) and float(stretched.max()) < 1.3
+
+
+def test_muon_learns_what_adam_learns():
+    torch.manual_seed(0)
+    config = DDiTConfig(vocab_size=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    network = DDiTForDiscreteDiffusion(config)
+    optimizer = Muon(network, 1e-2)
+    matrices, others = optimizer.param_groups
+    assert {p.ndim for p in matrices["params"]} == {2} and len(matrices["params"]) == 4
+    assert len(matrices["params"]) + len(others["params"]) == len(list(network.parameters()))
+    tokens = torch.tensor([[0, 1, 2, 2, 1, 0]])
+    for _ in range(30):
+        loss = network(tokens, labels=tokens).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(loss.detach()) < 0.05
