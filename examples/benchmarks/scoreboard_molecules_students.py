@@ -1,7 +1,8 @@
 """The students of `scoreboard_molecules.py`: every objective at one number of network passes.
 
 A pass is one row through one network, forward; the passes of a step are counted, not taken from a
-formula, in a few steps that are thrown away.
+formula, in a few steps that are thrown away and in which no trainer draws samples to watch over its student. A row of the table
+has all that its training took, these samples among it.
 """
 
 import copy
@@ -11,7 +12,7 @@ import time
 
 from scoreboard_molecules_teacher import in_bf16, settings, trained
 from torch.nn.modules.module import register_module_forward_hook
-from transformers import AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM, TrainerCallback
 
 from hf_ddistill import (
     DiscreteDiffusionConfig,
@@ -20,7 +21,7 @@ from hf_ddistill import (
     DiscreteDistillationTrainer,
 )
 
-TRIED = 8  # steps in which passes are counted
+TRIED = 32  # steps in which passes are counted, behind the first of them
 NOISE = {"noise_dim": 8}
 PAIR = {"learning_rate": 5e-4, "auxiliary_learning_rate": 1e-3}
 #: The objective, and the settings of its training that are not those of all.
@@ -55,6 +56,27 @@ class Passes:
             self.rows += len(inputs[0] if inputs else named["input_ids"])
 
 
+class Counted(TrainerCallback):
+    """The passes at the end of each step."""
+
+    def __init__(self, passes):
+        self.passes, self.rows = passes, []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.rows.append(self.passes.rows)
+
+
+def passes_per_step(args, name, teacher, data):
+    """Of the steps that follow the first, as a mean."""
+    with tempfile.TemporaryDirectory() as thrown, Passes(type(teacher)) as passes:
+        trainer = trainer_of(args, name, copied(teacher, args), data, thrown, TRIED)
+        trainer.args.collapse_share = 0.0
+        counted = Counted(passes)
+        trainer.add_callback(counted)
+        trainer.train()
+    return (counted.rows[-1] - counted.rows[0]) / (TRIED - 1)
+
+
 def trainer_of(args, name, teacher, data, folder, steps):
     """A trainer of `steps` steps; of an objective without a teacher the model is a copy of it."""
     objective, own = STUDENTS[name]
@@ -81,9 +103,8 @@ def distil(args, name, teacher, data):
         return AutoModelForMaskedLM.from_pretrained(folder), json.loads(kept.read_text())
     plan = args.output / f"{name}_seed_{args.seed}.steps.json"
     if not plan.exists():  # a run that goes on makes as many steps as it set out to
-        with tempfile.TemporaryDirectory() as thrown, Passes(type(teacher)) as passes:
-            trainer_of(args, name, copied(teacher, args), data, thrown, TRIED).train()
-        plan.write_text(json.dumps(max(TRIED, round(TRIED * args.passes / passes.rows))))
+        each = passes_per_step(args, name, teacher, data)
+        plan.write_text(json.dumps(max(TRIED, round(args.passes / each))))
     steps, started = json.loads(plan.read_text()), time.process_time()
     with Passes(type(teacher)) as passes:
         model = trained(trainer_of(args, name, copied(teacher, args), data, folder, steps), folder)
