@@ -40,14 +40,16 @@ class Rows:
 
 def measure(rows, name, model, vocabulary, more=None):
     """A row for each number of calls, sampler and temperature: of the teacher ancestral steps and
-    evenly many tokens a call, the surest drawn ones or any; of a student its own."""
+    evenly many tokens a call, the surest drawn ones or any; of a student its own sampler and the
+    last of these."""
     args = rows.args
+    length = args.length  # by even shares no more calls are made than there are pieces
     if name == "teacher":
         ways = [(n, "ancestral", heat) for heat in args.temperatures for n in args.teacher_nfe]
-        more_calls = [n for n in args.teacher_nfe if n > 1]  # one call is one call
-        ways += [(n, rule, 1.0) for rule in EVEN for n in more_calls]
+        ways += [(n, rule, 1.0) for rule in EVEN for n in args.teacher_nfe if 1 < n <= length]
     else:
         ways = [(n, "its own", 1.0) for n in args.student_nfe]
+        ways += [(n, "random", 1.0) for n in args.student_nfe if 1 < n <= length]
     for nfe, sampler, temperature in ways:
 
         def sample(nfe=nfe, sampler=sampler, temperature=temperature):

@@ -1,8 +1,8 @@
 """The students of `scoreboard_molecules.py`: every objective at one number of network passes.
 
 A pass is one row through one network, forward; the passes of a step are counted, not taken from a
-formula, in a few steps that are thrown away and in which no trainer draws samples to watch over its student. A row of the table
-has all that its training took, these samples among it.
+formula, in a few steps that are thrown away and in which no trainer draws samples to watch over its
+student. A row of the table has all that its training took, these samples among it.
 """
 
 import copy

@@ -59,7 +59,7 @@ def cells(row, teacher):
         out.append(
             f"{text} ± {row['spread']:.3f}" if name == "valid" and row["seeds"] > 1 else text
         )
-    if row["sampler"] != "its own" or row["diversity"] is None:
+    if row["model"] in ("real", "teacher") or row["diversity"] is None:
         return [*out, ""]
     same = [each for each in teacher if each["nfe"] == row["nfe"] and each["diversity"]]
     match = at_diversity(same, row["diversity"])
