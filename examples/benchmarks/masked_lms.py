@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from masked_lms_judge import FIGURES, Figures, runs, table
+from masked_lms_judge import FIGURES, SCORED, Figures, runs, table
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
@@ -147,7 +147,7 @@ def main() -> None:
     rows = [{"input_ids": args.tokenizer(text)["input_ids"]} for text in train]
     args.length = Counter(len(row["input_ids"]) for row in rows).most_common(1)[0][0]
     found = json.loads(args.json.read_text()) if args.json.is_file() else []
-    figures = Figures(args.teacher, args.tokenizer, real, args.molecules)
+    figures = Figures(args.teacher, args.tokenizer, real, args.molecules, args.scored)
 
     def missing(name: dict) -> bool:
         return not any(name.items() <= row.items() for row in found)
@@ -199,6 +199,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", type=int, default=20_000, help="of the file, at most")
     parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--scored", type=int, default=SCORED, help="samples of the pseudo_nll")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-5)

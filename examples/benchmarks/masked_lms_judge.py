@@ -36,14 +36,20 @@ class Figures:
         tokenizer: of it.
         real: held-out sequences.
         molecules: whether they are such.
+        scored: of how many samples `pseudo_nll` is.
     """
 
     def __init__(
-        self, teacher: str, tokenizer: PreTrainedTokenizerBase, real: list[str], molecules: bool
+        self,
+        teacher: str,
+        tokenizer: PreTrainedTokenizerBase,
+        real: list[str],
+        molecules: bool,
+        scored: int = SCORED,
     ) -> None:
         model = AutoModelForMaskedLM.from_pretrained(teacher).eval()
         self.denoiser = as_denoiser(model, tokenizer=tokenizer)
-        self.tokenizer, self.molecules = tokenizer, molecules
+        self.tokenizer, self.molecules, self.scored = tokenizer, molecules, scored
         self.known, self.letters = {*runs(real)}, Counter("".join(real))
 
     def __call__(self, texts: list[str], known: Iterable[str] | None = None) -> dict[str, float]:
@@ -80,7 +86,7 @@ class Figures:
         """One mask at a time."""
         generator, total = torch.Generator().manual_seed(0), []
         mask = self.tokenizer.mask_token_id
-        for text in [text for text in texts if text][:SCORED]:
+        for text in [text for text in texts if text][: self.scored]:
             ids = torch.tensor([self.tokenizer(text)["input_ids"]])
             inner = torch.arange(1, ids.shape[1] - 1)
             chosen = inner[torch.randperm(len(inner), generator=generator)[:PLACES]]
