@@ -36,6 +36,8 @@ from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training import CardFacts, write_card
 
 HELD_OUT, VALIDATION = 300, 100
+#: The trainer's own.
+COLLAPSE_SHARE = 0.5
 
 
 def opened(args: argparse.Namespace, share: float) -> PreTrainedModel:
@@ -92,6 +94,7 @@ def student(
                 save_strategy="no",
                 use_cpu=True,
                 bf16=args.bf16,
+                collapse_share=args.collapse_share,
                 disable_tqdm=True,
                 **settings,
             ),
@@ -120,6 +123,8 @@ def students(args: argparse.Namespace, rows: list, missing: Callable) -> Iterato
                 about |= {"seed": seed, "steps": args.steps, "learning_rate": args.learning_rate}
                 if args.noise_dim:
                     about |= {"noise_dim": args.noise_dim}
+                if args.collapse_share != COLLAPSE_SHARE:
+                    about |= {"collapse_share": args.collapse_share}
                 if args.bf16:
                     about |= {"bf16": True}
                 hot = args.student_temperatures
@@ -212,6 +217,9 @@ def arguments() -> argparse.Namespace:
         "--bf16",
         action="store_true",
         help="train under autocast; samples are of float32 all the same",
+    )
+    parser.add_argument(
+        "--collapse-share", type=float, default=COLLAPSE_SHARE, help="of the trainer; 0: no guard"
     )
     parser.add_argument("--molecules", action="store_true", help="sequences are SMILES")
     parser.add_argument("--pilot", action="store_true", help="judge by the validation part")
