@@ -129,6 +129,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in sorted(rows, key=lambda row: ("real", "teacher", "student").index(row["model"])):
         student = row["model"] == "student"
         name = f"**{_objective(row)}**, seed {row['seed']}" if student else row["model"]
+        name += "" if row.get("collapse_share", 1) else ", no guard"
         cells = [name + (", warned of" if row.get("warned") else "")]
         cells += [f"{row[key]:g}" if key in row else "" for key in head[1:4] if key != head[1]]
         cells.insert(1, f"{row['random_tokens']:g}" if "random_tokens" in row else "")
