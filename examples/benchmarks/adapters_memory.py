@@ -43,6 +43,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=16, help="of a rollout")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument(
+        "--auxiliary-rate", type=float, help="its learning rate, else twice as much"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--run", choices=RUNS, help="this one alone, in this process")
     return parser.parse_args()
@@ -83,6 +86,7 @@ def trainer_of(args: argparse.Namespace, folder: str) -> DiscreteDistillationTra
         max_steps=args.steps,
         per_device_train_batch_size=args.batch,
         learning_rate=args.learning_rate,
+        auxiliary_learning_rate=args.auxiliary_rate,
         logging_steps=1,
         save_strategy="no",
         report_to=[],
@@ -132,6 +136,7 @@ def measured(args: argparse.Namespace) -> dict[str, object]:
     found = {
         "run": args.run,
         "model": Path(args.model).name,
+        "auxiliary_rate": args.auxiliary_rate or 2 * args.learning_rate,
         "networks_mib": bytes_of(*weights) / MIB,
         "gradients_mib": sum(p.nbytes for p in {id(p): p for p in trained}.values()) / MIB,
         "optimizer_mib": bytes_of(*states) / MIB,

@@ -45,6 +45,7 @@ class DCD(Objective):
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=StepTimes)
     weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     over: ClassVar[str] = "rows"
+    matches_conditionals: ClassVar[bool] = True
     citation: ClassVar[str] = "Sahoo et al., The Diffusion Duality, 2025, arXiv:2506.10892"
 
     def __post_init__(self) -> None:

@@ -57,6 +57,7 @@ class ECD(Objective):
     weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     id: ClassVar[str] = "ecd"
     over: ClassVar[str] = "rows"
+    matches_conditionals: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Gao, Sun, Distillation of Discrete Diffusion by Exact Conditional Distribution Matching, "
         "2025, arXiv:2512.12889"

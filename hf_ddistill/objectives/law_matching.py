@@ -20,15 +20,16 @@ from torch import Tensor
 from hf_ddistill.couplings import (
     TRAINED_STEPS,
     Local,
-    Memory,
     Rollout,
     TrainingStep,
     call_numbers,
     roll_out,
 )
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.linalg import require, uniform_noise
+from hf_ddistill.linalg import uniform_noise
+from hf_ddistill.objectives.finite_rows import finite_rows, kept
 from hf_ddistill.objectives.generated import told, told_by_teacher
+from hf_ddistill.objectives.groups import less_the_others
 from hf_ddistill.objectives.log_ratio import LogRatio, auxiliary_lag, both_networks, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
@@ -282,46 +283,11 @@ class LawMatching(Objective):
         step.log("teacher_entropy", total / int(count))
 
 
-def kept(memory: Memory, name: str, fresh: Tensor, step: TrainingStep) -> Tensor:
-    """What is remembered, where the step is: a checkpoint brings it to the CPU."""
-    found = memory.get(name, fresh).to(step.x_0.device)
-    memory.put(name, found)
-    return found
-
-
 def plans_in_one_call(student: Denoiser) -> bool:
     """Whether a call of the student has randomness that all of its tokens can share: a noise input,
     or a start that is not the same for all samples."""
     starts = len(student.diffusion.process.limit().nonzero())
     return student.latent is not None or starts > 1
-
-
-def finite_rows(step: TrainingStep, ratios: list[LogRatio]) -> Tensor:
-    """The rows (B,) whose log-ratios are finite everywhere; raises if too few are."""
-    good = ~torch.stack([ratio.impossible.any(1) for ratio in ratios]).any(0)
-    skipped = (~good).double()
-    memory = step.memory.of("law_matching")
-    total = kept(memory, "rows", torch.zeros(2, dtype=torch.float64), step)
-    total += torch.stack([torch.ones_like(skipped), skipped]).sum(1)
-    step.log("skipped", skipped.mean())
-    require(
-        total[1] <= (0.01 * total[0]).clamp_min(1.0),
-        lambda *_: (
-            f"The reward of {float(total[1] / total[0]):.1%} of the rollouts is not finite, "
-            "and 1 % is allowed: the teacher gives no probability to what the student draws; "
-            "smooth its law, start the student from the teacher, or take 'ecd', which needs no "
-            "such ratio."
-        ),
-    )
-    return good
-
-
-def less_the_others(rewards: Tensor, good: Tensor) -> Tensor:
-    """Each reward (B,) less the mean of that of the other rows of `good`: the mean gradient is the
-    same for any number of them."""
-    total, count = (rewards * good).sum(), good.to(rewards).sum()
-    others = (count - good.to(rewards)).clamp_min(1)
-    return rewards - (total - rewards * good) / others
 
 
 def _cross_entropy(step: TrainingStep, local: Local, log_prob: Tensor) -> Scalar:

@@ -44,6 +44,7 @@ class MCD(Objective):
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=StepTimes)
     weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     over: ClassVar[str] = "rows"
+    matches_conditionals: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Latent Shadows: The Gaussian-Discrete Duality in Masked Diffusion, 2026, arXiv:2602.00792"
     )

@@ -27,6 +27,8 @@ class Objective(Configurable, ABC):
     are a mean of, so that those of several batches make up one: "token" (of `TrainingStep.trained`)
     or "row" (that has any). `takes_reward`: whether it cannot do without what each rollout earned.
     `reads_noise`: whether its student cannot do without a noise input.
+    `matches_conditionals`: whether the student's loss is how far its conditionals are from those of
+    the teacher, so that a student that ends above where it started has lost something.
     `is_bound`: whether its loss is a bound on the negative log-likelihood of the data. `over` is
     what the student is trained to draw: "rows", all positions at once, "blocks", each behind
     finished ones (by a `BlockDiffusionLM`), or None for either.
@@ -45,6 +47,7 @@ class Objective(Configurable, ABC):
     unit: ClassVar[str] = "token"
     takes_reward: ClassVar[bool] = False
     reads_noise: ClassVar[bool] = False
+    matches_conditionals: ClassVar[bool] = False
     is_bound: bool | property = False
     over: ClassVar[str | None] = None
     sampler: ClassVar[Sampler] = Ancestral()

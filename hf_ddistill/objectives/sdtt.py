@@ -50,6 +50,7 @@ class SDTT(Objective):
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=StepTimes)
     weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     over: ClassVar[str] = "rows"
+    matches_conditionals: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Deschenaux, Gulcehre, Self-Distillation Through Time, 2024, arXiv:2410.21035"
     )

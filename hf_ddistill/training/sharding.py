@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType
 from accelerate.utils.fsdp_utils import fsdp2_apply_ac, fsdp2_prepare_model
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, StateDictType
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,6 +21,13 @@ from hf_ddistill.training.trained_state import parameters_of
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether the weights of the student are."""
     return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+
+
+def saves_shards(accelerator: Accelerator) -> bool:
+    """Whether FSDP is set to save the weights of a model as it shards them."""
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return False
+    return accelerator.state.fsdp_plugin.state_dict_type != StateDictType.FULL_STATE_DICT
 
 
 def check_whole(accelerator: Accelerator, what: str) -> None:

@@ -188,6 +188,12 @@ def main(folder):
         )
         check_alike(plain, sharded, **close)
         print(objective, "alike", flush=True)
+    FSDP["FSDP_STATE_DICT_TYPE"] = "SHARDED_STATE_DICT"
+    sharded = trained(folder / "shards" / "sharded", True, copies)
+    check_saved(folder / "shards" / "saved", sharded)
+    check_resumed(folder / "shards" / "cut", sharded, copies)
+    print("shards", "alike", flush=True)
+    FSDP["FSDP_STATE_DICT_TYPE"] = "FULL_STATE_DICT"
     # As in examples/accelerate/fsdp2_8gpu.yaml: no activations kept, weights read by one process.
     more = {"FSDP_ACTIVATION_CHECKPOINTING": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
     plain = trained(folder / "few" / "plain", False, adapters)
