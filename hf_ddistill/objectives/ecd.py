@@ -62,6 +62,9 @@ class ECD(Objective):
         "Gao, Sun, Distillation of Discrete Diffusion by Exact Conditional Distribution Matching, "
         "2025, arXiv:2512.12889"
     )
+    measured: ClassVar[str] = (
+        "exact digits under masks after 4,000 passes, TV .4478 / .2250 / .1183 at 1 / 2 / 4 calls"
+    )
 
     def __post_init__(self) -> None:
         read_members(

@@ -48,6 +48,9 @@ class MCD(Objective):
     citation: ClassVar[str] = (
         "Latent Shadows: The Gaussian-Discrete Duality in Masked Diffusion, 2026, arXiv:2602.00792"
     )
+    measured: ClassVar[str] = (
+        "exact digits under masks after 2,000 passes, TV .4709 / .2069 / .1006 at 1 / 2 / 4 calls"
+    )
 
     def __post_init__(self) -> None:
         read_members(self, divergence=Divergence, times=TimeSampler, weighting=Weighting)

@@ -54,6 +54,9 @@ class SDTT(Objective):
     citation: ClassVar[str] = (
         "Deschenaux, Gulcehre, Self-Distillation Through Time, 2024, arXiv:2410.21035"
     )
+    measured: ClassVar[str] = (
+        "exact digits under masks after 3,000 passes, TV .4477 / .2166 / .1074 at 1 / 2 / 4 calls"
+    )
 
     def __post_init__(self) -> None:
         read_members(self, divergence=Divergence, times=TimeSampler, weighting=Weighting)

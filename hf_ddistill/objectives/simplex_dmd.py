@@ -85,6 +85,9 @@ class SimplexDMD(Objective):
     networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
     sampler: ClassVar[Sampler] = Jump()
     citation: ClassVar[str] = "Simplex-DMD and Reinforce-DMD, 2026, arXiv:2609.40235"
+    measured: ClassVar[str] = (
+        "exact digits under masks after 4,500 passes, TV .1411 / .0366 / .0439 at 1 / 2 / 4 calls"
+    )
 
     def __post_init__(self) -> None:
         known = {"times": TIMES, "targets": (None, *TARGETS), "score": SCORES}
