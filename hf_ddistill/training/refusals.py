@@ -67,6 +67,9 @@ REFUSED_SETTINGS: dict[str, tuple[Any, str]] = {
     ),
 }
 
+#: Beginnings of LoRA that take a part of the base's weights into the adapters.
+CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
 #: What an evaluation measures without figures of the user's own.
 _MEASURED = ("loss", "runtime", "samples_per_second", "steps_per_second")
 
@@ -228,6 +231,23 @@ def _both_directions(network: object) -> str:
     window = config.max_position_embeddings
     full = window is not None and config.block_size >= window
     return f"{name}, a BlockDiffusionLM of full attention," if full else ""
+
+
+def check_base_stays(peft_config: Any, model: nn.Module | None) -> None:
+    """Raise if adapters change the base that is to be their teacher: those that will be added, or
+    else those that a model has."""
+    own = getattr(model, "peft_config", {}).values() if peft_config is None else [peft_config]
+    for settings in own:
+        begun = str(getattr(settings, "init_lora_weights", True))
+        for name, changes in (
+            ("bias", getattr(settings, "bias", "none") != "none"),
+            ("init_lora_weights", begun.startswith(CHANGING)),
+        ):
+            if changes:
+                raise ValueError(
+                    f"{name}={getattr(settings, name)!r} of the adapters changes their base, which "
+                    "is the teacher where none is given: leave it out, or give teacher=."
+                )
 
 
 def check_reward(objective: Objective, reward_is_given: bool) -> None:
