@@ -35,9 +35,8 @@ SETTINGS = BenchSettings(calls=1, rows=ROWS, learning_rate=2e-3, auxiliary_learn
 #: each of the two settings of "law_matching_step" is worth.
 MORE = {
     "law_matching_without_noise": Entry({"type": "law_matching"}, noise=False),
-    "law_matching_anchored": Entry({"type": "law_matching", "targets": "anchored"}),
+    "law_matching_mean": Entry({"type": "law_matching", "divergence": "mean_kl"}),
     "law_matching_step_drawn": Entry({"type": "law_matching", "horizon": "step"}),
-    "law_matching_step_soft": Entry({"type": "law_matching", "horizon": "step", "targets": "soft"}),
 }
 ENTRIES = {**OBJECTIVES, **MORE}
 

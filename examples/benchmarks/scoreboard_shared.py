@@ -26,7 +26,9 @@ class Entry:
 #: are the defaults; "law_matching_step" and "d_mmd_grid" are the same methods with other ones.
 OBJECTIVES = {
     "law_matching": Entry({"type": "law_matching"}),
-    "law_matching_step": Entry({"type": "law_matching", "horizon": "step", "targets": "anchored"}),
+    "law_matching_step": Entry(
+        {"type": "law_matching", "horizon": "step", "divergence": "mean_kl"}
+    ),
     "d_mmd": Entry({"type": "distribution_matching", "setting": "d_mmd"}),
     "d_mmd_grid": Entry({"type": "distribution_matching", "setting": "d_mmd", "start": "grid"}),
     "idlm": Entry({"type": "distribution_matching", "setting": "idlm"}),

@@ -35,7 +35,7 @@ SEQUENCES = {
     "law_matching": ({"type": "law_matching"}, Absorbing, 2, 4),
     "law_matching_policy": ({"type": "law_matching"}, Absorbing, 0, 4),
     "law_matching_in_one_call": ({"type": "law_matching"}, Absorbing, 2, 1),
-    "law_matching_anchored": ({"type": "law_matching", "targets": "anchored"}, Absorbing, 2, 4),
+    "law_matching_mean": ({"type": "law_matching", "divergence": "mean_kl"}, Absorbing, 2, 4),
     "nelbo_uniform": ({"type": "nelbo"}, Uniform, 0, 1),
     "ecd_uniform": ({"type": "ecd"}, Uniform, 0, 1),
     "law_matching_uniform": ({"type": "law_matching"}, Uniform, 0, 2),

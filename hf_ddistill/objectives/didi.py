@@ -62,6 +62,9 @@ class DiDi(Objective):
         "discriminator": Trained(factory=of_one_time),
     }
     citation: ClassVar[str] = "Zheng et al., DiDi-Instruct, 2025, arXiv:2509.25035"
+    measured: ClassVar[str] = (
+        "exact digits under masks after 3,000 passes, TV .4354 / .3053 / .2444 at 1 / 2 / 4 calls"
+    )
 
     def __post_init__(self) -> None:
         check_group(self.group, self.id)

@@ -24,6 +24,7 @@ from hf_ddistill.couplings.times import EARLIEST
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.defined_on import require_masks
+from hf_ddistill.objectives.finite_rows import finite_rows
 from hf_ddistill.objectives.generated import (
     TARGETS,
     Generated,
@@ -35,7 +36,6 @@ from hf_ddistill.objectives.generated import (
     told_by_teacher,
     uniform_times,
 )
-from hf_ddistill.objectives.law_matching import finite_rows
 from hf_ddistill.objectives.log_ratio import LogRatio, log_ratio
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
@@ -103,6 +103,10 @@ class DistributionMatching(Objective):
     citation: ClassVar[str] = (
         "Hoogeboom et al., Discrete Moment Matching, 2026, arXiv:2603.20155; IDLM, 2026, "
         "arXiv:2602.19066; Zhu et al., Di[M]O, 2025, arXiv:2503.15457"
+    )
+    measured: ClassVar[str] = (
+        "exact digits under masks after 4,500 passes, TV .0451 / .0236 / .0142 at 1 / 2 / 4 "
+        "calls (from the grid)"
     )
 
     def __post_init__(self) -> None:

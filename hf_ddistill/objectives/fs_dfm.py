@@ -63,6 +63,10 @@ class FSDFM(Objective):
     reads_noise: ClassVar[bool] = True
     sampler: ClassVar[Sampler] = StepSized()
     citation: ClassVar[str] = "Monsefi et al., FS-DFM, 2025, arXiv:2509.20624"
+    measured: ClassVar[str] = (
+        "exact digits, uniform noise after 18,000 passes, TV .2410 / .1273 / .0796 at 1 / 2 "
+        "/ 4 calls"
+    )
 
     def __post_init__(self) -> None:
         read_members(self, divergence=Divergence, weighting=Weighting)

@@ -90,6 +90,9 @@ class LSD(Objective):
     }
     sampler: ClassVar[Sampler] = ScaledEuler()
     citation: ClassVar[str] = "Fu, Guo, Liu, Learnable Sampler Distillation, 2025, arXiv:2509.19962"
+    measured: ClassVar[str] = (
+        "exact digits under masks after 1,500 and more passes, TV .2248 / .1158 at 2 / 4 calls"
+    )
 
     def __post_init__(self) -> None:
         if self.teacher_steps < 1 or self.learned not in ("scales", "times"):

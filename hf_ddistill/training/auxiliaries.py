@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from accelerate import Accelerator
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -18,7 +19,7 @@ from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.copies import denoiser_copy
 from hf_ddistill.training.finite import check_gradient
 from hf_ddistill.training.losses import Parts
-from hf_ddistill.training.settings import AUXILIARY_TIMES
+from hf_ddistill.training.settings import ADAPTED_AUXILIARY_TIMES, AUXILIARY_TIMES
 from hf_ddistill.training.sharding import (
     check_whole,
     placed_auxiliary,
@@ -97,7 +98,9 @@ class Auxiliaries(TrainerCallback):
             return {}
         names = " and ".join(self.networks)
         return {
-            f"learning rate of the {names}": _learning_rate(args),
+            f"learning rate of the {names}": _told(
+                _learning_rate(model, args) for model in self.models.values()
+            ),
             f"optimizer steps of the {names} alone at the start": self.alternation.warmup,
             f"updates of the {names} for each of the student": self.alternation.every,
         }
@@ -120,10 +123,11 @@ class Auxiliaries(TrainerCallback):
             args: settings.
             decayed: names of a network's parameters that weight decay is for.
         """
-        own: dict[str, Any] = {"lr": _learning_rate(args)}
+        own: dict[str, Any] = {}
         if "betas" in optimizer.defaults:
             own["betas"] = (args.auxiliary_beta1, args.adam_beta2)
         for model in self.models.values():
+            own["lr"] = _learning_rate(model, args)
             names = set(decayed(model))
             trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
             for decays in (True, False):
@@ -179,12 +183,20 @@ class Auxiliaries(TrainerCallback):
             model.zero_grad()
 
 
-def _learning_rate(args: DiscreteDistillationConfig) -> float:
-    """Their own, or else twice the student's, at the start of the schedule: on two letters that
-    are equal, the auxiliary that has the student's lags until this has collapsed
-    (docs/results/safety.md)."""
+def _learning_rate(model: nn.Module, args: DiscreteDistillationConfig) -> float:
+    """Its own, or else some times the student's, at the start of the schedule. Twice: on two
+    letters that are equal, the auxiliary that has the student's lags until this has collapsed
+    (docs/results/safety.md). Ten times where it is adapters, which lag at twice the student's by
+    three and four times what they do then (docs/results/cost.md)."""
     own = args.auxiliary_learning_rate
-    return AUXILIARY_TIMES * args.learning_rate if own is None else own
+    times = ADAPTED_AUXILIARY_TIMES if isinstance(model, PeftModel) else AUXILIARY_TIMES
+    return times * args.learning_rate if own is None else own
+
+
+def _told(rates: Iterable[float]) -> float | str:
+    """The rate of all, or each one's."""
+    found = list(dict.fromkeys(rates))
+    return found[0] if len(found) == 1 else ", ".join(f"{rate:g}" for rate in found)
 
 
 def _module(network: Denoiser | nn.Module) -> nn.Module:

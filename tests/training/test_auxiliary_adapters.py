@@ -120,6 +120,14 @@ def test_gradient_of_each_loss_is_that_of_its_own_adapters(tmp_path, objective):
         assert touched == {name}
 
 
+def test_adapters_beside_the_students_learn_at_ten_times_its_rate_unless_they_are_told(tmp_path):
+    for own, rate in ((None, 0.5), (0.01, 0.01)):
+        trainer = run(tmp_path, bert(tmp_path), max_steps=1, auxiliary_learning_rate=own)
+        groups = trainer.create_optimizer().param_groups
+        assert [group["lr"] for group in groups] == [0.05, 0.05, rate, rate]
+        assert trainer.facts().training["learning rate of the auxiliary"] == rate
+
+
 def test_run_takes_the_steps_of_one_with_three_copies(tmp_path):
     one = run(tmp_path / "one", bert(tmp_path), logging_steps=1)
     one.train()

@@ -21,9 +21,9 @@ from hf_ddistill.training.sharding import is_sharded
 
 #: What is left of the student's learning rate each time that it is stepped back.
 LOWER = 0.5
-#: Standard errors beyond which samples are farther from the data: at a good step, in the end,
-#: and on the way, where students repeat themselves before they spread.
-ERRORS, END_ERRORS, MANY_ERRORS = 2.0, 1.0, 4.0
+#: Standard errors beyond which samples are farther from the data: at a good step, and on the way,
+#: where students repeat themselves before they spread.
+ERRORS, MANY_ERRORS = 2.0, 4.0
 NONE_AS_NEAR = "no step had samples as near as the teacher's"
 #: The first step at which samples are drawn, then twice as many, and every so many of all.
 FIRST, PARTS = 10, 10
@@ -105,7 +105,7 @@ class Guard(TrainerCallback):
             if self.comparison is not None and not self.good.weights:
                 self._keep(state.global_step, self.comparison.student())
                 # New noise is no gain, whatever few samples say.
-                self.good.near &= not self._has_new_noise()
+                self.good.near &= not self.comparison.is_noisier
 
     def on_pre_optimizer_step(
         self,
@@ -258,17 +258,10 @@ class Guard(TrainerCallback):
         )
 
     def _worse(self) -> tuple[Likeness, str | None]:
-        """Samples of the student as it is, and by what they are worse than the teacher's."""
+        """Samples of the student as it is, and by what it is worse than the teacher."""
         found = self._looked_at()
-        # Where it is known to have started worse, less has to be seen.
-        beyond, error = found.beyond(self.comparison.teacher, paired=self._has_new_noise())
-        lost = self.comparison.lost(found, self.share)
-        if not self._agreed(beyond > END_ERRORS * error or lost is not None):
-            return found, None
-        return found, lost or f"they are farther from the data by {beyond:.3g} +- {error:.2g}"
-
-    def _has_new_noise(self) -> bool:
-        return self.trainer.denoiser().latent != self.trainer.teacher.latent
+        why = self.comparison.worse(found, self.share)
+        return found, why if self._agreed(why is not None) else None
 
     def _say(self, words: str) -> None:
         if self.trainer.is_world_process_zero():
