@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.models import check_name
 from hf_ddistill.models.opening import open_model
-from hf_ddistill.outputs import check_folder, writing
+from hf_ddistill.outputs import Record, check_folder, writing
+from hf_ddistill.outputs.record import DRAFT
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.sharing import push as push
 from hf_ddistill.training.model_card import CardFacts, with_figures, write_card
@@ -84,6 +87,12 @@ def write_figures(folder: str | Path, rows: Sequence[Mapping[str, Any]]) -> None
     if not file.is_file():
         raise ValueError(f"{folder} is no folder with a card (README.md), which figures go into.")
     text = with_figures(file.read_text(encoding="utf-8"), rows)
+    if file.name not in Record.read(folder).files:
+        # As `save_model` of a trainer leaves it, without a record: all but the figures stays.
+        draft = file.with_name(f"{DRAFT}{secrets.token_hex(4)}-{file.name}")
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, file)
+        return
     with writing(folder, keep=lambda path: path != file.name) as draft:
         (draft / file.name).write_text(text, encoding="utf-8")
 

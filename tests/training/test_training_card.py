@@ -49,6 +49,21 @@ def test_figures_that_were_measured_later_stay_out_of_the_card(tmp_path, capsys)
     assert (saved / "README.md").read_text() == mine
 
 
+def test_figures_were_refused_by_a_card_that_a_trainer_saved(tmp_path):
+    trainer = distilling(tmp_path / "student", tiny(), student_steps=2, max_steps=1)
+    trainer.train()
+    trainer.save_model()
+    file, card = tmp_path / "rows.json", tmp_path / "student" / "README.md"
+    card.write_text(before := card.read_text() + "My own words.")
+    file.write_text(json.dumps([{"nfe": 2, "fd": 0.5}]))
+    assert run("card", card.parent, "--figures", file) == 0
+    loaded = ModelCard.load(card)
+    assert table_rows(loaded) == [{"nfe": "2", "fd": "0.5"}]
+    assert before.split("## Measured")[0] in loaded.content
+    assert loaded.content.rstrip().endswith("My own words.")
+    assert not [each for each in card.parent.iterdir() if each.name.startswith(".hf_ddistill-")]
+
+
 def test_card_of_a_student_tells_its_whole_story(tmp_path):
     teacher = tiny()
     teacher.config.name_or_path = "someone/digits"
