@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
+import scoreboard_text
+import scoreboard_text_tables
 import torch
 from scoreboard_text_corpus import SHARES, SYMBOLS, Corpus, decoded, encoded, normalised, split
 from scoreboard_text_figures import Figures, at_entropy, best_teacher, curve, repeated
 from scoreboard_text_muon import Muon, orthogonalised
+from scoreboard_text_networks import entry
 from scoreboard_text_students import RECIPES, Passes, passes_per_step
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -159,3 +165,39 @@ def test_muon_learns_what_adam_learns():
         optimizer.step()
         optimizer.zero_grad()
     assert float(loss.detach()) < 0.05
+
+
+@pytest.mark.slow
+def test_the_command_trains_and_draws_nothing_twice(monkeypatch, tmp_path, capsys):
+    text, teacher, file = tmp_path / "text.txt", tmp_path / "teacher", tmp_path / "rows.json"
+    speeches = [f"speech {chr(97 + i)} of {chr(98 + i)} " + "and so on " * 40 for i in range(20)]
+    text.write_text("\n\n".join(speeches))
+    DDiTForDiscreteDiffusion(
+        DDiTConfig(
+            vocab_size=28,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            mask_token_id=27,
+            discrete_diffusion=entry(),
+        )
+    ).save_pretrained(teacher)
+    few = {"samples": 4, "length": 16, "judge-steps": 2, "passes": 60, "batch-size": 2}
+    few |= {"calls": 2, "teacher-calls": "1 2 4", "teacher-temperatures": "0.5 1.0"}
+    few |= {"students": "ecd law_matching", "temperatures": 1.0}
+    few |= {"text": text, "teacher": teacher, "output": tmp_path / "runs", "json": file}
+    command = [word for name, value in few.items() for word in (f"--{name}", *str(value).split())]
+    monkeypatch.setattr(sys, "argv", ["", *command])
+    scoreboard_text.main()
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["model"] for row in rows].count("teacher") == 4 * 2 * 2 + 2
+    for name in ("ecd", "law_matching"):
+        (row,) = (row for row in rows if row["model"] == name)
+        assert row["steps"] * row["passes_per_step"] == pytest.approx(60, abs=6)
+    capsys.readouterr()
+    scoreboard_text.main()
+    assert capsys.readouterr().out == "" and json.loads(file.read_text())["rows"] == rows
+    monkeypatch.setattr(sys, "argv", ["", str(file)])
+    scoreboard_text_tables.main()
+    told = capsys.readouterr().out
+    assert "| law_matching | 2 |" in told and "bound of the teacher" in told
