@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from completions import distinct, known_words, ngrams
+from completions import distinct, ngrams
 from dllm_judge import Ngrams
 from scoreboard_text_corpus import SYMBOLS, decoded
 from torch import Tensor
@@ -23,6 +23,8 @@ from hf_ddistill.evaluation.generative_perplexity import token_nll
 
 #: Letters in the n-grams by whose entropy diversity is matched, and in those that a sample repeats.
 GRAM, REPEATED = 4, 8
+#: Letters of a word that is looked for.
+SHORTEST = 4
 #: What is interpolated.
 FIGURES = ("nll", "ngram_nll", "words", "distinct", "repeated", "entropy", "ngram_entropy")
 
@@ -41,10 +43,13 @@ class Figures:
         self.grams = Ngrams(tokens, SYMBOLS, frozenset())
 
     def __call__(self, rows: Tensor) -> dict[str, float]:
-        """Of rows (N, L): `nll` in nats per character behind the first, with its standard error
-        over rows; entropies in nats: of the symbols of a sample (mean), of those of all samples, of
-        their 4-grams; `distinct` 4-grams and samples, as shares; `words` that other speeches have;
-        `repeated`, the share of a sample's 8-grams that it had before."""
+        """Of rows (N, L).
+
+        `nll` is in nats per character behind the first, `nll_error` its standard error over rows.
+        Entropies in nats: of the symbols of a sample (mean), of those of all samples, of their
+        4-grams. Shares: `distinct` 4-grams, `unique` samples, `words` that other speeches have
+        (`known_words`), `repeated` 8-grams, which the same sample had before.
+        """
         nll = token_nll(self.judge, rows, torch.ones_like(rows), batch_size=32).mean(1)
         return {
             "nll": float(nll.mean()),
@@ -58,6 +63,13 @@ class Figures:
             "words": known_words(map(decoded, rows), self.vocabulary),
             "repeated": repeated(rows, REPEATED),
         }
+
+
+def known_words(texts: Iterable[str], vocabulary: frozenset[str]) -> float:
+    """The share of whole words that are in a vocabulary. Short ones are left out: of three letters
+    in a row that are drawn from nothing, many are a word."""
+    words = [word for text in texts for word in text.split(" ")[1:-1] if len(word) >= SHORTEST]
+    return sum(word in vocabulary for word in words) / max(len(words), 1)
 
 
 def repeated(rows: Tensor, n: int) -> float:

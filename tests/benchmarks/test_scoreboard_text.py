@@ -10,7 +10,14 @@ import scoreboard_text
 import scoreboard_text_tables
 import torch
 from scoreboard_text_corpus import SHARES, SYMBOLS, Corpus, decoded, encoded, normalised, split
-from scoreboard_text_figures import Figures, at_entropy, best_teacher, curve, repeated
+from scoreboard_text_figures import (
+    Figures,
+    at_entropy,
+    best_teacher,
+    curve,
+    known_words,
+    repeated,
+)
 from scoreboard_text_muon import Muon, orthogonalised
 from scoreboard_text_networks import entry
 from scoreboard_text_students import RECIPES, Passes, passes_per_step
@@ -113,6 +120,14 @@ def test_the_judge_says_the_log_probability_that_its_conditionals_multiply_to():
                 logits = judge(input_ids=text[None, :end]).logits[0, -1]
             total -= float(logits.double().softmax(-1)[text[end]].log())
     assert told["nll"] == pytest.approx(total / 33, abs=1e-5)
+
+
+def test_words_that_an_end_has_cut_or_that_are_short_are_not_looked_for():
+    words = frozenset({"peace", "nation"})
+    assert known_words(["xx peace nat the nation xxxxx nat", "peace"], words) == pytest.approx(
+        2 / 3
+    )
+    assert known_words(["", "a b"], words) == 0
 
 
 def test_what_a_sample_had_before_is_counted_once_for_each_time():
