@@ -46,6 +46,8 @@ TEACHERS = {
     "ancestral, top-p .9": ("ancestral", 0.9),
 }
 BATCH = 64
+#: Rows of which the teacher's bound is told.
+BOUNDED = 512
 
 
 @torch.no_grad()
@@ -107,13 +109,17 @@ class World:
         return Figures(model, self.corpus.parts["judge"], self.corpus.words("judge"))
 
     def real(self) -> dict[str, Any]:
-        """Of as many real rows, evenly from all over the part."""
-        rows = self.corpus.rows(self.part, self.args.length)
-        return self.figures(rows[:: len(rows) // self.args.samples][: self.args.samples])
+        """Of as many real rows."""
+        return self.figures(self._spread(self.args.samples))
 
     def bound(self) -> dict[str, Any]:
         """Of the teacher on the part."""
-        return bound(self.teacher, self.corpus.rows(self.part, self.args.length)[::4])
+        return bound(self.teacher, self._spread(BOUNDED))
+
+    def _spread(self, count: int) -> Tensor:
+        """So many rows, evenly from all over the part."""
+        rows = self.corpus.rows(self.part, self.args.length)
+        return rows[:: max(1, len(rows) // count)][:count]
 
     def judged(self, model: PreTrainedModel, sampler: Sampler, calls: int, how: dict, seed: int):
         """Figures of samples."""
