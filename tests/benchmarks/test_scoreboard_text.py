@@ -19,7 +19,7 @@ from scoreboard_text_figures import (
     repeated,
 )
 from scoreboard_text_muon import Muon, orthogonalised
-from scoreboard_text_networks import entry
+from scoreboard_text_networks import ASSET, entry
 from scoreboard_text_students import RECIPES, Passes, passes_per_step
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -216,3 +216,11 @@ def test_the_command_trains_and_draws_nothing_twice(monkeypatch, tmp_path, capsy
     scoreboard_text_tables.main()
     told = capsys.readouterr().out
     assert "| law_matching | 2 |" in told and "bound of the teacher" in told
+
+
+def test_the_teacher_that_is_started_from_has_the_size_and_the_noise_that_the_page_tells():
+    assert sum(file.stat().st_size for file in ASSET.iterdir()) < 12e6
+    config = DDiTConfig.from_pretrained(ASSET)
+    network = DDiTForDiscreteDiffusion(config)
+    assert sum(p.numel() for p in network.parameters()) == 5_270_620
+    assert {**config.discrete_diffusion, **entry()} == config.discrete_diffusion
