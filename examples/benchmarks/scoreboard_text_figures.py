@@ -1,7 +1,7 @@
 """What samples of `scoreboard_text.py` are worth, and samplers compared at equal entropy.
 
 A curve is the rows of one sampler at one number of calls, over its temperatures. Two samplers are
-compared where the entropies of their 4-grams are equal, between measured rows by a straight line
+compared where their entropies are equal, between measured rows by a straight line
 (Generative Frontiers, 2026, arXiv:2604.02718: a likelihood alone is lowered by repeating oneself).
 """
 
@@ -78,13 +78,16 @@ def repeated(rows: Tensor, n: int) -> float:
     return 1 - sum(len(row.unique()) for row in grams) / grams.numel()
 
 
-def at_entropy(rows: Iterable[Mapping[str, Any]], entropy: float) -> dict[str, float] | None:
-    """The figures of a curve where the entropy of its 4-grams is this, and the temperature there;
-    None outside of what was measured. Where a curve comes by more than once, the least nll."""
+def at_entropy(
+    rows: Iterable[Mapping[str, Any]], entropy: float, by: str = "ngram_entropy"
+) -> dict[str, float] | None:
+    """The figures of a curve where one of its entropies, that of 4-grams unless told otherwise, is
+    this, and the temperature there; None outside of what was measured. Where a curve comes by more
+    than once, the least nll."""
     ranked = sorted(rows, key=lambda row: row["temperature"])
     found = []
     for one, other in pairwise(ranked):
-        first, last = one["ngram_entropy"], other["ngram_entropy"]
+        first, last = one[by], other[by]
         if not min(first, last) <= entropy <= max(first, last):
             continue
         share = 0.0 if first == last else (entropy - first) / (last - first)
@@ -106,14 +109,14 @@ def curve(rows: Sequence[Mapping[str, Any]], **about: Any) -> list[Mapping[str, 
 
 
 def best_teacher(
-    rows: Sequence[Mapping[str, Any]], calls: int, entropy: float
+    rows: Sequence[Mapping[str, Any]], calls: int, entropy: float, by: str = "ngram_entropy"
 ) -> tuple[str, dict[str, float]] | None:
     """The teacher's sampler with the least nll at this entropy in so many calls, and its figures;
     None where none of them is as diverse and as sure."""
     names = {row["sampler"] for row in rows if row["model"] == "teacher" and row["calls"] == calls}
     found = {}
     for name in sorted(names):
-        own = at_entropy(curve(rows, model="teacher", calls=calls, sampler=name), entropy)
+        own = at_entropy(curve(rows, model="teacher", calls=calls, sampler=name), entropy, by)
         if own is not None:
             found[name] = own
     if not found:

@@ -73,6 +73,12 @@ def test_a_curve_that_turns_is_read_where_it_is_best():
     assert at_entropy(rows, 7.5)["nll"] == pytest.approx(2.0)
 
 
+def test_diversity_is_matched_by_the_entropy_that_was_asked_for():
+    rows = [row(0.8, 7.0, 2.0, entropy=2.5), row(1.0, 8.0, 4.0, entropy=2.6)]
+    assert at_entropy(rows, 2.55, "entropy")["nll"] == pytest.approx(3.0)
+    assert at_entropy(rows, 7.5, "entropy") is None
+
+
 def test_the_best_teacher_is_that_at_the_students_own_entropy():
     about = {"model": "teacher", "calls": 4}
     rows = [
