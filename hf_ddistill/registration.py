@@ -18,6 +18,7 @@ from hf_ddistill.after_import import AfterImport
 CONFIGURATIONS = {"ddit": "DDiTConfig", "block_diffusion": "BlockDiffusionConfig"}
 CONFIGURATIONS |= {"ddit_decoder": "DDiTDecoderConfig", "canvas": "CanvasConfig"}
 CONFIGURATIONS |= {"gidd_lm": "GiddConfig", "noised_masked_lm": "NoisedMaskedLMConfig"}
+CONFIGURATIONS |= {"parted_lm": "PartedLMConfig"}
 TASK = "discrete-diffusion"
 
 

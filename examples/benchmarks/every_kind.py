@@ -70,6 +70,8 @@ class Kind:
         mask: the token that is the mask; None where there is none.
         objective: that fits it.
         flags: of `convert`; None where nothing is converted.
+        within: whether its causal teacher is the network within it, exported as one; else the
+            source is a causal model.
     """
 
     write: Callable[[Path], None]
@@ -77,6 +79,7 @@ class Kind:
     mask: int | None
     objective: str = ROWS
     flags: tuple[str, ...] | None = ()
+    within: bool = False
 
 
 def of_converter(name: str, tokens: int, mask: int | None, *more: str) -> Kind:
@@ -99,6 +102,17 @@ def masked_lm(config: type, **more: object) -> Kind:
     return Kind(write, 12, 4, ROWS, None)
 
 
+def saying(name: str, **fields: object) -> Callable[[Path], None]:
+    """The example that a converter writes, with these fields in its configuration."""
+
+    def write(folder: Path) -> None:
+        Converter.named(name).example(folder)
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+    return write
+
+
 def ddit(converter: Converter, *about: object) -> Callable[[Path], None]:
     """A DiT of another process, reading or time than the converter's own example has."""
     return lambda folder: example_ddit(converter, folder, *about)
@@ -112,18 +126,24 @@ KINDS = {
     "MDLM, mask inside, with time": Kind(
         ddit(MDLM(), Absorbing(7, 2), Subs(), "sigma"), 7, 2, ROWS, ("--mask-token-id", "2")
     ),
+    "ReMDM": Kind(
+        saying("mdlm", sampling={"sampler": "remdm-cap", "eta": 0.04, "steps": 8}), 7, 6, "ecd"
+    ),
     "Duo": of_converter("duo", 7, None),
     "SDTT": of_converter("sdtt", 7, 6),
     "BD3LM": of_converter("bd3lm", 7, 6, "bd3lm"),
     "LLaDA": of_converter("llada", 12, 11),
+    "iLLaDA": of_converter("illada", 12, 11),
     "Dream": of_converter("dream", 12, 11),
     "SDAR": of_converter("sdar", 12, 11, BLOCKS),
+    "OPDLM": Kind(saying("sdar", block_size=4), 12, 11, CAUSAL, within=True),
     "Nemotron-Labs-Diffusion": of_converter("nemotron", 12, 11, BLOCKS),
     "LLaDA2": of_converter("llada2", 12, 11, BLOCKS),
     "A2D, masked": of_converter("a2d", 12, 11),
     "A2D, blocks": of_converter("a2d", 12, 11, BLOCKS, "--block-size", "4"),
     "DiffusionGemma": of_converter("diffusion_gemma", 20, None),
     "GIDD": of_converter("gidd", 12, 3),
+    "GIDD, masks": Kind(saying("gidd", noise_type=-1000.0), 12, 3),
     "causal LM": of_converter("causal_lm", 11, None, CAUSAL),
     "RoBERTa": masked_lm(RobertaConfig),
     "BERT": masked_lm(BertConfig),
@@ -184,7 +204,12 @@ def row_of(name: str, here: Path) -> dict[str, object]:
         row["convert"], row["recognised"], refused = ran("convert", source, ours, *kind.flags)
         assert not refused, refused
     data = ["--data", here / "rows.txt", "--max-length", 8]
-    train = ["distill", *data, "--teacher", source if kind.objective == CAUSAL else ours]
+    teacher = source if kind.objective == CAUSAL else ours
+    if kind.within:
+        teacher = here / "causal"
+        _, _, refused = ran("export", ours, teacher, "--to", "causal_lm")
+        assert not refused, refused
+    train = ["distill", *data, "--teacher", teacher]
     train += ["--student", ours] if kind.objective == CAUSAL else []
     train += ["--batch-size", 8, "--steps", 20]
     of_rows = kind.objective in (ROWS, "ecd")

@@ -7,8 +7,9 @@ a line; the last 300 are held out, and the 100 before them are for the choice of
 (`--pilot` judges by these). A row says of samples of the length that is most frequent what
 `masked_lms_judge.py` lists; of held-out sequences themselves (`real`) the same, against the other
 half of them. Teachers are sampled at several temperatures, so that each student stands beside them
-at its own diversity. One student is trained for the most of `--calls` and judged at each. Rows that
-the file has are not made again.
+at its own diversity. One student is trained for the most of `--calls` and judged at each. With
+`--bf16` networks are trained under autocast; all samples and figures are of float32 weights and
+float64 draws. Rows that the file has are not made again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from masked_lms_judge import FIGURES, Figures, runs, table
+from masked_lms_judge import FIGURES, SCORED, Figures, runs, table
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
@@ -35,6 +36,8 @@ from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training import CardFacts, write_card
 
 HELD_OUT, VALIDATION = 300, 100
+#: The trainer's own.
+COLLAPSE_SHARE = 0.5
 
 
 def opened(args: argparse.Namespace, share: float) -> PreTrainedModel:
@@ -90,6 +93,8 @@ def student(
                 report_to=[],
                 save_strategy="no",
                 use_cpu=True,
+                bf16=args.bf16,
+                collapse_share=args.collapse_share,
                 disable_tqdm=True,
                 **settings,
             ),
@@ -118,6 +123,10 @@ def students(args: argparse.Namespace, rows: list, missing: Callable) -> Iterato
                 about |= {"seed": seed, "steps": args.steps, "learning_rate": args.learning_rate}
                 if args.noise_dim:
                     about |= {"noise_dim": args.noise_dim}
+                if args.collapse_share != COLLAPSE_SHARE:
+                    about |= {"collapse_share": args.collapse_share}
+                if args.bf16:
+                    about |= {"bf16": True}
                 hot = args.student_temperatures
                 how = [{"calls": c, "temperature": t} for c in args.calls for t in hot]
                 names = [about | each for each in how]
@@ -143,7 +152,7 @@ def main() -> None:
     rows = [{"input_ids": args.tokenizer(text)["input_ids"]} for text in train]
     args.length = Counter(len(row["input_ids"]) for row in rows).most_common(1)[0][0]
     found = json.loads(args.json.read_text()) if args.json.is_file() else []
-    figures = Figures(args.teacher, args.tokenizer, real, args.molecules)
+    figures = Figures(args.teacher, args.tokenizer, real, args.molecules, args.scored)
 
     def missing(name: dict) -> bool:
         return not any(name.items() <= row.items() for row in found)
@@ -195,6 +204,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", type=int, default=20_000, help="of the file, at most")
     parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--scored", type=int, default=SCORED, help="samples of the pseudo_nll")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
@@ -203,6 +213,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--noise-std", type=float, default=None)
     parser.add_argument("--auxiliary-learning-rate", type=float, default=3e-3)
     parser.add_argument("--auxiliary-updates", type=int, default=2)
+    parser.add_argument(
+        "--bf16",
+        action="store_true",
+        help="train under autocast; samples are of float32 all the same",
+    )
+    parser.add_argument(
+        "--collapse-share", type=float, default=COLLAPSE_SHARE, help="of the trainer; 0: no guard"
+    )
     parser.add_argument("--molecules", action="store_true", help="sequences are SMILES")
     parser.add_argument("--pilot", action="store_true", help="judge by the validation part")
     parser.add_argument("--table", action="store_true", help="print all rows as Markdown")

@@ -36,14 +36,20 @@ class Figures:
         tokenizer: of it.
         real: held-out sequences.
         molecules: whether they are such.
+        scored: of how many samples `pseudo_nll` is.
     """
 
     def __init__(
-        self, teacher: str, tokenizer: PreTrainedTokenizerBase, real: list[str], molecules: bool
+        self,
+        teacher: str,
+        tokenizer: PreTrainedTokenizerBase,
+        real: list[str],
+        molecules: bool,
+        scored: int = SCORED,
     ) -> None:
         model = AutoModelForMaskedLM.from_pretrained(teacher).eval()
         self.denoiser = as_denoiser(model, tokenizer=tokenizer)
-        self.tokenizer, self.molecules = tokenizer, molecules
+        self.tokenizer, self.molecules, self.scored = tokenizer, molecules, scored
         self.known, self.letters = {*runs(real)}, Counter("".join(real))
 
     def __call__(self, texts: list[str], known: Iterable[str] | None = None) -> dict[str, float]:
@@ -80,7 +86,7 @@ class Figures:
         """One mask at a time."""
         generator, total = torch.Generator().manual_seed(0), []
         mask = self.tokenizer.mask_token_id
-        for text in [text for text in texts if text][:SCORED]:
+        for text in [text for text in texts if text][: self.scored]:
             ids = torch.tensor([self.tokenizer(text)["input_ids"]])
             inner = torch.arange(1, ids.shape[1] - 1)
             chosen = inner[torch.randperm(len(inner), generator=generator)[:PLACES]]
@@ -123,6 +129,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in sorted(rows, key=lambda row: ("real", "teacher", "student").index(row["model"])):
         student = row["model"] == "student"
         name = f"**{_objective(row)}**, seed {row['seed']}" if student else row["model"]
+        name += "" if row.get("collapse_share", 1) else ", no guard"
         cells = [name + (", warned of" if row.get("warned") else "")]
         cells += [f"{row[key]:g}" if key in row else "" for key in head[1:4] if key != head[1]]
         cells.insert(1, f"{row['random_tokens']:g}" if "random_tokens" in row else "")

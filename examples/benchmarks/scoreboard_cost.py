@@ -83,7 +83,7 @@ class Side:
         return time.process_time() - began
 
 
-def calls_of(entry: Entry, repeats: int = 6, rows: int = BATCH) -> dict[str, float]:
+def calls_of(entry: Entry, repeats: int = 16, rows: int = 8) -> dict[str, float]:
     """Sequences shown to networks in a step, for each of the batch, the mean of several steps."""
     tokens, labels = load_digit_tokens(2)
     side = Side(entry, shipped_teacher().eval().requires_grad_(False))

@@ -31,8 +31,13 @@ PROBLEMS = {"digits": (1, 2, 4, 8), "trigrams": (1, 2, 4), "parity": (1, 2, 4, 8
 KEYS = ("method", "problem", "nfe", "seed", "calls")
 ROWS, NOISE, DRAWS = 512, 4, 2**18
 SETTINGS = BenchSettings(calls=1, rows=ROWS, learning_rate=2e-3, auxiliary_learning_rate=4e-3)
-#: What is there beside the objectives of all scoreboards: a plan without a noise input.
-MORE = {"law_matching_without_noise": Entry({"type": "law_matching"}, noise=False)}
+#: What is there beside the objectives of all scoreboards: a plan without a noise input, and what
+#: each of the two settings of "law_matching_step" is worth.
+MORE = {
+    "law_matching_without_noise": Entry({"type": "law_matching"}, noise=False),
+    "law_matching_mean": Entry({"type": "law_matching", "divergence": "mean_kl"}),
+    "law_matching_step_drawn": Entry({"type": "law_matching", "horizon": "step"}),
+}
 ENTRIES = {**OBJECTIVES, **MORE}
 
 

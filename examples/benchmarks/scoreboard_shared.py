@@ -23,9 +23,12 @@ class Entry:
 
 
 #: Every objective of whole sequences that is defined under masks, by the name of its rows. Settings
-#: are the defaults; of two that are published with another grid, that of the student's calls too.
+#: are the defaults; "law_matching_step" and "d_mmd_grid" are the same methods with other ones.
 OBJECTIVES = {
     "law_matching": Entry({"type": "law_matching"}),
+    "law_matching_step": Entry(
+        {"type": "law_matching", "horizon": "step", "divergence": "mean_kl"}
+    ),
     "d_mmd": Entry({"type": "distribution_matching", "setting": "d_mmd"}),
     "d_mmd_grid": Entry({"type": "distribution_matching", "setting": "d_mmd", "start": "grid"}),
     "idlm": Entry({"type": "distribution_matching", "setting": "idlm"}),

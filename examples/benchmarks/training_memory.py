@@ -4,7 +4,8 @@
 
 Peak bytes of the tensors that are made from the loss to the last gradient, weights and data left
 out: counted by a dispatch mode, small networks' own activations and gradients included. Blocks of
-8 tokens, decoded in four calls each; all rows are whole.
+8 tokens, decoded in four calls each; all rows are whole. B are the rows that the student is asked
+at: of `didi` 4 draws of each row, of `redi` 4 looks at each, of `di4c` 2 parts of the mixture.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from hf_ddistill import Absorbing, Diffusion, Uniform, as_denoiser, to_block_dif
 from hf_ddistill.couplings import TrainingStep, Trajectory
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion
 from hf_ddistill.objectives import Objective
+from hf_ddistill.objectives.lsd import Coefficients
 
 LENGTH, ROWS, BLOCK, CALLS = 64, 8, 8, 4
 DDIT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "cond_dim": 8}
@@ -33,12 +35,29 @@ SEQUENCES = {
     "law_matching": ({"type": "law_matching"}, Absorbing, 2, 4),
     "law_matching_policy": ({"type": "law_matching"}, Absorbing, 0, 4),
     "law_matching_in_one_call": ({"type": "law_matching"}, Absorbing, 2, 1),
-    "distribution_matching": ({"type": "distribution_matching"}, Absorbing, 2, 1),
-    "simplex_dmd": ({"type": "simplex_dmd"}, Absorbing, 2, 1),
+    "law_matching_mean": ({"type": "law_matching", "divergence": "mean_kl"}, Absorbing, 2, 4),
     "nelbo_uniform": ({"type": "nelbo"}, Uniform, 0, 1),
     "ecd_uniform": ({"type": "ecd"}, Uniform, 0, 1),
     "law_matching_uniform": ({"type": "law_matching"}, Uniform, 0, 2),
+    "alpha": ({"type": "alpha", "sharpness": 0.5}, Absorbing, 0, 1),
+    "sdtt": ({"type": "sdtt"}, Absorbing, 0, 2),
+    "mcd": ({"type": "mcd"}, Absorbing, 0, 2),
+    "dcd": ({"type": "dcd", "times": "step_times"}, Uniform, 0, 2),
+    "redi": ({"type": "redi", "teacher_steps": 2}, Uniform, 0, 2),
+    "fs_dfm": ({"type": "fs_dfm"}, Uniform, 2, 2),
+    "lsd": ({"type": "lsd", "teacher_steps": 4}, Absorbing, 0, 2),
+    "d_mmd": ({"type": "distribution_matching"}, Absorbing, 2, 2),
+    "idlm": ({"type": "distribution_matching", "setting": "idlm"}, Absorbing, 2, 2),
+    "di_mo": ({"type": "distribution_matching", "setting": "di_mo"}, Absorbing, 2, 2),
+    "simplex_dmd": ({"type": "simplex_dmd"}, Absorbing, 2, 2),
+    "reinforce_dmd": ({"type": "reinforce_dmd"}, Absorbing, 2, 2),
+    "representation_mmd": ({"type": "representation_mmd"}, Absorbing, 0, 2),
+    "didi": ({"type": "didi"}, Absorbing, 0, 2),
+    "di4c": ({"type": "di4c", "components": 2}, Absorbing, 2, 2),
+    "imdm": ({"type": "imdm", "teacher_steps": 4}, Absorbing, 2, 2),
 }
+#: How many rows of the student stand for one of the batch: draws, looks, parts of a mixture.
+ASKED = {"didi": 4, "redi": 4, "di4c": 2}
 #: By name: the objective's settings.
 BLOCKS = {
     "bd3lm": {"type": "bd3lm"},
@@ -69,7 +88,16 @@ def sequences(name, size, seed=0):
         torch.manual_seed(0)
         config = DDiTConfig(vocab_size=size, max_position_embeddings=LENGTH, noise_dim=dim, **DDIT)
         models.append(DDiTForDiscreteDiffusion(config))
-    return Objective.from_config(settings), step_of(models, diffusion, size, seed, steps=calls)
+    objective = Objective.from_config(settings)
+    step = step_of(models, diffusion, size, seed, steps=calls)
+    step.peers.update(mean=step.student, coefficients=Coefficients())
+    for name, need in objective.networks.items():
+        if getattr(need, "factory", None) is not None:
+            step.peers[name] = need.build(name, models[0], diffusion, 0)
+            with torch.no_grad():  # one that says nothing yet has no gradient for anybody
+                for weight in step.peers[name].parameters():
+                    weight.add_(torch.randn_like(weight), alpha=0.1)
+    return objective, step
 
 
 def blocks(name, size, seed=0):
@@ -103,7 +131,7 @@ def units(name, size=20_000, seed=0):
     with PeakBytes() as alive:
         losses = objective(step)
         torch.stack([loss.float() for loss in losses.values()]).sum().backward()
-    return alive.peak / (4 * ROWS * LENGTH * size)
+    return alive.peak / (4 * ROWS * ASKED.get(name, 1) * LENGTH * size)
 
 
 def main():

@@ -21,6 +21,8 @@ def recipe(trainer: DiscreteDistillationTrainer, options: DistillOptions) -> str
     for name in trainer.objective.auxiliaries:
         source = trainer.objective.networks[name].copy_of
         made = "a network of its own" if source is None else f"a second copy of the {source}"
+        if source is not None and trainer.own_base:
+            made = f"adapters of its own over the same weights, at first the {source}"
         lines[name] = f"{made}, trained beside the student ({trainer.objective.id} needs it)"
     return "\n".join(f"{name:>9}: {what}" for name, what in lines.items())
 

@@ -26,6 +26,7 @@ from hf_ddistill.convert.sdar_moe import SDARMoe
 from hf_ddistill.convert.sdtt import SDTT
 from hf_ddistill.convert.sedd import SEDD
 from hf_ddistill.convert.source import located
+from hf_ddistill.convert.students import Students
 
 __all__ = [
     "A2D",
@@ -48,6 +49,7 @@ __all__ = [
     "Nemotron",
     "RemoteCode",
     "SDARMoe",
+    "Students",
     "conversion_card",
     "located",
     "recognise",

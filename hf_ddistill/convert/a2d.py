@@ -14,22 +14,15 @@ from transformers import (
     Qwen3Config,
 )
 
+from hf_ddistill.convert.bounds import check_sizes
 from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
-from hf_ddistill.convert.language_model import (
-    Reading,
-    check_reading,
-    dtype_name,
-    language_model_of,
-    read_language_model,
-    special_tokens,
-    write_special,
-    write_weights,
-)
+from hf_ddistill.convert.language_model import Form, Reading, read_language_model
 from hf_ddistill.convert.small_language_model import small_language_model
 from hf_ddistill.convert.source import configuration
 from hf_ddistill.convert.text_config import COMMON, text_config, written
+from hf_ddistill.convert.written_language_model import write_language_model, write_weights
 from hf_ddistill.models import BlockDiffusionLM
 
 _TYPES = {"a2d-llama": LlamaConfig, "a2d-qwen2": Qwen2Config, "a2d-qwen3": Qwen3Config}
@@ -78,22 +71,17 @@ class A2D(ByType, Converter):
 
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """The causal model in blocks or under full attention, and the tokenizer with its mask."""
+        check_sizes(folder)
         fields = Fields(configuration(folder), str(folder))
-        text = text_config(_TYPES[_type(fields)], fields)
+        kind = _type(fields)
+        text = text_config(_TYPES[kind], fields)
         mask = self.mask_token_id
-        if mask is None and fields.values.get("mask_token_id") is not None:
-            mask = fields.count("mask_token_id", least=0)
+        mask = fields.token("mask_token_id") if mask is None else mask
         window = text.max_position_embeddings
         size = self.block_size or fields.count("block_size", window)
-        reading = Reading(
-            "A2D model of dllm",
-            text,
-            mask,
-            size,
-            self.shift_logits,
-            decoding={"unmasking": "static", **({"sub_block_size": 32} if size >= window else {})},
-        )
-        return read_language_model(folder, reading)
+        decoding = {"unmasking": "static", **({"sub_block_size": 32} if size >= window else {})}
+        form = self._form("A2D model of dllm", kind, full=size >= window)
+        return read_language_model(folder, form, Reading(text, mask, size, decoding))
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         """A folder as dllm's own, without its code; the block size is in the configuration."""
@@ -103,30 +91,33 @@ class A2D(ByType, Converter):
             raise ValueError(
                 f"A2D models are Llama, Qwen2 and Qwen3 ones, the student is {kind[4:]}."
             )
-        lm = language_model_of(model, "A2D", kind[4:])
-        full = model.is_full(model.config.block_size)
-        check_reading(model, "A2D", full=full, shift=self.shift_logits)
-        text = lm.config
-        config: dict[str, Any] = {
-            "architectures": [f"{_CLASSES[kind]}LMHeadModel"],
-            "model_type": kind,
-            **written(text, COMMON),
-            **{name: getattr(text, name) for name in _SOME if hasattr(text, name)},
-            **({} if full else {"block_size": model.config.block_size}),
-            "mask_token_id": model.config.mask_token_id,
-            **special_tokens(model),
-            "dtype": dtype_name(lm),
-        }
-        write_weights(lm, folder, config)
-        write_special(model, folder)
+        full = inner is not None and model.is_full(model.config.block_size)
+        form = self._form("A2D", kind, full=full)
+
+        def described(model: BlockDiffusionLM) -> dict[str, Any]:
+            text = model.lm.config
+            return {
+                "architectures": [f"{_CLASSES[kind]}LMHeadModel"],
+                "model_type": kind,
+                **written(text, COMMON),
+                **{name: getattr(text, name) for name in _SOME if hasattr(text, name)},
+                **({} if full else {"block_size": model.config.block_size}),
+            }
+
+        write_language_model(model, form, described, folder)
+
+    def _form(self, said: str, kind: str, full: bool) -> Form:
+        """Of one of the three, in the attention that a model has."""
+        own = {"full": full, "shift_logits": self.shift_logits, "dtype_field": "dtype"}
+        return Form(said, _TYPES[kind], **own)
 
     @classmethod
     def example(cls, folder: str | Path) -> None:
         """A Qwen3 of random weights, without a block size."""
         lm = small_language_model(Qwen3Config, head_dim=4, rope_theta=1e6)
-        text = lm.config
         own = {"model_type": "a2d-qwen3", "mask_token_id": 11, "head_dim": 4}
-        write_weights(lm, folder, own | dict(written(text, COMMON)))
+        form = cls()._form("A2D", "a2d-qwen3", full=True)
+        write_weights(lm, folder, own | dict(written(lm.config, COMMON)), form)
 
 
 def _type(fields: Fields) -> str:

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from hf_ddistill.convert.block_diffusion import to_block_diffusion
+from hf_ddistill.convert.bounds import check_numbers, check_sizes
 from hf_ddistill.convert.card import conversion_card
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.source import configuration
@@ -95,6 +96,9 @@ class CausalLM(Converter):
 
     def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
         """A block-diffusion model, and the tokenizer with its mask token."""
+        check_sizes(folder)
+        config = load_config(folder)
+        check_numbers(lambda: AutoModelForCausalLM.from_config(config), folder)
         return to_block_diffusion(
             load_checkpoint(AutoModelForCausalLM, folder, dtype=self.dtype),
             load_tokenizer(folder) if has_tokenizer(folder) else None,

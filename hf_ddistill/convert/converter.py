@@ -22,6 +22,7 @@ UNREAD = {
     "ddit": "it is a model of ours already",
     "canvas": "it is a model of ours already",
     "gidd_lm": "it is a model of ours already",
+    "parted_lm": "it is a model of ours already",
 }
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ddistill.convert.bounds import check_sizes
 from hf_ddistill.convert.ddit import NAMES, sizes
 from hf_ddistill.convert.renaming import check_same, grouped
 from hf_ddistill.convert.source import check_floating, configuration, training_settings, weights
@@ -98,6 +99,7 @@ class DDiTCheckpoint:
         Raises:
             ValueError: for weights that cannot be read, or of another layout.
         """
+        check_sizes(source)
         found = {NAMES.bare(key): value for key, value in weights(source).items()}
         state = {key: value for key, value in found.items() if not key.startswith("noise.")}
         check_floating(state, source)

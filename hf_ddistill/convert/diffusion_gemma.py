@@ -15,11 +15,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_ddistill.convert.bounds import check_numbers, check_sizes
 from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.made_of import made_of
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.models import CanvasConfig, CanvasLM, load_checkpoint
+from hf_ddistill.models import CanvasConfig, CanvasLM, load_checkpoint, load_config
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.processes import Uniform
 from hf_ddistill.schedules import LogLinear
@@ -64,6 +65,10 @@ class DiffusionGemma(ByType, Converter):
 
     def read(self, folder: str) -> tuple[CanvasLM, PreTrainedTokenizerBase | None]:
         """Its own network, called as a masked language model is, and its tokenizer."""
+        check_sizes(folder)
+        with made_of(folder):
+            config = load_config(folder)
+        check_numbers(lambda: DiffusionGemmaForBlockDiffusion(config), folder)
         with made_of(folder):
             lm = load_checkpoint(DiffusionGemmaForBlockDiffusion, folder, dtype="auto")
         diffusion = Diffusion(Uniform(lm.config.text_config.vocab_size), LogLinear())

@@ -38,6 +38,10 @@ class Fields:
         kind = "a positive number" if least else "a token's number"
         raise ValueError(f"The config.json of {self.source} {said} {name}, {kind}.")
 
+    def token(self, name: str) -> int | None:
+        """A token's number; None where it is missing or null. Errors as `count`."""
+        return None if self.values.get(name) is None else self.count(name, least=0)
+
     def number(self, name: str, default: float | None = None) -> float:
         """A number above 0; arguments and errors as `count`."""
         value = self.values.get(name)

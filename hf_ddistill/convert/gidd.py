@@ -11,15 +11,16 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_ddistill.convert.bounds import check_sizes
 from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
-from hf_ddistill.convert.language_model import dtype_name, special_tokens
 from hf_ddistill.convert.made_of import made_of
 from hf_ddistill.convert.renaming import Renaming, check_same
 from hf_ddistill.convert.source import check_floating, configuration, weights
 from hf_ddistill.convert.source_tokenizer import read_tokenizer
 from hf_ddistill.convert.text_config import floats
+from hf_ddistill.convert.written_language_model import dtype_name, special_tokens
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import GiddConfig, GiddLM, check_finite, check_same_mask
 from hf_ddistill.processes import Absorbing, Hybrid
@@ -74,6 +75,7 @@ class Gidd(ByType, Converter):
         Raises:
             ValueError: for a mixture of masks and uniform tokens, which no process here is.
         """
+        check_sizes(folder)
         fields = Fields(configuration(folder), str(folder))
         sizes = {name: fields.count(name) for name in _SIZES}
         values = fields.values

@@ -6,24 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LlamaConfig
 
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
-from hf_ddistill.convert.language_model import (
-    Reading,
-    check_reading,
-    dtype_name,
-    language_model_of,
-    read_language_model,
-    special_tokens,
-    write_special,
-    write_weights,
-)
+from hf_ddistill.convert.language_model import Form, Reading
+from hf_ddistill.convert.language_model_folder import LanguageModelFolder
 from hf_ddistill.convert.made_of import made_of
 from hf_ddistill.convert.renaming import Renaming
 from hf_ddistill.convert.small_language_model import small_language_model
 from hf_ddistill.convert.source import configuration
+from hf_ddistill.convert.written_language_model import write_weights
 from hf_ddistill.models import BlockDiffusionLM
 
 _LAYER = {
@@ -69,7 +62,7 @@ _NEEDED = ("d_model", "n_heads", "n_layers", "vocab_size", "max_sequence_length"
 
 
 @dataclass(frozen=True)
-class LLaDA(Converter):
+class LLaDA(LanguageModelFolder, Converter):
     """LLaDA and LLaDA 1.5, masked diffusion on the network of a Llama.
 
     References:
@@ -79,6 +72,7 @@ class LLaDA(Converter):
     id: ClassVar[str] = "llada"
     reads: ClassVar[str] = "model of LLaDA"
     gives: ClassVar[str] = "diffusion language model of full attention"
+    form: ClassVar[Form] = Form("LLaDA", LlamaConfig, full=True, names=NAMES)
 
     @classmethod
     def recognises(cls, folder: str) -> bool:
@@ -94,22 +88,13 @@ class LLaDA(Converter):
         written_by = ", ".join(config.get("architectures") or ()) or "a class that it does not name"
         return f"its configuration is of {config.get('model_type')!r}, written by {written_by}"
 
-    def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
-        """A Llama under full attention, and the tokenizer with its mask token."""
-        return read_language_model(folder, self.reading(folder))
-
-    def reading(self, folder: str) -> Reading:
-        """What its configuration says.
-
-        Raises:
-            ValueError: for a field that is missing, or asks for another network than a Llama.
-        """
-        fields = Fields(configuration(folder), str(folder))
+    def reading(self, fields: Fields) -> Reading:
+        """A Llama under full attention."""
         fields.check(_KNOWN, "a Llama")
         size = {name: fields.count(name) for name in _NEEDED}
         heads = size["n_heads"]
         multi_query = fields.values.get("multi_query_attention")
-        with made_of(folder):
+        with made_of(fields.source):
             text = LlamaConfig(
                 # Rows beyond the vocabulary are tokens like the others to its head.
                 vocab_size=fields.count("embedding_size", size["vocab_size"]),
@@ -131,20 +116,18 @@ class LLaDA(Converter):
         mask = fields.count("mask_token_id", least=0)
         decoding = {"unmasking": "static", "sub_block_size": 32}
         window = size["max_sequence_length"]
-        return Reading("LLaDA", text, mask, window, names=NAMES, decoding=decoding)
+        return Reading(text, mask, window, decoding)
 
-    def write(self, model: PreTrainedModel, folder: str | Path) -> None:
-        """A folder as LLaDA's own, without its code."""
-        lm = language_model_of(model, "LLaDA", "llama")
-        check_reading(model, "LLaDA", full=True, shift=False)
-        text = lm.config
+    def described(self, model: BlockDiffusionLM) -> dict[str, Any]:
+        """By OLMo's names, without biases."""
+        text = model.lm.config
         check_plain(text, "LLaDA")
         if text.attention_bias or text.mlp_bias:
             raise ValueError("LLaDA has no biases, and the student has some.")
         if text.hidden_act != "silu":
             raise ValueError(f"LLaDA's activation is silu, the student's {text.hidden_act}.")
         known = {name: value for name, (value, _) in _KNOWN.items()}
-        config = {
+        return {
             "architectures": ["LLaDAModelLM"],
             "model_type": "llada",
             **known,
@@ -160,12 +143,7 @@ class LLaDA(Converter):
             "rope_theta": text.rope_parameters["rope_theta"],
             "rope_full_precision": True,
             "weight_tying": text.tie_word_embeddings,
-            "mask_token_id": model.config.mask_token_id,
-            **special_tokens(model),
-            "torch_dtype": dtype_name(lm),
         }
-        write_weights(lm, folder, config, NAMES)
-        write_special(model, folder)
 
     @classmethod
     def example(cls, folder: str | Path) -> None:
@@ -187,7 +165,7 @@ class LLaDA(Converter):
             "weight_tying": False,
             "mask_token_id": 11,
         }
-        write_weights(lm, folder, config, NAMES)
+        write_weights(lm, folder, config, cls.form)
 
 
 def check_plain(text: LlamaConfig, kind: str) -> None:

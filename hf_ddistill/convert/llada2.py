@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    SarvamMoEConfig,
-)
+from transformers import SarvamMoEConfig
 
 from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
-from hf_ddistill.convert.language_model import (
-    Reading,
-    check_reading,
-    dtype_name,
-    language_model_of,
-    read_language_model,
-    special_tokens,
-    write_special,
-)
+from hf_ddistill.convert.language_model import Form, Reading
+from hf_ddistill.convert.language_model_folder import LanguageModelFolder
 from hf_ddistill.convert.small_language_model import small_language_model
-from hf_ddistill.convert.source import configuration
 from hf_ddistill.convert.text_config import plain_rope, text_config
+from hf_ddistill.convert.written_language_model import write_weights
 from hf_ddistill.models import BlockDiffusionLM
 
 #: Known by heart where neither configuration nor tokenizer says it.
@@ -67,7 +53,7 @@ _WRITTEN = {
 
 
 @dataclass(frozen=True)
-class LLaDA2(ByType, Converter):
+class LLaDA2(ByType, LanguageModelFolder, Converter):
     """LLaDA2.0 and 2.1, block diffusion on a mixture of experts.
 
     References:
@@ -79,10 +65,10 @@ class LLaDA2(ByType, Converter):
     reads: ClassVar[str] = "model of LLaDA2"
     gives: ClassVar[str] = "block-diffusion language model of experts"
     types: ClassVar[tuple[str, ...]] = ("llada2_moe", "llada2_moe_veomni")
+    form: ClassVar[Form] = Form("LLaDA2", SarvamMoEConfig, renamed=True, usual_mask=MASK_TOKEN_ID)
 
-    def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
-        """The experts in blocks, and the tokenizer with its mask token."""
-        fields = Fields(configuration(folder), str(folder))
+    def reading(self, fields: Fields) -> Reading:
+        """The experts in blocks."""
         fields.check(_KNOWN, "LLaDA2")
         for name in ("num_experts", "num_experts_per_tok", "num_shared_experts", "head_dim"):
             fields.count(name)
@@ -101,37 +87,18 @@ class LLaDA2(ByType, Converter):
             use_qk_norm=fields.flag("use_qk_norm", True),
             **own,
         )
-        mask = fields.values.get("mask_token_id")
-        reading = Reading(
-            "LLaDA2",
-            text,
-            None if mask is None else fields.count("mask_token_id", least=0),
-            fields.count("block_size", 32),
-            renamed=True,
-            decoding={"unmasking": {"type": "threshold", "threshold": 0.95}},
-            usual_mask=MASK_TOKEN_ID,
-        )
-        return read_language_model(folder, reading)
+        decoding = {"unmasking": {"type": "threshold", "threshold": 0.95}}
+        size = fields.count("block_size", 32)
+        return Reading(text, fields.token("mask_token_id"), size, decoding)
 
-    def write(self, model: PreTrainedModel, folder: str | Path) -> None:
-        """A folder as LLaDA2's own, without its code."""
-        lm = language_model_of(model, "LLaDA2", "sarvam_moe")
-        check_reading(model, "LLaDA2", full=False, shift=False)
-        written_by = lm.config.architectures
-        # It renames and splits as it read.
-        lm.save_pretrained(folder, state_dict=_router_as_read(lm))
-        lm.config.architectures = written_by
-        config = {
+    def described(self, model: BlockDiffusionLM) -> dict[str, Any]:
+        """By Bailing's names."""
+        return {
             "architectures": ["LLaDA2MoeModelLM"],
             "model_type": "llada2_moe",
-            **_fields(lm.config),
+            **_fields(model.lm.config),
             "block_size": model.config.block_size,
-            "mask_token_id": model.config.mask_token_id,
-            **special_tokens(model),
-            "torch_dtype": dtype_name(lm),
         }
-        _write_config(folder, config)
-        write_special(model, folder)
 
     @classmethod
     def example(cls, folder: str | Path) -> None:
@@ -146,21 +113,8 @@ class LLaDA2(ByType, Converter):
             partial_rotary_factor=0.5,
             **moe,
         )
-        text = lm.config
-        lm.save_pretrained(folder)
         own = {"model_type": "llada2_moe", "mask_token_id": 11, "block_size": 4}
-        _write_config(folder, _fields(text) | own)
-
-
-def _router_as_read(lm: PreTrainedModel) -> dict[str, Tensor]:
-    """The weights; a router, which transformers keeps in float32, in the dtype of the others where
-    that holds its numbers."""
-    state = dict(lm.state_dict())
-    for key in [key for key in state if key.endswith("mlp.gate.weight")]:
-        short = state[key].to(lm.dtype)
-        if torch.equal(short.to(state[key].dtype), state[key]):
-            state[key] = short
-    return state
+        write_weights(lm, folder, _fields(lm.config) | own, cls.form)
 
 
 def _fields(text: SarvamMoEConfig) -> dict[str, Any]:
@@ -169,8 +123,3 @@ def _fields(text: SarvamMoEConfig) -> dict[str, Any]:
     share = text.rope_parameters.get("partial_rotary_factor", 1.0)
     known = {name: value for name, (value, _) in _KNOWN.items()}
     return theirs | rope | {"partial_rotary_factor": share} | known
-
-
-def _write_config(folder: str | Path, config: dict[str, Any]) -> None:
-    text = json.dumps(config, indent=2) + "\n"
-    (Path(folder) / "config.json").write_text(text, encoding="utf-8")

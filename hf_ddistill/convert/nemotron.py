@@ -6,29 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from transformers import (
-    Ministral3Config,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import Ministral3Config
 
 from hf_ddistill.convert.by_type import ByType
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.fields import Fields
-from hf_ddistill.convert.language_model import (
-    Reading,
-    check_reading,
-    dtype_name,
-    language_model_of,
-    read_language_model,
-    special_tokens,
-    write_special,
-    write_weights,
-)
+from hf_ddistill.convert.language_model import Form, Reading
+from hf_ddistill.convert.language_model_folder import LanguageModelFolder
 from hf_ddistill.convert.renaming import Renaming
 from hf_ddistill.convert.small_language_model import small_language_model
-from hf_ddistill.convert.source import configuration
 from hf_ddistill.convert.text_config import COMMON, text_config
+from hf_ddistill.convert.written_language_model import write_weights
 from hf_ddistill.models import BlockDiffusionLM
 
 _LAYER = (
@@ -53,7 +41,7 @@ _WRITTEN = (*COMMON, "head_dim", "rope_parameters", "attention_dropout")
 
 
 @dataclass(frozen=True)
-class Nemotron(ByType, Converter):
+class Nemotron(ByType, LanguageModelFolder, Converter):
     """Nemotron-Labs-Diffusion: a token in work sees all of its block, one of a finished block none
     behind it, as in its training and its decoding.
 
@@ -69,10 +57,16 @@ class Nemotron(ByType, Converter):
     reads: ClassVar[str] = "model of Nemotron-Labs-Diffusion"
     gives: ClassVar[str] = "block-diffusion language model"
     types: ClassVar[tuple[str, ...]] = ("nemotron_labs_diffusion",)
+    form: ClassVar[Form] = Form(
+        "Nemotron-Labs-Diffusion",
+        Ministral3Config,
+        causal_context=True,
+        names=NAMES,
+        dtype_field="dtype",
+    )
 
-    def read(self, folder: str) -> tuple[BlockDiffusionLM, PreTrainedTokenizerBase | None]:
-        """A Ministral 3 in blocks, and the tokenizer with its mask token."""
-        fields = Fields(configuration(folder), str(folder))
+    def reading(self, fields: Fields) -> Reading:
+        """A Ministral 3 in blocks."""
         fields.check(_KNOWN, "a Ministral 3")
         text = text_config(Ministral3Config, fields, pad_token_id=fields.values.get("pad_token_id"))
         # Without a scaling of queries its strength is 0; transformers needs a number.
@@ -80,35 +74,19 @@ class Nemotron(ByType, Converter):
         text.rope_parameters.setdefault(
             "original_max_position_embeddings", text.max_position_embeddings
         )
-        reading = Reading(
-            "Nemotron-Labs-Diffusion",
-            text,
-            fields.count("mask_token_id", 100, least=0),
-            fields.count("block_size", 32),
-            causal_context=True,
-            names=NAMES,
-            decoding={"unmasking": "threshold"},
-        )
-        return read_language_model(folder, reading)
+        mask = fields.count("mask_token_id", 100, least=0)
+        return Reading(text, mask, fields.count("block_size", 32), {"unmasking": "threshold"})
 
-    def write(self, model: PreTrainedModel, folder: str | Path) -> None:
-        """A folder as NVIDIA's own, without its code."""
-        lm = language_model_of(model, "Nemotron-Labs-Diffusion", "ministral3")
-        form = {"full": False, "shift": False, "causal_context": True}
-        check_reading(model, "Nemotron-Labs-Diffusion", **form)
-        config = {
+    def described(self, model: BlockDiffusionLM) -> dict[str, Any]:
+        """Without biases, attending in both directions within a block."""
+        return {
             "architectures": ["NemotronLabsDiffusionModel"],
             "model_type": "nemotron_labs_diffusion",
             "dlm_paradigm": "bidirectional",
-            **{name: getattr(lm.config, name) for name in _WRITTEN},
+            **{name: getattr(model.lm.config, name) for name in _WRITTEN},
             **{name: value for name, (value, _) in _KNOWN.items()},
             "block_size": model.config.block_size,
-            "mask_token_id": model.config.mask_token_id,
-            **special_tokens(model),
-            "dtype": dtype_name(lm),
         }
-        write_weights(lm, folder, config, NAMES)
-        write_special(model, folder)
 
     @classmethod
     def example(cls, folder: str | Path) -> None:
@@ -119,7 +97,6 @@ class Nemotron(ByType, Converter):
         lm = small_language_model(
             Ministral3Config, head_dim=4, rope_parameters=rope, pad_token_id=None
         )
-        text = lm.config
-        config = {name: getattr(text, name) for name in _WRITTEN}
+        config = {name: getattr(lm.config, name) for name in _WRITTEN}
         own = {"model_type": "nemotron_labs_diffusion", "mask_token_id": 11, "block_size": 4}
-        write_weights(lm, folder, config | own, NAMES)
+        write_weights(lm, folder, config | own, cls.form)

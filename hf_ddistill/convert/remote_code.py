@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.configurable import Configurable
+from hf_ddistill.convert.bounds import check_numbers, check_sizes
 from hf_ddistill.convert.converter import Converter
 from hf_ddistill.convert.own_code import carried, file_of
 from hf_ddistill.convert.source import configuration
@@ -24,6 +25,7 @@ from hf_ddistill.models import (
     GiddLM,
     NoisedMaskedLM,
     as_denoiser,
+    load_config,
     load_masked_lm,
     sampler_of,
 )
@@ -62,6 +64,9 @@ class RemoteCode(Converter):
 
     def read(self, folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
         """The model by the code of this package, not by that in the folder."""
+        check_sizes(folder)
+        config = load_config(folder)
+        check_numbers(lambda: AutoModelForMaskedLM.from_config(config), folder)
         model = load_masked_lm(folder)
         del model.config.auto_map
         return model, load_tokenizer(folder) if has_tokenizer(folder) else None

@@ -6,7 +6,7 @@ nor stop at the same call: the call that a row stops at draws all of x_0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from hf_ddistill.couplings.step_back import step_back, step_of
 from hf_ddistill.couplings.training_step import Local, TrainingStep, log_variety
 from hf_ddistill.linalg import categorical_of_logs, uniform_noise
 from hf_ddistill.samplers import Sampler, walk
-from hf_ddistill.shapes import Tokens
+from hf_ddistill.shapes import Times, Tokens
 
 #: The numbers of calls that one student is trained for, see `call_numbers`.
 TRAINED_STEPS = ("each_number", "each_call", "only")
@@ -30,6 +30,7 @@ class Rollout:
         last: the student's prediction at the last call, where x_0 was not certain; with gradients.
         log_probs: (B, C), log-probability of the step at each call before the last, 0 from that of
             a row on; with gradients if asked for, else all 0.
+        calls: (B,) int64, n of each row.
         stop: (B,) int64, the call that drew x_0.
         start: (B, L), the noise that the first call was at.
         earlier: the predictions of the calls before the last with their rows (a row's call is in it
@@ -39,6 +40,7 @@ class Rollout:
     x_0: Tokens
     last: Local
     log_probs: Tensor
+    calls: Tensor
     stop: Tensor
     start: Tokens
     earlier: tuple[tuple[Tensor, Local, Tensor], ...] = ()
@@ -49,6 +51,10 @@ class Rollout:
         none = last.new_zeros(len(last), 1)
         log_probs = torch.cat([self.log_probs, none], 1)
         return log_probs.scatter_add(1, self.stop[:, None], last[:, None])
+
+    def last_step(self) -> tuple[Times, Times]:
+        """(t, s): when each row's last call was, and when the next one would be; (B,) each."""
+        return tuple(1 - (self.stop + more) / self.calls.double() for more in (0, 1))
 
 
 def call_numbers(step: TrainingStep, trained: str) -> Tensor:
@@ -96,11 +102,26 @@ def roll_out(
     log_probs, earlier = [], []
     stops = stop.tolist()  # of tensors on the CPU, so that nobody waits
     calls, stop = (each.to(device, non_blocking=True) for each in (calls, stop))
-    graph = graph and any(stops)
-    running = [[row for row, last in enumerate(stops) if last > c] for c in range(max(stops))]
+    own = max(stops)
+    before = step.most(own)
+    graph = graph and before > 0
+    running = [[row for row, last in enumerate(stops) if last > c] for c in range(own)]
     rows_of = [torch.tensor(rows, device=device) for rows in running]
 
+    def idle() -> None:
+        """A call for the sake of processes that make more, drawn from and counted for nothing."""
+        row = torch.zeros(1, dtype=torch.int64, device=device)
+        part = replace(step.rows(row), generator=torch.Generator(device))
+        here = part.look(step.student, noise[row], times[0][row])
+        nothing = 0.0 * here.prediction.log_conditional.amax(-1).double().sum()
+        log_probs.append(nothing.expand(shape[0]))
+        if graph:
+            earlier.append((row, here, torch.zeros_like(here.where)))
+
     def move(x: Tokens, s: Tensor, t: Tensor) -> Tokens:
+        if len(log_probs) >= own:
+            idle()
+            return x
         rows = rows_of[len(log_probs)]
         part = step.rows(rows)
         if not graph:
@@ -114,7 +135,7 @@ def roll_out(
         return x.index_copy(0, rows, x_s)
 
     noise = step.given(step.diffusion.prior(shape, step.generator, device))
-    times = [1 - call / calls.double() for call in range(max(stops) + 1)]
+    times = [1 - call / calls.double() for call in range(before + 1)]
     with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
         x = walk(times, noise, move)
     last = step.look(step.student, x, 1 - stop / calls.double())
@@ -123,4 +144,4 @@ def roll_out(
     log_variety(step, x_0)
     none = torch.zeros(shape[0], 0, dtype=torch.float64, device=device)
     log_probs = torch.stack(log_probs, 1) if graph else none
-    return Rollout(x_0, last, log_probs, stop, noise, tuple(earlier))
+    return Rollout(x_0, last, log_probs, calls, stop, noise, tuple(earlier))

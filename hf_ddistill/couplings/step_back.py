@@ -88,12 +88,15 @@ def _by_chances(
     reveal = chances.reveal.index_select(0, here.rows)
     share = step.numbers(here.places) / reveal
     shown = (share < 1).nonzero()[:, 0]
-    log_p = here.prediction.log_conditional.squeeze(1).index_select(0, shown)
-    tokens = _drawn(log_p[:, None], share.index_select(0, shown))
     places = Places(here.places.index.index_select(0, shown), here.places.shape)
-    gained = reveal.log().index_select(0, shown) + log_p.gather(-1, tokens)[:, 0].double()
+    with torch.no_grad():
+        log_p = here.prediction.log_conditional.index_select(0, shown)
+        x_s = places.put(_drawn(log_p, share.index_select(0, shown))[:, 0], x_t)
+    # At all positions, since so the gradient goes straight to the logits; a mask is none of them.
+    of_token = here.log_prob_of(x_s)[:, 0].index_select(0, shown)
+    gained = reveal.log().index_select(0, shown) + of_token.double()
     kept = torch.log1p(-reveal).clamp_min(LOG_ZERO)
-    return places.put(tokens[:, 0], x_t), kept.index_copy(0, shown, gained)
+    return x_s, kept.index_copy(0, shown, gained)
 
 
 def _drawn(log_p: Tensor, noise: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ class StudentStep(Coupling):
 
     Args:
         sampler: of the step: "euler", "ancestral" (exact for a product posterior), or any other
-            with a rule.
+            with a rule. Where nothing is masked a long step of Euler's is far from the process, and
+            what the student is aimed at behind it too (docs/results/ecd.md): "ancestral" there.
 
     Raises:
         ValueError: for a sampler without a rule.

@@ -4,7 +4,7 @@ randomness."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -51,6 +51,8 @@ class TrainingStep:
             out the losses of others, and what only these need.
         held_out: whether this is an evaluation, whose value must be that of each row by itself: no
             baselines of other rows, no times or weights that follow the training.
+        most: of a number of calls that hangs on what was drawn, the largest of all processes, where
+            these must call a network equally often (its weights are sharded over them).
     """
 
     x_0: Tokens
@@ -69,6 +71,7 @@ class TrainingStep:
     reward: Tensor | None = None
     train: frozenset[str] | None = None
     held_out: bool = False
+    most: Callable[[int], int] = int
 
     def __post_init__(self) -> None:
         if self.train is None:

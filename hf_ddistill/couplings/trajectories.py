@@ -7,6 +7,7 @@ at the tokens decided at call r or later.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -69,13 +70,18 @@ class Trajectory:
         """Where there are masks in the state before call `number` (B, L / b) of each block."""
         return self.drawn & (self.rounds >= self.spread(number))
 
-    def places(self) -> list[Places]:
-        """The positions that each call decided, from call 0 on; the device is waited for once."""
+    def places(self, most: Callable[[int], int] = int) -> list[Places]:
+        """The positions that each call decided, from call 0 on; the device is waited for once.
+
+        Args:
+            most: from the number of calls to that with which the list is filled up, by none.
+        """
         none = torch.zeros(self.block_size + 1, dtype=torch.int64, device=self.rounds.device)
         rounds = self.rounds.flatten() + 1
         counts = none.scatter_add(0, rounds, torch.ones_like(rounds)).tolist()[1:]
         while counts and not counts[-1]:
             counts.pop()
+        counts += [0] * (most(len(counts)) - len(counts))
         return [Places.of(self.rounds == r, count) for r, count in enumerate(counts)]
 
     def any_call(self, generator: Generators = None, per_block: bool = True) -> Tensor:

@@ -142,13 +142,18 @@ class Composite(Denoiser):
 
         return replace(self, **{f.name: renewed(getattr(self, f.name)) for f in fields(self)})
 
+    @property
+    def copied(self) -> Denoiser:
+        """The part that copies to train are made of: the first."""
+        return self.parts[0]
+
     def trainable_copy(self) -> Denoiser:
-        """That of the first part."""
-        return self.parts[0].trainable_copy()
+        """That of the part which is copied."""
+        return self.copied.trainable_copy()
 
     def adapted_copy(self) -> Denoiser:
-        """That of the first part."""
-        return self.parts[0].adapted_copy()
+        """That of the part which is copied."""
+        return self.copied.adapted_copy()
 
     @property
     def description(self) -> str:

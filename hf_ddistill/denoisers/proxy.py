@@ -45,6 +45,7 @@ class Proxy(Composite):
         said = [ask(part, condition) for part in self.parts]
         return log_linear(said, (1.0, self.weight, -self.weight), slice(1))
 
-    def trainable_copy(self) -> Denoiser:
-        """That of the tuned one, the nearest to what it says."""
-        return self.tuned.trainable_copy()
+    @property
+    def copied(self) -> Denoiser:
+        """The tuned one, the nearest to what it says."""
+        return self.tuned

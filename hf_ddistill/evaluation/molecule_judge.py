@@ -5,6 +5,7 @@ N samples, V of them valid, U of these distinct.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,11 @@ from hf_ddistill.evaluation.molecules import (
     chemnet_features,
     internal_diversity,
 )
+from hf_ddistill.evaluation.scaffolds import (
+    scaffold_counts,
+    scaffold_coverage,
+    scaffold_similarity,
+)
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,8 @@ class MoleculeJudge(Judge):
         training: SMILES, or a file with one in each line; novelty is against these.
         held_out: SMILES or a file, for the Fréchet distance.
         fcd_molecules: the size of the groups that the valid samples are cut into for the Fréchet
-            distance, which is the mean over groups: so all models are compared at one size,
-            whatever share of their samples is valid.
+            distance and the scaffolds, which are means over groups: so all models are compared at
+            one size, whatever share of their samples is valid.
 
     Raises:
         ValueError: if `fcd_molecules` is under 2, or a file is not there.
@@ -82,11 +88,17 @@ class MoleculeJudge(Judge):
         texts = _smiles(self.held_out)
         return chemnet_features(texts) if texts else None
 
+    @cached_property
+    def scaffolds(self) -> Counter[str]:
+        """How often each scaffold occurs in the held-out molecules."""
+        return scaffold_counts(_smiles(self.held_out))
+
     def __call__(self, samples: Samples) -> Figures:
-        """`valid`, `unique`, `novel`, `diversity` and `fcd` (its groups counted in `fcd_groups`)
-        of the valid samples, and of all of them `length`, and `entropy`, `corpus_entropy`,
-        `bigram_entropy` in nats of the characters. None where too few are left, or nothing is
-        there to compare with.
+        """`valid`, `unique`, `novel`, `diversity`, `fcd` (its groups counted in `fcd_groups`),
+        `scaffolds` (their cosine with the held-out ones') and `scaffolds_found` (the share of the
+        held-out molecules whose scaffold is in a group) of the valid samples, and of all of them
+        `length`, and `entropy`, `corpus_entropy`, `bigram_entropy` in nats of the characters. None
+        where too few are left, or nothing is there to compare with.
 
         Raises:
             ValueError: if there is no sample with two characters, or a held-out string is not a
@@ -96,14 +108,18 @@ class MoleculeJudge(Judge):
         valid = [text for text in canonical_smiles(samples) if text is not None]
         distinct = set(valid)
         groups = self._groups(valid)
+        distances = self._distances(groups)
+        drawn = [scaffold_counts(group) for group in groups]
         tokens, mask = pad_tokens([[ord(c) for c in text] for text in samples if text])
         novel = len(distinct - self.known) / len(distinct) if valid and self.training else None
         return {
             "valid": len(valid) / len(samples),
             "unique": len(distinct) / len(valid) if valid else None,
             "novel": novel,
-            "fcd": sum(groups) / len(groups) if groups else None,
+            "fcd": _mean(distances),
             "fcd_groups": len(groups),
+            "scaffolds": _mean([scaffold_similarity(each, self.scaffolds) for each in drawn]),
+            "scaffolds_found": _mean([scaffold_coverage(each, self.scaffolds) for each in drawn]),
             "diversity": internal_diversity(valid) if len(valid) > 1 else None,
             "length": sum(map(len, samples)) / len(samples),
             "entropy": token_entropy(tokens, mask),
@@ -114,20 +130,34 @@ class MoleculeJudge(Judge):
     def real(self, samples: int) -> Figures:
         """Those of so many held-out molecules, whose distance to themselves tells nothing."""
         texts = _smiles(self.held_out)[:samples]
-        return {**self(texts), "fcd": None, "fcd_groups": 0} if len(texts) > 1 else {}
+        nothing = {"fcd": None, "fcd_groups": 0, "scaffolds": None, "scaffolds_found": None}
+        return {**self(texts), **nothing} if len(texts) > 1 else {}
 
-    def _groups(self, valid: Sequence[str]) -> list[float]:
-        """The Fréchet distance of each full group of valid samples."""
-        whole = len(valid) // self.fcd_molecules * self.fcd_molecules
-        if whole == 0 or self.reference is None:
+    def _groups(self, valid: Sequence[str]) -> list[Sequence[str]]:
+        """The full groups of valid samples; none where there is nothing to compare them with."""
+        size = self.fcd_molecules
+        starts = range(0, len(valid) - size + 1, size) if self.reference is not None else ()
+        return [valid[start : start + size] for start in starts]
+
+    def _distances(self, groups: Sequence[Sequence[str]]) -> list[float]:
+        """The Fréchet distance of each group."""
+        if not groups:
             return []
-        groups = chemnet_features(valid[:whole]).split(self.fcd_molecules)
-        return [frechet_distance(group, self.reference) for group in groups]
+        features = chemnet_features([text for group in groups for text in group])
+        return [
+            frechet_distance(group, self.reference) for group in features.split(self.fcd_molecules)
+        ]
 
     @classmethod
     def example(cls) -> tuple[Self, Samples]:
         """Three molecules and a string that is none."""
         return cls(training=("CCO",)), ["OCC", "CCN", "CCC", "C1CC"]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of those that there are; None of none."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
 
 
 def _smiles(given: str | tuple[str, ...]) -> tuple[str, ...]:

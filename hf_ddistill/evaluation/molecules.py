@@ -39,7 +39,7 @@ def canonical_smiles(smiles: Iterable[str]) -> list[str | None]:
     try:
         from rdkit import Chem, rdBase
     except ModuleNotFoundError as missing:
-        raise _missing("RDKit") from missing
+        raise missing_package("RDKit") from missing
     found = []
     with rdBase.BlockLogs():
         for text in smiles:
@@ -69,7 +69,7 @@ def internal_diversity(smiles: Sequence[str]) -> float:
         from rdkit import Chem
         from rdkit.Chem import rdFingerprintGenerator
     except ModuleNotFoundError as missing:
-        raise _missing("RDKit") from missing
+        raise missing_package("RDKit") from missing
     _check_valid(smiles)
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
     rows = [generator.GetFingerprintAsNumPy(Chem.MolFromSmiles(text)) for text in smiles]
@@ -99,7 +99,7 @@ def chemnet_features(smiles: Sequence[str], *, batch_size: int = 128) -> Tensor:
     try:
         from fcd.utils import SmilesDataset, load_imported_model
     except ModuleNotFoundError as missing:
-        raise _missing("fcd") from missing
+        raise missing_package("fcd") from missing
     longest = max(canonical, key=len)
     if len(longest) >= CHEMNET_LENGTH:
         raise ValueError(
@@ -162,7 +162,8 @@ def _check_valid(smiles: Sequence[str]) -> list[str]:
     return canonical
 
 
-def _missing(package: str) -> ModuleNotFoundError:
+def missing_package(package: str) -> ModuleNotFoundError:
+    """What a figure raises without its package."""
     return ModuleNotFoundError(
         f"Figures of molecules need {package}: pip install 'hf_ddistill[molecules]'."
     )

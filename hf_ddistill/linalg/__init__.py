@@ -15,7 +15,7 @@ from hf_ddistill.linalg.draw import (
 )
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.linalg.kronecker import KroneckerProduct, KroneckerSum
-from hf_ddistill.linalg.operator import LinearOperator, beside
+from hf_ddistill.linalg.operator import LinearOperator, beside, columns_of_batch
 from hf_ddistill.linalg.row_streams import RowStreams
 from hf_ddistill.linalg.scalar_plus_low_rank import ScalarPlusLowRank, draw_from
 from hf_ddistill.linalg.spectral import Spectral
@@ -35,6 +35,7 @@ __all__ = [
     "asked_at_the_end",
     "asked_later",
     "beside",
+    "columns_of_batch",
     "bernoulli",
     "categorical",
     "categorical_at",

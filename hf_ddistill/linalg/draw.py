@@ -170,7 +170,7 @@ def _sums(values: Tensor, weigh: Callable[..., Tensor] | None, block: int) -> Te
         to[:, : whole // block] = part[:, :whole].unflatten(-1, (-1, block)).sum(-1)
         if whole < size:
             to[:, -1] = part[:, whole:].sum(-1)
-    return out.view(*shape, -1)
+    return out.view(*shape, out.shape[-1])
 
 
 def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:

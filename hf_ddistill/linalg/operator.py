@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from hf_ddistill.linalg.draw import categorical
-from hf_ddistill.shapes import Generators
+from hf_ddistill.linalg.draw import categorical, uniform_noise
+from hf_ddistill.shapes import Chooser, Generators
 
 
 class LinearOperator(ABC):
@@ -74,13 +74,28 @@ class LinearOperator(ABC):
         """A token between two: y with probability in proportion to M[x, y] N[y, z], for tokens x
         and z of shape (B, L), this kernel M and the one after it, N.
 
-        One row times one column; overridden where no (B, L, K) is needed.
+        One row times one column, a few positions at a time; overridden where these are not needed.
         """
-        return categorical((self.rows(x) * after.columns(z)).clamp_min(0), generator)
+
+        def law(part: slice) -> Tensor:
+            return (self.rows(x[:, part]) * after.columns(z[:, part])).clamp_min(0)
+
+        if isinstance(generator, Chooser):
+            return categorical(law(slice(None)), generator)
+        noise = uniform_noise(x.shape, generator, x.device)
+        parts = columns_of_batch(x, self.size)
+        return torch.cat([categorical(law(part), noise=noise[:, part]) for part in parts], 1)
 
     def dense(self) -> Tensor:
         """The matrix itself, (..., K, K): for tests and small spaces."""
         return self.vecmat(torch.eye(self.size, dtype=torch.float64))
+
+
+def columns_of_batch(x: Tensor, size: int, least: int = 0) -> list[slice]:
+    """The positions of (B, L) tokens that laws of `size` tokens are made of at a time: as many as
+    have 2^18 entries together, or `least` if that is more, and one at least."""
+    many = max(1, max(2**18, least) // (size * max(1, len(x))))
+    return [slice(start, start + many) for start in range(0, max(1, x.shape[1]), many)]
 
 
 def spread(coefficient: Tensor, like: Tensor) -> Tensor:

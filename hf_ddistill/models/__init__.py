@@ -43,6 +43,8 @@ from hf_ddistill.models.loading import (
 from hf_ddistill.models.mixed_embeddings import mixed_embeddings
 from hf_ddistill.models.noised.configuration_noised import NoisedMaskedLMConfig
 from hf_ddistill.models.noised.modeling_noised import NoisedMaskedLM
+from hf_ddistill.models.parted.configuration_parted import PartedLMConfig
+from hf_ddistill.models.parted.modeling_parted import PartedLM
 from hf_ddistill.models.positions import sequence_length, window
 from hf_ddistill.models.rounded import round_weights, rounding
 from hf_ddistill.models.same_mask import check_same_mask
@@ -61,6 +63,8 @@ AutoConfig.register(GiddConfig.model_type, GiddConfig, exist_ok=True)
 AutoModelForMaskedLM.register(GiddConfig, GiddLM, exist_ok=True)
 AutoConfig.register(NoisedMaskedLMConfig.model_type, NoisedMaskedLMConfig, exist_ok=True)
 AutoModelForMaskedLM.register(NoisedMaskedLMConfig, NoisedMaskedLM, exist_ok=True)
+AutoConfig.register(PartedLMConfig.model_type, PartedLMConfig, exist_ok=True)
+AutoModelForMaskedLM.register(PartedLMConfig, PartedLM, exist_ok=True)
 
 __all__ = [
     "BlockDiffusionConfig",
@@ -80,6 +84,8 @@ __all__ = [
     "GiddLM",
     "NoisedMaskedLM",
     "NoisedMaskedLMConfig",
+    "PartedLM",
+    "PartedLMConfig",
     "ProxySteering",
     "as_causal_teacher",
     "as_denoiser",

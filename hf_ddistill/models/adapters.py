@@ -18,7 +18,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from hf_ddistill.models.loading import check_finite, complete, load_masked_lm
+from hf_ddistill.models.loading import check_finite, complete, load_config, load_masked_lm
+from hf_ddistill.models.noise_input import NOISE_INPUT, config_without_noise, with_noise_input
 from hf_ddistill.models.opening import BASE_CONFIG
 
 
@@ -76,9 +77,23 @@ def _base(folder: Path, name: str, settings: PeftConfig, **kwargs: Any) -> PreTr
             "nor does adapter_config.json name one in base_model_name_or_path."
         )
     try:
-        return load_masked_lm(base, revision=settings.revision, **kwargs)
+        wanted = kwargs.get("config")
+        if wanted is None or not _brings_noise(settings, base):
+            return load_masked_lm(base, revision=settings.revision, **kwargs)
+        kwargs["config"] = config_without_noise(wanted)
+        model = load_masked_lm(base, revision=settings.revision, **kwargs)
+        model = with_noise_input(model, wanted.noise_dim)
+        for name in ("discrete_diffusion", "held_tokens", "mask_token_id"):
+            setattr(model.config, name, getattr(wanted, name, None))
+        return model
     except ValueError as error:
         raise ValueError(f"{name} holds adapters of the base {base!r}. {error}") from error
+
+
+def _brings_noise(settings: PeftConfig, base: str) -> bool:
+    """Whether adapters have a noise input with them that their base has not."""
+    own = getattr(load_config(base, revision=settings.revision), "noise_dim", 0)
+    return NOISE_INPUT in (getattr(settings, "modules_to_save", None) or ()) and not own
 
 
 def _beside(folder: Path, **kwargs: Any) -> PreTrainedModel:

@@ -43,9 +43,6 @@ def beside(model: torch.nn.Module, fresh: bool) -> torch.nn.Module:
         settings = copy.deepcopy(copied.peft_config[_FIRST])
         if getattr(settings, "init_lora_weights", True) not in _NEUTRAL:
             settings.init_lora_weights = True
-        if getattr(settings, "bias", "none") != "none":
-            # Those of the copy are its own; PEFT makes them for one adapter alone.
-            settings.bias = "none"
         copied.add_adapter(_SECOND, settings)
         copied.set_adapter(_SECOND)
         copied.delete_adapter(_FIRST)

@@ -45,7 +45,12 @@ class DCD(Objective):
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=StepTimes)
     weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     over: ClassVar[str] = "rows"
+    matches_conditionals: ClassVar[bool] = True
     citation: ClassVar[str] = "Sahoo et al., The Diffusion Duality, 2025, arXiv:2506.10892"
+    measured: ClassVar[str] = (
+        "exact digits, uniform noise after 1,200 passes, TV .6253 / .1745 / .0856 at 1 / 2 / "
+        "4 calls"
+    )
 
     def __post_init__(self) -> None:
         read_members(self, divergence=Divergence, times=TimeSampler, weighting=Weighting)

@@ -59,6 +59,9 @@ class Di4C(Objective):
     over: ClassVar[str] = "rows"
     reads_noise: ClassVar[bool] = True
     citation: ClassVar[str] = "Hayakawa et al., Di4C, 2024, arXiv:2410.08709"
+    measured: ClassVar[str] = (
+        "exact digits under masks after 25,000 passes, TV .2905 / .1652 / .0998 at 1 / 2 / 4 calls"
+    )
 
     def __post_init__(self) -> None:
         if self.components < 2:

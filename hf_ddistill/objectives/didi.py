@@ -62,6 +62,9 @@ class DiDi(Objective):
         "discriminator": Trained(factory=of_one_time),
     }
     citation: ClassVar[str] = "Zheng et al., DiDi-Instruct, 2025, arXiv:2509.25035"
+    measured: ClassVar[str] = (
+        "exact digits under masks after 3,000 passes, TV .4354 / .3053 / .2444 at 1 / 2 / 4 calls"
+    )
 
     def __post_init__(self) -> None:
         check_group(self.group, self.id)
@@ -76,7 +79,7 @@ class DiDi(Objective):
         judge, learns = discriminator_of(step, self.id), "student" in step.train
         group = in_groups(step, self.group)
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            x_0, log_prob, calls = self._rolled_out(group)
+            x_0, log_prob, tied = self._rolled_out(group, learns)
         log_variety(group, x_0)
         t = uniform_times(group)
         tells = "discriminator" in step.train and torch.is_grad_enabled()
@@ -89,41 +92,43 @@ class DiDi(Objective):
         if "discriminator" in step.train:
             losses["discriminator"] = told_apart(step, real, fake)
         if learns:
-            losses["student"] = self._student_loss(group, calls, fake.detach(), log_prob)
+            losses["student"] = self._student_loss(group, fake.detach(), log_prob, tied)
         return losses
 
-    def _rolled_out(self, step: TrainingStep) -> tuple[Tokens, Tensor, list[tuple[Tokens, Local]]]:
-        """x_0, the log-probability of how it came about (B,), and the calls."""
+    def _rolled_out(self, step: TrainingStep, learns: bool) -> tuple[Tokens, Tensor, list[Tensor]]:
+        """x_0, the log-probability of how it came about (B,), and of each call how it is tied.
+
+        A call is tied before the next is made, and behind all else that looks at its law, so that
+        on the way back no more than one teacher's law is there with few others.
+        """
         shape, device = step.x_0.shape, step.x_0.device
         x = step.given(step.diffusion.prior(shape, step.generator, device))
-        t, calls = torch.ones(shape[0], dtype=torch.float64, device=device), []
+        t, tied = torch.ones(shape[0], dtype=torch.float64, device=device), []
         log_prob = torch.zeros_like(t)
         if self.decomposed:
             first, tau = step.look(step.student, x, t), uniform_times(step) * (1 - 1e-6)
-            calls.append((x, first))
-            x, log_prob = step_back(step, x, first, tau, Ancestral())
-            t = tau
+            later, log_prob = step_back(step, x, first, tau, Ancestral())
+            tied += [self._tie(step, first, x)] if learns else []
+            x, t = later, tau
         last = step.look(step.student, x, t)
-        calls.append((x, last))
         x_0 = drawn(step, last, x)
         of_last = last.per_token(last.log_prob_of(x_0).double()).sum(1)
-        return x_0, log_prob + of_last, calls
+        tied += [self._tie(step, last, x)] if learns else []
+        return x_0, log_prob + of_last, tied
+
+    def _tie(self, step: TrainingStep, local: Local, x_t: Tokens) -> Tensor:
+        """What the student pays at a call for its distance and its lack of entropy, (B,)."""
+        paid = torch.zeros(len(x_t), dtype=torch.float64, device=x_t.device)
+        if self.anchor:
+            paid = paid + self.anchor * divergence_from_teacher(step, local, x_t)
+        if self.entropy:
+            paid = paid - self.entropy * entropy_of(local, len(x_t))
+        return paid
 
     def _student_loss(
-        self,
-        step: TrainingStep,
-        calls: list[tuple[Tokens, Local]],
-        taken: Tensor,
-        log_prob: Tensor,
+        self, step: TrainingStep, taken: Tensor, log_prob: Tensor, tied: list[Tensor]
     ) -> Scalar:
         reward = taken.double()
         step.log("reward", reward.mean())
         gained = standardised(reward) if self.standardise else less_the_others_of(reward)
-        loss = -gained.flatten() * log_prob
-        for x_t, local in calls:
-            if self.anchor:
-                tie = divergence_from_teacher(step, local, x_t)
-                loss = loss + self.anchor / len(calls) * tie
-            if self.entropy:
-                loss = loss - self.entropy / len(calls) * entropy_of(local, len(x_t))
-        return step.token_mean(loss)
+        return step.token_mean(torch.stack(tied).mean(0) - gained.flatten() * log_prob)

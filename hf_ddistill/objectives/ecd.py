@@ -57,9 +57,13 @@ class ECD(Objective):
     weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     id: ClassVar[str] = "ecd"
     over: ClassVar[str] = "rows"
+    matches_conditionals: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Gao, Sun, Distillation of Discrete Diffusion by Exact Conditional Distribution Matching, "
         "2025, arXiv:2512.12889"
+    )
+    measured: ClassVar[str] = (
+        "exact digits under masks after 4,000 passes, TV .4478 / .2250 / .1183 at 1 / 2 / 4 calls"
     )
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from hf_ddistill.couplings.times import EARLIEST
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.divergences import Divergence, ForwardKL
 from hf_ddistill.linalg import uniform_noise
-from hf_ddistill.objectives.by_position import by_position
+from hf_ddistill.objectives.by_position import by_position, chunks
 from hf_ddistill.objectives.needs import Frozen, Networks
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.weightings import Even, Weighting
@@ -63,6 +63,10 @@ class FSDFM(Objective):
     reads_noise: ClassVar[bool] = True
     sampler: ClassVar[Sampler] = StepSized()
     citation: ClassVar[str] = "Monsefi et al., FS-DFM, 2025, arXiv:2509.20624"
+    measured: ClassVar[str] = (
+        "exact digits, uniform noise after 18,000 passes, TV .2410 / .1273 / .0796 at 1 / 2 "
+        "/ 4 calls"
+    )
 
     def __post_init__(self) -> None:
         read_members(self, divergence=Divergence, weighting=Weighting)
@@ -84,11 +88,12 @@ class FSDFM(Objective):
         x_t = step.noised(t)
         student = step.look(step.student, x_t, t, **size_code(step.student, x_t, size))
         with torch.no_grad():
-            teacher = step.look(step.peers["teacher"], x_t, t, student.places)
             target = self._shortcut(step, student, (x_t, size))
+            teacher = step.look(step.peers["teacher"], x_t, t, student.places)
             smallest = (level == finest).index_select(0, student.rows)[:, None]
-            taught = teacher.prediction.log_conditional.squeeze(1)
-            target = torch.where(smallest, taught.to(target), target)
+            taught = teacher.prediction.log_conditional.squeeze(1).to(target)
+            torch.where(smallest, taught, target, out=target)
+            del taught, teacher
 
         weighed, log_q = self.weighting.on(self.divergence), student.prediction.log_conditional
 
@@ -113,34 +118,37 @@ class FSDFM(Objective):
     def _shortcut(self, step: TrainingStep, student: Local, at: tuple[Tokens, Tensor]) -> Tensor:
         """log p (N, K) of a Runge-Kutta step of the mean, at the student's positions.
 
-        A token that is shown on the way (under masks) keeps what was said of it before.
+        A token that is shown on the way (under masks) keeps what was said of it before. Three laws
+        of all positions are there at a time: their sum, what was said last, and what is said now.
         """
         (x_t, size), t, mean = at, student.t, step.peers["mean"]
         middle, end = t - size / 2, (t - size).clamp_min(EARLIEST / 2)
         code, rule = size_code(mean, x_t, size / 2), self.sampler.base
-        said = None
-
-        def ask(x: Tokens, now: Times) -> Local:
-            """What is said at x, over all of the student's positions."""
-            nonlocal said
-            left = student.places if said is None else Places.of(step.open(x))
-            log_p = step.look(mean, x, now, left, **code).prediction.log_conditional.squeeze(1)
-            if said is not None:
-                log_p = said.index_copy(0, student.numbers_of(left), log_p)
-            said = log_p
-            return Local(Prediction(log_p[:, None]), student.places, t)
-
-        def move(x: Tokens, here: Local, now: Times, then: Times) -> Tokens:
+        moves = [(t, middle), (middle, end), (middle, end)]
+        if not self.chained:
+            moves = [(t, middle), (t, middle), (t, end)]
+        x, left, total = x_t, student.places, None
+        for weight, now, move in zip((1, 2, 2, 1), (t, middle, middle, end), [*moves, None]):  # noqa: B905
+            if total is None or len(left) == len(student.places):
+                said = None  # all is said anew
+            here = step.look(mean, x, now, left, **code).prediction.log_conditional.squeeze(1)
+            said = here if said is None else said.index_copy_(0, student.numbers_of(left), here)
+            del here
+            if total is None:
+                total = said.clone()
+            else:
+                total.add_(said, alpha=weight)
+            if move is None:
+                break
+            start, then = move
+            start_at = x if self.chained else x_t
+            open_ = Places.of(step.open(start_at))
+            law = Local(Prediction(said[:, None]), student.places, start)
+            if len(open_) < len(student.places):
+                law = Local(Prediction(law.log_conditional_at(open_)[:, None]), open_, start)
+            x = step_back(step, start_at, law, then, rule)[0]
+            del law
             left = Places.of(step.open(x))
-            open_ = Local(Prediction(here.log_conditional_at(left)[:, None]), left, now)
-            return step_back(step, x, open_, then, rule)[0]
-
-        k1 = ask(x_t, t)
-        x = move(x_t, k1, t, middle)
-        k2 = ask(x, middle)
-        x = move(x, k2, middle, end) if self.chained else move(x_t, k2, t, middle)
-        k3 = ask(x, middle)
-        x = move(x, k3, middle, end) if self.chained else move(x_t, k3, t, end)
-        k4 = ask(x, end)
-        logs = [k.prediction.log_conditional.squeeze(1) for k in (k1, k2, k3, k4)]
-        return ((logs[0] + 2 * logs[1] + 2 * logs[2] + logs[3]) / 6).log_softmax(-1)
+        for some in chunks(total):
+            total[some] = (total[some] / 6).log_softmax(-1)
+        return total

@@ -6,6 +6,7 @@ x_0 a draw from it; z a state of x_0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import categorical_of_logs, uniform_noise
 from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.log_ratio import LogRatio, auxiliary_lag
+from hf_ddistill.objectives.pathwise import mean_of
 from hf_ddistill.objectives.views import View
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import Scalar, Times, Tokens
@@ -84,35 +86,54 @@ def grid_times(step: TrainingStep) -> Times:
     return (uniform_times(step) * step.student_steps).ceil().clamp_min(1) / step.student_steps
 
 
-def told(made: Generated, ratio: LogRatio, both: Places, targets: str) -> Tensor:
+#: (log p_A (n, K), log p_T (n, K), what is lost already (n,)) -> (n,).
+Beside = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def told(
+    student: Local, ratio: LogRatio, both: Places, targets: str, beside: Beside | None = None
+) -> Tensor:
     """What the auxiliary loses at each position (N, 1) of a view, by one of `TARGETS`.
 
     Of a token that z hides q is the law given all that z shows, so that "soft" has the mean of
     "drawn" and less variance. Where the student drew nothing (x_t had the token) the token counts.
 
     Args:
-        made: the draw.
-        ratio: what was asked of it.
+        student: its prediction at the call that drew them.
+        ratio: what was asked of the draw.
         both: those of its positions that were drawn.
         targets: which.
+        beside: what more is lost. All in one pass over the law, which gets one gradient.
     """
-    hard = -ratio.log_prob_of_auxiliary
-    if targets == "drawn":
-        return hard
-    there = made.student.numbers_of(both)
-    numbers = ratio.auxiliary.numbers_of(both)
-    law = made.student.prediction.log_conditional.detach().squeeze(1)
+    if targets == "drawn" and beside is None:
+        return -ratio.log_prob_of_auxiliary
+    tokens, numbers = ratio.auxiliary.places.take(ratio.x_0), ratio.auxiliary.numbers_of(both)
+    there = torch.zeros_like(tokens).index_copy(0, numbers, student.numbers_of(both))
+    drew = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, numbers, targets != "drawn")
+    law = student.prediction.log_conditional.detach().squeeze(1)
 
-    def lost(some: slice, log_p: Tensor, law: Tensor) -> Tensor:
-        q = law.index_select(0, there[some]).exp().to(log_p.dtype)
-        if targets == "squared":
-            return (log_p.exp() - q).square().sum(-1) / 2
-        return -(q * log_p).sum(-1)
+    def lost(some: slice, log_p: Tensor, teacher: Tensor, law: Tensor | None = None) -> Tensor:
+        value = -log_p.gather(-1, tokens[some, None])[:, 0]
+        if law is not None:
+            q = law.index_select(0, there[some]).exp().to(log_p.dtype)
+            if targets == "squared":
+                soft = (log_p.exp() - q).square().sum(-1) / 2
+            else:
+                soft = -(q * log_p).sum(-1)
+            value = torch.where(drew[some], soft, value)
+        return value if beside is None else value + beside(log_p, teacher[some], value)
 
     log_p = ratio.auxiliary.prediction.log_conditional
-    soft = by_position(lost, log_p, numbers, of=(law,))[:, None]
-    drew = torch.zeros_like(hard, dtype=torch.bool).index_fill(0, numbers, True)
-    return torch.where(drew, soft, hard)
+    laws = (ratio.laws[0],) if targets == "drawn" else (ratio.laws[0], law)
+    return by_position(lost, log_p, of=laws)[:, None]
+
+
+def told_by_teacher(log_p: Tensor, teacher: Tensor, _: Tensor) -> Tensor:
+    """The cross entropy (n,) of the auxiliary on what the teacher says at the same state.
+
+    Beside that on the student's draws its optimum is half way between both laws (D-MMD).
+    """
+    return -mean_of(teacher, log_p)
 
 
 def auxiliary_loss(

@@ -1,4 +1,4 @@
-"""Several draws of each row, judged against each other."""
+"""Draws judged against each other: those of a batch, or several of each row."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ def in_groups(step: TrainingStep, size: int) -> TrainingStep:
     own."""
     rows = torch.arange(step.x_0.shape[0], device=step.x_0.device)
     return step.rows(rows.repeat_interleave(size))
+
+
+def less_the_others(rewards: Tensor, good: Tensor) -> Tensor:
+    """Each reward (B,) less the mean of that of the other rows of `good`: the mean gradient is the
+    same for any number of them."""
+    total, count = (rewards * good).sum(), good.to(rewards).sum()
+    others = (count - good.to(rewards)).clamp_min(1)
+    return rewards - (total - rewards * good) / others
 
 
 def less_the_others_of(rewards: Tensor) -> Tensor:

@@ -52,6 +52,9 @@ class IMDM(Objective):
     over: ClassVar[str] = "rows"
     reads_noise: ClassVar[bool] = True
     citation: ClassVar[str] = "IMDM: Infinite Mask Diffusion, 2026, arXiv:2605.10518"
+    measured: ClassVar[str] = (
+        "exact digits under masks after 84,000 passes, TV .0981 / .0451 / .0236 at 1 / 2 / 4 calls"
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "times", TimeSampler.from_config(self.times))

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.denoisers import Autoregressive, Denoiser
@@ -36,6 +37,7 @@ class LogRatio:
     """d at the N positions of one state that were asked for.
 
     Args:
+        x_0: (B, L), what was drawn.
         teacher: its prediction there, without gradients.
         auxiliary: with gradients, where it is trained at this step.
         of_tokens: (B, L) float64, each token's part of R; 0 elsewhere.
@@ -44,6 +46,7 @@ class LogRatio:
             auxiliary) gives it no probability.
     """
 
+    x_0: Tokens
     teacher: Local
     auxiliary: Local
     of_tokens: PerToken
@@ -112,6 +115,7 @@ def log_ratio(
             )
             parts = torch.sub(*bounds)[:, 0]
     return LogRatio(
+        x_0,
         of_teacher,
         of_auxiliary,
         of_teacher.per_token(parts.double()[:, None]),
@@ -148,7 +152,13 @@ def auxiliary_lag(said: Local, lost: Tensor) -> Scalar:
 
 
 def causal_log_ratio(
-    step: TrainingStep, x: Tokens, where: Places, onto: Tensor | None, **more: Any
+    step: TrainingStep,
+    x: Tokens,
+    where: Places,
+    onto: Tensor | None,
+    *,
+    ask_again: bool = False,
+    **more: Any,
 ) -> tuple[PerToken, Tensor, Scalar]:
     """What `log_ratio` says of tokens x read from left to right, and keeps no law but the
     auxiliary's, where it has gradients: the teacher's is let go before that is made.
@@ -158,6 +168,7 @@ def causal_log_ratio(
         x: (B, L).
         where: the N positions that are asked for.
         onto: (N, K), d of every token is added to it.
+        ask_again: keep not even the auxiliary's law, and ask it once more on the way back.
         **more: inputs of the calls.
 
     Returns:
@@ -169,20 +180,29 @@ def causal_log_ratio(
     """
     teacher, auxiliary = map(Autoregressive, both_networks(step))
 
-    def of_tokens(denoiser: Denoiser, sign: int) -> tuple[Local, Tensor]:
+    # Empty, and so held by nobody, when the auxiliary is asked once more.
+    to_add = [] if onto is None else [(onto, -1), (onto, 1)]
+    del onto
+
+    def of_tokens(denoiser: Denoiser) -> tuple[Tensor, Scalar | None]:
         said = step.look(denoiser, x, None, where, **more)
-        if onto is not None:
-            onto.add_(said.prediction.log_conditional.detach().squeeze(1), alpha=sign)
-        return said, said.log_prob_of(x)
+        if to_add:
+            total, sign = to_add.pop()
+            total.add_(said.prediction.log_conditional.detach().squeeze(1), alpha=sign)
+        log_prob = said.log_prob_of(x)
+        return log_prob, auxiliary_lag(said, -log_prob) if denoiser is auxiliary else None
 
     with torch.no_grad():
-        of_teacher = of_tokens(teacher, 1)[1]
+        of_teacher, _ = of_tokens(teacher)
     with torch.set_grad_enabled("auxiliary" in step.train and torch.is_grad_enabled()):
-        said, of_auxiliary = of_tokens(auxiliary, -1)
+        if ask_again and torch.is_grad_enabled():
+            of_auxiliary, lag = checkpoint(of_tokens, auxiliary, use_reentrant=False)
+        else:
+            of_auxiliary, lag = of_tokens(auxiliary)
     parts = (of_teacher - of_auxiliary.detach())[:, 0]
     _require_possible(~_impossible(parts))
     found = where.put(parts, torch.zeros(x.shape, dtype=torch.float64, device=x.device))
-    return found, of_auxiliary, auxiliary_lag(said, -of_auxiliary)
+    return found, of_auxiliary, lag
 
 
 def both_networks(step: TrainingStep) -> tuple[Denoiser, Denoiser]:

@@ -44,8 +44,12 @@ class MCD(Objective):
     times: TimeSampler | Mapping[str, Any] | str = field(default_factory=StepTimes)
     weighting: Weighting | Mapping[str, Any] | str = field(default_factory=Even)
     over: ClassVar[str] = "rows"
+    matches_conditionals: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Latent Shadows: The Gaussian-Discrete Duality in Masked Diffusion, 2026, arXiv:2602.00792"
+    )
+    measured: ClassVar[str] = (
+        "exact digits under masks after 2,000 passes, TV .4709 / .2069 / .1006 at 1 / 2 / 4 calls"
     )
 
     def __post_init__(self) -> None:

@@ -47,6 +47,10 @@ class ReDi(Objective):
     over: ClassVar[str] = "rows"
     sampler: ClassVar[Sampler] = FlowMatching(integrated=True)
     citation: ClassVar[str] = "Yoo et al., ReDi: Rectified Discrete Flow, 2025, arXiv:2507.15897"
+    measured: ClassVar[str] = (
+        "exact digits, uniform noise after 5,000 passes, TV .3735 / .1967 / .1102 at 1 / 2 / "
+        "4 calls"
+    )
 
     def __post_init__(self) -> None:
         if min(self.teacher_steps, self.looks) < 1:

@@ -69,6 +69,9 @@ class RepresentationMMD(Objective):
     over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {"teacher": Frozen()}
     citation: ClassVar[str] = "Representation-Space MMD, 2026, arXiv:2610.06648"
+    measured: ClassVar[str] = (
+        "exact digits under masks after 15,000 passes, TV .4644 / .2451 / .1438 at 1 / 2 / 4 calls"
+    )
 
     def __post_init__(self) -> None:
         if self.times not in TIMES:

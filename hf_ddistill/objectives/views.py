@@ -57,10 +57,42 @@ def random_view(step: TrainingStep, x_0: Tokens, within: Where, law: str = "unif
     masked, weight = _how_many(counts, law, share, x_0.shape[1])
     where = order.argsort(1).argsort(1) < masked[:, None]
     z = x_0.masked_fill(where, step.diffusion.process.mask_token_id)
+    return View(z, _time_of(step, masked), where, weight)
+
+
+def step_view(step: TrainingStep, x_0: Tokens, within: Where, t: Times, s: Times) -> View:
+    """A random state z of x_0 on the way from t to s, of a process that reveals.
+
+    Each of a row's positions in `within` is revealed between t and s by the chance of an ancestral
+    step; of the M that are, some are masked in z as in `random_view`, the others of `within` all.
+    With `where` what is masked in z, M / (their number) * sum over `where` of log p(x_0^i | z) has
+    for its expectation the log-probability of what that step reveals, given what is shown at t: any
+    of the masked positions is as likely the next to be revealed.
+
+    Args:
+        step: gives process, schedule and randomness.
+        x_0: (B, L).
+        within: (B, L), the positions that are masked at t.
+        t: (B,).
+        s: (B,), before t; at 0 all of `within` is revealed.
+    """
+    at_s, at_t = (torch.exp(-step.diffusion.schedule.sigma(time)) for time in (s, t))
+    chance = ((at_s - at_t) / (1 - at_t)).masked_fill(s <= 0, 1.0)
+    noise = uniform_noise(x_0.shape, step.generator, x_0.device)
+    revealed = within & (noise < chance[:, None])
+    view, later = random_view(step, x_0, revealed), within & ~revealed
+    where = (view.where | later) & revealed.any(1, keepdim=True)
+    z = view.z.masked_fill(later, step.diffusion.process.mask_token_id)
+    masked = (view.where | later).sum(1)
+    weight = revealed.sum(1) / masked.clamp_min(1).double()
+    return View(z, _time_of(step, masked), where, weight)
+
+
+def _time_of(step: TrainingStep, masked: Tensor) -> Times:
+    """When so many tokens (B,) of each row are masked in the mean."""
     kept = 1 - masked.double() / step.lengths.clamp_min(1)
     schedule = step.diffusion.schedule
-    t = torch.where(kept > 0, schedule.inverse(-kept.clamp_min(1e-12).log()), 1.0).clamp(0, 1)
-    return View(z, t, where, weight)
+    return torch.where(kept > 0, schedule.inverse(-kept.clamp_min(1e-12).log()), 1.0).clamp(0, 1)
 
 
 def _how_many(counts: Tensor, law: str, share: Tensor, length: int) -> tuple[Tensor, Tensor]:

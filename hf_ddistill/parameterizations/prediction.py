@@ -7,7 +7,7 @@ With w = p(x_0 | x_t) / P_0t[x_0, x_t] (0 where the kernel is 0):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -39,19 +39,24 @@ class Prediction:
         return log_prob_of(self.log_conditional, x_0)
 
     def each(
-        self, look: Callable[..., tuple[Tensor, ...]], *beside: PerToken | Tokens
+        self, look: Callable[..., tuple[Tensor, ...]], *beside: PerToken | Tokens | Prediction
     ) -> tuple[Tensor, ...]:
         """What `look` says of each position, (B, L), a few positions at a time.
 
         Args:
             look: (log p (n, K), `beside` (n,)) -> tensors (n,), of each position by itself.
-            *beside: (B, L), what it is given beside.
+            *beside: (B, L), what it is given beside; of other predictions their log p (n, K).
         """
-        said, change = self._rows()
+        said, _ = self._rows()
         size = max(1, (SOME if said.device.type == "cpu" else 16 * SOME) // said.shape[-1])
-        parts = (values.flatten(0, 1).split(size) for values in (said, *beside))
-        found = [look(change(log_p), *given) for log_p, *given in zip(*parts, strict=True)]
-        return tuple(torch.cat(pieces).view(said.shape[:-1]) for pieces in zip(*found, strict=True))
+
+        def pieces(one: Tensor | Prediction) -> Iterator[Tensor]:
+            values, change = one._rows() if isinstance(one, Prediction) else (one, None)
+            for part in values.flatten(0, 1).split(size):
+                yield part if change is None else change(part)
+
+        found = [look(*given) for given in zip(*map(pieces, (self, *beside)), strict=True)]
+        return tuple(torch.cat(parts).view(said.shape[:-1]) for parts in zip(*found, strict=True))
 
     def some(self, numbers: Tensor) -> Tensor:
         """The laws (n, K) at some of the B * L positions, by their numbers (n,)."""

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import LinearOperator, categorical, categorical_of_logs, uniform_noise
+from hf_ddistill.linalg import (
+    LinearOperator,
+    categorical,
+    categorical_of_logs,
+    columns_of_batch,
+    uniform_noise,
+)
 from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.samplers.interval import interval, to_data
 from hf_ddistill.shapes import Chooser, Generators, PerToken, Probs, Tokens
@@ -103,5 +109,13 @@ def _draw_clean(
         # What cannot have become x_t shares that with all tokens but x_t.
         return torch.where(kernel.entries(x_0, x_t) > 0, x_0, x_t)
     said = prediction.log_conditional
-    reached = kernel.columns(x_t, said.dtype) > 0
-    return categorical_of_logs(said.masked_fill(~reached, -torch.inf), generator)
+
+    def law(part: slice) -> Tensor:
+        reached = kernel.columns(x_t[:, part], said.dtype) > 0
+        return said[:, part].masked_fill(~reached, -torch.inf)
+
+    if isinstance(generator, Chooser):
+        return categorical_of_logs(law(slice(None)), generator)
+    noise = uniform_noise(x_t.shape, generator, x_t.device)
+    parts = columns_of_batch(x_t, said.shape[-1])
+    return torch.cat([categorical_of_logs(law(part), noise=noise[:, part]) for part in parts], 1)

@@ -16,11 +16,12 @@ from torch import Tensor
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import asked_at_the_end, categorical
+from hf_ddistill.linalg import asked_at_the_end
 from hf_ddistill.parameterizations import Prediction, log_prob_of
 from hf_ddistill.samplers.canvas import Canvas
 from hf_ddistill.samplers.chances import Chances
 from hf_ddistill.samplers.grid import check_grid, step_grid
+from hf_ddistill.samplers.in_pieces import draw_in_pieces
 from hf_ddistill.samplers.interval import to_data
 from hf_ddistill.samplers.plan import only_reveal, planned
 from hf_ddistill.samplers.posterior import posterior
@@ -165,7 +166,11 @@ class Sampler(Configurable, ABC):
         generator: Generators = None,
     ) -> Tokens:
         """x_s, drawn from what a denoiser says at x_t."""
-        return categorical(self.probs(prediction, diffusion, x_t, s, t), generator)
+
+        def law(said, tokens, s, t):  # noqa: ANN001, ANN202
+            return self.probs(*said, diffusion, *tokens, s, t)
+
+        return draw_in_pieces(law, (prediction,), (x_t,), diffusion, (s, t), generator)
 
     def step(
         self,

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
-from hf_ddistill.linalg import categorical
+from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.holding import Holding
+from hf_ddistill.samplers.in_pieces import draw_in_pieces
 from hf_ddistill.samplers.jumps import check_pace, check_share, expected_jumps, first_jump
 from hf_ddistill.samplers.posterior import posterior
 from hf_ddistill.samplers.sampler import Sampler, look
-from hf_ddistill.shapes import Generators, Probs, Tokens
+from hf_ddistill.shapes import Generators, Tokens
 
 
 class _TwoCalls(Holding):
@@ -33,9 +34,38 @@ class _TwoCalls(Holding):
         """Raise where noise comes infinitely fast at t = 1."""
         check_pace(self.id, diffusion)
 
-    def leap(self, jumps: Probs, x: Tokens, generator: Generators) -> Tokens:
-        """Where `x` is after the first of these expected jumps, with what is given held."""
-        return self.hold(categorical(first_jump(jumps, x), generator))
+    def leap(
+        self,
+        said: Prediction,
+        diffusion: Diffusion,
+        x: Tokens,
+        way: tuple[Tensor | float, Tensor | float, float],
+        generator: Generators,
+    ) -> Tokens:
+        """Where `x` is after the first jump, if any, of a share of a step, with what is given held;
+        the way is (s, t, share)."""
+        share = way[2]
+
+        def law(said, tokens, s, t):  # noqa: ANN001, ANN202
+            jumps = share * expected_jumps(*said, diffusion, *tokens, s, t)
+            return first_jump(jumps, *tokens)
+
+        return self.hold(draw_in_pieces(law, (said,), (x,), diffusion, way[:2], generator))
+
+    def last(
+        self,
+        said: Prediction,
+        diffusion: Diffusion,
+        x: Tokens,
+        way: tuple[Tensor | float, Tensor | float],
+        generator: Generators,
+    ) -> Tokens:
+        """x_0 from what is said at x."""
+
+        def law(said, tokens, s, t):  # noqa: ANN001, ANN202
+            return posterior(*said, diffusion, *tokens, s, t)
+
+        return draw_in_pieces(law, (said,), (x,), diffusion, way, generator)
 
 
 @dataclass(frozen=True)
@@ -78,16 +108,21 @@ class ThetaRK2(_TwoCalls, Sampler):
         r, diffusion = t - self.theta * (t - s), denoiser.diffusion
         said = look(denoiser, x_t, t, generator, **condition)
         if not bool(torch.as_tensor(s).any()):
-            return categorical(posterior(said, diffusion, x_t, s, t), generator)
-        early = expected_jumps(said, diffusion, x_t, s, t)
-        x_r = self.leap(self.theta * early, x_t, generator)
-        said = look(denoiser, x_r, r, generator, **condition)
-        late = diffusion.reverse_rate(said.score(diffusion, x_r, r), x_r, r)
-        width = torch.as_tensor(t - s, dtype=late.dtype, device=late.device).reshape(-1, 1, 1)
-        late = torch.where((x_r == x_t)[..., None], late * width, early)
+            return self.last(said, diffusion, x_t, (s, t), generator)
+        x_r = self.leap(said, diffusion, x_t, (s, t, self.theta), generator)
+        both = (said, look(denoiser, x_r, r, generator, **condition))
         b = 1 / (2 * self.theta)
-        jumps = ((1 - b) * early + b * late).clamp_min(0).scatter(-1, x_t[..., None], 0.0)
-        return categorical(first_jump(jumps, x_t), generator)
+
+        def law(said, tokens, s, t):  # noqa: ANN001, ANN202
+            (first, second), (x_t, x_r), r = said, tokens, t - self.theta * (t - s)
+            early = expected_jumps(first, diffusion, x_t, s, t)
+            late = diffusion.reverse_rate(second.score(diffusion, x_r, r), x_r, r)
+            width = (t - s).to(late).reshape(-1, 1, 1)
+            late = torch.where((x_r == x_t)[..., None], late * width, early)
+            jumps = ((1 - b) * early + b * late).clamp_min(0).scatter(-1, x_t[..., None], 0.0)
+            return first_jump(jumps, x_t)
+
+        return draw_in_pieces(law, both, (x_t, x_r), diffusion, (s, t), generator)
 
 
 @dataclass(frozen=True)
@@ -129,14 +164,18 @@ class ThetaTrapezoidal(_TwoCalls, Sampler):
         """Two calls: at x_t and at x_r."""
         r, diffusion = t - self.theta * (t - s), denoiser.diffusion
         said = look(denoiser, x_t, t, generator, **condition)
-        early = expected_jumps(said, diffusion, x_t, r, t)
-        x_r = self.leap(early, x_t, generator)
-        said = look(denoiser, x_r, r, generator, **condition)
+        x_r = self.leap(said, diffusion, x_t, (r, t, 1.0), generator)
+        both = (said, look(denoiser, x_r, r, generator, **condition))
         if not bool(torch.as_tensor(s).any()):
-            return categorical(posterior(said, diffusion, x_r, s, r), generator)
-        late = expected_jumps(said, diffusion, x_r, s, r)
-        # `early` is of a leap of another length, and of the positions that are where they were.
-        before = early * (x_r == x_t)[..., None] * ((1 - self.theta) / self.theta)
+            return self.last(both[1], diffusion, x_r, (s, r), generator)
         a = 1 / (2 * self.theta * (1 - self.theta))
-        jumps = (a * late - (a - 1) * before).clamp_min(0)
-        return categorical(first_jump(jumps, x_r), generator)
+
+        def law(said, tokens, s, t):  # noqa: ANN001, ANN202
+            (first, second), (x_t, x_r), r = said, tokens, t - self.theta * (t - s)
+            early = expected_jumps(first, diffusion, x_t, r, t)
+            late = expected_jumps(second, diffusion, x_r, s, r)
+            # `early` is of a leap of another length, and of positions that are where they were.
+            before = early * (x_r == x_t)[..., None] * ((1 - self.theta) / self.theta)
+            return first_jump((a * late - (a - 1) * before).clamp_min(0), x_r)
+
+        return draw_in_pieces(law, both, (x_t, x_r), diffusion, (s, t), generator)

@@ -17,6 +17,7 @@ from hf_ddistill.diffusion import Diffusion, times
 from hf_ddistill.linalg import categorical, generators_of, uniform_noise
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.holding import Holding
+from hf_ddistill.samplers.posterior import draw_clean
 from hf_ddistill.samplers.sampler import Sampler, look
 from hf_ddistill.shapes import Generators, Probs, Tokens
 
@@ -115,7 +116,7 @@ class Uniformisation(Holding, Sampler):
         if not last or diffusion.reveals:
             return x
         said = look(denoiser, x, torch.as_tensor(t).clamp_max(self.cut), generator, **condition)
-        return categorical(said.log_conditional.exp(), generator)
+        return draw_clean(said, x, generator)
 
 
 def _open(diffusion: Diffusion, x: Tokens, free: Tensor) -> tuple[Tensor, Tensor]:

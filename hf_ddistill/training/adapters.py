@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_ddistill.models import unwrapped
 from hf_ddistill.models.adapters import name_base
+from hf_ddistill.models.noise_input import NOISE_INPUT, without_noise_input
 from hf_ddistill.models.opening import BASE_CONFIG
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -54,13 +55,19 @@ class SavedBase:
                 "a PeftModel with one adapter of that name."
             )
         base = unwrapped(model)
-        name = base.config.name_or_path
+        name = without_noise_input(base).config.name_or_path
         if not name:
             _base_state(model)
             return cls()
         files, is_folder = _files(name), Path(name).is_dir()
         quantized = getattr(base, "hf_quantizer", None) is not None
-        if not quantized and not _same_weights(files, _base_state(model)):
+        state = {} if quantized else _base_state(model)
+        if NOISE_INPUT in (getattr(model.active_peft_config, "modules_to_save", None) or ()):
+            # It is saved with the adapters, and the base may have had none.
+            start = "lm." if without_noise_input(base) is not base else ""
+            own = {n: v for n, v in state.items() if not n.endswith(f"{NOISE_INPUT}.weight")}
+            state = {name.removeprefix(start): value for name, value in own.items()}
+        if not quantized and not _same_weights(files, state):
             return cls()
         if is_folder:
             # An absolute path is found from anywhere.
@@ -88,6 +95,13 @@ class SavedBase:
         if self.name is not None or folder.name.startswith(PREFIX_CHECKPOINT_DIR):
             return
         base.save_pretrained(folder, state_dict=_base_state(model, state))
+
+
+def with_noise_saved(settings: PeftConfig) -> PeftConfig:
+    """Settings of adapters with a noise input among what is trained whole, and saved, with them."""
+    settings = copy.deepcopy(settings)
+    settings.modules_to_save = [*(settings.modules_to_save or ()), NOISE_INPUT]
+    return settings
 
 
 def described(model: nn.Module) -> str | None:

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-from hf_ddistill.training.settings import DiffusionSettings, DistillationSettings
+from hf_ddistill.training.settings import (
+    ADAPTER_RATE,
+    DDIT_RATE,
+    LANGUAGE_MODEL_RATE,
+    DiffusionSettings,
+    DistillationSettings,
+    setting,
+)
 
 
 @dataclass
@@ -39,9 +46,21 @@ class DiscreteDiffusionConfig(DiffusionSettings, TrainingArguments):
 @dataclass
 class DiscreteDistillationConfig(DistillationSettings, DiscreteDiffusionConfig):
     """Settings for distilling a teacher into a student of few steps: `DistillationSettings` on top
-    of those of `DiscreteDiffusionConfig`."""
+    of those of `DiscreteDiffusionConfig`. A `learning_rate` that is not given is that of the kind
+    of student (`training.rates`); under DeepSpeed, whose settings are made before there is a
+    student, that of a language model."""
+
+    learning_rate: float | None = setting(
+        None,
+        f"at its highest (default: {DDIT_RATE:g} of a DDiT, {LANGUAGE_MODEL_RATE:g} of a language "
+        f"model of transformers, {ADAPTER_RATE:g} of adapters)",
+    )
 
     def __post_init__(self) -> None:
         self.check_distillation(self.max_steps)
         self.sample_steps = self.student_steps
+        given = self.learning_rate
+        self.learning_rate = LANGUAGE_MODEL_RATE if given is None else given
         super().__post_init__()
+        if getattr(self, "hf_deepspeed_config", None) is None:
+            self.learning_rate = given

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
 from accelerate import Accelerator
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,8 +19,14 @@ from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.copies import denoiser_copy
 from hf_ddistill.training.finite import check_gradient
 from hf_ddistill.training.losses import Parts
-from hf_ddistill.training.settings import AUXILIARY_TIMES
-from hf_ddistill.training.sharding import check_whole
+from hf_ddistill.training.settings import ADAPTED_AUXILIARY_TIMES, AUXILIARY_TIMES
+from hf_ddistill.training.sharding import (
+    check_whole,
+    placed_auxiliary,
+    put,
+    share_base,
+    whole,
+)
 from hf_ddistill.training.trained_state import trained_state
 
 
@@ -38,7 +44,7 @@ def make_auxiliaries(
 
     Raises:
         ValueError: for a source that cannot be copied, a factory that makes no network, or a
-            student that is sharded over the processes.
+            student that is sharded otherwise than by FSDP2.
     """
     made: dict[str, Denoiser | nn.Module] = {}
     for name in objective.auxiliaries:
@@ -46,13 +52,13 @@ def make_auxiliaries(
         need = objective.networks[name]
         if need.copy_of is not None:
             copied = denoiser_copy(sources[need.copy_of], f"The {name}", seed)
-            placed = [accelerator.prepare_model(each) for each in copied.networks()]
-            made[name] = copied.with_networks(placed)
+            (network,) = copied.networks()
+            made[name] = copied.with_networks([placed_auxiliary(network, accelerator, True)])
         else:
             student = sources["student"]
             own = unwrapped(student.networks()[0])
             network = need.build(name, own, student.diffusion, seed)
-            made[name] = accelerator.prepare_model(network.train())
+            made[name] = placed_auxiliary(network.train(), accelerator, False)
     return made
 
 
@@ -92,10 +98,17 @@ class Auxiliaries(TrainerCallback):
             return {}
         names = " and ".join(self.networks)
         return {
-            f"learning rate of the {names}": _learning_rate(args),
+            f"learning rate of the {names}": _told(
+                _learning_rate(model, args) for model in self.models.values()
+            ),
             f"optimizer steps of the {names} alone at the start": self.alternation.warmup,
             f"updates of the {names} for each of the student": self.alternation.every,
         }
+
+    def sharded_beside(self, student: nn.Module) -> None:
+        """Take note that the student has been sharded: adapters over its base share its shards."""
+        for model in self.models.values():
+            share_base(model, student)
 
     def join(
         self,
@@ -110,10 +123,11 @@ class Auxiliaries(TrainerCallback):
             args: settings.
             decayed: names of a network's parameters that weight decay is for.
         """
-        own: dict[str, Any] = {"lr": _learning_rate(args)}
+        own: dict[str, Any] = {}
         if "betas" in optimizer.defaults:
             own["betas"] = (args.auxiliary_beta1, args.adam_beta2)
         for model in self.models.values():
+            own["lr"] = _learning_rate(model, args)
             names = set(decayed(model))
             trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
             for decays in (True, False):
@@ -125,7 +139,7 @@ class Auxiliaries(TrainerCallback):
         """Their weights as a checkpoint keeps them."""
         # Shared (tied) tensors are written once each.
         return {
-            f"{name}.{key}": value.clone()
+            f"{name}.{key}": whole(value).clone()
             for name, model in self.models.items()
             for key, value in trained_state(model).items()
         }
@@ -135,9 +149,8 @@ class Auxiliaries(TrainerCallback):
         for name, model in self.models.items():
             start = f"{name}."
             weights = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-            with torch.no_grad():
-                for key, value in trained_state(model).items():
-                    value.copy_(weights[key])
+            for key, value in trained_state(model).items():
+                put(value, weights[key])
 
     def on_step_begin(
         self,
@@ -162,6 +175,7 @@ class Auxiliaries(TrainerCallback):
         limit = args.max_grad_norm if args.max_grad_norm > 0 else float("inf")
         for name, network in self.models.items():
             norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
+            norm = whole(norm)
             if not args.fp16:
                 check_gradient(norm, name, state.global_step)
             self.parts.add({f"{name}_grad_norm": norm})
@@ -169,12 +183,20 @@ class Auxiliaries(TrainerCallback):
             model.zero_grad()
 
 
-def _learning_rate(args: DiscreteDistillationConfig) -> float:
-    """Their own, or else twice the student's, at the start of the schedule: on two letters that
-    are equal, the auxiliary that has the student's lags until this has collapsed
-    (docs/results/safety.md)."""
+def _learning_rate(model: nn.Module, args: DiscreteDistillationConfig) -> float:
+    """Its own, or else some times the student's, at the start of the schedule. Twice: on two
+    letters that are equal, the auxiliary that has the student's lags until this has collapsed
+    (docs/results/safety.md). Ten times where it is adapters, which lag at twice the student's by
+    three and four times what they do then (docs/results/cost.md)."""
     own = args.auxiliary_learning_rate
-    return AUXILIARY_TIMES * args.learning_rate if own is None else own
+    times = ADAPTED_AUXILIARY_TIMES if isinstance(model, PeftModel) else AUXILIARY_TIMES
+    return times * args.learning_rate if own is None else own
+
+
+def _told(rates: Iterable[float]) -> float | str:
+    """The rate of all, or each one's."""
+    found = list(dict.fromkeys(rates))
+    return found[0] if len(found) == 1 else ", ".join(f"{rate:g}" for rate in found)
 
 
 def _module(network: Denoiser | nn.Module) -> nn.Module:

@@ -19,6 +19,7 @@ from hf_ddistill.training.data_blocks import of_data
 from hf_ddistill.training.finite import check_step
 from hf_ddistill.training.held_out import EVALUATION, HeldOutMean, own_rows, step_noise, units_of
 from hf_ddistill.training.rollouts import Decoded
+from hf_ddistill.training.sharding import is_sharded
 
 
 class BatchTrainer(Trainer):
@@ -79,7 +80,16 @@ class BatchTrainer(Trainer):
             reward=None if decoded is None else decoded.reward,
             train=self.updated(held_out),
             held_out=held_out,
+            most=self._most,
         )
+
+    def _most(self, number: int) -> int:
+        """The largest of all processes where weights are sharded, whose networks all must call
+        equally often; elsewhere the number itself."""
+        if not is_sharded(self.accelerator):
+            return number
+        of_all = self.accelerator.gather(torch.tensor([number], device=self.accelerator.device))
+        return int(of_all.max())
 
     def lengths(self, micro: int, inputs: Mapping[str, Tensor]) -> Tensor:
         """(B,), the tokens of each row of a micro batch that losses are of."""

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from hf_ddistill.denoisers import Denoiser, Latent
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.linalg import asked_at_the_end
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import BlockDiffusionLM, unwrapped
 from hf_ddistill.samplers import Canvas
 from hf_ddistill.shapes import Generators, Tokens
 from hf_ddistill.training.clean_tokens import trained_in
+from hf_ddistill.training.held_out import EVALUATION
 from hf_ddistill.training.likeness import Likeness, Rows, likeness
 
 #: Samples, at least and at most, network calls for all of them together, and rows of the data
@@ -26,6 +28,10 @@ LEAST, MOST, CALLS, MOST_DATA, SHARE = 16, 64, 256, 256, 20
 FEWEST = 10
 #: Times as many after the last step.
 LARGER = 4
+#: Standard errors beyond which a student is worse then.
+END_ERRORS = 1.0
+#: Groups of the rows of each batch, whose losses tell how much they spread.
+PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,55 @@ class Comparison:
                     f"{reference:.4g} of the teacher's at the same calls"
                 )
         return None
+
+    @property
+    def is_noisier(self) -> bool:
+        """Whether the student has got a noise input that its teacher has not."""
+        return self.trainer.denoiser().latent != self.trainer.teacher.latent
+
+    def worse(self, found: Likeness, share: float) -> str | None:
+        """By what the student is worse than its teacher in the end, as a clause: what `lost` says;
+        farther from the data by a standard error; or, where it is not nearer by one either, the
+        student's loss, where that is a distance from the teacher and it started as it."""
+        trainer, why = self.trainer, self.lost(found, share)
+        # Where it is known to have started worse, less has to be seen.
+        beyond, error = found.beyond(self.teacher, paired=self.is_noisier)
+        if why is None and beyond > END_ERRORS * error:
+            return f"they are farther from the data by {beyond:.3g} +- {error:.2g}"
+        tells = trainer.is_copy and trainer._objective.matches_conditionals
+        if why is None and tells and beyond > -END_ERRORS * error:
+            higher, error = self.loss_beyond()
+            if higher > END_ERRORS * error:
+                return (
+                    f"no nearer to the data, at a loss that is {higher:.3g} +- {error:.2g} higher"
+                )
+        return why
+
+    @torch.no_grad()
+    def loss_beyond(self) -> tuple[float, float]:
+        """How much higher the student's loss is, with the weights that would be saved, than the
+        teacher's would be in its place, on the same rows and with the same noise, and the standard
+        error of it."""
+        trainer = self.trainer
+        model = unwrapped(trainer.model, keep_adapters=True)
+        training, found = model.training, []
+        model.eval()
+        with torch.random.fork_rng(devices=[]), trainer.averaged_weights(), asked_at_the_end():
+            for inputs in self.batches:
+                for rows in torch.arange(len(inputs["input_ids"])).chunk(PARTS):
+                    some = {name: value[rows.to(value.device)] for name, value in inputs.items()}
+                    losses = []
+                    for asked in (trainer.denoiser(model), trainer.teacher):
+                        # A record for each: its noise is used up.
+                        record = trainer.training_record(model, some, EVALUATION)
+                        with trainer.compute_loss_context_manager():
+                            loss = trainer._objective(replace(record, student=asked))["student"]
+                        losses.append(float(loss))
+                    found.append(losses[0] - losses[1])
+        model.train(training)
+        trainer.auxiliaries.train(training)
+        differences = torch.tensor(found, dtype=torch.float64)
+        return float(differences.mean()), float(differences.std()) / len(found) ** 0.5
 
     @torch.no_grad()
     def _drawn(self, denoiser: Denoiser) -> Likeness:

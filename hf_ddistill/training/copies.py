@@ -9,15 +9,9 @@ from torch import Tensor, nn
 
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg.keyed_noise import keyed_generator
-from hf_ddistill.models import (
-    DDiTForDiscreteDiffusion,
-    NoisedMaskedLM,
-    keep_layers,
-    round_weights,
-    unwrapped,
-)
+from hf_ddistill.models import NoisedMaskedLM, keep_layers, round_weights, unwrapped
 from hf_ddistill.models.as_denoiser import trainable
-from hf_ddistill.models.noised.modeling_noised import takes_noise
+from hf_ddistill.models.noise_input import noise_input_of, with_noise_input
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 
 
@@ -30,7 +24,8 @@ def student_of(
         model: the one that was given.
         teacher: to be copied if there is none.
         args: settings.
-        adapted: whether adapters will be all that is trained.
+        adapted: whether adapters will be trained, to which a noise input belongs, of a model that
+            was given, too.
 
     Raises:
         ValueError: without a model that could be copied, or if the noise input that is asked for
@@ -52,30 +47,13 @@ def student_of(
     asked, own = args.noise_dim, getattr(unwrapped(model).config, "noise_dim", 0)
     if asked in (0, own):
         return model
-    if own or not copied:
+    if own or not (copied or adapted):
         raise ValueError(
             f"noise_dim={asked} was asked for, but the student has noise_dim={own}; leave out "
             "noise_dim to train it as it is, or model= for a copy of a teacher without noise."
         )
-    if not isinstance(model, DDiTForDiscreteDiffusion) and not takes_noise(model):
-        raise ValueError(
-            f"noise_dim={asked} was asked for, but {type(model).__name__} takes no noise; a DDiT "
-            "or a masked language model of transformers can be copied with a noise input."
-        )
-    if adapted:
-        raise ValueError(
-            f"noise_dim={asked} adds weights to the base, which adapters neither train nor save; "
-            "leave out peft_config, or pass a model= that has a noise input."
-        )
-    if not isinstance(model, DDiTForDiscreteDiffusion):
-        noised = NoisedMaskedLM.of(model, asked)
-        _drawn(noised.noise_proj, args.noise_std, args.seed)
-        return noised
-    like = model.model.embed_tokens.weight
-    made = {"bias": False, "device": like.device, "dtype": like.dtype}
-    projection = nn.utils.skip_init(nn.Linear, asked, model.config.hidden_size, **made)
-    model.model.noise_proj = _drawn(projection, args.noise_std, args.seed)
-    model.config.noise_dim = asked
+    model = with_noise_input(model, asked)
+    _drawn(noise_input_of(model), args.noise_std, args.seed)
     return model
 
 

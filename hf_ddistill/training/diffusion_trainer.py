@@ -39,7 +39,7 @@ from hf_ddistill.training.refusals import (
 from hf_ddistill.training.resumable import ResumableTrainer
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples
-from hf_ddistill.training.sharding import check_whole
+from hf_ddistill.training.sharding import check_whole, saves_shards
 from hf_ddistill.training.standard_trainer import StandardTrainer, first_model
 
 
@@ -238,6 +238,9 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
             return
         with self.averaged_weights():
             super().save_model(str(folder), _internal_call)
+            if saves_shards(self.accelerator):
+                # `Trainer` leaves it to the checkpoints, which are of shards.
+                self._save(str(folder), self.accelerator.get_state_dict(self.model))
         if self.args.should_save:
             # A pickle; the card says what the run was.
             (folder / "training_args.bin").unlink(missing_ok=True)
@@ -253,7 +256,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
             self.saved_base.save(folder, self.model, state_dict)
 
     def _kept(self) -> dict[str, Tensor]:
-        mean = {} if self.average is None else self.average.mean
+        mean = {} if self.average is None else self.average.kept()
         return {f"ema.{key}": value for key, value in mean.items()}
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:

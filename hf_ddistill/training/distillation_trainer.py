@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, set_seed
 
 from hf_ddistill.couplings import TrainingStep
@@ -17,6 +18,7 @@ from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, enter
 from hf_ddistill.models.held import inherit_held
 from hf_ddistill.objectives import Objective
 from hf_ddistill.objectives.alternation import Alternation
+from hf_ddistill.training.adapters import with_noise_saved
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
 from hf_ddistill.training.auxiliaries import Auxiliaries, make_auxiliaries
 from hf_ddistill.training.callbacks.guard import Guard
@@ -25,15 +27,19 @@ from hf_ddistill.training.copies import student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.losses import Parts
 from hf_ddistill.training.model_card import CardFacts
+from hf_ddistill.training.rates import with_learning_rate
 from hf_ddistill.training.refusals import (
     check_auxiliaries,
+    check_base_stays,
     check_decoder,
     check_reads_masks,
+    check_reads_tokens,
     check_reward,
     warn_of_independent_tokens,
 )
 from hf_ddistill.training.rollout_trainer import RolloutTrainer
 from hf_ddistill.training.rollouts import RewardFunction
+from hf_ddistill.training.sharded_optimizers import ShardedOptimizers
 from hf_ddistill.training.standard_trainer import first_model
 from hf_ddistill.training.teacher_models import agreed, placed, teacher_model, teacher_name
 
@@ -41,7 +47,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 
-class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
+class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDiffusionTrainer):
     """Distils a teacher into a student of few steps.
 
     Args:
@@ -88,7 +94,9 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         # Adapters are drawn before `Trainer` sets the seed.
         set_seed(args.seed)
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
-        check_reads_masks(Objective.from_config(objective), teacher)
+        objective = Objective.from_config(objective)
+        check_reads_masks(objective, teacher)
+        check_reads_tokens(objective, teacher)
         teacher = teacher_model(teacher, model, kwargs.get("processing_class"))
         if model is teacher and model is not None:
             raise ValueError(
@@ -100,7 +108,10 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         self.is_copy = model is None and isinstance(teacher, nn.Module) and not changed
         self.args, self._peft_config, self._teacher = args, peft_config, teacher
         self.teacher = None
+        if teacher is None:
+            check_base_stays(peft_config, model)
         model = self._completed(model)
+        self.args = args = with_learning_rate(args, model)
         adapted = isinstance(model, PeftModel)
         self.own_base = teacher is None and adapted
         if teacher is None and not self.own_base:
@@ -131,8 +142,14 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
 
     def _completed(self, model: nn.Module | None) -> nn.Module:
         """The student itself, or a copy of the teacher, with the adapters that were asked for."""
-        model = student_of(model, self._teacher, self.args, self._peft_config is not None)
-        return model if self._peft_config is None else get_peft_model(model, self._peft_config)
+        settings, own = self._peft_config, 0
+        if model is not None:
+            own = getattr(unwrapped(model).config, "noise_dim", 0)
+        self._adds_noise = self.args.noise_dim > 0 and not own
+        model = student_of(model, self._teacher, self.args, settings is not None)
+        if settings is None:
+            return model
+        return get_peft_model(model, with_noise_saved(settings) if self._adds_noise else settings)
 
     def _adopted(self, model: nn.Module) -> nn.Module:
         """The student, and its base as the teacher where there is no other."""
@@ -140,6 +157,9 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
             self.teacher = as_denoiser(
                 model, self._given, adapters=False, tokenizer=self._tokenizer
             )
+            if self._adds_noise:
+                # The base as it was, which nobody gave any.
+                self.teacher = replace(self.teacher, latent=None)
         elif self.teacher is None:
             self.teacher = denoiser_of(self._teacher, self._given, self._tokenizer)
         inherit_held(unwrapped(model).config, map(unwrapped, self.teacher.networks()))
@@ -199,9 +219,19 @@ class DiscreteDistillationTrainer(RolloutTrainer, DiscreteDiffusionTrainer):
         """One optimizer, with parameter groups for the student and then for the auxiliaries."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        if is_new:
+        # accelerate shards the model of an optimizer, which has no other's weights before.
+        if is_new and not self.accelerator.is_fsdp2:
             self.auxiliaries.join(optimizer, self.args, self.get_decay_parameter_names)
         return optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: Optimizer | None = None
+    ) -> LRScheduler:
+        """The schedule of all groups of the optimizer, whose models have been placed."""
+        if self.accelerator.is_fsdp2:
+            self.auxiliaries.sharded_beside(self.model)
+            self.auxiliaries.join(self.optimizer, self.args, self.get_decay_parameter_names)
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _get_learning_rate(self) -> float:
         return super()._get_learning_rate() * self.guard.factor

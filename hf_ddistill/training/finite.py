@@ -7,10 +7,11 @@ from collections.abc import Iterable
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from hf_ddistill.training.losses import read
+from hf_ddistill.training.sharding import is_sharded, local, whole
 
 
 def check_step(loss: Tensor, norm: Tensor | float | None, objective: str, step: int) -> None:
@@ -26,7 +27,7 @@ def check_step(loss: Tensor, norm: Tensor | float | None, objective: str, step: 
     Raises:
         ValueError: if one is infinite or NaN.
     """
-    seen = {"loss": loss} if norm is None else {"loss": loss, "norm": _whole(norm)}
+    seen = {"loss": loss} if norm is None else {"loss": loss, "norm": torch.as_tensor(whole(norm))}
     found = read(seen)
     if not math.isfinite(found["loss"]):
         raise ValueError(
@@ -57,10 +58,6 @@ def check_gradient(norm: Tensor | float, whose: str, step: int) -> None:
         )
 
 
-def _whole(norm: Tensor | float) -> Tensor:
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else torch.as_tensor(norm)
-
-
 def check_weights(named: Iterable[tuple[str, Tensor]], accelerator: Accelerator, step: int) -> None:
     """Raise unless all weights are numbers.
 
@@ -73,7 +70,7 @@ def check_weights(named: Iterable[tuple[str, Tensor]], accelerator: Accelerator,
         ValueError: if one is infinite or NaN, with the names of the first ones.
     """
     bad = [name for name, value in named if not _finite(value)]
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+    if is_sharded(accelerator):
         bad = sorted(set(gather_object(bad)))
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
@@ -84,5 +81,5 @@ def check_weights(named: Iterable[tuple[str, Tensor]], accelerator: Accelerator,
 
 
 def _finite(value: Tensor) -> bool:
-    local = value.to_local() if hasattr(value, "to_local") else value
-    return not local.is_floating_point() or bool(local.detach().isfinite().all())
+    own = local(value)
+    return not own.is_floating_point() or bool(own.detach().isfinite().all())

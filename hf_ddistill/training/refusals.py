@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_ddistill.denoisers import Denoiser
-from hf_ddistill.models import BlockDiffusionLM, unwrapped
-from hf_ddistill.models.causal_kind import is_causal
+from hf_ddistill.models import BlockDiffusionConfig, BlockDiffusionLM, load_config, unwrapped
+from hf_ddistill.models.causal_kind import is_causal, is_causal_config
 from hf_ddistill.models.opening import is_causal_name
 from hf_ddistill.objectives import Objective, Trained
 from hf_ddistill.objectives.needs import TAKEN
@@ -65,6 +66,9 @@ REFUSED_SETTINGS: dict[str, tuple[Any, str]] = {
         "weights by FSDP",
     ),
 }
+
+#: Beginnings of LoRA that take a part of the base's weights into the adapters.
+CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 #: What an evaluation measures without figures of the user's own.
 _MEASURED = ("loss", "runtime", "samples_per_second", "steps_per_second")
@@ -187,6 +191,63 @@ def check_reads_masks(objective: Objective, teacher: object) -> None:
             "language model reads none: take 'opdlm', 'causal_law_matching' or "
             "'block_law_matching', which ask it for each next token, or 'bd3lm', which asks none."
         )
+
+
+def check_reads_tokens(objective: Objective, teacher: object) -> None:
+    """Raise if what reads in both directions, a model, one of a denoiser or of a list, or the name
+    of one, is to say each next token."""
+    need = objective.networks.get("teacher")
+    if need is None or not need.causal:
+        return
+    given = teacher if isinstance(teacher, list | tuple) else [teacher]
+    for each in given:
+        for network in each.networks() if isinstance(each, Denoiser) else [each]:
+            if found := _both_directions(network):
+                raise ValueError(
+                    f"Objective {objective.id!r} asks its teacher for each next token behind those "
+                    f"before it, and {found} reads in both directions: give a causal language "
+                    "model, or a BlockDiffusionLM of blocks that was made of one; of this teacher "
+                    "'law_matching' and 'ecd' are distilled, or into blocks 'd2f' and 'cdlm'."
+                )
+
+
+def _both_directions(network: object) -> str:
+    """What a teacher is that reads in both directions; empty for any other."""
+    if isinstance(network, str):
+        if find_adapter_config_file(network) is not None:
+            return ""  # opened as what their base is
+        config, name = load_config(network), network
+        causal = is_causal_config(config, name)
+    else:
+        network = unwrapped(network) if isinstance(network, nn.Module) else network
+        if not isinstance(network, PreTrainedModel):
+            return ""
+        config, name = network.config, type(network).__name__
+        causal = is_causal(network)
+    if causal:
+        return ""
+    if not isinstance(config, BlockDiffusionConfig):
+        return name
+    window = config.max_position_embeddings
+    full = window is not None and config.block_size >= window
+    return f"{name}, a BlockDiffusionLM of full attention," if full else ""
+
+
+def check_base_stays(peft_config: Any, model: nn.Module | None) -> None:
+    """Raise if adapters change the base that is to be their teacher: those that will be added, or
+    else those that a model has."""
+    own = getattr(model, "peft_config", {}).values() if peft_config is None else [peft_config]
+    for settings in own:
+        begun = str(getattr(settings, "init_lora_weights", True))
+        for name, changes in (
+            ("bias", getattr(settings, "bias", "none") != "none"),
+            ("init_lora_weights", begun.startswith(CHANGING)),
+        ):
+            if changes:
+                raise ValueError(
+                    f"{name}={getattr(settings, name)!r} of the adapters changes their base, which "
+                    "is the teacher where none is given: leave it out, or give teacher=."
+                )
 
 
 def check_reward(objective: Objective, reward_is_given: bool) -> None:

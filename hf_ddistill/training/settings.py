@@ -10,10 +10,10 @@ from typing import Any
 
 #: Network calls for one sample: more of them cannot be meant.
 MOST_CALLS = 100_000
-#: Of a student, by what it is, where the command line is given none.
+#: Of a student, by what it is, where none is given.
 DDIT_RATE, LANGUAGE_MODEL_RATE, ADAPTER_RATE = 3e-4, 5e-5, 2e-4
-#: Of what is trained beside it, times the student's.
-AUXILIARY_TIMES = 2.0
+#: Of what is trained beside it, times the student's; where that is adapters over the same base.
+AUXILIARY_TIMES, ADAPTED_AUXILIARY_TIMES = 2.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class DistillationSettings:
         noise_std: standard deviation of what that input adds to each channel at first.
         auxiliary_learning_rate: of all networks that the objective trains beside the student (an
             auxiliary denoiser, a discriminator), as the next three are; twice the student's if not
-            given.
+            given, ten times where it is adapters over the student's base.
             It follows the student's schedule.
         auxiliary_beta1: of theirs in an optimizer with betas; small, because what they learn, the
             law of the student, moves.
@@ -162,7 +162,7 @@ class DistillationSettings:
     student_bits: int = setting(0, "of the weights that a copy computes with, 8 or 4; 0 is all")
     noise_std: float = setting(0.3, "of what the noise input adds")
     auxiliary_learning_rate: float | None = setting(
-        None, "of the auxiliary (default: twice the student's)"
+        None, "of the auxiliary (default: twice the student's; of adapters ten times)"
     )
     auxiliary_beta1: float = setting(0.5, "of Adam, for the auxiliary")
     auxiliary_warmup_steps: int = setting(0, "steps that train it alone")

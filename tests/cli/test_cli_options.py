@@ -129,8 +129,8 @@ def test_every_figure_that_is_logged_is_explained():
     assert len(names) > 10
     assert names <= set(OF_ALL) | set(OF_DISTILLATION)
     page, told = (ROOT / "docs" / "logs.md").read_text(), logged(distillation=True)
-    for name in (*OF_ALL, *OF_DISTILLATION):
-        assert f"| `{name}` |" in page and f"  {name} " in told
+    for name, (meaning, good) in (OF_ALL | OF_DISTILLATION).items():
+        assert f"| `{name}` | {meaning} | {good} |" in page and f"  {name} " in told
 
 
 @pytest.mark.parametrize("name", ["teacher", "distill"])

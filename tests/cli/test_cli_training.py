@@ -162,6 +162,19 @@ def test_a_teacher_may_keep_its_precision_and_a_student_be_asked_to(tmp_path, ca
     assert "frozen, in bfloat16" in said and "are trained, in float32" in said
 
 
+def test_adapters_have_an_auxiliary_over_the_same_weights_and_a_noise_input(tmp_path, capsys):
+    folder, data = ddit(tmp_path / "t"), tokens(tmp_path / "a.jsonl", 16)
+    given = ["--teacher", folder, "--data", data, "--output", tmp_path / "out", "--cpu"]
+    given += ["--objective", "law_matching", "--lora-rank", 2, "--noise-dim", 2]
+    assert run("distill", *given, "--student-steps", 1, "--steps", 2, "--batch-size", 8) == 0
+    lines = dict(line.strip().split(": ", 1) for line in capsys.readouterr().out.splitlines()[:6])
+    assert "with the adapters off" in lines["teacher"] and "one copy" in lines["teacher"]
+    assert "with a noise input of 2 numbers per position" in lines["student"]
+    assert lines["auxiliary"].startswith("adapters of its own over the same weights")
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert run("sample", tmp_path / "out", "--count", 2, "--steps", 1) == 0
+
+
 def test_a_run_says_its_recipe_and_its_held_out_loss(tmp_path, capsys):
     folder = ddit(tmp_path / "t")
     data = tokens(tmp_path / "a.jsonl", 40)

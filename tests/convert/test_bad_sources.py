@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from hf_ddistill.convert import Converter
 
-KINDS = [kind for kind in sorted(Converter.registry) if kind not in ("causal_lm", "transformers")]
+#: Without those whose folders are of models of ours or of transformers.
+KINDS = sorted(Converter.registry.keys() - {"causal_lm", "students", "transformers"})
 WRONG = (None, "x", -1, [], 1.5)
 
 

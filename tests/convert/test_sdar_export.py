@@ -20,7 +20,7 @@ from transformers import (
 
 from hf_ddistill import BlockDiffusionLM, to_block_diffusion
 from hf_ddistill.cli.main import main
-from hf_ddistill.convert import SDAR, LLaDA, recognise, sdar
+from hf_ddistill.convert import SDAR, LLaDA, recognise, served_folder
 from hf_ddistill.convert.mask_row import with_mask_at
 
 SIZES = {
@@ -199,7 +199,7 @@ def test_a_number_that_no_token_can_have_is_given(tokenizer, row, said):
 def test_the_command_does_not_move_the_mask_to_where_engines_look(
     row, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(sdar, "MASK_TOKEN_ID", row)
+    monkeypatch.setattr(served_folder, "MASK_TOKEN_ID", row)
     model = student(vocab=row + 11, mask=row + 2)
     model.save_pretrained(tmp_path / "student")
     words(row + 3, ("<|x|>", "<|y|>", "<|mask|>"), "<|mask|>").save_pretrained(tmp_path / "student")
@@ -220,7 +220,7 @@ def test_the_command_does_not_move_the_mask_to_where_engines_look(
 
 
 def test_a_tied_head_is_not_written_for_engines_that_look_for_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(sdar, "MASK_TOKEN_ID", 12)
+    monkeypatch.setattr(served_folder, "MASK_TOKEN_ID", 12)
     model = student(tie_word_embeddings=True)
     model.save_pretrained(tmp_path / "student")
     argv = ["export", str(tmp_path / "student"), str(tmp_path / "out"), "--to", "sdar"]
@@ -239,7 +239,7 @@ def test_a_tied_head_is_not_written_for_engines_that_look_for_one(tmp_path, monk
 
 
 def test_what_is_not_of_the_command_is_overwritten(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sdar, "MASK_TOKEN_ID", 9)
+    monkeypatch.setattr(served_folder, "MASK_TOKEN_ID", 9)
     student().save_pretrained(tmp_path / "student")
     argv = ["export", str(tmp_path / "student"), str(tmp_path / "out"), "--to", "sdar"]
     assert main(argv) == 0

@@ -51,6 +51,14 @@ def test_the_ends_never_draw_a_token_without_mass(size, draw):
     assert categorical_of_logs(probs.log(), noise=ends).tolist() == expected
 
 
+@pytest.mark.parametrize("size", [5, 512])
+def test_a_step_that_draws_nowhere_draws_nothing(size):
+    """Of a short row few positions are drawn in a step, and sometimes none of the batch."""
+    log_probs = torch.zeros(0, 1, size)
+    assert categorical_of_logs(log_probs, noise=torch.zeros(0, 1)).shape == (0, 1)
+    assert categorical(log_probs.exp(), torch.Generator()).shape == (0, 1)
+
+
 def test_no_second_tensor_of_the_size_of_the_laws_is_made():
     logs = torch.randn(32, 2**16).log_softmax(-1)
     with PeakBytes() as watch:

@@ -17,6 +17,11 @@ from hf_ddistill.evaluation.molecules import (
     frechet_chemnet_distance,
     internal_diversity,
 )
+from hf_ddistill.evaluation.scaffolds import (
+    scaffold_counts,
+    scaffold_coverage,
+    scaffold_similarity,
+)
 
 DRUGS = (
     "CC(=O)Oc1ccccc1C(=O)O",
@@ -50,7 +55,12 @@ def test_bigram_entropy_sees_the_order_that_characters_alone_do_not():
 
 @pytest.mark.parametrize(
     ("package", "measure"),
-    [("rdkit", canonical_smiles), ("rdkit", internal_diversity), ("fcd", chemnet_features)],
+    [
+        ("rdkit", canonical_smiles),
+        ("rdkit", internal_diversity),
+        ("rdkit", scaffold_counts),
+        ("fcd", chemnet_features),
+    ],
 )
 def test_a_missing_extra_is_named_with_how_to_get_it(package, measure, monkeypatch):
     if package == "fcd":
@@ -130,3 +140,32 @@ def test_samples_without_a_molecule_have_figures_all_the_same(fcd):
     found = MoleculeJudge(DRUGS, DRUGS)(["C1CC", "((", ""])
     assert found["valid"] == found["fcd_groups"] == 0
     assert [found[name] for name in ("unique", "novel", "fcd", "diversity")] == [None] * 4
+
+
+def test_a_scaffold_is_the_rings_and_what_links_them(rdkit):
+    """Two molecules of one scaffold, written differently, one of another; of one ring or none the
+    scaffold is none, as in MOSES."""
+    biphenyl, fused = "c1ccc(-c2ccccc2)cc1", "c1ccc2ccccc2c1"
+    drawn = ["Cc1ccc(cc1)c1ccccc1O", "c1ccc(-c2ccccc2)cc1F", "CCc1ccc2ccccc2c1", "Cc1ccccc1", "CCO"]
+    assert scaffold_counts(drawn) == {biphenyl: 2, fused: 1}
+    assert scaffold_counts(["O=C(NCC)c1ccc(CN2CCOCC2)cc1"]) == {"c1ccc(CN2CCOCC2)cc1": 1}
+    with pytest.raises(ValueError, match="'C1CC'"):
+        scaffold_counts(["C1CC"])
+
+
+def test_scaffold_figures_are_those_worked_out_by_hand():
+    """(2 * 1 + 1 * 0) / (sqrt(5) * sqrt(10)); of the four real molecules one has a drawn one."""
+    drawn, real = {"a": 2, "b": 1}, {"a": 1, "c": 3}
+    assert scaffold_similarity(drawn, real) == pytest.approx(2 / math.sqrt(50))
+    assert scaffold_similarity(real, real) == pytest.approx(1)
+    assert scaffold_coverage(drawn, real) == 1 / 4
+    assert scaffold_similarity({}, real) is None and scaffold_coverage(drawn, {}) is None
+
+
+def test_scaffolds_are_counted_in_groups_of_one_size(fcd):
+    """Two groups of two: one with the held-out scaffold of three of four molecules, one without."""
+    held_out = ["c1ccc(-c2ccccc2)cc1"] * 3 + ["c1ccc2ccccc2c1"]
+    judge = MoleculeJudge((), held_out, fcd_molecules=2)
+    found = judge(["Cc1ccc(-c2ccccc2)cc1", "CCO", "C1CC", "CCN", "CCCC", "CC"])
+    assert found["scaffolds_found"] == pytest.approx((3 / 4 + 0) / 2)
+    assert found["scaffolds"] == pytest.approx(3 / math.sqrt(10))

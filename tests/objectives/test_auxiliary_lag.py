@@ -21,7 +21,7 @@ def ratio(law):
     where = Places.of(torch.ones(1, 4, dtype=torch.bool))
     said = Local(Prediction(log_p), where, torch.ones(1))
     none = torch.zeros(1, 4, dtype=torch.float64)
-    return LogRatio(said, said, none, said.log_prob_of(DRAWN), none.bool())
+    return LogRatio(DRAWN, said, said, none, said.log_prob_of(DRAWN), none.bool())
 
 
 def lag_of(said):

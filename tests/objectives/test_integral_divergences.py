@@ -13,6 +13,7 @@ import pytest
 import torch
 from small_laws import FLIPS, MASKS, L, mixture, problem, step_of, table
 
+from hf_ddistill.couplings import roll_out
 from hf_ddistill.laboratory import (
     ExactProblem,
     clean_sequences,
@@ -76,6 +77,29 @@ def test_gradient_is_not_that_of_the_divergence_that_is_stated(name):
     (true,) = torch.autograd.grad(divergence, student.network.logits)
     exact = ExactProblem(law.detach(), teacher.sequences, MASKS)
     step = step_of(MASKS, student, teacher.denoiser(), exact.denoiser(), ROWS)
+    (found,) = torch.autograd.grad(objective(step)["student"], student.network.logits)
+    compare(found, true)
+
+
+class FirstOfTwo(LawMatching):
+    """Each row stops at the first of two calls, behind which half of the tokens are shown."""
+
+    id = "first_of_two"
+
+    def _rollout(self, step):
+        rows = len(step.x_0)
+        return roll_out(step, torch.full((rows,), 2), torch.zeros(rows, dtype=torch.int64))
+
+
+def test_a_step_is_answerable_for_more_than_the_next_call_is_shown():
+    """KL(V) counts as in law matching, times the chance that so many tokens are shown."""
+    (student, law), teacher = mixture(), problem(MASKS, 1)
+    shown = [math.comb(L, n) / 2**L for n in range(L + 1)]
+    divergence = of_sets(law, teacher.law, lambda m: math.fsum(shown[m:]) / (m * math.comb(L, m)))
+    (true,) = torch.autograd.grad(divergence, student.network.logits)
+    exact = ExactProblem(law.detach(), teacher.sequences, MASKS)
+    step = step_of(MASKS, student, teacher.denoiser(), exact.denoiser(), ROWS, student_steps=2)
+    objective = FirstOfTwo(horizon="step", steps="only")
     (found,) = torch.autograd.grad(objective(step)["student"], student.network.logits)
     compare(found, true)
 

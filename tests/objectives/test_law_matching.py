@@ -67,8 +67,12 @@ def test_gradient_and_horizon_follow_from_the_student_and_may_be_set(diffusion, 
 
 
 def test_what_a_student_cannot_have_is_refused_when_it_is_known():
-    with pytest.raises(ValueError, match="noise input"):
-        LawMatching(divergence="jeffreys").for_student(table(MASKS))
+    for settings in ({"divergence": "jeffreys"}, {"horizon": "step"}, {"divergence": "mean_kl"}):
+        with pytest.raises(ValueError, match="noise input"):
+            LawMatching(**settings).for_student(table(MASKS))
+    for settings in ({"horizon": "step"}, {"divergence": "mean_kl"}):
+        with pytest.raises(ValueError, match="needs masks"):
+            LawMatching(**settings).for_student(table(FLIPS))
 
 
 @pytest.mark.parametrize("diffusion", [MASKS, FLIPS, BOTH], ids=["masks", "flips", "both"])
@@ -82,6 +86,38 @@ def test_student_with_the_teacher_s_law_is_pulled_nowhere(diffusion, gradient):
     loss = LawMatching(gradient=gradient, **horizon)(step)["student"]
     (found,) = torch.autograd.grad(loss, student.network.logits)
     assert found.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("divergence", ["reverse_kl", "mean_kl"])
+@pytest.mark.parametrize("horizon", ["call", "step"])
+def test_noisy_student_with_the_teacher_s_law_is_pulled_nowhere(horizon, divergence):
+    teacher, (student, _) = problem(MASKS, 1), mixture()
+    step = step_of(MASKS, student, *(teacher.denoiser(),) * 2, rows=64, student_steps=4)
+    loss = LawMatching(horizon=horizon, divergence=divergence)(step)["student"]
+    (found,) = torch.autograd.grad(loss, student.network.logits)
+    assert found.abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("horizon", ["call", "step"])
+def test_auxiliary_of_laws_ends_half_way_to_the_teacher(horizon):
+    """Half way from the teacher's conditionals to the student's its gradient is 0."""
+    (student, law), teacher = mixture(), problem(MASKS, 1)
+    own = ExactProblem(law.detach(), teacher.sequences, MASKS)
+    states = own.states
+    p_s, p_t = (each.log_conditional(states, 0.5).exp() for each in (own, teacher))
+    auxiliary = table(MASKS)
+    settings = {"horizon": horizon, "divergence": "mean_kl", "steps": "only"}
+
+    def gradient(law):
+        auxiliary.network.logits.data.copy_(law.clamp_min(1e-30).log())
+        step = step_of(MASKS, student, teacher.denoiser(), auxiliary, 40_000)
+        loss = LawMatching(**settings)(step)["auxiliary"]
+        (found,) = torch.autograd.grad(loss, auxiliary.network.logits)
+        return float(found.norm()), float(step.log.figures["auxiliary_lag"])
+
+    (at_end, lag), (before, _) = map(gradient, ((p_s + p_t) / 2, p_t))
+    assert at_end < 0.05 * before
+    assert abs(lag) < 0.05  # it has caught up
 
 
 def test_waiting_student_costs_no_graph_and_gets_no_loss():
@@ -159,10 +195,13 @@ def test_one_call_beats_the_exact_teacher_s_total_variation_five_times():
     ("settings", "named"),
     [
         ({"gradient": "reinforce"}, "None, pathwise, policy"),
-        ({"horizon": "step"}, "call, rollout"),
+        ({"horizon": "stop"}, "call, step, rollout"),
+        ({"horizon": "step", "gradient": "policy"}, "pathwise"),
+        ({"divergence": "mean_kl", "gradient": "policy"}, "pathwise"),
+        ({"horizon": "step", "sampler": "jump"}, "ancestral"),
         ({"sampler": "ddim"}, "ancestral"),
         ({"steps": "any"}, "each_number, each_call, only"),
-        ({"divergence": "js"}, "reverse_kl, forward_kl, jeffreys"),
+        ({"divergence": "js"}, "reverse_kl, forward_kl, jeffreys, mean_kl"),
         ({"maskings": 0}, "at least 1"),
         ({"gradient": "policy", "divergence": "jeffreys"}, "pathwise"),
         ({"gradient": "pathwise", "horizon": "rollout", "sampler": "jump"}, "policy"),

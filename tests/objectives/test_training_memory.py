@@ -9,10 +9,7 @@ import pytest
 import torch
 from training_memory import BLOCKS, SEQUENCES, blocks, sequences, units
 
-#: Of all objectives, but for the blocks of two draws, and two laws that are taught at once: see
-#: docs/results/training_speed.md.
 MOST = dict.fromkeys([*SEQUENCES, *BLOCKS], 4.0)
-MOST |= {"block_law_matching": 4.6, "distribution_matching": 4.4}
 
 
 @pytest.mark.slow
@@ -40,6 +37,7 @@ def test_gradients_that_go_straight_to_the_logits_are_the_same(name, monkeypatch
         monkeypatch.setattr("hf_ddistill.objectives.by_position.ON_CPU", 2**13)
         objective, step = (sequences if name in SEQUENCES else blocks)(name, 30)
         networks = [*step.student.networks(), *step.peers["auxiliary"].networks()]
+        networks += [step.peers["coefficients"]] if name == "lsd" else []
         for network in [*networks, *step.peers["teacher"].networks()]:
             network.double()
         losses = objective(step)

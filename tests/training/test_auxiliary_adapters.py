@@ -12,10 +12,12 @@ from peft import LoraConfig
 from safetensors import safe_open
 from safetensors.torch import load_file
 from test_dllm_training import model as block_model
-from training_runs import differing, distilling, means_of, stop_after, weights
+from training_runs import differing, distilling, means_of, rows, stop_after, tiny, weights
 
+from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.hub import load_model
 from hf_ddistill.models import as_denoiser
+from hf_ddistill.processes import Absorbing
 from hf_ddistill.training.trained_state import trained_state
 
 SETTINGS = {"max_steps": 3, "learning_rate": 0.05, "student_steps": 2, "auxiliary_lag": 0}
@@ -118,6 +120,14 @@ def test_gradient_of_each_loss_is_that_of_its_own_adapters(tmp_path, objective):
         assert touched == {name}
 
 
+def test_adapters_beside_the_students_learn_at_ten_times_its_rate_unless_they_are_told(tmp_path):
+    for own, rate in ((None, 0.5), (0.01, 0.01)):
+        trainer = run(tmp_path, bert(tmp_path), max_steps=1, auxiliary_learning_rate=own)
+        groups = trainer.create_optimizer().param_groups
+        assert [group["lr"] for group in groups] == [0.05, 0.05, rate, rate]
+        assert trainer.facts().training["learning rate of the auxiliary"] == rate
+
+
 def test_run_takes_the_steps_of_one_with_three_copies(tmp_path):
     one = run(tmp_path / "one", bert(tmp_path), logging_steps=1)
     one.train()
@@ -199,3 +209,42 @@ def test_auxiliary_starts_as_the_base_whatever_the_students_adapters_are(tmp_pat
     start = weights(auxiliary_of(trainer))
     trainer.train()
     assert differing(start, weights(auxiliary_of(trainer)))
+
+
+def named(folder):
+    tiny(discrete_diffusion=Diffusion(Absorbing(3)).to_config()).save_pretrained(folder / "ddit")
+    return load_model(str(folder / "ddit"))
+
+
+@pytest.mark.parametrize("base", [bert, named, lambda _: tiny()], ids=["masked lm", "ddit", "new"])
+def test_noise_input_is_trained_and_saved_with_the_adapters_and_the_teacher_has_none(
+    tmp_path, base
+):
+    model = base(tmp_path)
+    data = TOKENS if model.config.model_type == "bert" else rows(16)
+    x_t = torch.tensor([row["input_ids"] for row in data[:8]])
+    before = as_denoiser(copy.deepcopy(model).eval())
+    x_t[:, ::2] = before.diffusion.process.mask_token_id
+    expected = before(x_t, 0.5).log_conditional
+    trainer = run(tmp_path / "out", model, data=data, noise_dim=3, student_steps=1, ema_decay=0)
+    start = weights(trainer.model)
+    assert trainer.denoiser().latent.dim == 3 and trainer.teacher.latent is None
+    assert torch.equal(trainer.teacher(x_t, 0.5).log_conditional, expected)
+    trainer.train()
+    assert torch.equal(trainer.teacher(x_t, 0.5).log_conditional, expected)
+    moved = differing(start, weights(trainer.model))
+    assert any("noise_proj" in name for name in moved)
+    assert all("noise_proj.modules_to_save" in name or "lora" in name for name in moved)
+    trainer.save_model()
+    assert (tmp_path / "out" / "model.safetensors").exists() != bool(model.config.name_or_path)
+    opened = as_denoiser(load_model(str(tmp_path / "out")).eval())
+    noise = opened.fresh_noise(x_t, torch.Generator().manual_seed(0))
+    trainer.model.eval()
+    with torch.no_grad():
+        found = opened(x_t, 0.5, **noise).log_conditional.exp()
+        torch.testing.assert_close(
+            found, trainer.denoiser()(x_t, 0.5, **noise).log_conditional.exp()
+        )
+        assert not torch.allclose(
+            found, opened(x_t, 0.5, noise=-noise["noise"]).log_conditional.exp()
+        )

@@ -175,3 +175,18 @@ def test_student_whose_noise_adds_nothing_draws_what_its_teacher_draws(tmp_path)
     assert torch.equal(found.of_rows, made.teacher.of_rows)
     assert found.beyond(made.teacher, paired=True) == (0, 0)
     assert found.beyond(made.teacher)[1] > 0
+
+
+def test_student_of_a_higher_loss_than_it_began_with_is_seen_where_samples_say_nothing(tmp_path):
+    trainer = distilling(tmp_path, tiny(), digit_rows(64), max_steps=12, ema_decay=0)
+    trainer.state.max_steps = 12
+    made = Comparison.of(trainer, 4)
+    assert made.loss_beyond()[0] == pytest.approx(0, abs=1e-6)
+    assert made.worse(made.student(), 0.5) is None
+    with torch.no_grad():
+        for weight in trainer.model.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    higher, error = made.loss_beyond()
+    assert higher > 2 * error > 0
+    assert "loss" in made.worse(made.teacher, 0.5), "samples as good as the teacher's"
+    assert trainer.model.training

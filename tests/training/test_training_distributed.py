@@ -31,3 +31,9 @@ def test_two_processes_take_uneven_rows_as_one_does(tmp_path):
     for process in (0, 1):
         weights = torch.load(tmp_path / f"weights-{process}.pt")
         torch.testing.assert_close(weights, alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_that_shard_their_weights_take_the_steps_of_two_that_do_not(tmp_path):
+    """Student, auxiliary and mean of weights, by copies and by adapters; stopped and resumed."""
+    in_two_processes("sharded_training.py", tmp_path)

@@ -46,7 +46,7 @@ def other_teacher():
 
 
 OTHERS = {
-    "learning rate": ({"learning_rate": 0.5}, "learning_rate was 5e-05 and is 0.5"),
+    "learning rate": ({"learning_rate": 0.5}, "learning_rate was 0.0003 and is 0.5"),
     "seed": ({"seed": 7}, "seed was 42 and is 7"),
     "batch": ({"per_device_train_batch_size": 4}, "per_device_train_batch_size was 8 and is 4"),
     "accumulation": ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps was 1 and"),

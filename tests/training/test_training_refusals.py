@@ -15,6 +15,10 @@ from hf_ddistill.processes import Absorbing, Uniform
 from hf_ddistill.schedules import Cosine
 
 
+def lora(**settings):
+    return LoraConfig(target_modules=["qkv"], **settings)
+
+
 def with_diffusion(diffusion, **settings):
     model = tiny(**settings)
     as_denoiser(model, diffusion)
@@ -106,9 +110,13 @@ DISTILLATION = {
         lambda: {"noise_dim": 4, "teacher": gidd()},
         "noise_dim=4 was asked for, but GiddLM takes no noise; a DDiT or a masked",
     ),
-    "noise under adapters": (
-        lambda: {"noise_dim": 4, "peft_config": LoraConfig(target_modules=["qkv"])},
-        "noise_dim=4 adds weights to the base, which adapters neither train nor save",
+    "adapters that train the base's biases": (
+        lambda: {"teacher": None, "model": tiny(1), "peft_config": lora(bias="all")},
+        "bias='all' of the adapters changes their base, which is the teacher",
+    ),
+    "adapters that start by changing the base": (
+        lambda: {"teacher": None, "model": tiny(1), "peft_config": lora(init_lora_weights="olora")},
+        "init_lora_weights='olora' of the adapters changes their base, which is the teacher",
     ),
     "pickles": (lambda: {"hub_strategy": "checkpoint"}, "'checkpoint' would push pickles"),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -14,13 +16,20 @@ from hf_ddistill.training.sharding import check_whole, placed_teacher
 @pytest.fixture
 def sharded(monkeypatch):
     accelerator = Accelerator(cpu=True)
-    monkeypatch.setitem(AcceleratorState._shared_state, "distributed_type", DistributedType.FSDP)
+    state = {
+        "distributed_type": DistributedType.FSDP,
+        "fsdp_plugin": SimpleNamespace(fsdp_version=1),
+    }
+    for name, value in state.items():
+        monkeypatch.setitem(AcceleratorState._shared_state, name, value)
     return accelerator
 
 
-def test_what_takes_whole_weights_is_told(sharded):
-    with pytest.raises(ValueError, match=r"The mean of weights takes whole weights, and FSDP"):
+def test_what_takes_weights_as_fsdp2_shards_them_is_told(sharded, monkeypatch):
+    with pytest.raises(ValueError, match=r"The mean of weights takes .* FSDP1 shards them: set"):
         check_whole(sharded, "The mean of weights")
+    monkeypatch.setattr(sharded.state.fsdp_plugin, "fsdp_version", 2)
+    check_whole(sharded, "The mean of weights")
 
 
 def test_a_teacher_that_would_be_empty_on_other_processes_is_refused(sharded, monkeypatch):

@@ -29,6 +29,10 @@ from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import LOG_ZERO, Scalar
 
+#: Entries of a law from which on it is not kept for the way back: 32 MiB of float32. Asking again
+#: costs a tenth of a step.
+MUCH = 2**23
+
 
 @dataclass(frozen=True)
 class BlockLawMatching(Objective):
@@ -69,7 +73,10 @@ class BlockLawMatching(Objective):
             student = step.look(step.student, x_t, None, where, clean_ids=step.x_0, block_size=size)
         log_pi = student.prediction.log_conditional.detach()[:, 0]
         difference = torch.zeros_like(log_pi) if learns else None
-        seen = [self.draw(step, student, size, difference) for _ in range(self.draws)]
+        # The laws of all draws at one time are one tensor of all logits more for each; where that
+        # is much, all but the last are made once more on the way back.
+        again = [log_pi.numel() > MUCH] * (self.draws - 1) + [False]
+        seen = [self.draw(step, student, size, difference, each) for each in again]
         gained = torch.stack([draw.gained for draw in seen]).mean()
         step.log("reward", gained / len(where))
         losses = {}
@@ -82,15 +89,21 @@ class BlockLawMatching(Objective):
         return losses
 
     def draw(
-        self, step: TrainingStep, student: Local, size: int, difference: Tensor | None = None
+        self,
+        step: TrainingStep,
+        student: Local,
+        size: int,
+        difference: Tensor | None = None,
+        ask_again: bool = False,
     ) -> Draw:
         """One draw of all N masks from the student's prediction, in blocks of `size`; log p_T -
-        log p_A there is added to `difference` (N, K)."""
+        log p_A there is added to `difference` (N, K). The auxiliary's law is kept for the way
+        back, or it is asked again."""
         where, log_pi = student.places, student.prediction.log_conditional[:, 0]
         tokens = categorical_of_logs(log_pi, noise=step.numbers(where))
         x = where.put(tokens, step.x_0)
         log_variety(step, x, where.where)
-        given = {"clean_ids": step.x_0, "block_size": size}
+        given = {"clean_ids": step.x_0, "block_size": size, "ask_again": ask_again}
         ratios, of_auxiliary, lag = causal_log_ratio(step, x, where, difference, **given)
         blocks = ratios.unflatten(1, (-1, size))
         later = where.take((blocks.sum(-1, keepdim=True) - blocks.cumsum(-1)).flatten(1))

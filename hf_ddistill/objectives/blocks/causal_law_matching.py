@@ -182,7 +182,7 @@ class CausalLawMatching(Objective):
             here = trajectory.drawn & (trajectory.rounds == trajectory.spread(number))
             where, here = places_of(trajectory.drawn, here)
             return where, [Call(number, here, calls)]
-        places = trajectory.places()
+        places = trajectory.places(step.most)
         where = Places.of(trajectory.drawn, sum(map(len, places)))
         each = (torch.full_like(calls, number) for number in range(len(places)))
         one = torch.ones_like(calls)

@@ -127,7 +127,7 @@ class OutcomeReward(Objective):
         """Calls of each block (B, L / b), and the positions that they decided."""
         trajectory = step.trajectory
         if self.calls is None:
-            places = trajectory.places()
+            places = trajectory.places(step.most)
             numbers = (torch.full_like(trajectory.calls, number) for number in range(len(places)))
             return list(zip(numbers, places, strict=True))
         calls = [trajectory.any_call(step.generator) for _ in range(self.calls)]

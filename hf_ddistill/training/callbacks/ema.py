@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_ddistill.training.sharding import local, put, reshard, sharded_like, whole
+from hf_ddistill.training.trained_state import parameters_of
+
 
 class WeightAverage(TrainerCallback):
     """mean <- decay * mean + (1 - decay) * weights after every update of the model.
@@ -34,7 +37,15 @@ class WeightAverage(TrainerCallback):
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that are averaged, by name."""
-        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+        return ((name, p) for name, p in parameters_of(self.model, once=True) if p.requires_grad)
+
+    def _placed(self) -> dict[str, nn.Parameter]:
+        """The parameters in training; the means, which were made of whole weights, now lie where
+        these have been placed, and in parts as they are."""
+        reshard(self.model)
+        weights = dict(self.trainable())
+        self.mean = {name: sharded_like(self.mean[name], p) for name, p in weights.items()}
+        return weights
 
     @torch.no_grad()
     def on_step_end(
@@ -49,24 +60,26 @@ class WeightAverage(TrainerCallback):
         if count == self.updates(state.global_step - 1):
             return
         decay = min(self.decay, (1 + count) / (10 + count))
-        weights = dict(self.trainable())
-        # Where the weights are, which may have been placed after this was made.
-        self.mean = {name: self.mean[name].to(weight.device) for name, weight in weights.items()}
-        means = list(self.mean.values())
-        new = [weight.to(mean.dtype) for weight, mean in zip(weights.values(), means, strict=True)]
+        weights = self._placed()
+        means = list(map(local, self.mean.values()))
+        new = [local(p).to(mean.dtype) for p, mean in zip(weights.values(), means, strict=True)]
         # In place, all in one pass: a new tensor for each costs seven times as much.
         torch._foreach_lerp_(means, new, 1 - decay)
 
-    @torch.no_grad()
+    def kept(self) -> dict[str, Tensor]:
+        """The means as a checkpoint keeps them, whole."""
+        return {name: whole(mean) for name, mean in self.mean.items()}
+
     def restore(self, means: Mapping[str, Tensor]) -> None:
         """Take up the means of a checkpoint."""
+        self._placed()
         for name, mean in self.mean.items():
-            mean.copy_(means[name])
+            put(mean, means[name])
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Within it the model has the mean weights."""
-        kept = {name: p.detach().clone() for name, p in self.trainable()}
+        kept = {name: p.detach().clone() for name, p in self._placed().items()}
         self._put(self.mean)
         try:
             yield
@@ -75,7 +88,7 @@ class WeightAverage(TrainerCallback):
 
     @torch.no_grad()
     def _put(self, weights: dict[str, Tensor]) -> None:
-        for name, p in self.trainable():
+        for name, p in self._placed().items():
             p.copy_(weights[name])
 
 

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -17,12 +17,13 @@ from hf_ddistill.training.comparison import Comparison
 from hf_ddistill.training.copies import teacher_weights
 from hf_ddistill.training.good_weights import GoodStep, GoodWeights
 from hf_ddistill.training.likeness import Likeness
+from hf_ddistill.training.sharding import is_sharded
 
 #: What is left of the student's learning rate each time that it is stepped back.
 LOWER = 0.5
-#: Standard errors beyond which samples are farther from the data: at a good step, in the end,
-#: and on the way, where students repeat themselves before they spread.
-ERRORS, END_ERRORS, MANY_ERRORS = 2.0, 1.0, 4.0
+#: Standard errors beyond which samples are farther from the data: at a good step, and on the way,
+#: where students repeat themselves before they spread.
+ERRORS, MANY_ERRORS = 2.0, 4.0
 NONE_AS_NEAR = "no step had samples as near as the teacher's"
 #: The first step at which samples are drawn, then twice as many, and every so many of all.
 FIRST, PARTS = 10, 10
@@ -47,7 +48,8 @@ class Guard(TrainerCallback):
       teacher again, its noise input adding nothing.
 
     Each time it says so. It only warns where the student is rewarded for what its teacher does not
-    do, or weights are sharded; a student of blocks is not sampled, and never stepped back.
+    do, and, of samples and steps back, where weights are sharded; a student of blocks is not
+    sampled, and never stepped back.
 
     Args:
         trainer: a `DiscreteDistillationTrainer`.
@@ -77,9 +79,7 @@ class Guard(TrainerCallback):
     @property
     def acts(self) -> bool:
         """Whether it does more than warn."""
-        kind = self.trainer.accelerator.distributed_type
-        sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        return not sharded and not self.trainer._objective.takes_reward
+        return not is_sharded(self.trainer.accelerator) and not self.trainer._objective.takes_reward
 
     def see(self, log: Log) -> None:
         """Take note of the log of a micro step."""
@@ -105,7 +105,7 @@ class Guard(TrainerCallback):
             if self.comparison is not None and not self.good.weights:
                 self._keep(state.global_step, self.comparison.student())
                 # New noise is no gain, whatever few samples say.
-                self.good.near &= not self._has_new_noise()
+                self.good.near &= not self.comparison.is_noisier
 
     def on_pre_optimizer_step(
         self,
@@ -118,7 +118,7 @@ class Guard(TrainerCallback):
         """Lower the student's learning rate for this step."""
         self.figures.read(self.trainer.accelerator)
         lag, bound = self.figures.lag, self.trainer.args.auxiliary_lag
-        waits = bound and self.acts and lag > bound
+        waits = bound and not self.trainer._objective.takes_reward and lag > bound
         self.factor = self.rate * ((bound / lag) ** 2 if waits else 1.0)
         if self.factor == 1.0:
             return
@@ -258,17 +258,10 @@ class Guard(TrainerCallback):
         )
 
     def _worse(self) -> tuple[Likeness, str | None]:
-        """Samples of the student as it is, and by what they are worse than the teacher's."""
+        """Samples of the student as it is, and by what it is worse than the teacher."""
         found = self._looked_at()
-        # Where it is known to have started worse, less has to be seen.
-        beyond, error = found.beyond(self.comparison.teacher, paired=self._has_new_noise())
-        lost = self.comparison.lost(found, self.share)
-        if not self._agreed(beyond > END_ERRORS * error or lost is not None):
-            return found, None
-        return found, lost or f"they are farther from the data by {beyond:.3g} +- {error:.2g}"
-
-    def _has_new_noise(self) -> bool:
-        return self.trainer.denoiser().latent != self.trainer.teacher.latent
+        why = self.comparison.worse(found, self.share)
+        return found, why if self._agreed(why is not None) else None
 
     def _say(self, words: str) -> None:
         if self.trainer.is_world_process_zero():

@@ -1,0 +1,1 @@
+"""Several students that share a task, as one model."""
