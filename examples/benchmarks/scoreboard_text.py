@@ -42,10 +42,11 @@ from hf_ddistill.samplers import Ancestral, Canvas, Sampler
 TEACHERS = {
     "ancestral": ("ancestral", 1.0),
     "confidence": ({"type": "unmasking", "unmasking": "static"}, 1.0),
-    "ancestral, top-p .95": ("ancestral", 0.95),
     "ancestral, top-p .9": ("ancestral", 0.9),
 }
 BATCH = 64
+#: Rows of which the teacher's bound is told.
+BOUNDED = 512
 
 
 @torch.no_grad()
@@ -107,13 +108,17 @@ class World:
         return Figures(model, self.corpus.parts["judge"], self.corpus.words("judge"))
 
     def real(self) -> dict[str, Any]:
-        """Of as many real rows, evenly from all over the part."""
-        rows = self.corpus.rows(self.part, self.args.length)
-        return self.figures(rows[:: len(rows) // self.args.samples][: self.args.samples])
+        """Of as many real rows."""
+        return self.figures(self._spread(self.args.samples))
 
     def bound(self) -> dict[str, Any]:
         """Of the teacher on the part."""
-        return bound(self.teacher, self.corpus.rows(self.part, self.args.length)[::4])
+        return bound(self.teacher, self._spread(BOUNDED))
+
+    def _spread(self, count: int) -> Tensor:
+        """So many rows, evenly from all over the part."""
+        rows = self.corpus.rows(self.part, self.args.length)
+        return rows[:: max(1, len(rows) // count)][:count]
 
     def judged(self, model: PreTrainedModel, sampler: Sampler, calls: int, how: dict, seed: int):
         """Figures of samples."""
@@ -205,12 +210,12 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--calls", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--teacher-calls", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.8, 0.9, 1.0, 1.1])
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.8, 1.0, 1.1])
     parser.add_argument(
-        "--teacher-temperatures", type=float, nargs="+", default=[0.5, 0.65, 0.8, 0.9, 1.0, 1.1]
+        "--teacher-temperatures", type=float, nargs="+", default=[0.65, 0.8, 1.0, 1.1]
     )
     parser.add_argument("--students", nargs="*", choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument("--passes", type=int, default=1600, help="of networks, for each student")
+    parser.add_argument("--passes", type=int, default=700, help="of networks, for each student")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--ema-decay", type=float, default=0.98)

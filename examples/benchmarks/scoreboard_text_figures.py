@@ -1,7 +1,7 @@
 """What samples of `scoreboard_text.py` are worth, and samplers compared at equal entropy.
 
 A curve is the rows of one sampler at one number of calls, over its temperatures. Two samplers are
-compared where the entropies of their 4-grams are equal, between measured rows by a straight line
+compared where their entropies are equal, between measured rows by a straight line
 (Generative Frontiers, 2026, arXiv:2604.02718: a likelihood alone is lowered by repeating oneself).
 """
 
@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from completions import distinct, known_words, ngrams
+from completions import distinct, ngrams
 from dllm_judge import Ngrams
 from scoreboard_text_corpus import SYMBOLS, decoded
 from torch import Tensor
@@ -23,6 +23,8 @@ from hf_ddistill.evaluation.generative_perplexity import token_nll
 
 #: Letters in the n-grams by whose entropy diversity is matched, and in those that a sample repeats.
 GRAM, REPEATED = 4, 8
+#: Letters of a word that is looked for.
+SHORTEST = 4
 #: What is interpolated.
 FIGURES = ("nll", "ngram_nll", "words", "distinct", "repeated", "entropy", "ngram_entropy")
 
@@ -41,10 +43,13 @@ class Figures:
         self.grams = Ngrams(tokens, SYMBOLS, frozenset())
 
     def __call__(self, rows: Tensor) -> dict[str, float]:
-        """Of rows (N, L): `nll` in nats per character behind the first, with its standard error
-        over rows; entropies in nats: of the symbols of a sample (mean), of those of all samples, of
-        their 4-grams; `distinct` 4-grams and samples, as shares; `words` that other speeches have;
-        `repeated`, the share of a sample's 8-grams that it had before."""
+        """Of rows (N, L).
+
+        `nll` is in nats per character behind the first, `nll_error` its standard error over rows.
+        Entropies in nats: of the symbols of a sample (mean), of those of all samples, of their
+        4-grams. Shares: `distinct` 4-grams, `unique` samples, `words` that other speeches have
+        (`known_words`), `repeated` 8-grams, which the same sample had before.
+        """
         nll = token_nll(self.judge, rows, torch.ones_like(rows), batch_size=32).mean(1)
         return {
             "nll": float(nll.mean()),
@@ -60,19 +65,29 @@ class Figures:
         }
 
 
+def known_words(texts: Iterable[str], vocabulary: frozenset[str]) -> float:
+    """The share of whole words that are in a vocabulary. Short ones are left out: of three letters
+    in a row that are drawn from nothing, many are a word."""
+    words = [word for text in texts for word in text.split(" ")[1:-1] if len(word) >= SHORTEST]
+    return sum(word in vocabulary for word in words) / max(len(words), 1)
+
+
 def repeated(rows: Tensor, n: int) -> float:
     """The share of n-grams that the same sample had before."""
     grams = ngrams(rows, n)
     return 1 - sum(len(row.unique()) for row in grams) / grams.numel()
 
 
-def at_entropy(rows: Iterable[Mapping[str, Any]], entropy: float) -> dict[str, float] | None:
-    """The figures of a curve where the entropy of its 4-grams is this, and the temperature there;
-    None outside of what was measured. Where a curve comes by more than once, the least nll."""
+def at_entropy(
+    rows: Iterable[Mapping[str, Any]], entropy: float, by: str = "ngram_entropy"
+) -> dict[str, float] | None:
+    """The figures of a curve where one of its entropies, that of 4-grams unless told otherwise, is
+    this, and the temperature there; None outside of what was measured. Where a curve comes by more
+    than once, the least nll."""
     ranked = sorted(rows, key=lambda row: row["temperature"])
     found = []
     for one, other in pairwise(ranked):
-        first, last = one["ngram_entropy"], other["ngram_entropy"]
+        first, last = one[by], other[by]
         if not min(first, last) <= entropy <= max(first, last):
             continue
         share = 0.0 if first == last else (entropy - first) / (last - first)
@@ -94,14 +109,14 @@ def curve(rows: Sequence[Mapping[str, Any]], **about: Any) -> list[Mapping[str, 
 
 
 def best_teacher(
-    rows: Sequence[Mapping[str, Any]], calls: int, entropy: float
+    rows: Sequence[Mapping[str, Any]], calls: int, entropy: float, by: str = "ngram_entropy"
 ) -> tuple[str, dict[str, float]] | None:
     """The teacher's sampler with the least nll at this entropy in so many calls, and its figures;
     None where none of them is as diverse and as sure."""
     names = {row["sampler"] for row in rows if row["model"] == "teacher" and row["calls"] == calls}
     found = {}
     for name in sorted(names):
-        own = at_entropy(curve(rows, model="teacher", calls=calls, sampler=name), entropy)
+        own = at_entropy(curve(rows, model="teacher", calls=calls, sampler=name), entropy, by)
         if own is not None:
             found[name] = own
     if not found:

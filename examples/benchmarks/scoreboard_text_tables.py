@@ -15,6 +15,8 @@ from scoreboard_text_figures import FIGURES, at_entropy, best_teacher, curve
 from scoreboard_text_students import RECIPES
 
 Row = Mapping[str, Any]
+#: By which diversity is matched.
+ENTROPIES = {"ngram_entropy": "of 4-grams", "entropy": "of symbols"}
 #: Names of the columns that all tables of samples share.
 HEAD = ["nll", "6-gram nll", "known words", "distinct-4", "repeated", "entropy", "of 4-grams"]
 
@@ -64,45 +66,43 @@ def student_table(rows: Sequence[Row]) -> str:
     return markdown(lines)
 
 
-def matched_table(rows: Sequence[Row], calls: int) -> str:
-    """Each student at each of its temperatures beside the teachers at its entropy of 4-grams."""
-    head = ["student", "temperature", "of 4-grams", "nll", "known words"]
+def matched_table(rows: Sequence[Row], calls: int, by: str) -> str:
+    """Each student at each of its temperatures beside the teachers at its entropy."""
+    head = ["student", "temperature", ENTROPIES[by], "nll", "known words"]
     lines = [[*head, "ancestral teacher", "best teacher", "ahead by", "known words of the best"]]
     for name in student_names(rows):
         for row in curve(rows, model=name, calls=calls):
-            entropy = row["ngram_entropy"]
-            plain = at_entropy(
-                curve(rows, model="teacher", sampler="ancestral", calls=calls), entropy
-            )
-            line = [name, f"{row['temperature']:g}", number(entropy), number(row["nll"])]
+            own = curve(rows, model="teacher", sampler="ancestral", calls=calls)
+            plain = at_entropy(own, row[by], by)
+            line = [name, f"{row['temperature']:g}", number(row[by]), number(row["nll"])]
             line += [number(row["words"]), "none" if plain is None else number(plain["nll"])]
-            best = best_teacher(rows, calls, entropy)
+            best = best_teacher(rows, calls, row[by], by)
             if best is None:
                 lines.append([*line, "none", "", ""])
                 continue
             sampler, own = best
             line += [f"{number(own['nll'])} ({sampler}, {own['temperature']:.2f})"]
-            lines.append([*line, number(own["nll"] - row["nll"]), number(own["words"])])
+            lines.append([*line, f"{own['nll'] - row['nll']:+.3f}", number(own["words"])])
     return markdown(lines)
 
 
-def ahead(rows: Sequence[Row], name: str, calls: int) -> float | None:
+def ahead(rows: Sequence[Row], name: str, calls: int, by: str) -> float | None:
     """The mean over a student's temperatures of what the best teacher's nll is above its own at
     equal entropy; None where no teacher is as diverse at any of them."""
     gains = []
     for row in curve(rows, model=name, calls=calls):
-        best = best_teacher(rows, calls, row["ngram_entropy"])
+        best = best_teacher(rows, calls, row[by], by)
         if best is not None:
             gains.append(best[1]["nll"] - row["nll"])
     return sum(gains) / len(gains) if gains else None
 
 
-def ranking(rows: Sequence[Row]) -> str:
+def ranking(rows: Sequence[Row], by: str) -> str:
     """Students by calls: what they are ahead of the best teacher by, in nats."""
     calls = sorted({row["calls"] for row in rows if row["model"] in RECIPES})
-    lines = [["student", *(f"{each} calls" for each in calls)]]
+    lines = [["student", *(f"calls: {each}" for each in calls)]]
     for name in student_names(rows):
-        gains = [ahead(rows, name, each) for each in calls]
+        gains = [ahead(rows, name, each, by) for each in calls]
         lines.append([name, *("none" if gain is None else f"{gain:+.3f}" for gain in gains)])
     return markdown(lines)
 
@@ -128,10 +128,14 @@ def main() -> None:
         if row["model"] == "bound":
             print(f"bound of the teacher: {row['bound']:.4f} +- {row['bound_error']:.4f} nats\n")
     print(teacher_table(rows), "", sep="\n")
-    if student_names(rows):
-        print(student_table(rows), "", ranking(rows), "", cost_table(rows), "", sep="\n")
+    if not student_names(rows):
+        return
+    print(student_table(rows), "", cost_table(rows), "", sep="\n")
+    for by, told in ENTROPIES.items():
+        print(f"nats ahead of the best teacher at equal entropy {told}\n\n{ranking(rows, by)}\n")
     for calls in sorted({row["calls"] for row in rows if row["model"] in RECIPES}):
-        print(f"{calls} calls\n\n{matched_table(rows, calls)}\n")
+        for by, told in ENTROPIES.items():
+            print(f"calls: {calls}, equal entropy {told}\n\n{matched_table(rows, calls, by)}\n")
 
 
 if __name__ == "__main__":

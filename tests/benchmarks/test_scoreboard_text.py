@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
+import scoreboard_text
+import scoreboard_text_tables
 import torch
 from scoreboard_text_corpus import SHARES, SYMBOLS, Corpus, decoded, encoded, normalised, split
-from scoreboard_text_figures import Figures, at_entropy, best_teacher, curve, repeated
+from scoreboard_text_figures import (
+    Figures,
+    at_entropy,
+    best_teacher,
+    curve,
+    known_words,
+    repeated,
+)
 from scoreboard_text_muon import Muon, orthogonalised
+from scoreboard_text_networks import ASSET, entry
 from scoreboard_text_students import RECIPES, Passes, passes_per_step
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -60,6 +73,12 @@ def test_a_curve_that_turns_is_read_where_it_is_best():
     assert at_entropy(rows, 7.5)["nll"] == pytest.approx(2.0)
 
 
+def test_diversity_is_matched_by_the_entropy_that_was_asked_for():
+    rows = [row(0.8, 7.0, 2.0, entropy=2.5), row(1.0, 8.0, 4.0, entropy=2.6)]
+    assert at_entropy(rows, 2.55, "entropy")["nll"] == pytest.approx(3.0)
+    assert at_entropy(rows, 7.5, "entropy") is None
+
+
 def test_the_best_teacher_is_that_at_the_students_own_entropy():
     about = {"model": "teacher", "calls": 4}
     rows = [
@@ -107,6 +126,14 @@ def test_the_judge_says_the_log_probability_that_its_conditionals_multiply_to():
                 logits = judge(input_ids=text[None, :end]).logits[0, -1]
             total -= float(logits.double().softmax(-1)[text[end]].log())
     assert told["nll"] == pytest.approx(total / 33, abs=1e-5)
+
+
+def test_words_that_an_end_has_cut_or_that_are_short_are_not_looked_for():
+    words = frozenset({"peace", "nation"})
+    assert known_words(["xx peace nat the nation xxxxx nat", "peace"], words) == pytest.approx(
+        2 / 3
+    )
+    assert known_words(["", "a b"], words) == 0
 
 
 def test_what_a_sample_had_before_is_counted_once_for_each_time():
@@ -159,3 +186,47 @@ def test_muon_learns_what_adam_learns():
         optimizer.step()
         optimizer.zero_grad()
     assert float(loss.detach()) < 0.05
+
+
+@pytest.mark.slow
+def test_the_command_trains_and_draws_nothing_twice(monkeypatch, tmp_path, capsys):
+    text, teacher, file = tmp_path / "text.txt", tmp_path / "teacher", tmp_path / "rows.json"
+    speeches = [f"speech {chr(97 + i)} of {chr(98 + i)} " + "and so on " * 40 for i in range(20)]
+    text.write_text("\n\n".join(speeches))
+    DDiTForDiscreteDiffusion(
+        DDiTConfig(
+            vocab_size=28,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            mask_token_id=27,
+            discrete_diffusion=entry(),
+        )
+    ).save_pretrained(teacher)
+    few = {"samples": 4, "length": 16, "judge-steps": 2, "passes": 60, "batch-size": 2}
+    few |= {"calls": 2, "teacher-calls": "1 2 4", "teacher-temperatures": "0.5 1.0"}
+    few |= {"students": "ecd law_matching", "temperatures": 1.0}
+    few |= {"text": text, "teacher": teacher, "output": tmp_path / "runs", "json": file}
+    command = [word for name, value in few.items() for word in (f"--{name}", *str(value).split())]
+    monkeypatch.setattr(sys, "argv", ["", *command])
+    scoreboard_text.main()
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["model"] for row in rows].count("teacher") == 4 * 2 * 2 + 2
+    for name in ("ecd", "law_matching"):
+        (row,) = (row for row in rows if row["model"] == name)
+        assert row["steps"] * row["passes_per_step"] == pytest.approx(60, abs=6)
+    capsys.readouterr()
+    scoreboard_text.main()
+    assert capsys.readouterr().out == "" and json.loads(file.read_text())["rows"] == rows
+    monkeypatch.setattr(sys, "argv", ["", str(file)])
+    scoreboard_text_tables.main()
+    told = capsys.readouterr().out
+    assert "| law_matching | 2 |" in told and "bound of the teacher" in told
+
+
+def test_the_teacher_that_is_started_from_has_the_size_and_the_noise_that_the_page_tells():
+    assert sum(file.stat().st_size for file in ASSET.iterdir()) < 12e6
+    config = DDiTConfig.from_pretrained(ASSET)
+    network = DDiTForDiscreteDiffusion(config)
+    assert sum(p.numel() for p in network.parameters()) == 5_270_620
+    assert {**config.discrete_diffusion, **entry()} == config.discrete_diffusion
