@@ -109,8 +109,10 @@ def told(
         return -ratio.log_prob_of_auxiliary
     tokens, numbers = ratio.auxiliary.places.take(ratio.x_0), ratio.auxiliary.numbers_of(both)
     there = torch.zeros_like(tokens).index_copy(0, numbers, student.numbers_of(both))
-    drew = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, numbers, targets != "drawn")
+    drew = torch.zeros_like(tokens, dtype=torch.bool).index_fill(0, numbers, True)
     law = student.prediction.log_conditional.detach().squeeze(1)
+    # Where nothing was drawn there may be no law at all.
+    laws = (law,) if targets != "drawn" and len(both) else ()
 
     def lost(some: slice, log_p: Tensor, teacher: Tensor, law: Tensor | None = None) -> Tensor:
         value = -log_p.gather(-1, tokens[some, None])[:, 0]
@@ -124,8 +126,7 @@ def told(
         return value if beside is None else value + beside(log_p, teacher[some], value)
 
     log_p = ratio.auxiliary.prediction.log_conditional
-    laws = (ratio.laws[0],) if targets == "drawn" else (ratio.laws[0], law)
-    return by_position(lost, log_p, of=laws)[:, None]
+    return by_position(lost, log_p, of=(ratio.laws[0], *laws))[:, None]
 
 
 def told_by_teacher(log_p: Tensor, teacher: Tensor, _: Tensor) -> Tensor:

@@ -211,7 +211,7 @@ def test_the_command_trains_and_draws_nothing_twice(monkeypatch, tmp_path, capsy
     monkeypatch.setattr(sys, "argv", ["", *command])
     scoreboard_text.main()
     rows = json.loads(file.read_text())["rows"]
-    assert [row["model"] for row in rows].count("teacher") == 4 * 2 * 2 + 2
+    assert [row["model"] for row in rows].count("teacher") == 3 * 2 * 2 + 2
     for name in ("ecd", "law_matching"):
         (row,) = (row for row in rows if row["model"] == name)
         assert row["steps"] * row["passes_per_step"] == pytest.approx(60, abs=6)

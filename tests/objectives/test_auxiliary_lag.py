@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hf_ddistill.couplings import Local
+from hf_ddistill.objectives.generated import told
 from hf_ddistill.objectives.log_ratio import LogRatio, auxiliary_lag
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.places import Places
@@ -44,3 +45,12 @@ def test_many_positions_are_looked_at_by_some_of_them(monkeypatch):
     cross = -0.5 * math.log(0.5) - 0.5 * math.log(0.25)  # of the first and the third
     entropy = 1.5 * math.log(2)
     assert float(lag_of(ratio([0.5, 0.25, 0.25]))) == pytest.approx(cross - entropy)
+
+
+@pytest.mark.parametrize("targets", ["soft", "squared"])
+def test_laws_were_looked_up_where_a_student_drew_nothing(targets):
+    shown, law = ratio([0.5, 0.25, 0.25]), torch.zeros(0, 1, 3, dtype=torch.float64)
+    nowhere = Places.of(torch.zeros(1, 4, dtype=torch.bool))
+    student = Local(Prediction(law), nowhere, torch.ones(1))
+    lost = told(student, shown, nowhere, targets)
+    torch.testing.assert_close(lost, -shown.log_prob_of_auxiliary)
