@@ -18,10 +18,14 @@ from scoreboard_text_figures import (
     known_words,
     repeated,
 )
+from scoreboard_text_language_model import LanguageModel, samples_file
 from scoreboard_text_muon import Muon, orthogonalised
 from scoreboard_text_networks import ASSET, entry
-from scoreboard_text_students import RECIPES, Passes, passes_per_step
-from transformers import LlamaConfig, LlamaForCausalLM
+from scoreboard_text_recipes import ALL, RECIPES
+from scoreboard_text_students import Passes, passes_per_step
+from scoreboard_text_tables import ahead, ranking
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hf_ddistill import DDiTConfig, DDiTForDiscreteDiffusion
 
@@ -93,6 +97,32 @@ def test_the_best_teacher_is_that_at_the_students_own_entropy():
     assert best_teacher(rows, 4, 8.5) is None and best_teacher(rows, 2, 7.0) is None
 
 
+def test_a_second_judge_has_a_best_teacher_of_its_own():
+    about = {"model": "teacher", "calls": 4}
+    rows = [
+        row(0.8, 7.0, 2.0, sampler="ancestral", lm_nll=5.0, **about),
+        row(1.0, 8.0, 4.0, sampler="ancestral", lm_nll=6.0, **about),
+        row(0.8, 7.0, 3.0, sampler="confidence", lm_nll=4.0, **about),
+        row(1.0, 8.0, 5.0, sampler="confidence", lm_nll=5.0, **about),
+        row(1.0, 7.5, 2.9, model="ecd", calls=4, seed=0, lm_nll=4.75),
+        row(0.8, 7.0, 1.5, model="ecd", calls=4, seed=0),  # not read by the second judge
+    ]
+    assert best_teacher(rows, 4, 7.5)[0] == "ancestral"
+    assert best_teacher(rows, 4, 7.5, judge="lm_nll")[0] == "confidence"
+    assert ahead(rows, "ecd", 4, "ngram_entropy") == pytest.approx((0.1 + 0.5) / 2)
+    assert ahead(rows[:5], "ecd", 4, "ngram_entropy", "lm_nll") == pytest.approx(-0.25)
+
+
+def test_seeds_are_ranked_one_by_one():
+    rows = [
+        row(0.8, 7.0, 2.0, model="teacher", sampler="ancestral", calls=1, seed=0),
+        row(1.0, 8.0, 4.0, model="teacher", sampler="ancestral", calls=1, seed=0),
+        row(1.0, 7.5, 2.8, model="ecd", calls=1, seed=0),
+        row(1.0, 7.0, 2.1, model="ecd", calls=1, seed=1),
+    ]
+    assert "| ecd | +0.050 (-0.100 to +0.200) |" in ranking(rows, "ngram_entropy")
+
+
 def at(temperature, ngram_entropy, nll):
     return {"temperature": temperature, "ngram_entropy": ngram_entropy, "nll": nll}
 
@@ -128,6 +158,46 @@ def test_the_judge_says_the_log_probability_that_its_conditionals_multiply_to():
     assert told["nll"] == pytest.approx(total / 33, abs=1e-5)
 
 
+def test_the_second_judge_counts_the_characters_behind_the_first_subword(tmp_path):
+    words = {"peace ": 0, "na": 1, "tion": 2, "t": 3, "i": 4}
+    merges = [("n", "a"), ("t", "i"), ("ti", "o"), ("tio", "n")]
+    letters = sorted({*"peace nation", "pe", "ti", "tio"} - words.keys())
+    vocabulary = words | {each: len(words) + i for i, each in enumerate(letters)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    judge = LanguageModel(tmp_path)
+    told = judge(["nation", "i tip"], batch_size=2)
+    for text, ids, characters, found in (
+        ("nation", [1, 2], 4, told[0]),
+        ("i tip", [vocabulary[each] for each in ("i", " ", "ti", "p")], 4, told[1]),
+    ):
+        assert judge.tokenizer(text, add_special_tokens=False).input_ids == ids
+        with torch.no_grad():
+            log_p = (
+                judge.model(input_ids=torch.tensor([ids])).logits[0, :-1].double().log_softmax(-1)
+            )
+        total = -sum(float(log_p[i, token]) for i, token in enumerate(ids[1:]))
+        assert float(found) == pytest.approx(total / characters, rel=0.02)  # bfloat16
+
+
+def test_samples_are_found_again_by_their_row():
+    about = {"part": "test", "length": 128, "model": "ecd", "seed": 0, "calls": 2}
+    about |= {"temperature": 0.8}
+    found = samples_file(ASSET, {**about, "nll": 3.0, "steps": 5})
+    assert found == samples_file(ASSET, about) != samples_file(ASSET, about | {"calls": 4})
+
+
 def test_words_that_an_end_has_cut_or_that_are_short_are_not_looked_for():
     words = frozenset({"peace", "nation"})
     assert known_words(["xx peace nat the nation xxxxx nat", "peace"], words) == pytest.approx(
@@ -147,6 +217,11 @@ def test_what_a_sample_had_before_is_counted_once_for_each_time():
 def test_a_backward_pass_counts_as_two_more(name, passes):
     # d_mmd: student and auxiliary with gradients, the teacher without.
     assert passes_per_step(RECIPES[name], 2, 4, 8) == passes
+
+
+def test_a_variant_is_no_row_that_everybody_is_ranked_with():
+    assert not {name for name in ALL if name.startswith("law_matching_step_")} & RECIPES.keys()
+    assert {recipe.start for recipe in ALL.values()} - {""} <= RECIPES.keys()
 
 
 def test_rows_of_a_mixture_count_as_rows():
@@ -205,20 +280,20 @@ def test_the_command_trains_and_draws_nothing_twice(monkeypatch, tmp_path, capsy
     ).save_pretrained(teacher)
     few = {"samples": 4, "length": 16, "judge-steps": 2, "passes": 60, "batch-size": 2}
     few |= {"calls": 2, "teacher-calls": "1 2 4", "teacher-temperatures": "0.5 1.0"}
-    few |= {"students": "ecd law_matching", "temperatures": 1.0}
+    few |= {"students": "ecd law_matching law_matching_step_from_alpha", "temperatures": 1.0}
     few |= {"text": text, "teacher": teacher, "output": tmp_path / "runs", "json": file}
     command = [word for name, value in few.items() for word in (f"--{name}", *str(value).split())]
     monkeypatch.setattr(sys, "argv", ["", *command])
     scoreboard_text.main()
     rows = json.loads(file.read_text())["rows"]
     assert [row["model"] for row in rows].count("teacher") == 3 * 2 * 2 + 2
-    for name in ("ecd", "law_matching"):
+    for name, passes in (("ecd", 60), ("law_matching", 60), ("law_matching_step_from_alpha", 30)):
         (row,) = (row for row in rows if row["model"] == name)
-        assert row["steps"] * row["passes_per_step"] == pytest.approx(60, abs=6)
+        assert row["steps"] * row["passes_per_step"] == pytest.approx(passes, abs=6)
     capsys.readouterr()
     scoreboard_text.main()
     assert capsys.readouterr().out == "" and json.loads(file.read_text())["rows"] == rows
-    monkeypatch.setattr(sys, "argv", ["", str(file)])
+    monkeypatch.setattr(sys, "argv", ["", str(file), "--length", "16"])
     scoreboard_text_tables.main()
     told = capsys.readouterr().out
     assert "| law_matching | 2 |" in told and "bound of the teacher" in told
