@@ -105,7 +105,7 @@ class Passes:
 
 
 def passes_per_step(recipe: Recipe, calls: int, batch_size: int, length: int) -> float:
-    """Of an objective, over 32 steps of networks so small that nothing else is measured: how often
+    """Of an objective, over 33 steps of networks so small that nothing else is measured: how often
     it asks its networks does not hang on their size."""
     small = {
         "vocab_size": MASK + 1,
@@ -119,7 +119,7 @@ def passes_per_step(recipe: Recipe, calls: int, batch_size: int, length: int) ->
     noise = {"noise_dim": recipe.noise, "noise_per": recipe.noise_per}
     networks = [DDiTForDiscreteDiffusion(DDiTConfig(**small, **more)) for more in ({}, noise)]
     tokens = torch.randint(MASK, (64 * length,), generator=torch.Generator().manual_seed(0))
-    steps = 32
+    steps = 33  # whole rounds
     with TemporaryDirectory() as folder, Passes(batch_size) as passes:
         trainer = trainer_of(
             recipe,
@@ -156,7 +156,8 @@ def trained(
         return AutoModelForMaskedLM.from_pretrained(folder).eval()
     recipe = RECIPES[name]
     each = passes_per_step(recipe, max(args.calls), args.batch_size, args.length)
-    steps = round(args.passes / each)
+    rounds = recipe.settings.get("rounds", 1)
+    steps = rounds * round(args.passes / each / rounds)
     torch.manual_seed(seed)
     frozen = AutoModelForMaskedLM.from_pretrained(teacher, dtype=torch.float32)
     frozen.set_attn_implementation(ATTENTION)
