@@ -183,9 +183,10 @@ class DistillationSettings:
             )
         if max_steps > 0 and (left := max_steps % self.rounds):
             near = [max_steps - left, max_steps - left + self.rounds]
+            said = " or ".join(str(each) for each in near if each)
             raise ValueError(
                 f"rounds={self.rounds} cuts a training into equal parts, and max_steps={max_steps} "
-                f"is no multiple of it: take {' or '.join(str(each) for each in near if each)} steps."
+                f"is no multiple of it: take {said} steps."
             )
         first = self.auxiliary_warmup_steps + self.auxiliary_updates
         if 0 < max_steps < first:
