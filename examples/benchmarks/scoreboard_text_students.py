@@ -71,7 +71,7 @@ class Passes:
 
 
 def passes_per_step(recipe: Recipe, calls: int, batch_size: int, length: int) -> float:
-    """Of an objective, over 32 steps of networks so small that nothing else is measured: how often
+    """Of an objective, over 33 steps of networks so small that nothing else is measured: how often
     it asks its networks does not hang on their size."""
     small = {
         "vocab_size": MASK + 1,
@@ -85,7 +85,7 @@ def passes_per_step(recipe: Recipe, calls: int, batch_size: int, length: int) ->
     noise = {"noise_dim": recipe.noise, "noise_per": recipe.noise_per}
     networks = [DDiTForDiscreteDiffusion(DDiTConfig(**small, **more)) for more in ({}, noise)]
     tokens = torch.randint(MASK, (64 * length,), generator=torch.Generator().manual_seed(0))
-    steps = 32
+    steps = 33  # whole rounds
     with TemporaryDirectory() as folder, Passes(batch_size) as passes:
         trainer = trainer_of(
             recipe,
@@ -132,7 +132,8 @@ def trained(
         trained(ALL[recipe.start], corpus, teacher, start, args, seed, passes)
         before = json.loads((start / "took.json").read_text())["core_seconds"]
     each = passes_per_step(recipe, max(args.calls), args.batch_size, args.length)
-    steps = round(passes / each)
+    rounds = recipe.settings.get("rounds", 1)
+    steps = rounds * round(passes / each / rounds)
     torch.manual_seed(seed)
     frozen = AutoModelForMaskedLM.from_pretrained(teacher, dtype=torch.float32)
     frozen.set_attn_implementation(ATTENTION)
