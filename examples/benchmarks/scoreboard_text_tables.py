@@ -136,11 +136,13 @@ def main() -> None:
     parser.add_argument("json", type=Path)
     parser.add_argument("--part", choices=["validation", "test"], default="test")
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--passes", type=int, default=1000, help="of the students' training")
     args = parser.parse_args()
     rows = [
         row
         for row in json.loads(args.json.read_text())["rows"]
         if (row["part"], row["length"]) == (args.part, args.length)
+        and row.get("passes") in (None, args.passes)
     ]
     for row in rows:
         if row["model"] == "bound":
