@@ -205,27 +205,21 @@ def student_of(name: str, args: argparse.Namespace, seed: int, split) -> tuple[n
 
 def print_tables(rows: list[dict]) -> None:
     """The page's: a line for each model and seed, in each cell its numbers of calls."""
-    keys = {
-        "auc_forest": "AUC, forest",
-        "auc_network": "AUC, network",
-        "fd": "FD",
-        "fd_within_classes": "FD within classes",
-        "fd_unseen": "FD to unseen",
-        "unique": "unique",
-        "novelty": "novelty",
-    }
-    order, lines = list(OBJECTIVES), []
+    judges = {"auc_forest": "AUC, forest", "auc_network": "AUC, network"}
+    others = {"fd": "FD", "fd_within_classes": "FD within classes", "fd_unseen": "FD to unseen"}
+    others |= {"unique": "unique", "novelty": "novelty", "confidence": "confidence"}
+    order = list(OBJECTIVES)
     rows = sorted(rows, key=lambda r: order.index(r["model"]) if r["model"] in order else -1)
-    for model, seed, calls in dict.fromkeys((r["model"], r["seed"], r["calls"]) for r in rows):
-        of = [r for r in rows if (r["model"], r["seed"], r["calls"]) == (model, seed, calls)]
-        of.sort(key=lambda row: row["nfe"])
-        nfes = " / ".join(str(row["nfe"] or "") for row in of)
-        cells = [" / ".join(short(r[key]) for r in of if key in r) for key in keys]
-        seed, steps = (
-            f"{value if value is not None else ''}" for value in (seed, of[0].get("steps"))
-        )
-        lines.append([model, seed, steps, nfes, *cells])
-    print(table(["model", "seed", "steps", "calls", *keys.values()], lines))
+    names = list(dict.fromkeys((r["model"], r["seed"], r["calls"]) for r in rows))
+    for keys in (judges, others):
+        lines = []
+        for model, seed, calls in names:
+            of = [r for r in rows if (r["model"], r["seed"], r["calls"]) == (model, seed, calls)]
+            of.sort(key=lambda row: row["nfe"])
+            about = (seed, of[0].get("steps"), " / ".join(str(row["nfe"] or "") for row in of))
+            cells = [" / ".join(short(r[key]) for r in of if key in r) for key in keys]
+            lines.append([model, *(f"{'' if each is None else each}" for each in about), *cells])
+        print(f"\n{table(['model', 'seed', 'steps', 'calls', *keys.values()], lines)}")
 
 
 def main() -> None:
