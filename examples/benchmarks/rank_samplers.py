@@ -151,6 +151,14 @@ class Rows:
     def row(self, row):
         """One more, printed and kept."""
         self.rows.append(row)
+        self._keep(row)
+
+    def more(self, row, found):
+        """Entries that a row there is does not have yet."""
+        row |= found
+        self._keep(row)
+
+    def _keep(self, row):
         self.file.write_text(json.dumps({"rows": self.rows}, indent=1) + "\n")
         shown = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
         print(*(f"{key}={value}" for key, value in shown.items()), flush=True)

@@ -10,6 +10,7 @@ The teacher is the package's (`examples/assets/sotu_teacher`), trained on for `-
 these are given. Each student starts from it and is trained for the same number of network passes,
 then drawn from at each number of calls and each temperature. Rows that the JSON file has are not
 made again, and trainings go on from their checkpoints, so that a run that was stopped goes on.
+`scoreboard_text_language_model.py` has a second judge read the samples, and
 `scoreboard_text_tables.py ROWS.json` prints the tables.
 """
 
@@ -26,10 +27,13 @@ from typing import Any
 
 import torch
 from rank_samplers import Rows
+from safetensors.torch import save_file
 from scoreboard_text_corpus import Corpus
 from scoreboard_text_figures import Figures
+from scoreboard_text_language_model import samples_file
 from scoreboard_text_networks import ASSET, bound, judge, train_teacher
-from scoreboard_text_students import RECIPES, trained
+from scoreboard_text_recipes import ALL, RECIPES
+from scoreboard_text_students import trained
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
@@ -91,7 +95,7 @@ class World:
         args = self.args
         if not args.teacher_steps:
             return args.teacher
-        folder = args.output / f"teacher_{args.teacher_steps}"
+        folder = args.output / f"teacher_{args.length}_{args.teacher_steps}"
         start = args.teacher if args.teacher.is_dir() else None
         train_teacher(self.corpus, folder, args.teacher_steps, start, length=args.length)
         return folder
@@ -107,11 +111,11 @@ class World:
         model = judge(self.corpus, self.args.output / "judge", self.args.judge_steps)
         return Figures(model, self.corpus.parts["judge"], self.corpus.words("judge"))
 
-    def real(self) -> dict[str, Any]:
+    def real(self, about: dict[str, Any]) -> dict[str, Any]:
         """Of as many real rows."""
-        return self.figures(self._spread(self.args.samples))
+        return self._told(self._spread(self.args.samples), about)
 
-    def bound(self) -> dict[str, Any]:
+    def bound(self, about: dict[str, Any]) -> dict[str, Any]:
         """Of the teacher on the part."""
         return bound(self.teacher, self._spread(BOUNDED))
 
@@ -120,13 +124,20 @@ class World:
         rows = self.corpus.rows(self.part, self.args.length)
         return rows[:: max(1, len(rows) // count)][:count]
 
-    def judged(self, model: PreTrainedModel, sampler: Sampler, calls: int, how: dict, seed: int):
-        """Figures of samples."""
+    def judged(self, model: PreTrainedModel, sampler: Sampler, how: dict, about: dict[str, Any]):
+        """Figures of samples, of as many calls and with the seed that the row is about."""
         shape = (self.args.samples, self.args.length)
         # Validation and test are drawn from other random numbers, too.
-        started, seed = time.monotonic(), 2 * seed + (self.part == "test")
-        rows = drawn(model, sampler, calls, shape, how, seed)
-        return self.figures(rows) | {"seconds": time.monotonic() - started}
+        started, seed = time.monotonic(), 2 * about["seed"] + (self.part == "test")
+        rows = drawn(model, sampler, about["calls"], shape, how, seed)
+        return self._told(rows, about) | {"seconds": time.monotonic() - started}
+
+    def _told(self, rows: Tensor, about: dict[str, Any]) -> dict[str, float]:
+        """The figures; the rows are kept for the second judge."""
+        file = samples_file(self.args.output / "samples", about)
+        file.parent.mkdir(exist_ok=True)
+        save_file({"tokens": rows.to(torch.uint8)}, file)
+        return self.figures(rows)
 
 
 def teachers(world: World, keep: Rows) -> None:
@@ -142,8 +153,8 @@ def teachers(world: World, keep: Rows) -> None:
                     about = {**setup(world), "model": "teacher", "sampler": name, "calls": calls}
                     about |= {"temperature": temperature, "seed": seed}
                     how = {"temperature": temperature, "top_p": top_p, "dtype": args.dtype}
-                    own = (world.teacher, Sampler.from_config(sampler), calls, how, seed)
-                    add(keep, about, lambda own=own: world.judged(*own))
+                    own = (world.teacher, Sampler.from_config(sampler), how)
+                    add(keep, about, lambda about, own=own: world.judged(*own, about))
 
 
 def students(world: World) -> Iterator[tuple[str, int, Callable[[], PreTrainedModel]]]:
@@ -151,10 +162,11 @@ def students(world: World) -> Iterator[tuple[str, int, Callable[[], PreTrainedMo
     args = world.args
     for seed in args.seeds:
         for name in args.students:
-            folder = args.output / f"{name}_{args.passes}_{args.learning_rate:g}_{seed}"
+            own = f"{name}_{args.length}_{args.passes}_{args.learning_rate:g}_{seed}"
 
-            def get(name=name, folder=folder, seed=seed):
-                return trained(name, world.corpus, world.teacher_folder, folder, args, seed)
+            def get(name=name, folder=args.output / own, seed=seed):
+                about = (world.corpus, world.teacher_folder, folder, args, seed, args.passes)
+                return trained(ALL[name], *about)
 
             yield name, seed, get
 
@@ -167,10 +179,10 @@ def setup(world: World) -> dict[str, Any]:
     return own | {"teacher": teacher, "dtype": args.dtype}
 
 
-def add(keep: Rows, about: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
+def add(keep: Rows, about: dict[str, Any], make: Callable[[dict], dict[str, Any]]) -> None:
     """A row, unless it is there."""
     if not keep.has(about):
-        keep.row(about | make())
+        keep.row(about | make(about))
 
 
 def main() -> None:
@@ -193,7 +205,7 @@ def main() -> None:
                     model = get()
                     took = json.loads((Path(model.name_or_path) / "took.json").read_text())
                 how = {"temperature": temperature, "top_p": 1.0, "dtype": args.dtype}
-                found = world.judged(model, sampler_of(model) or Ancestral(), calls, how, seed)
+                found = world.judged(model, sampler_of(model) or Ancestral(), how, about)
                 keep.row(about | {**took, **found})
 
 
@@ -210,11 +222,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--calls", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--teacher-calls", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.8, 1.0, 1.1])
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.8, 0.9, 1.0, 1.1])
     parser.add_argument(
         "--teacher-temperatures", type=float, nargs="+", default=[0.65, 0.8, 1.0, 1.1]
     )
-    parser.add_argument("--students", nargs="*", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--students", nargs="*", choices=list(ALL), default=list(RECIPES))
     parser.add_argument("--passes", type=int, default=700, help="of networks, for each student")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=3e-4)

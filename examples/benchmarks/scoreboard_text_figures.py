@@ -25,8 +25,17 @@ from hf_ddistill.evaluation.generative_perplexity import token_nll
 GRAM, REPEATED = 4, 8
 #: Letters of a word that is looked for.
 SHORTEST = 4
-#: What is interpolated.
-FIGURES = ("nll", "ngram_nll", "words", "distinct", "repeated", "entropy", "ngram_entropy")
+#: What is interpolated, and how tables name it.
+FIGURES = {
+    "nll": "nll",
+    "ngram_nll": "6-gram nll",
+    "lm_nll": "SmolLM2 nll",
+    "words": "known words",
+    "distinct": "distinct-4",
+    "repeated": "repeated",
+    "entropy": "entropy",
+    "ngram_entropy": "of 4-grams",
+}
 
 
 class Figures:
@@ -79,11 +88,14 @@ def repeated(rows: Tensor, n: int) -> float:
 
 
 def at_entropy(
-    rows: Iterable[Mapping[str, Any]], entropy: float, by: str = "ngram_entropy"
+    rows: Iterable[Mapping[str, Any]],
+    entropy: float,
+    by: str = "ngram_entropy",
+    judge: str = "nll",
 ) -> dict[str, float] | None:
     """The figures of a curve where one of its entropies, that of 4-grams unless told otherwise, is
     this, and the temperature there; None outside of what was measured. Where a curve comes by more
-    than once, the least nll."""
+    than once, the least nll of a judge."""
     ranked = sorted(rows, key=lambda row: row["temperature"])
     found = []
     for one, other in pairwise(ranked):
@@ -93,7 +105,7 @@ def at_entropy(
         share = 0.0 if first == last else (entropy - first) / (last - first)
         names = [name for name in (*FIGURES, "temperature") if name in one and name in other]
         found.append({name: one[name] + share * (other[name] - one[name]) for name in names})
-    return min(found, key=lambda each: each["nll"], default=None)
+    return min(found, key=lambda each: each[judge], default=None)
 
 
 def curve(rows: Sequence[Mapping[str, Any]], **about: Any) -> list[Mapping[str, Any]]:
@@ -102,23 +114,29 @@ def curve(rows: Sequence[Mapping[str, Any]], **about: Any) -> list[Mapping[str, 
     made = []
     for temperature in sorted({row["temperature"] for row in chosen}):
         same = [row for row in chosen if row["temperature"] == temperature]
-        names = [name for name in FIGURES if name in same[0]]
+        names = [name for name in FIGURES if all(name in row for row in same)]
         mean = {name: sum(row[name] for row in same) / len(same) for name in names}
         made.append({**about, "temperature": temperature, "seeds": len(same), **mean})
     return made
 
 
 def best_teacher(
-    rows: Sequence[Mapping[str, Any]], calls: int, entropy: float, by: str = "ngram_entropy"
+    rows: Sequence[Mapping[str, Any]],
+    calls: int,
+    entropy: float,
+    by: str = "ngram_entropy",
+    judge: str = "nll",
 ) -> tuple[str, dict[str, float]] | None:
-    """The teacher's sampler with the least nll at this entropy in so many calls, and its figures;
-    None where none of them is as diverse and as sure."""
+    """The teacher's sampler with the least nll of a judge at this entropy in so many calls, and its
+    figures; None where none of them is as diverse and as sure."""
     names = {row["sampler"] for row in rows if row["model"] == "teacher" and row["calls"] == calls}
     found = {}
     for name in sorted(names):
-        own = at_entropy(curve(rows, model="teacher", calls=calls, sampler=name), entropy, by)
+        own = at_entropy(
+            curve(rows, model="teacher", calls=calls, sampler=name), entropy, by, judge
+        )
         if own is not None:
             found[name] = own
     if not found:
         return None
-    return min(found.items(), key=lambda item: item[1]["nll"])
+    return min(found.items(), key=lambda item: item[1][judge])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from scoreboard_text_corpus import MASK, Corpus
 from scoreboard_text_networks import ATTENTION, Windows, entry
+from scoreboard_text_recipes import ALL, Recipe
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.data import Dataset
@@ -23,40 +23,6 @@ from hf_ddistill import (
     DiscreteDistillationConfig,
     DiscreteDistillationTrainer,
 )
-
-NOISE = 8
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """An objective, and what its student needs.
-
-    Args:
-        objective: as a configuration.
-        noise: width of the student's noise input.
-        noise_per: of each position, or one for a sequence.
-        settings: of the trainer, other than those that all share.
-    """
-
-    objective: dict[str, Any]
-    noise: int = 0
-    noise_per: str = "position"
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-#: In the order in which they are trained. `nelbo` is no distillation: the teacher trained on for as
-#: many passes, which is what a student has to be better than. ReDi refuses masks.
-RECIPES = {
-    "law_matching": Recipe({"type": "law_matching"}, NOISE),
-    "d_mmd": Recipe({"type": "distribution_matching", "start": "grid"}, NOISE),
-    "ecd": Recipe({"type": "ecd"}),
-    "sdtt": Recipe({"type": "sdtt"}, settings={"rounds": 3}),
-    "nelbo": Recipe({"type": "nelbo"}),
-    "alpha": Recipe({"type": "alpha"}),
-    "imdm": Recipe({"type": "imdm"}, NOISE),
-    "simplex_dmd": Recipe({"type": "simplex_dmd"}, NOISE),
-    "di4c": Recipe({"type": "di4c"}, NOISE, "sequence"),
-}
 
 
 def trainer_of(
@@ -105,7 +71,7 @@ class Passes:
 
 
 def passes_per_step(recipe: Recipe, calls: int, batch_size: int, length: int) -> float:
-    """Of an objective, over 32 steps of networks so small that nothing else is measured: how often
+    """Of an objective, over 33 steps of networks so small that nothing else is measured: how often
     it asks its networks does not hang on their size."""
     small = {
         "vocab_size": MASK + 1,
@@ -119,7 +85,7 @@ def passes_per_step(recipe: Recipe, calls: int, batch_size: int, length: int) ->
     noise = {"noise_dim": recipe.noise, "noise_per": recipe.noise_per}
     networks = [DDiTForDiscreteDiffusion(DDiTConfig(**small, **more)) for more in ({}, noise)]
     tokens = torch.randint(MASK, (64 * length,), generator=torch.Generator().manual_seed(0))
-    steps = 32
+    steps = 33  # whole rounds
     with TemporaryDirectory() as folder, Passes(batch_size) as passes:
         trainer = trainer_of(
             recipe,
@@ -148,22 +114,33 @@ class Lines(TrainerCallback):
 
 
 def trained(
-    name: str, corpus: Corpus, teacher: Path, folder: Path, args: Any, seed: int
+    recipe: Recipe,
+    corpus: Corpus,
+    teacher: Path,
+    folder: Path,
+    args: Any,
+    seed: int,
+    passes: float,
 ) -> PreTrainedModel:
-    """The student of a recipe; trained once, from the last checkpoint if it was stopped. What it
-    took is in `took.json`, its log in `log.jsonl`."""
+    """The student of a recipe after so many passes; trained once, from the last checkpoint if it
+    was stopped. What it took is in `took.json`, its log in `log.jsonl`."""
     if (folder / "model.safetensors").exists():
         return AutoModelForMaskedLM.from_pretrained(folder).eval()
-    recipe = RECIPES[name]
+    start, before = teacher, 0.0
+    if recipe.start:
+        start, passes = folder / "start", passes / 2
+        trained(ALL[recipe.start], corpus, teacher, start, args, seed, passes)
+        before = json.loads((start / "took.json").read_text())["core_seconds"]
     each = passes_per_step(recipe, max(args.calls), args.batch_size, args.length)
-    steps = round(args.passes / each)
+    rounds = recipe.settings.get("rounds", 1)
+    steps = rounds * round(passes / each / rounds)
     torch.manual_seed(seed)
     frozen = AutoModelForMaskedLM.from_pretrained(teacher, dtype=torch.float32)
     frozen.set_attn_implementation(ATTENTION)
     trainer = trainer_of(
         recipe,
         frozen,
-        student_of(teacher, recipe),
+        student_of(start, recipe),
         Windows(corpus.parts["teacher"], args.length, 8),
         output_dir=str(folder),
         max_steps=steps,
@@ -181,7 +158,8 @@ def trained(
     trainer.add_callback(Lines(folder / "log.jsonl"))
     busy = time.process_time()
     trainer.train(resume_from_checkpoint=trainer.last_checkpoint(folder))
-    took = {"steps": steps, "passes_per_step": each, "core_seconds": time.process_time() - busy}
+    busy = time.process_time() - busy + before
+    took = {"steps": steps, "passes_per_step": each, "core_seconds": busy}
     (folder / "took.json").write_text(json.dumps(took))
     trainer.save_model()
     # The trained object would compute in bfloat16 for good.

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from scoreboard_text_figures import FIGURES, at_entropy, best_teacher, curve
-from scoreboard_text_students import RECIPES
+from scoreboard_text_recipes import ALL
 
 Row = Mapping[str, Any]
 #: By which diversity is matched.
 ENTROPIES = {"ngram_entropy": "of 4-grams", "entropy": "of symbols"}
-#: Names of the columns that all tables of samples share.
-HEAD = ["nll", "6-gram nll", "known words", "distinct-4", "repeated", "entropy", "of 4-grams"]
+#: By which nll students and teachers are compared.
+JUDGES = {"nll": "the judge", "lm_nll": "SmolLM2"}
 
 
 def number(value: float) -> str:
@@ -28,8 +28,8 @@ def number(value: float) -> str:
 
 
 def cells(row: Row) -> list[str]:
-    """The figures of samples."""
-    return [number(row[name]) for name in FIGURES]
+    """The figures of samples; a judge need not have read them all."""
+    return [number(row[name]) if name in row else "" for name in FIGURES]
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -41,7 +41,7 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 def teacher_table(rows: Sequence[Row]) -> str:
     """Real text, and the teacher's samplers at temperature 1."""
     real = next(row for row in rows if row["model"] == "real")
-    lines = [["", "calls", *HEAD], ["real text", "", *cells(real)]]
+    lines = [["", "calls", *FIGURES.values()], ["real text", "", *cells(real)]]
     own = [row for row in rows if row["model"] == "teacher"]
     for name in dict.fromkeys(row["sampler"] for row in own):
         for calls in sorted({row["calls"] for row in own if row["sampler"] == name}):
@@ -51,14 +51,14 @@ def teacher_table(rows: Sequence[Row]) -> str:
 
 
 def student_names(rows: Sequence[Row]) -> list[str]:
-    """Those that have rows, in the order of training."""
+    """Those that have rows."""
     there = {row["model"] for row in rows}
-    return [name for name in RECIPES if name in there]
+    return [name for name in ALL if name in there]
 
 
 def student_table(rows: Sequence[Row]) -> str:
     """Students at temperature 1."""
-    lines = [["student", "calls", *HEAD]]
+    lines = [["student", "calls", *FIGURES.values()]]
     for name in student_names(rows):
         for calls in sorted({row["calls"] for row in rows if row["model"] == name}):
             made = curve(rows, model=name, calls=calls)
@@ -86,24 +86,37 @@ def matched_table(rows: Sequence[Row], calls: int, by: str) -> str:
     return markdown(lines)
 
 
-def ahead(rows: Sequence[Row], name: str, calls: int, by: str) -> float | None:
+def ahead(rows: Sequence[Row], name: str, calls: int, by: str, judge: str = "nll") -> float | None:
     """The mean over a student's temperatures of what the best teacher's nll is above its own at
     equal entropy; None where no teacher is as diverse at any of them."""
     gains = []
     for row in curve(rows, model=name, calls=calls):
-        best = best_teacher(rows, calls, row[by], by)
+        best = best_teacher(rows, calls, row[by], by, judge) if judge in row else None
         if best is not None:
-            gains.append(best[1]["nll"] - row["nll"])
+            gains.append(best[1][judge] - row[judge])
     return sum(gains) / len(gains) if gains else None
 
 
-def ranking(rows: Sequence[Row], by: str) -> str:
-    """Students by calls: what they are ahead of the best teacher by, in nats."""
-    calls = sorted({row["calls"] for row in rows if row["model"] in RECIPES})
+def seeds_of(rows: Sequence[Row], name: str) -> list[list[Row]]:
+    """The rows of the teacher with those of one seed of a student, for each seed that it has."""
+    seeds = sorted({row["seed"] for row in rows if row["model"] == name})
+    return [[row for row in rows if row["model"] != name or row["seed"] == seed] for seed in seeds]
+
+
+def ranking(rows: Sequence[Row], by: str, judge: str = "nll") -> str:
+    """Students by calls: what they are ahead of the best teacher by, in nats; of several seeds the
+    mean, and in brackets the least and the most."""
+    calls = sorted({row["calls"] for row in rows if row["model"] in ALL})
     lines = [["student", *(f"calls: {each}" for each in calls)]]
     for name in student_names(rows):
-        gains = [ahead(rows, name, each, by) for each in calls]
-        lines.append([name, *("none" if gain is None else f"{gain:+.3f}" for gain in gains)])
+        line = [name]
+        for each in calls:
+            gains = [ahead(own, name, each, by, judge) for own in seeds_of(rows, name)]
+            gains = [gain for gain in gains if gain is not None]
+            mean = f"{sum(gains) / len(gains):+.3f}" if gains else "none"
+            spread = f" ({min(gains):+.3f} to {max(gains):+.3f})" if len(gains) > 1 else ""
+            line.append(mean + spread)
+        lines.append(line)
     return markdown(lines)
 
 
@@ -122,8 +135,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("json", type=Path)
     parser.add_argument("--part", choices=["validation", "test"], default="test")
+    parser.add_argument("--length", type=int, default=128)
     args = parser.parse_args()
-    rows = [row for row in json.loads(args.json.read_text())["rows"] if row["part"] == args.part]
+    rows = [
+        row
+        for row in json.loads(args.json.read_text())["rows"]
+        if (row["part"], row["length"]) == (args.part, args.length)
+    ]
     for row in rows:
         if row["model"] == "bound":
             print(f"bound of the teacher: {row['bound']:.4f} +- {row['bound_error']:.4f} nats\n")
@@ -131,9 +149,13 @@ def main() -> None:
     if not student_names(rows):
         return
     print(student_table(rows), "", cost_table(rows), "", sep="\n")
-    for by, told in ENTROPIES.items():
-        print(f"nats ahead of the best teacher at equal entropy {told}\n\n{ranking(rows, by)}\n")
-    for calls in sorted({row["calls"] for row in rows if row["model"] in RECIPES}):
+    for judge, who in JUDGES.items():
+        if not any(judge in row for row in rows if row["model"] in ALL):
+            continue
+        for by, told in ENTROPIES.items():
+            head = f"nats of {who} ahead of the best teacher at equal entropy {told}"
+            print(f"{head}\n\n{ranking(rows, by, judge)}\n")
+    for calls in sorted({row["calls"] for row in rows if row["model"] in ALL}):
         for by, told in ENTROPIES.items():
             print(f"calls: {calls}, equal entropy {told}\n\n{matched_table(rows, calls, by)}\n")
 

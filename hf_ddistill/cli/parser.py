@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import importlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -93,6 +94,18 @@ def parsed(argv: Sequence[str]) -> tuple[str | None, Any]:
     return name, options
 
 
+def _hint(sub: argparse.ArgumentParser, left: Sequence[str]) -> str:
+    """The flag of a command that the first unknown one may be meant for, or where they all are."""
+    wrong = next((word for word in left if word.startswith("--")), None)
+    if wrong is not None:
+        wrong = wrong.split("=")[0].replace("_", "-")
+        flags = [f for action in sub._actions for f in action.option_strings if f.startswith("--")]
+        alike = [f for f in flags if f.startswith(f"{wrong}-") or wrong.endswith(f[1:])]
+        if near := alike or difflib.get_close_matches(wrong, flags):
+            return f" (did you mean {' or '.join(near)}?)"
+    return f" (see {sub.prog} --help)"
+
+
 def _import(name: str) -> None:
     try:
         importlib.import_module(name)
@@ -133,7 +146,7 @@ def read(parser: argparse.ArgumentParser, argv: list[str]) -> dict[str, Any]:
     for each in flags:
         each.refuse(left)
     if left:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
+        parser.error(f"unrecognized arguments: {' '.join(left)}{_hint(sub, left)}")
     values = vars(known)
     for each in flags:
         text = values[each.name]

@@ -127,9 +127,9 @@ class DistillationSettings:
     Args:
         student_steps: network calls per sample that the student is trained for; also the
             `sample_steps` of its evaluation.
-        rounds: the training is cut into so many equal parts; after each the student becomes the
-            teacher, and the student's number of steps is halved, down to `student_steps` in the
-            last.
+        rounds: the training is cut into so many equal parts (of `max_steps`, which they divide; of
+            epochs as equal as they go); after each the student becomes the teacher, and the
+            student's number of steps is halved, down to `student_steps` in the last.
         noise_dim: above 0, and without a model, the student is a copy of the teacher with a noise
             input of this width; it must be the width of a model that is given.
         student_layers: above 0, and without a model, the student is a copy of the teacher that
@@ -180,6 +180,13 @@ class DistillationSettings:
             raise ValueError(
                 f"noise_std={self.noise_std} is of a noise input, and noise_dim is 0: give its "
                 "width, or leave noise_std out."
+            )
+        if max_steps > 0 and (left := max_steps % self.rounds):
+            near = [max_steps - left, max_steps - left + self.rounds]
+            said = " or ".join(str(each) for each in near if each)
+            raise ValueError(
+                f"rounds={self.rounds} cuts a training into equal parts, and max_steps={max_steps} "
+                f"is no multiple of it: take {said} steps."
             )
         first = self.auxiliary_warmup_steps + self.auxiliary_updates
         if 0 < max_steps < first:

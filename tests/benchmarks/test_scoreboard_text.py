@@ -10,26 +10,14 @@ import scoreboard_text
 import scoreboard_text_tables
 import torch
 from scoreboard_text_corpus import SHARES, SYMBOLS, Corpus, decoded, encoded, normalised, split
-from scoreboard_text_figures import (
-    Figures,
-    at_entropy,
-    best_teacher,
-    curve,
-    known_words,
-    repeated,
-)
 from scoreboard_text_muon import Muon, orthogonalised
 from scoreboard_text_networks import ASSET, entry
-from scoreboard_text_students import RECIPES, Passes, passes_per_step
-from transformers import LlamaConfig, LlamaForCausalLM
+from scoreboard_text_recipes import ALL, RECIPES
+from scoreboard_text_students import Passes, passes_per_step
 
 from hf_ddistill import DDiTConfig, DDiTForDiscreteDiffusion
 
 pytestmark = pytest.mark.usefixtures("registries_of_their_own")
-
-
-def row(temperature, ngram_entropy, nll, **about):
-    return {"temperature": temperature, "ngram_entropy": ngram_entropy, "nll": nll, **about}
 
 
 def test_no_speech_is_in_two_parts_and_none_is_lost():
@@ -59,94 +47,15 @@ def test_text_is_read_as_27_symbols_and_back():
     assert decoded(encoded(text)) == text and int(encoded(text).max()) < len(SYMBOLS)
 
 
-def test_a_curve_is_read_between_its_temperatures_and_nowhere_else():
-    rows = [row(1.0, 8.0, 3.0), row(0.8, 7.0, 2.0), row(0.9, 7.5, 2.8)]
-    found = at_entropy(rows, 7.25)
-    assert found["nll"] == pytest.approx(2.4) and found["temperature"] == pytest.approx(0.85)
-    assert at_entropy(rows, 7.0)["nll"] == 2.0 and at_entropy(rows, 8.0)["nll"] == 3.0
-    assert at_entropy(rows, 6.9) is None and at_entropy(rows, 8.1) is None
-    assert at_entropy(rows[:1], 8.0) is None
-
-
-def test_a_curve_that_turns_is_read_where_it_is_best():
-    rows = [row(0.8, 7.0, 2.0), row(0.9, 8.0, 3.0), row(1.0, 7.0, 1.0)]
-    assert at_entropy(rows, 7.5)["nll"] == pytest.approx(2.0)
-
-
-def test_diversity_is_matched_by_the_entropy_that_was_asked_for():
-    rows = [row(0.8, 7.0, 2.0, entropy=2.5), row(1.0, 8.0, 4.0, entropy=2.6)]
-    assert at_entropy(rows, 2.55, "entropy")["nll"] == pytest.approx(3.0)
-    assert at_entropy(rows, 7.5, "entropy") is None
-
-
-def test_the_best_teacher_is_that_at_the_students_own_entropy():
-    about = {"model": "teacher", "calls": 4}
-    rows = [
-        row(0.8, 7.0, 2.0, sampler="ancestral", **about),
-        row(1.0, 8.0, 4.0, sampler="ancestral", **about),
-        row(0.8, 5.0, 1.0, sampler="confidence", **about),
-        row(1.0, 7.5, 2.2, sampler="confidence", **about),
-        row(1.0, 7.5, 0.1, sampler="confidence", model="teacher", calls=8),
-    ]
-    assert best_teacher(rows, 4, 7.25)[0] == "confidence"
-    assert best_teacher(rows, 4, 7.75) == ("ancestral", pytest.approx({**at(0.95, 7.75, 3.5)}))
-    assert best_teacher(rows, 4, 8.5) is None and best_teacher(rows, 2, 7.0) is None
-
-
-def at(temperature, ngram_entropy, nll):
-    return {"temperature": temperature, "ngram_entropy": ngram_entropy, "nll": nll}
-
-
-def test_seeds_are_a_mean_and_no_points_of_their_own():
-    rows = [row(1.0, 8.0, 3.0, seed=0), row(1.0, 8.2, 3.2, seed=1), row(0.8, 7.0, 2.0, seed=0)]
-    made = curve(rows)
-    assert [each["seeds"] for each in made] == [1, 2]
-    assert made[1]["nll"] == pytest.approx(3.1)
-
-
-def test_the_judge_says_the_log_probability_that_its_conditionals_multiply_to():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=27,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=16,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    judge = LlamaForCausalLM(config).eval()
-    rows = torch.randint(27, (3, 12))
-    told = Figures(judge, torch.randint(27, (500,)), frozenset())(rows)
-    total = 0.0
-    for text in rows:
-        for end in range(1, 12):
-            with torch.no_grad():
-                logits = judge(input_ids=text[None, :end]).logits[0, -1]
-            total -= float(logits.double().softmax(-1)[text[end]].log())
-    assert told["nll"] == pytest.approx(total / 33, abs=1e-5)
-
-
-def test_words_that_an_end_has_cut_or_that_are_short_are_not_looked_for():
-    words = frozenset({"peace", "nation"})
-    assert known_words(["xx peace nat the nation xxxxx nat", "peace"], words) == pytest.approx(
-        2 / 3
-    )
-    assert known_words(["", "a b"], words) == 0
-
-
-def test_what_a_sample_had_before_is_counted_once_for_each_time():
-    rows = encoded("abababab")[None], encoded("abcdefgh")[None]
-    assert repeated(rows[0], 2) == pytest.approx(5 / 7) and repeated(rows[1], 2) == 0
-    both = torch.cat(rows)
-    assert repeated(both, 2) == pytest.approx(5 / 14)  # another sample's do not count
-
-
 @pytest.mark.parametrize(("name", "passes"), [("nelbo", 3), ("ecd", 4), ("d_mmd", 7)])
 def test_a_backward_pass_counts_as_two_more(name, passes):
     # d_mmd: student and auxiliary with gradients, the teacher without.
     assert passes_per_step(RECIPES[name], 2, 4, 8) == passes
+
+
+def test_a_variant_is_no_row_that_everybody_is_ranked_with():
+    assert not {name for name in ALL if name.startswith("law_matching_step_")} & RECIPES.keys()
+    assert {recipe.start for recipe in ALL.values()} - {""} <= RECIPES.keys()
 
 
 def test_rows_of_a_mixture_count_as_rows():
@@ -205,20 +114,20 @@ def test_the_command_trains_and_draws_nothing_twice(monkeypatch, tmp_path, capsy
     ).save_pretrained(teacher)
     few = {"samples": 4, "length": 16, "judge-steps": 2, "passes": 60, "batch-size": 2}
     few |= {"calls": 2, "teacher-calls": "1 2 4", "teacher-temperatures": "0.5 1.0"}
-    few |= {"students": "ecd law_matching", "temperatures": 1.0}
+    few |= {"students": "ecd law_matching law_matching_step_from_alpha", "temperatures": 1.0}
     few |= {"text": text, "teacher": teacher, "output": tmp_path / "runs", "json": file}
     command = [word for name, value in few.items() for word in (f"--{name}", *str(value).split())]
     monkeypatch.setattr(sys, "argv", ["", *command])
     scoreboard_text.main()
     rows = json.loads(file.read_text())["rows"]
     assert [row["model"] for row in rows].count("teacher") == 3 * 2 * 2 + 2
-    for name in ("ecd", "law_matching"):
+    for name, passes in (("ecd", 60), ("law_matching", 60), ("law_matching_step_from_alpha", 30)):
         (row,) = (row for row in rows if row["model"] == name)
-        assert row["steps"] * row["passes_per_step"] == pytest.approx(60, abs=6)
+        assert row["steps"] * row["passes_per_step"] == pytest.approx(passes, abs=6)
     capsys.readouterr()
     scoreboard_text.main()
     assert capsys.readouterr().out == "" and json.loads(file.read_text())["rows"] == rows
-    monkeypatch.setattr(sys, "argv", ["", str(file)])
+    monkeypatch.setattr(sys, "argv", ["", str(file), "--length", "16"])
     scoreboard_text_tables.main()
     told = capsys.readouterr().out
     assert "| law_matching | 2 |" in told and "bound of the teacher" in told

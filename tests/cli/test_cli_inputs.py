@@ -138,7 +138,14 @@ WRONG = {  # options of a command, and words of the sentence
     "scheduler": ("teacher", ["--lr-scheduler-type", "cosin"], ["invalid choice"]),
     "seed": ("teacher", ["--seed", "-1"], ["at least 0, got -1"]),
     "eval steps": ("teacher", ["--eval-steps", "5"], ["needs data that are held out"]),
-    "abbreviation": ("teacher", ["--learning", "1"], ["unrecognized arguments: --learning 1"]),
+    "abbreviation": (
+        "teacher",
+        ["--learning", "1"],
+        ["unrecognized arguments: --learning 1 (did you mean --learning-rate?)"],
+    ),
+    "a trainer's name": ("distill", ["--max_steps=3"], ["did you mean --steps"]),
+    "unknown": ("sample", ["--zzz", "3"], ["--zzz 3 (see hf-ddistill sample --help)"]),
+    "rounds": ("distill", ["--steps", "7", "--rounds", "3"], ["take 6 or 9 steps"]),
     "objective": ("distill", ["--objective", '{"type": "ecd", "top_k": "x"}'], ["an integer"]),
     "nested": ("distill", ["--objective", '{"type": "ecd", "divergence": 5}'], ["divergence"]),
     "rule": (

@@ -159,7 +159,7 @@ def test_model_init_with_a_model_an_optimizer_or_rounds_is_refused(tmp_path):
     for given, words in (
         ({"model": tiny()}, "Give model= or model_init=, not both"),
         ({"optimizers": (sgd, None)}, "leave out optimizers=, or give model="),
-        ({"rounds": 2}, "nor one that model_init= makes anew"),
+        ({"rounds": 3}, "nor one that model_init= makes anew"),
     ):
         with pytest.raises(ValueError, match=words):
             distilling(tmp_path, model_init=lambda: tiny(), **given)

@@ -103,6 +103,18 @@ def test_each_round_has_half_the_steps_and_the_averaged_student_as_its_teacher(t
     assert trainer.student_steps == 2
 
 
+def test_rounds_that_do_not_divide_the_steps_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="max_steps=7 is no multiple of it: take 6 or 9 steps"):
+        distilling(tmp_path, model=tiny(1), rounds=3, max_steps=7)
+    with pytest.raises(ValueError, match="no multiple of it: take 3 steps"):
+        distilling(tmp_path, model=tiny(1), rounds=3, max_steps=2)
+    # Two epochs of eight rows, four in a batch, are four steps.
+    epochs = {"max_steps": -1, "num_train_epochs": 2, "per_device_train_batch_size": 4}
+    trainer = distilling(tmp_path, model=tiny(1), data=rows(8), rounds=5, **epochs)
+    with pytest.raises(ValueError, match="for each round at least, and the epochs come to 4"):
+        trainer.train()
+
+
 def test_auxiliary_starts_each_round_as_a_copy_of_its_teacher(tmp_path):
     trainer = distilling(
         tmp_path, objective="law_matching", rounds=2, max_steps=4, learning_rate=0.01
@@ -123,14 +135,14 @@ def test_auxiliary_starts_each_round_as_a_copy_of_its_teacher(tmp_path):
 def test_rounds_are_refused_where_the_student_cannot_become_the_teacher(tmp_path):
     refused = pytest.raises(ValueError, match="With rounds > 1 the teacher takes on the student's")
     with refused:
-        distilling(tmp_path, rounds=2, peft_config=LoraConfig(target_modules=["qkv"]))
+        distilling(tmp_path, rounds=3, peft_config=LoraConfig(target_modules=["qkv"]))
     with refused:
-        distilling(tmp_path, as_denoiser(tiny()), model=tiny(), rounds=2)
+        distilling(tmp_path, as_denoiser(tiny()), model=tiny(), rounds=3)
     with refused:
-        distilling(tmp_path, model=tiny(hidden_size=8), rounds=2)
+        distilling(tmp_path, model=tiny(hidden_size=8), rounds=3)
     with refused:
         distilling(
-            tmp_path, None, model=tiny(), rounds=2, peft_config=LoraConfig(target_modules=["qkv"])
+            tmp_path, None, model=tiny(), rounds=3, peft_config=LoraConfig(target_modules=["qkv"])
         )
 
 

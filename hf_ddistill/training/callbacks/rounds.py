@@ -50,6 +50,20 @@ class Rounds(TrainerCallback):
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Raise if there is not a step for each round (`max_steps` was looked at before)."""
+        if state.max_steps < args.rounds:
+            raise ValueError(
+                f"rounds={args.rounds} needs a step for each round at least, and the epochs come "
+                f"to {state.max_steps}."
+            )
+
     def on_step_end(
         self,
         args: TrainingArguments,

@@ -1,0 +1,63 @@
+"""What the students of `scoreboard_text.py` are trained by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+NOISE = 8
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An objective, and what its student needs.
+
+    Args:
+        objective: as a configuration.
+        noise: width of the student's noise input.
+        noise_per: of each position, or one for a sequence.
+        settings: of the trainer, other than those that all share.
+        start: the recipe of the student that this one starts from; each of the two then has half of
+            the passes. Empty for a start from the teacher.
+    """
+
+    objective: dict[str, Any]
+    noise: int = 0
+    noise_per: str = "position"
+    settings: dict[str, Any] = field(default_factory=dict)
+    start: str = ""
+
+
+LAW = {"type": "law_matching"}
+STEP = {**LAW, "horizon": "step", "divergence": "mean_kl"}
+
+#: In the order in which they are trained. `nelbo` is no distillation: the teacher trained on for as
+#: many passes, which is what a student has to be better than. ReDi and DCD refuse masks.
+RECIPES = {
+    "law_matching_step": Recipe(STEP, NOISE),
+    "law_matching": Recipe(LAW, NOISE),
+    "d_mmd": Recipe({"type": "distribution_matching", "start": "grid"}, NOISE),
+    "ecd": Recipe({"type": "ecd"}),
+    "sdtt": Recipe({"type": "sdtt"}, settings={"rounds": 3}),
+    "mcd": Recipe({"type": "mcd"}),
+    "nelbo": Recipe({"type": "nelbo"}),
+    "alpha": Recipe({"type": "alpha"}),
+    "imdm": Recipe({"type": "imdm"}, NOISE),
+    "simplex_dmd": Recipe({"type": "simplex_dmd"}, NOISE),
+    "di4c": Recipe({"type": "di4c"}, NOISE, "sequence"),
+}
+#: Of law matching, for what is found out on the validation part (`--pilot`); trained if asked for.
+VARIANTS = {
+    "law_matching_step_drawn": Recipe({**LAW, "horizon": "step"}, NOISE),
+    "law_matching_mean_kl": Recipe({**LAW, "divergence": "mean_kl"}, NOISE),
+    "law_matching_jeffreys": Recipe({**LAW, "divergence": "jeffreys"}, NOISE),
+    "law_matching_sequence": Recipe(LAW, NOISE, "sequence"),
+    "law_matching_step_sequence": Recipe(STEP, NOISE, "sequence"),
+    "law_matching_step_each_call": Recipe({**STEP, "steps": "each_call"}, NOISE),
+    "law_matching_step_only": Recipe({**STEP, "steps": "only"}, NOISE),
+    "law_matching_step_updates": Recipe(STEP, NOISE, settings={"auxiliary_updates": 2}),
+    "law_matching_step_ahead": Recipe(STEP, NOISE, settings={"auxiliary_warmup_steps": 15}),
+    "law_matching_step_from_alpha": Recipe(STEP, NOISE, start="alpha"),
+    "law_matching_step_from_d_mmd": Recipe(STEP, NOISE, start="d_mmd"),
+}
+ALL = {**RECIPES, **VARIANTS}
