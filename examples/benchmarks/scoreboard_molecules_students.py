@@ -22,7 +22,7 @@ from hf_ddistill import (
     DiscreteDistillationTrainer,
 )
 
-TRIED = 16  # steps in which passes are counted, behind the first of them
+TRIED = 64  # steps in which passes are counted, behind the first of them
 NOISE = {"noise_dim": 8}
 PAIR = {"learning_rate": 5e-4, "auxiliary_learning_rate": 1e-3}
 D_MMD = {"type": "distribution_matching", "start": "grid"}

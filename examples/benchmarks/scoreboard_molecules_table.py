@@ -13,7 +13,7 @@ from scoreboard_shared import table as markdown
 
 #: With their decimals. The rows have more than these.
 FIGURES = {"valid": 3, "unique": 3, "novel": 3, "fcd": 2, "diversity": 3}
-HEAD = ["model", "sampler", "temperature", "seeds", "calls", *FIGURES]
+HEAD = ["model", "thousand passes", "sampler", "temperature", "seeds", "calls", *FIGURES]
 MATCHED = ("the teacher as diverse: valid", "fcd")
 OWN = "its own"  # sampler of a student, beside which the teacher draws by ancestral steps
 
@@ -46,6 +46,7 @@ def mean_rows(rows):
     for (model, nfe, sampler, temperature), same in kinds.items():
         row = {"model": model, "nfe": nfe, "sampler": sampler, "temperature": temperature}
         row["seeds"] = len(same)
+        row["passes"] = sum(each.get("passes", 0) for each in same) / len(same)
         for name in FIGURES:
             there = [each[name] for each in same if each[name] is not None]
             row[name] = sum(there) / len(there) if len(there) == len(same) else None
@@ -76,7 +77,8 @@ def joined(values, decimals):
 def line(rows, teacher):
     """The cells of one model, sampler and temperature at all its numbers of calls."""
     first = rows[0]
-    out = [first["model"], first["sampler"]]
+    out = [first["model"], f"{first['passes'] / 1000:.0f}" if first["passes"] else ""]
+    out.append(first["sampler"])
     out += [f"{first['temperature']:g}" if first["temperature"] else "", str(first["seeds"])]
     out.append(" / ".join(str(row["nfe"]) for row in rows) if first["nfe"] else "")
     for name, decimals in FIGURES.items():

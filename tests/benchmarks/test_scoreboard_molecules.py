@@ -41,10 +41,10 @@ def test_a_student_stands_beside_the_teacher_at_its_own_diversity(table):
 def test_a_student_stands_beside_the_teacher_by_its_own_sampler(table):
     """By even shares beside even shares; where the teacher has no such rows, beside none."""
     even = [row(sampler="random", temperature=1 - d, valid=d, diversity=d) for d in (0.8, 0.9)]
-    student = row(model="ecd", sampler="random", temperature=1.0, diversity=0.85)
+    student = row(model="ecd", sampler="random", diversity=0.85, passes=60_400)
     more = {**student, "nfe": 4}
     last = table.table([row(), *even, student, more]).splitlines()[-1]
-    assert last.startswith("| ecd | random | 1 | 1 | 2 / 4 | .400 / .400 |")
+    assert last.startswith("| ecd | 60 | random | 1 | 1 | 2 / 4 | .400 / .400 |")
     assert last.endswith("| .850 / — | 10.00 / — |")
 
 
