@@ -20,7 +20,7 @@ from datasets import Dataset
 from transformers import AutoModelForMaskedLM
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
-from hf_ddistill.cli.quickstart import RECIPES, shipped_teacher
+from hf_ddistill.cli.quickstart import RECIPES, shipped_student, shipped_teacher
 from hf_ddistill.cli.quickstart_figures import Measure
 from hf_ddistill.cli.quickstart_teacher import TeacherSetup, train_teacher
 from hf_ddistill.cli.resuming import train
@@ -60,6 +60,20 @@ def averaged(models: list):  # noqa: ANN201
     return models[0]
 
 
+def first_student(start: str | None):  # noqa: ANN201
+    """What the student starts from: the one in the package, one in a folder, or None for a copy of
+    the teacher."""
+    if start is None:
+        return None
+    model = (
+        shipped_student()
+        if start == "package"
+        else AutoModelForMaskedLM.from_pretrained(start, dtype=torch.float32)
+    )
+    model.set_attn_implementation("eager")
+    return model
+
+
 def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  # noqa: ANN201
     """The student, from the last checkpoint if there is one."""
     if args.steps == 0:
@@ -79,6 +93,7 @@ def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  
         # torch's fused attention has a slow bfloat16 gradient on CPUs.
         teacher.set_attn_implementation("eager")
     trainer = DiscreteDistillationTrainer(
+        model=first_student(args.start),
         teacher=Ensemble(tuple(as_denoiser(teacher.eval()) for teacher in teachers)),
         objective=settings,
         args=DiscreteDistillationConfig(
@@ -137,6 +152,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--objective", default='{"type": "law_matching"}', help="JSON")
     parser.add_argument("--training", type=json.loads, default={}, help="JSON, arguments")
+    parser.add_argument("--start", help="a student to go on from: a folder, or 'package'")
     parser.add_argument("--batch-size", type=int, help="of the quickstart if not given")
     parser.add_argument("--nfe", type=int, nargs="*", default=[1, 2, 4, 8], help="of the student")
     parser.add_argument("--teacher-nfe", type=int, nargs="*", default=[1, 2, 4, 8, 16, 64])

@@ -204,20 +204,22 @@ def student_of(name: str, args: argparse.Namespace, seed: int, split) -> tuple[n
 
 
 def print_tables(rows: list[dict]) -> None:
-    """The page's table: a line for each model, a column for each number of calls."""
-    names = list(dict.fromkeys((row["model"], row.get("calls")) for row in rows))
-    nfes = sorted({row["nfe"] for row in rows if row["nfe"] and row["nfe"] <= 8})
-    for key in ("auc_forest", "auc_network", "fd", "fd_within_classes", "fd_unseen", "unique"):
+    """The page's: a line for each model and seed, in each cell its numbers of calls."""
+    judges = {"auc_forest": "AUC, forest", "auc_network": "AUC, network"}
+    others = {"fd": "FD", "fd_within_classes": "FD within classes", "fd_unseen": "FD to unseen"}
+    others |= {"unique": "unique", "novelty": "novelty", "confidence": "confidence"}
+    order = list(OBJECTIVES)
+    rows = sorted(rows, key=lambda r: order.index(r["model"]) if r["model"] in order else -1)
+    names = list(dict.fromkeys((r["model"], r["seed"], r["calls"]) for r in rows))
+    for keys in (judges, others):
         lines = []
-        for name, calls in names:
-            cells = []
-            for nfe in nfes:
-                mine = (name, calls, nfe)
-                of = [r for r in rows if (r["model"], r.get("calls"), r["nfe"]) == mine]
-                values = [row[key] for row in of if key in row]
-                cells.append(" / ".join(short(value) for value in values))
-            lines.append([name, f"{calls or ''}", *cells])
-        print(f"\n{key}\n{table(['model', 'training calls', *map(str, nfes)], lines)}")
+        for model, seed, calls in names:
+            of = [r for r in rows if (r["model"], r["seed"], r["calls"]) == (model, seed, calls)]
+            of.sort(key=lambda row: row["nfe"])
+            about = (seed, of[0].get("steps"), " / ".join(str(row["nfe"] or "") for row in of))
+            cells = [" / ".join(short(r[key]) for r in of if key in r) for key in keys]
+            lines.append([model, *(f"{'' if each is None else each}" for each in about), *cells])
+        print(f"\n{table(['model', 'seed', 'steps', 'calls', *keys.values()], lines)}")
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ OBJECTIVES = {
     "reinforce_dmd": Entry({"type": "reinforce_dmd"}),
     "didi": Entry({"type": "didi"}),
     "representation_mmd": Entry({"type": "representation_mmd"}, noise=False),
+    "reranked": Entry({"type": "reranked"}, noise=False),
     "imdm": Entry({"type": "imdm", "teacher_steps": 8}),
     "di4c": Entry({"type": "di4c"}),
     "alpha": Entry({"type": "alpha"}, noise=False),

@@ -52,6 +52,7 @@ SEQUENCES = {
     "simplex_dmd": ({"type": "simplex_dmd"}, Absorbing, 2, 2),
     "reinforce_dmd": ({"type": "reinforce_dmd"}, Absorbing, 2, 2),
     "representation_mmd": ({"type": "representation_mmd"}, Absorbing, 0, 2),
+    "reranked": ({"type": "reranked", "group": 4}, Absorbing, 0, 2),
     "didi": ({"type": "didi"}, Absorbing, 0, 2),
     "di4c": ({"type": "di4c", "components": 2}, Absorbing, 2, 2),
     "imdm": ({"type": "imdm", "teacher_steps": 4}, Absorbing, 2, 2),

@@ -29,6 +29,7 @@ from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.redi import ReDi
 from hf_ddistill.objectives.reinforce_dmd import ReinforceDMD
 from hf_ddistill.objectives.representation_mmd import RepresentationMMD
+from hf_ddistill.objectives.reranked import Reranked
 from hf_ddistill.objectives.rollouts import Rollouts
 from hf_ddistill.objectives.sdtt import SDTT
 from hf_ddistill.objectives.simplex_dmd import SimplexDMD
@@ -63,6 +64,7 @@ __all__ = [
     "ReDi",
     "ReinforceDMD",
     "RepresentationMMD",
+    "Reranked",
     "Rollouts",
     "SimplexDMD",
     "SDTT",

@@ -23,7 +23,6 @@ from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.couplings.times import EARLIEST
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.linalg import uniform_noise
-from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.finite_rows import finite_rows
 from hf_ddistill.objectives.generated import (
     TARGETS,
@@ -37,6 +36,7 @@ from hf_ddistill.objectives.generated import (
     uniform_times,
 )
 from hf_ddistill.objectives.log_ratio import LogRatio, log_ratio
+from hf_ddistill.objectives.moving_states import of_moving_states
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.objectives.pathwise import along, mean_of
@@ -75,14 +75,15 @@ class DistributionMatching(Objective):
     arXiv:2503.15457.
 
     Args:
-        setting: "d_mmd", "idlm" (its masked form) or "di_mo".
+        setting: "d_mmd", "idlm" or "di_mo".
         start: "data": s uniform and t = min(1, s + u / k), u uniform, for a student of k calls;
             "grid": t = 1/k, ..., 1, those of the student's calls, and s uniform, if it is bridged
             within the step below t; "noise": t = 1, s uniform.
         renoise: "bridge": z ~ q(z_s | x_0, x_t); "forward": x_0 noised anew up to s; "arccos": the
             same, with a share of (2 / pi) arccos(u) noised, u uniform.
         weight: w, "uniform": 1; "bound": that of the likelihood's bound, 1/s where alpha = 1 - s;
-            under masks alone; "mean": of the hidden tokens of each row.
+            without masks the difference of the bounds themselves, whose states move with what is
+            drawn (`moving_states`); "mean": of the hidden tokens of each row.
         targets: of the auxiliary: "drawn" tokens, their law ("soft", "squared"), "anchored" (soft
             under masks, and beside it the teacher's own prediction at z: D-MMD's), "smoothed"
             (drawn, a tenth of the label on all tokens: Di[M]O's).
@@ -131,9 +132,13 @@ class DistributionMatching(Objective):
 
     def for_student(self, student: Denoiser) -> DistributionMatching:
         check_targets("soft" if self.targets in TARGETS[1:] else "drawn", self.id, student)
-        if self.weight == "bound":
-            instead = "setting='d_mmd', or 'simplex_dmd', whose gradient is exact for every process"
-            require_masks(self.id, student.diffusion, instead)
+        exact = self.renoise == "forward" and self.jeffrey is None
+        if self.weight == "bound" and not student.diffusion.reveals and not exact:
+            raise ValueError(
+                f"Objective {self.id!r} with weight='bound' under the process "
+                f"{student.diffusion.process.id!r} is of states of the draw alone, along the "
+                "bounds: give renoise='forward' and no jeffrey, or weight='uniform'."
+            )
         return self
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
@@ -147,7 +152,11 @@ class DistributionMatching(Objective):
         step.log("reward", step.token_mean(ratio.of_tokens.sum(1) * weight * good))
         losses = {}
         if "student" in step.train:
-            losses["student"] = step.token_mean(self._along(made, ratio, both, good) * weight)
+            if self.weight == "bound" and not step.diffusion.reveals:
+                lost = of_moving_states(step, made, view, ratio, good) * good
+            else:
+                lost = self._along(made, ratio, both, good) * weight
+            losses["student"] = step.token_mean(lost)
         if "auxiliary" in step.train:
             lost = self._told(step, made, ratio, both)
             # The anchored one is taught two laws, and knows best the mean of both.
@@ -177,7 +186,7 @@ class DistributionMatching(Objective):
         """w (B,) of the sum over the hidden tokens of each row."""
         if self.weight == "mean":
             return step.lengths / view.where.sum(1).clamp_min(1)
-        if self.weight == "uniform":
+        if self.weight == "uniform" or not step.diffusion.reveals:
             return view.weight
         schedule = step.diffusion.schedule
         return schedule.rate(view.t) / torch.expm1(schedule.sigma(view.t))

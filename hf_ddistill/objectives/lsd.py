@@ -18,12 +18,14 @@ from hf_ddistill.objectives.by_position import chunks
 from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.needs import Frozen, Networks, Trained
 from hf_ddistill.objectives.objective import Objective
+from hf_ddistill.objectives.weighted_entropy import weighted_entropy
 from hf_ddistill.places import Places
 from hf_ddistill.samplers import Euler, Sampler, ScaledEuler, step_grid
 from hf_ddistill.shapes import Scalar, Times
 
 #: Calls that there are numbers for.
 MOST = 64
+LEARNED = ("scales", "times", "powers")
 
 
 class Coefficients(nn.Module):
@@ -67,14 +69,16 @@ class LSD(Objective):
     and draw it by another, so that they differ in what a long step gets wrong and not by chance
     (the paper pairs them by their start alone). A factor of the last call has nothing to do.
 
-    The authors' code multiplies log-scores by its numbers, a temperature; this is the paper's.
+    The authors' code multiplies log-scores by its numbers, a temperature and a factor at once, and
+    trains them by an entropy that falls however large they get (`weighted_entropy`): "powers".
+    Where they end then says how long they were trained, and at what rate.
 
     References: Fu, Guo, Liu, Learnable Sampler Distillation for Discrete Diffusion Models, 2025,
     arXiv:2509.19962.
 
     Args:
         teacher_steps: calls of the teacher, rounded up to a multiple of n.
-        learned: "scales" (LSD) or "times" (LSD+).
+        learned: "scales" (LSD), "times" (LSD+) or "powers" (the code's).
 
     Raises:
         ValueError: for other settings; for a process without masks, or more than 64 calls.
@@ -95,9 +99,9 @@ class LSD(Objective):
     )
 
     def __post_init__(self) -> None:
-        if self.teacher_steps < 1 or self.learned not in ("scales", "times"):
+        if self.teacher_steps < 1 or self.learned not in LEARNED:
             raise ValueError(
-                "teacher_steps must be at least 1 and learned 'scales' or 'times', got "
+                "teacher_steps must be at least 1 and learned 'scales', 'times' or 'powers', got "
                 f"teacher_steps={self.teacher_steps} and learned={self.learned!r}."
             )
 
@@ -109,28 +113,46 @@ class LSD(Objective):
         numbers = networks["coefficients"]
         if self.learned == "times":
             return ScaledEuler((1.0,) * calls, numbers.times(calls))
+        if self.learned == "powers":
+            powers = numbers.scales(calls).tolist()
+            return ScaledEuler((1.0,) * calls, step_grid(calls), powers)
         return ScaledEuler(numbers.scales(calls).tolist(), step_grid(calls))
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         calls, numbers = step.student_steps, step.peers["coefficients"]
         if calls > MOST:
             raise ValueError(f"Objective 'lsd' has numbers for {MOST} calls, got {calls}.")
-        sampler = self.learned_sampler(step.peers, calls)
-        share = uniform_noise((*step.x_0.shape, 2), step.generator, step.x_0.device).unbind(-1)
-        even, finer = step_grid(calls), -(-self.teacher_steps // calls)
-        with torch.no_grad():
-            ours = self._trajectory(step, "student", sampler.times, sampler, share)
-            fine = self._trajectory(step, "teacher", step_grid(calls * finer), Euler(), share)
-            # Side by side, so that no more than two laws are there at a time; the last call of the
-            # student is compared to nothing, and neither goes on to it.
-            compared = zip(islice(ours, max(calls - 1, 1)), islice(fine, 0, None, finer))  # noqa: B905
-            products = [_products(*laws) for laws in compared]
-        factors = self._factors(numbers, calls, step.diffusion, (sampler.times, even))
+        finer = -(-self.teacher_steps // calls)
+        if self.learned == "powers":
+            width, powers = 1 / (calls * finer), numbers.scales(calls)
+            losses = [
+                weighted_entropy(*laws, step.diffusion, (max(t - width, 0.0), t), power)
+                for laws, t, power in zip(
+                    self._compared(step, calls, finer), step_grid(calls)[:-1], powers, strict=True
+                )
+            ]
+            return {"coefficients": step.token_mean(torch.stack(losses).sum(0))}
+        # The last call of the student is compared to nothing, and neither goes on to it.
+        compared = islice(self._compared(step, calls, finer), max(calls - 1, 1))
+        products = [_products(*laws) for laws in compared]
+        times = self.learned_sampler(step.peers, calls).times, step_grid(calls)
+        factors = self._factors(numbers, calls, step.diffusion, times)
         losses = [
             theirs - 2 * factor * both + factor**2 * ours
             for factor, (ours, both, theirs) in zip(factors[: len(products)], products, strict=True)
         ]
         return {"coefficients": step.token_mean(torch.stack(losses).mean(0))}
+
+    def _compared(
+        self, step: TrainingStep, calls: int, finer: int
+    ) -> Iterator[tuple[Local, Local]]:
+        """What student and teacher say at each time of an even grid; side by side, so that no more
+        than two laws are there at a time."""
+        sampler = self.learned_sampler(step.peers, calls)
+        share = uniform_noise((*step.x_0.shape, 2), step.generator, step.x_0.device).unbind(-1)
+        ours = self._trajectory(step, "student", sampler.times, sampler, share)
+        fine = self._trajectory(step, "teacher", step_grid(calls * finer), Euler(), share)
+        return zip(ours, islice(fine, 0, None, finer), strict=True)
 
     def _factors(
         self,
@@ -160,15 +182,33 @@ class LSD(Objective):
         shown, left = share[0], 1.0
         for t, s in zip(times[:-1], times[1:], strict=True):
             now: Times = torch.full((len(x),), t, dtype=torch.float64, device=x.device)
-            here: Local = step.look(denoiser, x, now)
+            with torch.no_grad():
+                here: Local = step.look(denoiser, x, now)
             yield here
             if s:
-                left = left * (1 - float(sampler.chances(step.diffusion, s, t).reveal))
+                law, reveal = _step(sampler, step.diffusion, here, s, t)
+                left = left * (1 - reveal)
                 noise = here.places.take(share[1])[:, None]
-                tokens = categorical_of_logs(here.prediction.log_conditional, noise=noise)
+                tokens = categorical_of_logs(law, noise=noise)
                 x = torch.where(step.open(x) & (shown < 1 - left), here.place(tokens, x), x)
 
 
+@torch.no_grad()
+def _step(
+    sampler: Sampler, diffusion: Diffusion, here: Local, s: float, t: float
+) -> tuple[Tensor, Tensor | float]:
+    """The log-law (N, 1, K) of the tokens that a step shows, and how likely it shows them: of all
+    positions, or (B, L)."""
+    log_p, chances = here.prediction.log_conditional, sampler.chances(diffusion, s, t)
+    if chances is not None:
+        return log_p, float(chances.reveal)
+    masks = torch.full(log_p.shape[:2], diffusion.process.mask_token_id, device=log_p.device)
+    moved = sampler.rule(here.prediction, diffusion, masks, s, t)
+    moved = moved.scatter(-1, masks[..., None], 0.0)
+    return moved.log(), here.per_token(moved.sum(-1))
+
+
+@torch.no_grad()
 def _products(ours: Local, theirs: Local) -> tuple[Tensor, Tensor, Tensor]:
     """(p . p, p . p*, p* . p*) of two laws at each position, (B, L) float64 each; a law is 0 where
     x_0 is known already."""

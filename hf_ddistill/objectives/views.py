@@ -57,7 +57,7 @@ def random_view(step: TrainingStep, x_0: Tokens, within: Where, law: str = "unif
     masked, weight = _how_many(counts, law, share, x_0.shape[1])
     where = order.argsort(1).argsort(1) < masked[:, None]
     z = x_0.masked_fill(where, step.diffusion.process.mask_token_id)
-    return View(z, _time_of(step, masked), where, weight)
+    return View(z, time_of(step, masked), where, weight)
 
 
 def step_view(step: TrainingStep, x_0: Tokens, within: Where, t: Times, s: Times) -> View:
@@ -85,10 +85,10 @@ def step_view(step: TrainingStep, x_0: Tokens, within: Where, t: Times, s: Times
     z = view.z.masked_fill(later, step.diffusion.process.mask_token_id)
     masked = (view.where | later).sum(1)
     weight = revealed.sum(1) / masked.clamp_min(1).double()
-    return View(z, _time_of(step, masked), where, weight)
+    return View(z, time_of(step, masked), where, weight)
 
 
-def _time_of(step: TrainingStep, masked: Tensor) -> Times:
+def time_of(step: TrainingStep, masked: Tensor) -> Times:
     """When so many tokens (B,) of each row are masked in the mean."""
     kept = 1 - masked.double() / step.lengths.clamp_min(1)
     schedule = step.diffusion.schedule

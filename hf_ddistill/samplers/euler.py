@@ -10,7 +10,7 @@ from torch import Tensor
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.chances import Chances, jump_rate
-from hf_ddistill.samplers.jumps import expected_jumps
+from hf_ddistill.samplers.jumps import cut_at_one, expected_jumps
 from hf_ddistill.samplers.one_jump import OneJump
 from hf_ddistill.samplers.sampler import Sampler
 from hf_ddistill.shapes import Probs, Tokens
@@ -34,10 +34,7 @@ class Euler(OneJump, Sampler):
         t: Tensor | float,
     ) -> Probs:
         """I + (t - s) R."""
-        step = expected_jumps(prediction, diffusion, x_t, s, t)
-        leaving = step.sum(-1, keepdim=True)
-        staying = (1 - leaving).clamp_min(0)
-        return (step / leaving.clamp_min(1)).scatter(-1, x_t[..., None], staying)
+        return cut_at_one(expected_jumps(prediction, diffusion, x_t, s, t), x_t)
 
     def chances(self, diffusion: Diffusion, s: Tensor | float, t: Tensor | float) -> Chances:
         """What leaves a mask."""

@@ -14,14 +14,28 @@ from hf_ddistill.shapes import Probs, Tokens
 
 
 def expected_jumps(
-    prediction: Prediction, diffusion: Diffusion, x_t: Tokens, s: Tensor | float, t: Tensor | float
+    prediction: Prediction,
+    diffusion: Diffusion,
+    x_t: Tokens,
+    s: Tensor | float,
+    t: Tensor | float,
+    power: Tensor | None = None,
 ) -> Probs:
-    """(t - s) R(x_t -> y), with R the reverse rate at t; 0 at y = x_t."""
+    """(t - s) R(x_t -> y), with R the reverse rate at t, of scores to a power (B, 1, 1) if one is
+    given; 0 at y = x_t."""
     s, t = interval(s, t, x_t)
-    rate = diffusion.reverse_rate(prediction.score(diffusion, x_t, t), x_t, t)
+    score = prediction.score(diffusion, x_t, t)
+    rate = diffusion.reverse_rate(score if power is None else score.double() ** power, x_t, t)
     width = (t - s).to(rate.dtype)
     width = width[:, None, None] if width.ndim else width
     return (rate * width).scatter(-1, x_t[..., None], 0.0)
+
+
+def cut_at_one(jumps: Probs, x: Tokens) -> Probs:
+    """I + (t - s) R of expected jumps, 0 at `x`; what leaves x is at most 1."""
+    leaving = jumps.sum(-1, keepdim=True)
+    staying = (1 - leaving).clamp_min(0)
+    return (jumps / leaving.clamp_min(1)).scatter(-1, x[..., None], staying)
 
 
 def check_pace(name: str, diffusion: Diffusion) -> None:

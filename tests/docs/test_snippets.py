@@ -16,6 +16,7 @@ from snippet_folders import lay_out, shorten_trainings
 from hf_ddistill.cli.commands import COMMANDS
 from hf_ddistill.cli.parser import build_parser, read
 from hf_ddistill.objectives import Objective
+from hf_ddistill.samplers import Sampler
 
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 #: Why a block does not run here: a reason, or the file that tests/test_one_of_each.py makes of it.
@@ -98,9 +99,12 @@ def test_a_command_is_refused_by_the_parser(page, capsys):
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_a_command_gives_an_objective_a_setting_that_it_does_not_have(page):
     for words in commands(page):
+        flag = None
         for word in words:
+            flag = word if word.startswith("--") else flag
             if word.startswith('{"type": '):
-                Objective.from_config(json.loads(word))
+                family = Sampler if flag == "--sampler" else Objective
+                family.from_config(json.loads(word))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -17,6 +17,7 @@ from hf_ddistill.processes import Uniform
 #: These networks are so sure that their entropies tie, and what breaks a tie is rounding.
 BY_THRESHOLD = {"unmasking": "threshold"}
 FLIPS = Diffusion(Uniform(K))
+CODE = {"teacher_steps": 4, "learned": "powers"}
 EVERY = {
     "acceptance": [{}, {"lookahead": 2, "divergence": "forward_kl"}],
     "alpha": [{"sharpness": 2.0}, {"sharpness": 0.0}],
@@ -42,10 +43,11 @@ EVERY = {
     "mcd": [{}, {"divergence": "forward_kl", "weighting": "certainty"}],
     "redi": [{"diffusion": FLIPS, "teacher_steps": 2, "looks": 2}],
     "fs_dfm": [{}, {"diffusion": FLIPS, "chained": True, "weighting": "learned"}],
-    "lsd": [{"teacher_steps": 4}, {"teacher_steps": 4, "learned": "times"}],
+    "lsd": [{"teacher_steps": 4}, {"teacher_steps": 4, "learned": "times"}, CODE],
     "distribution_matching": [
         {},
         {"setting": "idlm"},
+        {"setting": "idlm", "diffusion": FLIPS},
         {"setting": "di_mo"},
         {"setting": "di_mo", "weight": "mean", "targets": "drawn", "diffusion": FLIPS},
     ],
@@ -57,6 +59,7 @@ EVERY = {
     "reinforce_dmd": [{}, {"times": "grid", "diffusion": FLIPS, "anchor": 0.0}],
     "didi": [{}, {"standardise": False, "decomposed": False, "entropy": 0.1}],
     "representation_mmd": [{}, {"alpha": 0.1, "same_position": False, "diffusion": FLIPS}],
+    "reranked": [{}, {"importance": False, "horizon": "sequence", "anchor": 0.5, "group": 3}],
     "bd3lm": [{}, {"weighting": "uniform"}],
     "block_acceptance": [{}, {"divergence": "reverse_kl"}],
     "block_law_matching": [{}],

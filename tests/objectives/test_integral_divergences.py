@@ -113,20 +113,36 @@ def noised(law, t):
     return law.flatten()
 
 
-def test_concrete_scores_are_no_gradient_where_nothing_is_masked():
-    student, teacher = table(FLIPS), problem(FLIPS, 1)
+def table_of_flips():
+    """A student of uniform noise, and the law (2^L,) of what it draws in one call."""
+    student, clean = table(FLIPS), clean_sequences(FLIPS, L)
     log_p = student.network.logits.log_softmax(-1)
-    clean = clean_sequences(FLIPS, L)
     each = torch.stack([log_p[:, i, clean[:, i]] for i in range(L)]).sum(0).exp()
-    law = each.mean(0)  # of what is drawn from uniform noise
+    return student, each.mean(0)
+
+
+def test_concrete_scores_are_no_gradient_where_nothing_is_masked():
+    (student, law), teacher = table_of_flips(), problem(FLIPS, 1)
     times = (torch.arange(200).double() + 0.5) / 200
     divergence = sum(kl_divergence(noised(law, t), noised(teacher.law, t)) for t in times) / 200
     (true,) = torch.autograd.grad(divergence, student.network.logits)
-    exact = ExactProblem(law.detach(), clean, FLIPS)
+    exact = ExactProblem(law.detach(), teacher.sequences, FLIPS)
     step = step_of(FLIPS, student, teacher.denoiser(), exact.denoiser(), 20_000)
     (found,) = torch.autograd.grad(
         SimplexDMD(times="grid")(step)["student"], student.network.logits
     )
+    compare(found, true)
+
+
+def test_the_bounds_of_states_that_move_are_not_the_terminal_divergence():
+    """IDLM without masks: with exact networks the difference of the bounds is KL(law || teacher),
+    and so is the gradient, that of the states included."""
+    (student, law), teacher = table_of_flips(), problem(FLIPS, 1)
+    (true,) = torch.autograd.grad(kl_divergence(law, teacher.law), student.network.logits)
+    exact = ExactProblem(law.detach(), teacher.sequences, FLIPS)
+    step = step_of(FLIPS, student, teacher.denoiser(), exact.denoiser(), 20_000)
+    loss = DistributionMatching("idlm")(step)["student"]
+    (found,) = torch.autograd.grad(loss, student.network.logits)
     compare(found, true)
 
 

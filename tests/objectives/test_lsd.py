@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from batch_runs import trainer_of
@@ -110,7 +112,7 @@ def test_a_factor_of_a_step_is_no_factor_of_its_rate():
 
 
 def test_lsd_takes_settings_or_students_that_it_is_not_defined_for():
-    with pytest.raises(ValueError, match="learned 'scales' or 'times'"):
+    with pytest.raises(ValueError, match="learned 'scales', 'times' or 'powers'"):
         LSD(learned="both")
     with pytest.raises(ValueError, match="one number above 0 for each step"):
         ScaledEuler((1.0, 1.0))
@@ -135,3 +137,39 @@ def test_what_is_saved_is_sampled_with_the_numbers_of_the_start(tmp_path):
     assert all(
         torch.equal(weight, before[name]) for name, weight in trainer.model.state_dict().items()
     )
+
+
+def test_the_codes_loss_has_a_minimum_in_its_numbers():
+    """It falls with every one of them, from a temperature of 1 to one of 1 / 40."""
+    problem, slopes, losses = small(), [], []
+    for power in (1.0, 1.5, 3.0, 10.0, 40.0):
+        numbers = Coefficients()
+        with torch.no_grad():
+            numbers.log_scale.fill_(math.log(power))
+        loss = loss_of(problem, numbers, LSD(16, "powers"), 256)
+        (slope,) = torch.autograd.grad(loss, numbers.log_scale)
+        slopes.append(slope[:CALLS])
+        losses.append(float(loss.detach()))
+    assert losses == sorted(losses, reverse=True)
+    assert (torch.stack(slopes)[:3] < 0).all(), "at no number does it stop"
+    numbers = fitted(problem, LSD(16, "powers"), steps=10)
+    assert float(numbers.scales(CALLS).detach().min()) > 1.3, "as far as ten steps of .05 go"
+
+
+def test_a_power_of_a_step_is_no_power_of_its_scores():
+    problem = small(schedule=Cosine())
+    diffusion, prediction = problem.diffusion, problem.denoiser()(problem.states, 0.8)
+    sampler = ScaledEuler((1.0, 1.0), (1.0, 0.8, 0.0), (9.0, 1.5))
+    rule = sampler.rule(prediction, diffusion, problem.states, 0.75, 0.8)
+    t = torch.tensor(0.8, dtype=torch.float64)
+    odds = 1 / torch.expm1(diffusion.total_noise(t))
+    scores = (prediction.log_conditional.double().exp() * odds) ** 1.5
+    masked = problem.states == 3
+    expected = (0.05 * diffusion.pace(t) * scores)[masked]
+    torch.testing.assert_close(rule[masked][:, :3], expected[:, :3], atol=1e-6, rtol=1e-5)
+    assert sampler.chances(diffusion, 0.75, 0.8) is None
+    last = sampler.probs(prediction, diffusion, problem.states, 0.0, 0.8)
+    tempered = prediction.log_conditional.double().mul(1.5).softmax(-1)[masked]
+    torch.testing.assert_close(last[masked].double(), tempered, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="powers are one number above 0 for each of 2 steps"):
+        ScaledEuler((1.0, 1.0), (1.0, 0.8, 0.0), (1.0,))

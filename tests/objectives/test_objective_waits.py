@@ -48,6 +48,8 @@ WAITS = {
     "simplex_dmd": ({"type": "simplex_dmd"}, Absorbing(K), 2, 3),
     "reinforce_dmd": ({"type": "reinforce_dmd"}, Absorbing(K), 2, 1),
     "representation_mmd": ({"type": "representation_mmd"}, Absorbing(K), 0, 1),
+    # The student's positions, and those of all calls of the teacher.
+    "reranked": ({"type": "reranked", "group": 2}, Absorbing(K), 0, 2),
     # Two calls, and what the first reveals.
     "didi": ({"type": "didi"}, Absorbing(K), 0, 3),
     # Calls before the last with gradients: their positions, and those that they reveal.
