@@ -38,6 +38,7 @@ def options(given=None):
     parser.add_argument("--vocabulary", type=int, default=512, help="of a new teacher: tokens")
     parser.add_argument("--length", type=int, default=8, help="of a new teacher: the most pieces")
     parser.add_argument("--teacher-steps", type=int, default=0, help="that the teacher trains on")
+    parser.add_argument("--teacher-rate", type=float, default=2e-3, help="falls to 0 (cosine)")
     parser.add_argument("--teacher-batch-size", type=int, default=128)
     parser.add_argument("--from-scratch", action="store_true", help="a new teacher")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
@@ -49,9 +50,10 @@ def options(given=None):
     parser.add_argument("--teacher-nfe", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.8, 0.6])
     parser.add_argument("--student-nfe", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--fast", action="store_true", help="77 molecules and half a minute")
     args = parser.parse_args(given)
+    args.seed = args.seeds[0]  # the one of what is being made
     if args.fast:
         args.from_scratch, args.teacher_steps, args.vocabulary, args.length = True, 30, 24, 6
         args.passes, args.batch_size, args.samples, args.group = 300, 8, 40, 4
@@ -111,10 +113,12 @@ def main():
     measured.add(
         "real", {"nfe": 0, "sampler": "", "temperature": 0.0}, lambda: train[: args.samples]
     )
-    measure(measured, "teacher", teacher, vocabulary)
-    for name in args.students:
-        student, about = distil(args, name, teacher, data)
-        measure(measured, name, student, vocabulary, about)
+    for seed in args.seeds:
+        args.seed = seed
+        measure(measured, "teacher", teacher, vocabulary)
+        for name in args.students:
+            student, about = distil(args, name, teacher, data)
+            measure(measured, name, student, vocabulary, about)
     print(table(measured.rows))
 
 

@@ -4,6 +4,8 @@ import json
 import time
 from pathlib import Path
 
+from scoreboard_molecules_table import OWN
+
 from hf_ddistill import DiscreteDiffusionPipeline
 from hf_ddistill.cli.evaluate import draw
 from hf_ddistill.evaluation import MoleculeJudge
@@ -40,15 +42,17 @@ class Rows:
 
 def measure(rows, name, model, vocabulary, more=None):
     """A row for each number of calls, sampler and temperature: of the teacher ancestral steps and
-    evenly many tokens a call, the surest drawn ones or any; of a student its own sampler and the
-    last of these."""
+    evenly many tokens a call, any of them or the surest drawn; of a student its own sampler and
+    evenly many of any."""
     args = rows.args
     length = args.length  # by even shares no more calls are made than there are pieces
     if name == "teacher":
         ways = [(n, "ancestral", heat) for heat in args.temperatures for n in args.teacher_nfe]
-        ways += [(n, rule, 1.0) for rule in EVEN for n in args.teacher_nfe if 1 < n <= length]
+        even = [n for n in args.teacher_nfe if 1 < n <= length]
+        ways += [(n, "random", heat) for heat in args.temperatures for n in even]
+        ways += [(n, "confidence", 1.0) for n in even]
     else:
-        ways = [(n, "its own", 1.0) for n in args.student_nfe]
+        ways = [(n, OWN, 1.0) for n in args.student_nfe]
         ways += [(n, "random", 1.0) for n in args.student_nfe if 1 < n <= length]
     for nfe, sampler, temperature in ways:
 

@@ -8,9 +8,14 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-FIGURES = ("valid", "unique", "novel", "fcd", "scaffolds", "scaffolds_found", "diversity")
-HEAD = ("model", "calls", "sampler", "temperature", "seeds", *FIGURES)
-MATCHED = "the teacher as diverse, in as many calls: valid, fcd (temperature)"
+from scoreboard_shared import short
+from scoreboard_shared import table as markdown
+
+#: With their decimals. The rows have more than these.
+FIGURES = {"valid": 3, "unique": 3, "novel": 3, "fcd": 2, "diversity": 3}
+HEAD = ["model", "thousand passes", "sampler", "temperature", "seeds", "calls", *FIGURES]
+MATCHED = ("the teacher as diverse: valid", "fcd")
+OWN = "its own"  # sampler of a student, beside which the teacher draws by ancestral steps
 
 
 def at_diversity(rows, diversity):
@@ -41,6 +46,7 @@ def mean_rows(rows):
     for (model, nfe, sampler, temperature), same in kinds.items():
         row = {"model": model, "nfe": nfe, "sampler": sampler, "temperature": temperature}
         row["seeds"] = len(same)
+        row["passes"] = sum(each.get("passes", 0) for each in same) / len(same)
         for name in FIGURES:
             there = [each[name] for each in same if each[name] is not None]
             row[name] = sum(there) / len(there) if len(there) == len(same) else None
@@ -50,32 +56,51 @@ def mean_rows(rows):
     return found
 
 
-def cells(row, teacher):
-    """Of one line."""
-    out = [row["model"], str(row["nfe"] or "—"), row["sampler"]]
-    out += [f"{row['temperature']:g}" if row["temperature"] else "", str(row["seeds"])]
-    for name in FIGURES:
-        text = "—" if row[name] is None else f"{row[name]:.{2 if name == 'fcd' else 3}f}"
-        out.append(
-            f"{text} ± {row['spread']:.3f}" if name == "valid" and row["seeds"] > 1 else text
-        )
-    if row["model"] in ("real", "teacher") or row["diversity"] is None:
-        return [*out, ""]
-    same = [each for each in teacher if each["nfe"] == row["nfe"] and each["diversity"]]
-    match = at_diversity(same, row["diversity"])
-    if match is None:
-        return [*out, "none is"]
-    fcd = "—" if match["fcd"] is None else f"{match['fcd']:.2f}"
-    return [*out, f"{match['valid']:.3f}, {fcd} ({match['temperature']:.2f})"]
+def matched(row, teacher):
+    """What the teacher has in as many calls, by the same sampler, at the temperature at which it
+    is as diverse; nothing where it is at none."""
+    sampler = "ancestral" if row["sampler"] == OWN else row["sampler"]
+    same = [
+        each
+        for each in teacher
+        if (each["nfe"], each["sampler"]) == (row["nfe"], sampler) and each["diversity"]
+    ]
+    found = None if row["diversity"] is None else at_diversity(same, row["diversity"])
+    return found or {"valid": None, "fcd": None}
+
+
+def joined(values, decimals):
+    """Those of several numbers of calls."""
+    return " / ".join(short(value, decimals) or "—" for value in values)
+
+
+def line(rows, teacher):
+    """The cells of one model, sampler and temperature at all its numbers of calls."""
+    first = rows[0]
+    out = [first["model"], f"{first['passes'] / 1000:.0f}" if first["passes"] else ""]
+    out.append(first["sampler"])
+    out += [f"{first['temperature']:g}" if first["temperature"] else "", str(first["seeds"])]
+    out.append(" / ".join(str(row["nfe"]) for row in rows) if first["nfe"] else "")
+    for name, decimals in FIGURES.items():
+        text = joined([row[name] for row in rows], decimals)
+        if name == "valid" and first["seeds"] > 1:
+            text += f" (± {short(max(row['spread'] for row in rows))})"
+        out.append(text)
+    if first["model"] in ("real", "teacher"):
+        return [*out, "", ""]
+    found = [matched(row, teacher) for row in rows]
+    return out + [
+        joined([each[name] for each in found], FIGURES[name]) for name in ("valid", "fcd")
+    ]
 
 
 def table(rows):
-    """All rows in Markdown."""
-    rows = mean_rows(rows)
-    teacher = [r for r in rows if r["model"] == "teacher" and r["sampler"] == "ancestral"]
-    lines = [[*HEAD, MATCHED], ["---"] * (len(HEAD) + 1)]
-    lines += [cells(row, teacher) for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    """All rows in Markdown: a line for each model, sampler and temperature."""
+    kinds = defaultdict(list)
+    for row in mean_rows(rows):
+        kinds[row["model"], row["sampler"], row["temperature"]].append(row)
+    teacher = [row for (model, *_), same in kinds.items() if model == "teacher" for row in same]
+    return markdown([*HEAD, *MATCHED], [line(same, teacher) for same in kinds.values()])
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def train_teacher(args, data, size, start):
         )
     config = DiscreteDiffusionConfig(
         str(folder),
-        **settings(args, args.teacher_steps, learning_rate=2e-3, weight_decay=0.02),
+        **settings(args, args.teacher_steps, learning_rate=args.teacher_rate, weight_decay=0.02),
         per_device_train_batch_size=args.teacher_batch_size,
         warmup_steps=min(200, args.teacher_steps // 10),
         ema_decay=0.999 if args.teacher_steps > 2000 else 0.98,

@@ -19,7 +19,7 @@ def table():
 
 
 def row(**more):
-    figures = dict.fromkeys(("unique", "novel", "scaffolds", "scaffolds_found"), 1.0)
+    figures = dict.fromkeys(("unique", "novel"), 1.0)
     about = {"model": "teacher", "nfe": 2, "sampler": "ancestral", "temperature": 1.0, "seed": 0}
     return {**about, **figures, "valid": 0.4, "fcd": 10.0, "diversity": 0.9, **more}
 
@@ -35,13 +35,23 @@ def test_a_student_stands_beside_the_teacher_at_its_own_diversity(table):
     assert table.at_diversity([row(), cold], 0.95) is None
     student = row(model="ecd", sampler="its own", diversity=0.85)
     last = table.table([row(), cold, student]).splitlines()[-1]
-    assert last.endswith("| 0.600, 12.00 (0.75) |")
+    assert last.endswith("| .600 | 12.00 |")
+
+
+def test_a_student_stands_beside_the_teacher_by_its_own_sampler(table):
+    """By even shares beside even shares; where the teacher has no such rows, beside none."""
+    even = [row(sampler="random", temperature=1 - d, valid=d, diversity=d) for d in (0.8, 0.9)]
+    student = row(model="ecd", sampler="random", diversity=0.85, passes=60_400)
+    more = {**student, "nfe": 4}
+    last = table.table([row(), *even, student, more]).splitlines()[-1]
+    assert last.startswith("| ecd | 60 | random | 1 | 1 | 2 / 4 | .400 / .400 |")
+    assert last.endswith("| .850 / — | 10.00 / — |")
 
 
 def test_seeds_are_one_line_and_a_figure_that_one_of_them_lacks_is_none(table):
     rows = [row(), row(seed=1, valid=0.6, fcd=None)]
     assert [(r["seeds"], r["valid"], r["fcd"]) for r in table.mean_rows(rows)] == [(2, 0.5, None)]
-    assert "| 0.500 ± 0.100 |" in table.table(rows)
+    assert "| .500 (± .100) |" in table.table(rows)
 
 
 def test_passes_are_rows_through_a_network_however_it_is_called():
