@@ -227,7 +227,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         "--teacher-temperatures", type=float, nargs="+", default=[0.65, 0.8, 1.0, 1.1]
     )
     parser.add_argument("--students", nargs="*", choices=list(ALL), default=list(RECIPES))
-    parser.add_argument("--passes", type=int, default=700, help="of networks, for each student")
+    parser.add_argument("--passes", type=int, default=1000, help="of networks, for each student")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--ema-decay", type=float, default=0.98)

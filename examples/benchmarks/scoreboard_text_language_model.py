@@ -78,8 +78,8 @@ def main() -> None:
     asked = {*args.students, "teacher", "real"}
     for row in keep.rows:
         file = samples_file(args.samples, row)
-        late = row.get("calls", 0) > max(args.calls)
-        if row["model"] not in asked or late or "lm_nll" in row or not file.exists():
+        other = row["model"] not in asked or row.get("calls") not in (None, *args.calls)
+        if other or "lm_nll" in row or not file.exists():
             continue
         tokens = load_file(file)["tokens"][: args.read]
         found = model([decoded(each) for each in tokens])

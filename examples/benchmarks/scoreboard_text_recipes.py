@@ -48,16 +48,12 @@ RECIPES = {
 }
 #: Of law matching, for what is found out on the validation part (`--pilot`); trained if asked for.
 VARIANTS = {
-    "law_matching_step_drawn": Recipe({**LAW, "horizon": "step"}, NOISE),
+    "law_matching_step_only": Recipe({**STEP, "steps": "only"}, NOISE),
+    "law_matching_each_call": Recipe({**LAW, "steps": "each_call"}, NOISE),
     "law_matching_mean_kl": Recipe({**LAW, "divergence": "mean_kl"}, NOISE),
     "law_matching_jeffreys": Recipe({**LAW, "divergence": "jeffreys"}, NOISE),
     "law_matching_sequence": Recipe(LAW, NOISE, "sequence"),
-    "law_matching_step_sequence": Recipe(STEP, NOISE, "sequence"),
-    "law_matching_step_each_call": Recipe({**STEP, "steps": "each_call"}, NOISE),
-    "law_matching_step_only": Recipe({**STEP, "steps": "only"}, NOISE),
-    "law_matching_step_updates": Recipe(STEP, NOISE, settings={"auxiliary_updates": 2}),
-    "law_matching_step_ahead": Recipe(STEP, NOISE, settings={"auxiliary_warmup_steps": 15}),
-    "law_matching_step_from_alpha": Recipe(STEP, NOISE, start="alpha"),
-    "law_matching_step_from_d_mmd": Recipe(STEP, NOISE, start="d_mmd"),
+    "law_matching_from_alpha": Recipe(LAW, NOISE, start="alpha"),
+    "law_matching_from_d_mmd": Recipe(LAW, NOISE, start="d_mmd"),
 }
 ALL = {**RECIPES, **VARIANTS}

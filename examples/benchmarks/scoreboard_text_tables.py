@@ -106,9 +106,10 @@ def seeds_of(rows: Sequence[Row], name: str) -> list[list[Row]]:
 def ranking(rows: Sequence[Row], by: str, judge: str = "nll") -> str:
     """Students by calls: what they are ahead of the best teacher by, in nats; of several seeds the
     mean, and in brackets the least and the most."""
-    calls = sorted({row["calls"] for row in rows if row["model"] in ALL})
+    read = [row for row in rows if row["model"] in ALL and judge in row]
+    calls = sorted({row["calls"] for row in read})
     lines = [["student", *(f"calls: {each}" for each in calls)]]
-    for name in student_names(rows):
+    for name in student_names(read):
         line = [name]
         for each in calls:
             gains = [ahead(own, name, each, by, judge) for own in seeds_of(rows, name)]
@@ -136,11 +137,13 @@ def main() -> None:
     parser.add_argument("json", type=Path)
     parser.add_argument("--part", choices=["validation", "test"], default="test")
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--passes", type=int, default=1000, help="of the students' training")
     args = parser.parse_args()
     rows = [
         row
         for row in json.loads(args.json.read_text())["rows"]
         if (row["part"], row["length"]) == (args.part, args.length)
+        and row.get("passes") in (None, args.passes)
     ]
     for row in rows:
         if row["model"] == "bound":
