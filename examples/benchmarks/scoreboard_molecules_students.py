@@ -1,8 +1,8 @@
 """The students of `scoreboard_molecules.py`: every objective at one number of network passes.
 
 A pass is one row through one network, forward; the passes of a step are counted, not taken from a
-formula, in a few steps that are thrown away. The trainer's guard is off: what an objective does is
-measured, and not what the guard makes good of it.
+formula, in a few steps that are thrown away. The trainer's guard is off but for --guard: what an
+objective does is measured, and not what the guard makes of it.
 """
 
 import copy
@@ -108,7 +108,9 @@ def trainer_of(args, name, teacher, data, folder, steps):
             teacher, DiscreteDiffusionConfig(str(folder), **shared), objective=objective,
             train_dataset=data,
         )  # fmt: skip
-    shared |= {"student_steps": max(args.student_nfe), "collapse_share": 0.0}
+    shared["student_steps"] = max(args.student_nfe)
+    if not args.guard:
+        shared["collapse_share"] = 0.0
     config = DiscreteDistillationConfig(str(folder), **shared)
     return DiscreteDistillationTrainer(
         teacher=teacher, objective=objective, args=config, train_dataset=data

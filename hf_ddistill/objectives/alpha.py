@@ -44,6 +44,10 @@ class Alpha(Objective):
     id: ClassVar[str] = "alpha"
     networks: ClassVar[Networks] = {}
     citation: ClassVar[str] = "Gushchin, Baranchuk, Korotin, AlphaDLM, 2026, arXiv:2609.38066"
+    measured: ClassVar[str] = (
+        "exact digits under masks after 4,500 passes, TV .8667 / .8667 / .8667 at 1 / 2 / 4 calls "
+        "(k of 8 is more than their 6 tokens: one sequence is left)"
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.sharpness < math.inf:
