@@ -88,6 +88,7 @@ def test_student_that_noise_makes_worse_than_its_teacher_ends_as_its_teacher(tmp
     trainer = noisy(tmp_path)
     (said,) = quietly(trainer)
     assert "its weights are its teacher's own" in said and "Train longer" in said
+    assert "number of calls, " in said and "collapse_share=0 keeps what was trained" in said
     assert "is its teacher" in trainer.guard.report()
     assert "teacher's own" in trainer.facts().training["weights"]
     x_t = torch.tensor([row["input_ids"] for row in sentences()])

@@ -252,9 +252,13 @@ class Guard(TrainerCallback):
             self.is_teacher, self.distances = True, (self.distances[1],) * 2
             then = "its weights are its teacher's own, and a noise input adds nothing"
         last = NONE_AS_NEAR if worse else "the last good one"
+        calls, fewer = trainer.student_steps, ""
+        if calls > 1:
+            fewer = ", or student_steps to fewer calls, at which nobody looked"
         self._say(
             f"The student's samples after the last step ({step}) are worse than the teacher's at "
-            f"the same calls: {why}; {then}; {last}. Train longer, or set a lower learning_rate."
+            f"the same number of calls, {calls}: {why}; {then}; {last}. Train longer, or set a "
+            f"lower learning_rate{fewer}; collapse_share=0 keeps what was trained."
         )
 
     def _worse(self) -> tuple[Likeness, str | None]:
