@@ -17,7 +17,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div
 
 from hf_ddistill.couplings import TrainingStep, log_variety
 from hf_ddistill.denoisers import Denoiser
@@ -131,7 +130,12 @@ class Reranked(Objective):
         wanted, given = (
             ((each - base) / self.temperature).log_softmax(1) for each in (log_p, log_q)
         )
-        lost = kl_div(given, wanted, reduction="none", log_target=True)
+        # KL, with sum of q - p = 0 in every term: none is below 0. Of small gaps, as those of a
+        # large tau are, it is q's and p's difference that would be rounding alone.
+        gap = wanted - given
+        small = wanted.exp() * (gap + torch.expm1(-gap.clamp(-1, 1)))
+        large = wanted.exp() * gap + given.exp() - wanted.exp()
+        lost = torch.where(gap.abs() < 1, small, large)
         return self.temperature**2 * lost.sum(1)
 
     def _decided(self, step: TrainingStep, masked: Where, t: Times) -> Where:

@@ -236,3 +236,11 @@ def test_a_candidate_that_the_teacher_gives_no_probability_ends_the_training():
     loss = Reranked(4, teacher_steps=L)(step_of(MASKS, student, teacher, rows=64))["student"]
     (gradient,) = torch.autograd.grad(loss, student.network.logits)
     assert gradient.isfinite().all() and (gradient[BLANK, :, 0] <= 0).all()
+
+
+def test_the_loss_of_a_large_temperature_is_not_below_zero():
+    torch.manual_seed(0)
+    log_p, log_q = torch.randn(2, 4, 8, dtype=torch.float64).unbind(0)
+    losses = Reranked(temperature=1e8, importance=False)._disagreement(log_p, log_q)
+    gap = log_p - log_q  # as tau grows, tau^2 KL goes to half the variance of the difference
+    torch.testing.assert_close(losses, gap.var(1, correction=0) / 2, rtol=1e-4, atol=0)
