@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -58,7 +59,10 @@ class ScaledEuler(Sampler):
                 f"{list(self.scales)} and the times {list(self.times)}."
             )
         object.__setattr__(self, "powers", tuple(map(float, self.powers)))
-        if self.powers and (len(self.powers) != len(self.scales) or not min(self.powers) > 0):
+        if self.powers and (
+            len(self.powers) != len(self.scales)
+            or not all(0 < power < math.inf for power in self.powers)
+        ):
             raise ValueError(
                 f"powers are one number above 0 for each of {len(self.scales)} steps, or none, got "
                 f"{list(self.powers)}."

@@ -173,3 +173,9 @@ def test_a_power_of_a_step_is_no_power_of_its_scores():
     torch.testing.assert_close(last[masked].double(), tempered, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="powers are one number above 0 for each of 2 steps"):
         ScaledEuler((1.0, 1.0), (1.0, 0.8, 0.0), (1.0,))
+
+
+@pytest.mark.parametrize("power", [float("nan"), float("inf")])
+def test_powers_that_are_no_numbers_are_refused(power):
+    with pytest.raises(ValueError, match="one number above 0 for each of 2 steps"):
+        ScaledEuler((1.0, 1.0), (1.0, 0.5, 0.0), (2.0, power))
