@@ -100,6 +100,7 @@ def _hint(sub: argparse.ArgumentParser, left: Sequence[str]) -> str:
     if wrong is not None:
         wrong = wrong.split("=")[0].replace("_", "-")
         flags = [f for action in sub._actions for f in action.option_strings if f.startswith("--")]
+        flags.remove("--help")
         alike = [f for f in flags if f.startswith(f"{wrong}-") or wrong.endswith(f[1:])]
         if near := alike or difflib.get_close_matches(wrong, flags):
             return f" (did you mean {' or '.join(near)}?)"

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep
 
+#: Draws of a row: each is a call of a network, or a row more in one.
+MOST = 4096
+
 
 def in_groups(step: TrainingStep, size: int) -> TrainingStep:
     """The same step with each row `size` times, one beside the other, each with noise of its
@@ -41,9 +44,9 @@ def standardised(rewards: Tensor) -> Tensor:
 
 
 def check_group(size: int, name: str) -> None:
-    """Raise for a group in which nothing can be judged."""
-    if size < 2:
+    """Raise for a group in which nothing can be judged, or whose draws would not end."""
+    if not 2 <= size <= MOST:
         raise ValueError(
-            f"Objective {name!r}: group must be at least 2, got {size}: a draw is judged against "
-            "the others of its row."
+            f"Objective {name!r}: group must be from 2 to {MOST:,}, got {size:,}: a draw is judged "
+            "against the others of its row."
         )

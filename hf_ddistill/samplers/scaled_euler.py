@@ -53,16 +53,14 @@ class ScaledEuler(Sampler):
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(map(float, self.scales)))
         object.__setattr__(self, "times", GivenTimes(times=self.times).times)
-        if len(self.times) != len(self.scales) + 1 or not min(self.scales, default=0) > 0:
+        if len(self.times) != len(self.scales) + 1 or not _above_zero(self.scales):
             raise ValueError(
                 "scales are one number above 0 for each step between two times, got "
                 f"{list(self.scales)} and the times {list(self.times)}."
             )
         object.__setattr__(self, "powers", tuple(map(float, self.powers)))
-        if self.powers and (
-            len(self.powers) != len(self.scales)
-            or not all(0 < power < math.inf for power in self.powers)
-        ):
+        given = len(self.powers) == len(self.scales) and _above_zero(self.powers)
+        if self.powers and not given:
             raise ValueError(
                 f"powers are one number above 0 for each of {len(self.scales)} steps, or none, got "
                 f"{list(self.powers)}."
@@ -123,3 +121,7 @@ class ScaledEuler(Sampler):
         starts = torch.tensor(self.times[:-1], dtype=torch.float64, device=t.device)
         numbers = torch.tensor(numbers, dtype=torch.float64, device=t.device)
         return numbers[(t[..., None] - starts).abs().argmin(-1)]
+
+
+def _above_zero(numbers: Sequence[float]) -> bool:
+    return all(0 < number < math.inf for number in numbers)

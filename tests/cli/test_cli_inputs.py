@@ -144,6 +144,7 @@ WRONG = {  # options of a command, and words of the sentence
         ["unrecognized arguments: --learning 1 (did you mean --learning-rate?)"],
     ),
     "a trainer's name": ("distill", ["--max_steps=3"], ["did you mean --steps"]),
+    "transposed": ("sample", ["--stpes", "4"], ["did you mean --steps or "]),
     "unknown": ("sample", ["--zzz", "3"], ["--zzz 3 (see hf-ddistill sample --help)"]),
     "rounds": ("distill", ["--steps", "7", "--rounds", "3"], ["take 6 or 9 steps"]),
     "objective": ("distill", ["--objective", '{"type": "ecd", "top_k": "x"}'], ["an integer"]),

@@ -145,8 +145,8 @@ def test_without_a_tie_the_entropy_of_a_wrong_cost_stays():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: ReinforceDMD(group=1), "'reinforce_dmd': group must be at least 2, got 1"),
-        (lambda: DiDi(group=1), "'didi': group must be at least 2, got 1"),
+        (lambda: ReinforceDMD(group=1), "'reinforce_dmd': group must be from 2 to 4,096, got 1"),
+        (lambda: DiDi(group=1), "'didi': group must be from 2 to 4,096, got 1"),
         (lambda: ReinforceDMD(anchor=-1.0), "anchor must be 0 or more"),
         (lambda: DiDi(entropy=float("inf")), "entropy must be 0 or more"),
         (lambda: ReinforceDMD(times="late"), "Unknown times"),

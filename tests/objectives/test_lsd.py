@@ -179,3 +179,5 @@ def test_a_power_of_a_step_is_no_power_of_its_scores():
 def test_powers_that_are_no_numbers_are_refused(power):
     with pytest.raises(ValueError, match="one number above 0 for each of 2 steps"):
         ScaledEuler((1.0, 1.0), (1.0, 0.5, 0.0), (2.0, power))
+    with pytest.raises(ValueError, match="scales are one number above 0 for each step"):
+        ScaledEuler((1.0, power), (1.0, 0.5, 0.0))

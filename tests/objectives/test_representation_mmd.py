@@ -135,7 +135,7 @@ def test_exact_teacher_has_no_features_but_those_of_a_network():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"group": 1}, "group must be at least 2, got 1"),
+        ({"group": 1}, "group must be from 2 to 4,096, got 1"),
         ({"draws": 1}, "draws must be at least 2, got 1"),
         ({"alpha": 0.0}, "alpha must be above 0"),
         ({"times": "late"}, "Unknown times"),

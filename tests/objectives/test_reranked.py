@@ -206,7 +206,8 @@ def test_a_tie_to_the_teacher_is_left_out():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Reranked(1), "'reranked': group must be at least 2, got 1"),
+        (lambda: Reranked(1), "'reranked': group must be from 2 to 4,096, got 1"),
+        (lambda: Reranked(10**11), "group must be from 2 to 4,096, got 100,000,000,000"),
         (lambda: Reranked(temperature=0.0), "temperature must be above 0"),
         (lambda: Reranked(teacher_steps=0), "teacher_steps at least 1, got .*teacher_steps=0"),
         (lambda: Reranked(horizon="call"), "Unknown horizon 'call'; there are: step, sequence"),
