@@ -151,7 +151,9 @@ def main() -> None:
     print(teacher_table(rows), "", sep="\n")
     if not student_names(rows):
         return
-    print(student_table(rows), "", cost_table(rows), "", sep="\n")
+    # Seeds are in the rankings; other tables are of the first.
+    first = [row for row in rows if row["model"] not in ALL or row["seed"] == 0]
+    print(student_table(first), "", cost_table(first), "", sep="\n")
     for judge, who in JUDGES.items():
         if not any(judge in row for row in rows if row["model"] in ALL):
             continue
@@ -160,7 +162,7 @@ def main() -> None:
             print(f"{head}\n\n{ranking(rows, by, judge)}\n")
     for calls in sorted({row["calls"] for row in rows if row["model"] in ALL}):
         for by, told in ENTROPIES.items():
-            print(f"calls: {calls}, equal entropy {told}\n\n{matched_table(rows, calls, by)}\n")
+            print(f"calls: {calls}, equal entropy {told}\n\n{matched_table(first, calls, by)}\n")
 
 
 if __name__ == "__main__":
