@@ -233,6 +233,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--folder", type=Path, default=Path("scoreboard_digits"))
     parser.add_argument("--json", type=Path, default=Path("scoreboard_digits.json"))
+    parser.add_argument(
+        "--student", nargs=2, metavar=("NAME", "FOLDER"), help="rows of one that was trained before"
+    )
     parser.add_argument("--table", action="store_true", help="print the rows that are there")
     args = parser.parse_args()
     board = Board(args.json, args.samples)
@@ -242,6 +245,9 @@ def main() -> None:
         few = [nfe for nfe in args.teacher_nfe if nfe in args.nfe]
         board.model("teacher, surest first", shipped_teacher, few, rule="static")
         board.model("law_matching, in the package", shipped_student, args.nfe)
+        if args.student:
+            name, folder = args.student
+            board.model(name, AutoModelForMaskedLM.from_pretrained(folder), args.nfe)
         for seed in args.seeds:
             for name in args.objectives:
                 calls = OBJECTIVES[name].calls or args.nfe

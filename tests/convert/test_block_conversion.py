@@ -140,7 +140,7 @@ def test_labels_give_the_mean_cross_entropy_of_masked_tokens():
     out = model(IDS, labels=LABELS)
     log_p = out.logits.double().log_softmax(-1).gather(-1, TRUE[..., None])[..., 0]
     expected = -log_p[masked].mean()
-    torch.testing.assert_close(out.loss.double(), expected)
+    torch.testing.assert_close(out.loss, expected.float())
     places = masked.flatten().nonzero()[:, 0]
     torch.testing.assert_close(model(IDS, labels=LABELS, at=places).loss, out.loss)
     halved = model(IDS, labels=LABELS, num_items_in_batch=10).loss

@@ -43,7 +43,8 @@ def test_a_position_sees_what_is_behind_it():
     assert torch.equal(network(own, t, at=at, causal=True), causal)
     assert not torch.equal(network(before, t, at=at, causal=True), causal)
     whole = network(x, t)
-    assert torch.equal(whole[0, at], said) and whole.shape == (1, 6, 3)
+    assert whole.shape == (1, 6, 3)
+    torch.testing.assert_close(whole[0, at], said)  # products of other shapes round differently
     clean = torch.tensor([[1, 1, 0, 0, 0, 0]])
     assert torch.equal(
         network(x, t, at=at, clean_ids=clean),
