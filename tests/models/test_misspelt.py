@@ -23,10 +23,12 @@ COMMANDS = [
 RUN = """
 import json, sys, time
 from hf_ddistill.cli import main
+slept = []
+time.sleep = slept.append  # what the libraries wait between two tries; no clock is looked at
 for argv in json.loads(sys.argv[1]):
-    start = time.monotonic()
+    slept.clear()
     code = main(argv)
-    print(json.dumps([argv, code, time.monotonic() - start]))
+    print(json.dumps([argv, code, sum(slept)]))
 """
 
 
@@ -47,7 +49,7 @@ def test_a_misspelt_name_is_told_at_once(local_hub, tmp_path, reachable):
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row[:2] for row in rows] == [[argv, 2] for argv in COMMANDS]
-    assert not [row for row in rows if row[2] > 10], rows
+    assert not [row for row in rows if row[2] > 1], rows
     said = [line for line in done.stderr.splitlines() if line.startswith("hf-ddistill: ")]
     assert len(said) == len(COMMANDS) and "Retry" not in done.stderr
     assert all("there is no" in line or "is not there" in line for line in said), said
