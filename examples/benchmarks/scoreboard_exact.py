@@ -27,7 +27,12 @@ from hf_ddistill.laboratory.scoreboard import Bench
 from hf_ddistill.laboratory.students import BenchSettings, network_calls
 from hf_ddistill.linalg import keyed_generator
 
-PROBLEMS = {"digits": (1, 2, 4, 8), "trigrams": (1, 2, 4), "parity": (1, 2, 4, 8)}
+PROBLEMS = {
+    "digits": (1, 2, 4, 8),
+    "trigrams": (1, 2, 4),
+    "parity": (1, 2, 4, 8),
+    "levels": (1, 2, 4),
+}
 KEYS = ("method", "problem", "nfe", "seed", "calls")
 ROWS, NOISE, DRAWS = 512, 4, 2**18
 SETTINGS = BenchSettings(calls=1, rows=ROWS, learning_rate=2e-3, auxiliary_learning_rate=4e-3)
