@@ -113,6 +113,14 @@ def test_the_noise_input_leaves_the_rest_of_the_network_as_it_was():
     assert added == pytest.approx(1, abs=0.3), "each unit is moved by about noise_std"
 
 
+def test_noise_of_a_sequence_is_one_vector_for_all_positions():
+    noisy = ExactNetwork(3, 6, 16).with_noise(2, 1.0, 0, "sequence")
+    student = network_denoiser(noisy, problem_of(Absorbing(3)), 2, "sequence")
+    noise = student.fresh_noise(torch.full((5, 6), 2))["noise"]
+    assert noise.shape == (5, 2) and noisy.noise.in_features == 2
+    assert student(torch.full((5, 6), 2), 1.0, noise=noise).log_conditional.shape == (5, 6, 3)
+
+
 def test_noise_is_given_where_the_process_has_none():
     for process, objective, expected in (
         (Absorbing(3), LawMatching(), 4),
