@@ -109,6 +109,9 @@ class LSD(Objective):
         require_masks(self.id, student.diffusion, "'ecd'")
         return self
 
+    def fewer_calls(self, calls: int) -> tuple[int, ...]:
+        return ()  # its numbers are those of so many calls
+
     def learned_sampler(self, networks: Mapping[str, Any], calls: int) -> Sampler:
         numbers = networks["coefficients"]
         if self.learned == "times":
