@@ -46,7 +46,6 @@ from hf_ddistill.evaluation import (
 from hf_ddistill.evaluation.digits_figures import judge_samples
 from hf_ddistill.evaluation.two_sample import FOLDS, two_sample_auc
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
-from hf_ddistill.training.settings import SHARE as COLLAPSE_SHARE
 
 BATCH, STUDENT_STEPS, NOISE = 32, 4, 8
 #: Of the judges: not those of the package's, by which settings were chosen.
@@ -190,7 +189,7 @@ def student_of(name: str, args: argparse.Namespace, seed: int, split) -> tuple[n
             report_to="none",
             disable_tqdm=True,
             # What an objective does is measured, and not what the guard makes good of it.
-            collapse_share=COLLAPSE_SHARE if args.guard else 0.0,
+            **({} if args.guard else {"collapse_share": 0.0}),
             seed=seed,
             **recipe | entry.training,
         ),
