@@ -113,7 +113,16 @@ class LSD(Objective):
         return ()  # its numbers are those of so many calls
 
     def learned_sampler(self, networks: Mapping[str, Any], calls: int) -> Sampler:
-        numbers = networks["coefficients"]
+        try:
+            return self._sampler(networks["coefficients"], calls)
+        except ValueError as error:
+            raise ValueError(
+                f"What objective 'lsd' has learned with learned={self.learned!r} are no numbers of "
+                f"a sampler any more: {error} Lower auxiliary_learning_rate, which is theirs, and "
+                "go on from the last checkpoint, if there is one."
+            ) from error
+
+    def _sampler(self, numbers: Coefficients, calls: int) -> Sampler:
         if self.learned == "times":
             return ScaledEuler((1.0,) * calls, numbers.times(calls))
         if self.learned == "powers":

@@ -181,3 +181,10 @@ def test_powers_that_are_no_numbers_are_refused(power):
         ScaledEuler((1.0, 1.0), (1.0, 0.5, 0.0), (2.0, power))
     with pytest.raises(ValueError, match="scales are one number above 0 for each step"):
         ScaledEuler((1.0, power), (1.0, 0.5, 0.0))
+
+
+@pytest.mark.parametrize("name", ["powers", "scales"])
+@pytest.mark.parametrize("given", [3, "ab", "12", [[2.0]]])
+def test_what_is_no_list_of_numbers_is_refused_without_the_setting_s_name(name, given):
+    with pytest.raises(ValueError, match=f"{name} are a list of numbers, one a step, got "):
+        ScaledEuler(**{name: given})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from training_runs import distilling
+from training_runs import distilling, stop_after
 
 from hf_ddistill import DiscreteDiffusionPipeline, as_denoiser
 from hf_ddistill.cli.sample import open_pipeline
@@ -74,3 +74,18 @@ def test_a_sampler_that_cannot_be_read_is_refused_in_a_sentence(jumper):
     model.config.discrete_diffusion["sampler"] = "jumpp"
     with pytest.raises(ValueError, match="cannot be read: Unknown sampler 'jumpp'.*'jump'"):
         DiscreteDiffusionPipeline.from_model(model)
+
+
+def test_rate_that_ends_learned_powers_is_called_by_its_name_and_costs_no_checkpoint(tmp_path):
+    objective = {"type": "lsd", "learned": "powers", "teacher_steps": 4}
+    settings = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "student_steps": 2}
+    settings |= {"collapse_share": 0, "objective": objective}
+    calm = distilling(tmp_path, **settings, callbacks=[stop_after(1)])
+    calm.train()
+    wild = distilling(tmp_path, **settings, auxiliary_learning_rate=1e5)
+    with pytest.raises(ValueError, match="objective 'lsd' .*learned='powers'.*Lower auxiliary_le"):
+        wild.train(resume_from_checkpoint=True)
+    again = distilling(tmp_path, **settings)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 3
+    assert sampler_of(again.model).powers
