@@ -26,6 +26,8 @@ from hf_ddistill.shapes import Scalar, Times
 #: Calls that there are numbers for.
 MOST = 64
 LEARNED = ("scales", "times", "powers")
+#: Beyond it a power leaves one token of a law, and overflows in some steps.
+LARGEST_POWER = 1000.0
 
 
 class Coefficients(nn.Module):
@@ -118,17 +120,20 @@ class LSD(Objective):
         except ValueError as error:
             raise ValueError(
                 f"What objective 'lsd' has learned with learned={self.learned!r} are no numbers of "
-                f"a sampler any more: {error} Lower auxiliary_learning_rate, which is theirs, and "
-                "go on from the last checkpoint, if there is one."
+                f"a sampler any more: {error} Start again with a lower auxiliary_learning_rate, "
+                "which is theirs, or for fewer steps; what was saved before is whole."
             ) from error
 
     def _sampler(self, numbers: Coefficients, calls: int) -> Sampler:
         if self.learned == "times":
             return ScaledEuler((1.0,) * calls, numbers.times(calls))
+        scales = numbers.scales(calls).tolist()
         if self.learned == "powers":
-            powers = numbers.scales(calls).tolist()
-            return ScaledEuler((1.0,) * calls, step_grid(calls), powers)
-        return ScaledEuler(numbers.scales(calls).tolist(), step_grid(calls))
+            if not max(scales) <= LARGEST_POWER:
+                said = ", ".join(f"{each:.3g}" for each in scales)
+                raise ValueError(f"powers above {LARGEST_POWER:g} cannot be drawn by, got {said}.")
+            return ScaledEuler((1.0,) * calls, step_grid(calls), scales)
+        return ScaledEuler(scales, step_grid(calls))
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         calls, numbers = step.student_steps, step.peers["coefficients"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -124,12 +124,13 @@ class ScaledEuler(Sampler):
         return numbers[(t[..., None] - starts).abs().argmin(-1)]
 
 
-def _numbers(name: str, given: Sequence[float | int]) -> tuple[float, ...]:
+def _numbers(name: str, given: Any) -> tuple[float, ...]:
     try:
-        # A word is no list of its letters.
-        return tuple(map(float, [given] if isinstance(given, str) else frozen(given)))
+        if not isinstance(given, str):  # "12" is no list of its letters
+            return tuple(map(float, frozen(given)))
     except (TypeError, ValueError):
-        raise ValueError(f"{name} are a list of numbers, one a step, got {given!r}.") from None
+        pass
+    raise ValueError(f"{name} are a list of numbers, one a step, got {given!r}.")
 
 
 def _above_zero(numbers: Sequence[float]) -> bool:
