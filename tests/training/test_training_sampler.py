@@ -80,7 +80,7 @@ def test_rate_that_ends_learned_powers_is_called_by_its_name_and_costs_no_checkp
     objective = {"type": "lsd", "learned": "powers", "teacher_steps": 4}
     settings = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "student_steps": 2}
     settings |= {"collapse_share": 0, "objective": objective}
-    # A step of Adam moves a logarithm by the rate: exp(4) is a power, exp(8) is none.
+    # A step of Adam moves a logarithm by the rate: of a law to the power exp(4) nothing is left.
     wild = distilling(tmp_path, **settings, auxiliary_learning_rate=4)
     with pytest.raises(ValueError, match="objective 'lsd' .*learned='powers'.*lower auxiliary_le"):
         wild.train()
