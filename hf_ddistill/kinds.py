@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 
@@ -42,7 +42,7 @@ def of_their_kinds(post_init: Callable[[Any], None]) -> Callable[[Any], None]:
     def checked(self: Any) -> None:
         outermost = type(self).__post_init__ is checked  # and none that a subclass's own calls
         if outermost:
-            _check_kinds(self)
+            check_kinds(self)
         post_init(self)
         if outermost:
             _check_finite(self)
@@ -50,8 +50,19 @@ def of_their_kinds(post_init: Callable[[Any], None]) -> Callable[[Any], None]:
     return checked
 
 
-def _check_kinds(owner: Any) -> None:
+def check_kinds(owner: Any, names: Collection[str] | None = None) -> None:
+    """Raise for a setting of another kind than its annotation names.
+
+    Args:
+        owner: a dataclass of settings.
+        names: of those that are looked at; None for all.
+
+    Raises:
+        ValueError: with the setting, what was got and what is accepted.
+    """
     for name, kinds, listed in _plain_fields(type(owner)):
+        if names is not None and name not in names:
+            continue
         value = getattr(owner, name)
         if hasattr(value, "tolist"):
             value = value.tolist()
