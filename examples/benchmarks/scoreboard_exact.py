@@ -27,14 +27,20 @@ from hf_ddistill.laboratory.scoreboard import Bench
 from hf_ddistill.laboratory.students import BenchSettings, network_calls
 from hf_ddistill.linalg import keyed_generator
 
-PROBLEMS = {"digits": (1, 2, 4, 8), "trigrams": (1, 2, 4), "parity": (1, 2, 4, 8)}
+PROBLEMS = {
+    "digits": (1, 2, 4, 8),
+    "trigrams": (1, 2, 4),
+    "parity": (1, 2, 4, 8),
+    "levels": (1, 2, 4),
+}
 KEYS = ("method", "problem", "nfe", "seed", "calls")
 ROWS, NOISE, DRAWS = 512, 4, 2**18
 SETTINGS = BenchSettings(calls=1, rows=ROWS, learning_rate=2e-3, auxiliary_learning_rate=4e-3)
-#: What is there beside the objectives of all scoreboards: a plan without a noise input, and what
-#: each of the two settings of "law_matching_step" is worth.
+#: What is there beside the objectives of all scoreboards: a plan without a noise input and one from
+#: noise of the sequence, and what each of the two settings of "law_matching_step" is worth.
 MORE = {
     "law_matching_without_noise": Entry({"type": "law_matching"}, noise=False),
+    "law_matching_sequence": Entry({"type": "law_matching"}, noise_per="sequence"),
     "law_matching_mean": Entry({"type": "law_matching", "divergence": "mean_kl"}),
     "law_matching_step_drawn": Entry({"type": "law_matching", "horizon": "step"}),
 }
@@ -59,8 +65,9 @@ def student_row(
     objective = Objective.from_config(entry.settings)
     if hasattr(objective, "steps"):
         objective = dataclasses.replace(objective, steps="only")
-    network = start.with_noise(NOISE if entry.noise else 0, SETTINGS.noise_std, seed)
-    student = network_denoiser(network, problem, NOISE if entry.noise else 0)
+    noise = NOISE if entry.noise else 0
+    network = start.with_noise(noise, SETTINGS.noise_std, seed, entry.noise_per)
+    student = network_denoiser(network, problem, noise, entry.noise_per)
     objective, mean = objective.for_student(student), mean_of(student)
     sources = {"teacher": exact_teacher(problem, start), "start": network_denoiser(start, problem)}
     peers = make_peers(objective, student, mean, sources, seed)
@@ -88,7 +95,7 @@ def student_row(
     sampler = objective.learned_sampler(peers, nfe)
     law, error = bench.law(mean, nfe, sampler)
     cost = {"updates": run.updates, "network_calls": network_calls(student, peers, ROWS)}
-    about = {"calls": calls, "sampler": sampler.id, "noise_dim": NOISE if entry.noise else 0}
+    about = {"calls": calls, "sampler": sampler.id, "noise_dim": noise}
     return {**bench.row(name, nfe, seed, law), "tv_error": error, **cost, **about}
 
 

@@ -108,7 +108,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         collator = kwargs.get("data_collator") or TokenCollator.suited_to(
             config, tokenizer, whole_blocks(model, self._objective)
         )
-        kwargs["data_collator"] = clean = CleanCollator(collator, self.diffusion, Held.of(config))
+        kwargs["data_collator"] = clean = CleanCollator.of(collator, self.diffusion, config)
         packing = Held.of(config) is None if args.packing is None else args.packing
         how = (self._objective.rollouts is not None, args.assistant_only_loss, packing)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from hf_ddistill.kinds import check_kinds
+
 #: Network calls for one sample: more of them cannot be meant.
 MOST_CALLS = 100_000
 #: Of a student, by what it is, where none is given.
@@ -70,7 +72,10 @@ def setting(default: Any, about: str) -> Any:
 
 
 def check_bounds(settings: Any) -> None:
-    """Raise for the first value of a dataclass that is beyond its bounds."""
+    """Raise for the first value of a dataclass that is of another kind than these settings take, or
+    beyond its bounds."""
+    own = [each.name for cls in (DiffusionSettings, DistillationSettings) for each in fields(cls)]
+    check_kinds(settings, own)
     for each in fields(settings):
         value = getattr(settings, each.name)
         if each.name in BOUNDS and value is not None:

@@ -78,8 +78,12 @@ def test_states_of_a_trajectory_hide_what_later_calls_decided(tmp_path):
 
 @pytest.mark.slow
 def test_conversion_lowers_the_samples_nll_under_the_language_model(tmp_path):
-    """Objective, teacher and rollouts together do what OPDLM is for."""
-    trainer = distilling(tmp_path, max_steps=100, per_device_train_batch_size=32)
+    """Objective, teacher and rollouts together do what OPDLM is for.
+
+    How soon it does hangs on the last bits of products, as on the seed: after 100 steps three seeds
+    are at 3.2 to 5.3 nats, where they began at 6.6; after 200 at 1.0 to 2.2, after 300 at .1 to .7.
+    """
+    trainer = distilling(tmp_path, max_steps=300, per_device_train_batch_size=32)
     before = nll(trainer.model)
     trainer.train()
     after = nll(trainer.model.eval())
