@@ -121,7 +121,7 @@ def of_combination(problem: Problem, made: Combination) -> dict:
             trainer = trainer_of(problem, made, True, folder)
             trainer.train()
         with trainer.averaged_weights():
-            figures = judged(problem, trainer.denoiser())
+            figures = judged(problem, trainer.denoiser(), problem.calls)
     return {"figure": round(sum(figures) / len(figures), 4), **seen[-1]}
 
 
