@@ -157,7 +157,8 @@ class DistillationSettings:
         collapse_share: where variety or likeness to the data of the student's samples falls below
             this share of the teacher's at the same calls, the student goes on from its last good
             weights at half of its learning rate; samples that are farther from the data than
-            the teacher's after the last step give way to those weights, too; 0 turns it off.
+            the teacher's after the last step give way to those weights, too, unless they are
+            nearer at fewer calls, which the trainer then names; 0 turns it off.
     """
 
     student_steps: int = setting(4, "network calls of the student")
