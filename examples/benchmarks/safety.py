@@ -30,6 +30,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from benchmark_files import given_file, rows_file
 from safety_problems import Problem, characters, digits, letters, patches, sapiens, sentences
 
 from hf_ddistill import (
@@ -161,8 +162,8 @@ def at_fewer(problem: Problem, trainer: DiscreteDistillationTrainer) -> dict[str
 def main() -> None:
     """Make the rows that are missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--text", type=Path, help="of the characters")
+    parser.add_argument("--json", type=rows_file, required=True)
+    parser.add_argument("--text", type=given_file, help="of the characters")
     parser.add_argument("--sapiens", help="folder of the masked LM, with its tokenizer")
     parser.add_argument("--sequences", type=Path, help="one a line")
     parser.add_argument("--only", nargs="+", help="problems")

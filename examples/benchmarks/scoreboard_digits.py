@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from datasets import Dataset
 from digits import fresh, within_classes
 from scoreboard_cost import calls_of
@@ -234,7 +235,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--guard", action="store_true", help="the trainer's, over students")
     parser.add_argument("--folder", type=Path, default=Path("scoreboard_digits"))
-    parser.add_argument("--json", type=Path, default=Path("scoreboard_digits.json"))
+    parser.add_argument("--json", type=rows_file, default="scoreboard_digits.json")
     parser.add_argument(
         "--student", nargs=2, metavar=("NAME", "FOLDER"), help="rows of one that was trained before"
     )

@@ -16,6 +16,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from benchmark_files import given_file
 from scoreboard_text_corpus import SYMBOLS, Corpus
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -67,7 +68,7 @@ def main() -> None:
     """Print a line for each student, and one of the text."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("students", type=Path, nargs="+")
-    parser.add_argument("--text", type=Path, required=True, help="documents by empty lines")
+    parser.add_argument("--text", type=given_file, required=True, help="documents by empty lines")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--draws", type=int, default=256)
     args = parser.parse_args()

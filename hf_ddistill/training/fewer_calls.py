@@ -32,11 +32,15 @@ class FewerCalls:
         #: The teacher draws once.
         self._made: dict[int, tuple[Comparison, Any]] = {}
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of calls, those that are looked at."""
+        return self.trainer._objective.fewer_calls(self.trainer.student_steps)
+
     def look(self, share: float) -> dict[int, float]:
         """By how many standard errors the student is behind its teacher (below 0: ahead), by the
         number of calls; without end where its samples there have collapsed below a share."""
-        numbers = self.trainer._objective.fewer_calls(self.trainer.student_steps)
-        return {calls: self._behind(calls, share) for calls in numbers}
+        return {calls: self._behind(calls, share) for calls in self.numbers}
 
     def _behind(self, calls: int, share: float) -> float:
         if calls not in self._made:

@@ -95,6 +95,7 @@ def test_student_that_is_ruined_at_all_its_calls_is_kept(tmp_path):
     trainer = becoming(tmp_path, become_ruined)
     (said,) = quietly(trainer)
     assert "its weights are its teacher's own" in said and trainer.guard.last.is_teacher
+    assert "nearer at no fewer calls (1)" in said
     assert "calls" not in trainer.facts().training
     assert unlike(trainer.denoiser(trainer.model.eval()), 2) < 0.35
 

@@ -269,14 +269,14 @@ class Guard(TrainerCallback):
 
     def _worse(self) -> tuple[Likeness, str | None]:
         """Samples of the student as it is, and by what it is worse than the teacher; where they are
-        farther from the data, and not collapsed, fewer calls are looked at. A loss is of no number
-        of calls, and excused by none."""
+        farther, and no collapse, fewer calls are looked at. A loss is of no number of calls."""
         found, share = self._looked_at(), self.share
         why = self.comparison.worse(found, share)
         farther = self.comparison.is_farther(found) and self.comparison.lost(found, share) is None
         why, farther = self._agreed((why, farther))
-        if farther:
-            self._at_fewer()
+        fewer = ", ".join(map(str, self.fewer.numbers))
+        if farther and fewer and not self._at_fewer():
+            why = f"{why}, and nearer at no fewer calls ({fewer})"
         return found, why
 
     def _say(self, words: str) -> None:
