@@ -12,9 +12,9 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from scoreboard_shared import OBJECTIVES, Entry, RowsFile, short, table
 
 from hf_ddistill import Absorbing, Diffusion, LogLinear, Objective
@@ -36,10 +36,11 @@ PROBLEMS = {
 KEYS = ("method", "problem", "nfe", "seed", "calls")
 ROWS, NOISE, DRAWS = 512, 4, 2**18
 SETTINGS = BenchSettings(calls=1, rows=ROWS, learning_rate=2e-3, auxiliary_learning_rate=4e-3)
-#: What is there beside the objectives of all scoreboards: a plan without a noise input, and what
-#: each of the two settings of "law_matching_step" is worth.
+#: What is there beside the objectives of all scoreboards: a plan without a noise input and one from
+#: noise of the sequence, and what each of the two settings of "law_matching_step" is worth.
 MORE = {
     "law_matching_without_noise": Entry({"type": "law_matching"}, noise=False),
+    "law_matching_sequence": Entry({"type": "law_matching"}, noise_per="sequence"),
     "law_matching_mean": Entry({"type": "law_matching", "divergence": "mean_kl"}),
     "law_matching_step_drawn": Entry({"type": "law_matching", "horizon": "step"}),
 }
@@ -64,8 +65,9 @@ def student_row(
     objective = Objective.from_config(entry.settings)
     if hasattr(objective, "steps"):
         objective = dataclasses.replace(objective, steps="only")
-    network = start.with_noise(NOISE if entry.noise else 0, SETTINGS.noise_std, seed)
-    student = network_denoiser(network, problem, NOISE if entry.noise else 0)
+    noise = NOISE if entry.noise else 0
+    network = start.with_noise(noise, SETTINGS.noise_std, seed, entry.noise_per)
+    student = network_denoiser(network, problem, noise, entry.noise_per)
     objective, mean = objective.for_student(student), mean_of(student)
     sources = {"teacher": exact_teacher(problem, start), "start": network_denoiser(start, problem)}
     peers = make_peers(objective, student, mean, sources, seed)
@@ -93,7 +95,7 @@ def student_row(
     sampler = objective.learned_sampler(peers, nfe)
     law, error = bench.law(mean, nfe, sampler)
     cost = {"updates": run.updates, "network_calls": network_calls(student, peers, ROWS)}
-    about = {"calls": calls, "sampler": sampler.id, "noise_dim": NOISE if entry.noise else 0}
+    about = {"calls": calls, "sampler": sampler.id, "noise_dim": noise}
     return {**bench.row(name, nfe, seed, law), "tv_error": error, **cost, **about}
 
 
@@ -136,7 +138,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=4500, help="of a batch of 512, all networks'")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--nfe", type=int, nargs="+", help="of the problem's if not given")
-    parser.add_argument("--json", type=Path, default=Path("scoreboard_exact.json"))
+    parser.add_argument("--json", type=rows_file, default="scoreboard_exact.json")
     parser.add_argument("--table", action="store_true", help="print the rows that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -12,12 +12,14 @@ class Entry:
     Args:
         settings: of the objective, for one student of several numbers of calls.
         noise: whether the student has a noise input.
+        noise_per: of each position, or one for a sequence; of exact problems alone.
         training: what is set otherwise than for the others, of the trainer.
         calls: numbers of calls that it is defined for; None for all.
     """
 
     settings: dict
     noise: bool = True
+    noise_per: str = "position"
     training: dict = field(default_factory=dict)
     calls: tuple[int, ...] | None = None
 

@@ -13,7 +13,9 @@ from torch.nn.functional import gelu, one_hot
 
 from hf_ddistill.denoisers import Denoiser, Latent, NetworkDenoiser
 from hf_ddistill.laboratory import ExactProblem, sequence_numbers
+from hf_ddistill.objectives.discriminator import Discriminator
 from hf_ddistill.parameterizations import Conditional, Subs
+from hf_ddistill.shapes import Tokens, Where
 
 
 class ExactNetwork(nn.Module):
@@ -24,6 +26,7 @@ class ExactNetwork(nn.Module):
         length: L.
         width: of the hidden layers.
         noise_dim: numbers of standard normal noise at each position; 0 for none.
+        noise_per: "position", or "sequence" for one vector of `noise_dim` for all positions.
         noise_std: standard deviation of what the noise adds to each unit of the first layer at
             first. Not 0: where the noise does nothing, no gradient tells what it could do.
     """
@@ -35,6 +38,7 @@ class ExactNetwork(nn.Module):
         width: int = 192,
         noise_dim: int = 0,
         noise_std: float = 1.0,
+        noise_per: str = "position",
     ) -> None:
         super().__init__()
         self.vocab_size, self.length, self.width = vocab_size, length, width
@@ -43,8 +47,9 @@ class ExactNetwork(nn.Module):
         self.last = nn.Linear(width, length * vocab_size)
         self.noise = None
         if noise_dim:
-            self.noise = nn.Linear(length * noise_dim, width, bias=False)
-            nn.init.normal_(self.noise.weight, std=noise_std / (length * noise_dim) ** 0.5)
+            numbers = noise_dim if noise_per == "sequence" else length * noise_dim
+            self.noise = nn.Linear(numbers, width, bias=False)
+            nn.init.normal_(self.noise.weight, std=noise_std / numbers**0.5)
 
     def forward(
         self, x_t: Tensor, t: Tensor, noise: Tensor | None = None, at: Tensor | None = None
@@ -68,11 +73,14 @@ class ExactNetwork(nn.Module):
             hidden = hidden + self.noise(noise.flatten(1).float())
         return gelu(self.middle(gelu(hidden)))
 
-    def with_noise(self, noise_dim: int, noise_std: float, seed: int) -> ExactNetwork:
+    def with_noise(
+        self, noise_dim: int, noise_std: float, seed: int, noise_per: str = "position"
+    ) -> ExactNetwork:
         """A copy, with a fresh noise input if `noise_dim` is above 0."""
+        size = (self.vocab_size, self.length, self.width)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = ExactNetwork(self.vocab_size, self.length, self.width, noise_dim, noise_std)
+            made = ExactNetwork(*size, noise_dim, noise_std, noise_per)
         made.load_state_dict(self.state_dict(), strict=False)
         return made
 
@@ -100,6 +108,23 @@ class Counted:
         return Counted(copy.deepcopy(self.model).requires_grad_(True))
 
 
+class CountedDiscriminator(nn.Module):
+    """A discriminator that counts the sequences that it is shown.
+
+    Args:
+        judge: gives the log-odds.
+    """
+
+    def __init__(self, judge: Discriminator) -> None:
+        super().__init__()
+        self.judge, self.sequences = judge, 0
+
+    def forward(self, z: Tokens, times: Tensor, attend: Where | None = None) -> Tensor:
+        """The log-odds (B,) of z (B, L)."""
+        self.sequences += len(z)
+        return self.judge(z, times, attend)
+
+
 @dataclass(frozen=True)
 class Seen:
     """What is known exactly has no hidden states: those of a network stand in for them.
@@ -123,11 +148,14 @@ class Seen:
 
 
 def network_denoiser(
-    network: Callable[..., Tensor], problem: ExactProblem, noise_dim: int = 0
+    network: Callable[..., Tensor],
+    problem: ExactProblem,
+    noise_dim: int = 0,
+    noise_per: str = "position",
 ) -> Denoiser:
     """A network read as its process allows, its calls counted."""
     reading = Subs() if problem.diffusion.reveals else Conditional()
-    latent = Latent(noise_dim) if noise_dim else None
+    latent = Latent(noise_dim, noise_per) if noise_dim else None
     return NetworkDenoiser(Counted(network), problem.diffusion, reading, latent)
 
 

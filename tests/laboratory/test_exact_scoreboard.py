@@ -20,7 +20,7 @@ from hf_ddistill.laboratory.problems import (
 )
 from hf_ddistill.laboratory.scoreboard import Bench
 from hf_ddistill.laboratory.students import BenchSettings, fit_start, train_student
-from hf_ddistill.objectives import ECD, NELBO, Frozen, LawMatching, Objective
+from hf_ddistill.objectives import ECD, NELBO, Frozen, LawMatching, Objective, ReinforceDMD
 from hf_ddistill.processes import Absorbing, Ordinal, Uniform
 from hf_ddistill.samplers import step_grid
 from hf_ddistill.schedules import LogLinear
@@ -67,6 +67,14 @@ def test_law_matching_goes_where_no_masked_student_without_noise_can(fitted):
     assert row["student_calls"] == 200 and 600 <= row["network_calls"] < 700
 
 
+def test_what_a_discriminator_is_shown_costs_nothing():
+    """A step shows one batch to student and teacher, and five to the discriminator: the data and
+    four draws of each prediction."""
+    problem, start = problem_of(Absorbing(3)), ExactNetwork(3, 6, 16)
+    trained = train_student(problem, ReinforceDMD(group=4), 1, start, TINY)
+    assert trained.network_calls == 7 * trained.updates
+
+
 def test_every_objective_gets_the_same_number_of_student_calls():
     problem, start = problem_of(Absorbing(3)), ExactNetwork(3, 6, 16)
     policy = LawMatching(gradient="policy", horizon="rollout", steps="only")
@@ -103,6 +111,14 @@ def test_the_noise_input_leaves_the_rest_of_the_network_as_it_was():
     noise = torch.randn(1000, 6, 2)
     added = float(noisy.noise(noise.flatten(1)).detach().std())
     assert added == pytest.approx(1, abs=0.3), "each unit is moved by about noise_std"
+
+
+def test_noise_of_a_sequence_is_one_vector_for_all_positions():
+    noisy = ExactNetwork(3, 6, 16).with_noise(2, 1.0, 0, "sequence")
+    student = network_denoiser(noisy, problem_of(Absorbing(3)), 2, "sequence")
+    noise = student.fresh_noise(torch.full((5, 6), 2))["noise"]
+    assert noise.shape == (5, 2) and noisy.noise.in_features == 2
+    assert student(torch.full((5, 6), 2), 1.0, noise=noise).log_conditional.shape == (5, 6, 3)
 
 
 def test_noise_is_given_where_the_process_has_none():
