@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from torch import Tensor
 
+from hf_ddistill.kinds import of_their_kinds
+
 #: A frozen dataclass of settings that belong together.
 Settings = TypeVar("Settings")
 
@@ -24,17 +26,26 @@ class Configurable:
     """A member of a family that is rebuilt from `{"type": "name", **fields}`.
 
     Raises:
-        ValueError: from `from_config`, for an unknown type (the message lists those that exist) or
-        an unknown key.
+        ValueError: for a setting of another kind than its annotation names, or that is not finite;
+        from `from_config`, for an unknown type (the message lists those that exist) or an unknown
+        key.
     """
 
     family: ClassVar[str] = ""
     registry: ClassVar[dict[str, type]] = {}
     id: ClassVar[str] = ""
     citation: ClassVar[str] = ""
+    #: Whether infinity is a setting, such as of a threshold that is never reached.
+    unbounded: ClassVar[bool] = False
+
+    @of_their_kinds
+    def __post_init__(self) -> None:
+        pass
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "__post_init__" in cls.__dict__:
+            cls.__post_init__ = of_their_kinds(cls.__dict__["__post_init__"])
         if Configurable in cls.__bases__:
             cls.family, cls.registry = cls.__name__.lower(), {}
         elif not inspect.isabstract(cls) and not cls.__name__.startswith("_"):

@@ -19,6 +19,7 @@ from parsed_house import House, room_of
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (  # lowest first; rooms on one floor never import each other
+    {"kinds"},
     {"shapes", "configurable", "lazy", "after_import"},
     {"registration", "places"},
     {"linalg", "schedules", "divergences"},
@@ -38,7 +39,7 @@ FLOORS = (  # lowest first; rooms on one floor never import each other
     {""},
     {"cli"},
 )
-CORE = set().union(*FLOORS[:10])
+CORE = set().union(*FLOORS[:11])
 HUGGING_FACE = {"accelerate", "datasets", "diffusers", "evaluate", "huggingface_hub", "peft"}
 HUGGING_FACE |= {"safetensors", "tokenizers", "transformers", "trl"}
 OPTIONAL = {"psutil", "rdkit", "fcd", "torchao"}  # extras: what alone may be imported in a function

@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from benchmark_files import given_file, rows_file
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -36,7 +37,7 @@ MIB = 2**20
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
-    parser.add_argument("--text", type=Path)
+    parser.add_argument("--text", type=given_file)
     parser.add_argument("--mask", type=int, help="token id, where there is no tokenizer to add one")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--batch", type=int, default=4)
@@ -46,7 +47,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--auxiliary-rate", type=float, help="its learning rate, else twice as much"
     )
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     parser.add_argument("--run", choices=RUNS, help="this one alone, in this process")
     return parser.parse_args()
 

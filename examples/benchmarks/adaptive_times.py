@@ -11,9 +11,9 @@ import argparse
 import copy
 import itertools
 import json
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from sklearn.datasets import load_digits
 from torch.nn.functional import one_hot
 from tqdm import tqdm
@@ -131,7 +131,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--divergence", default="forward_kl")
-    parser.add_argument("--json", type=Path, help="where the rows go")
+    parser.add_argument("--json", type=rows_file, help="where the rows go")
     args = parser.parse_args()
     torch.set_num_threads(1)
     jobs = list(itertools.product((Absorbing(3), Uniform(2)), range(args.seeds)))

@@ -23,6 +23,7 @@ from ar_to_diffusion_stages import (
     read_corpus,
     train_language_model,
 )
+from benchmark_files import given_file
 
 TEMPERATURES = [0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.7, 2.2, 3.0]  # of the language model
 TINY = "we meet again to speak of the state of the union. the nation is at peace with all nations. "
@@ -31,7 +32,7 @@ TINY = "we meet again to speak of the state of the union. the nation is at peace
 def options():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", type=Path, help="the corpus")
+    parser.add_argument("--text", type=given_file, help="the corpus")
     parser.add_argument("--output", type=Path, default=Path("ar_to_diffusion"))
     parser.add_argument("--runs", nargs="*", choices=RUNS, default=list(RUNS))
     parser.add_argument("--block-size", type=int, nargs="*", default=[4], help="of the runs")

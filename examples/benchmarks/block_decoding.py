@@ -13,9 +13,9 @@ import argparse
 import json
 import statistics
 import time
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from hf_ddistill.convert import to_block_diffusion
@@ -169,7 +169,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="part of the names of the sizes")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each kind, in turn")
-    parser.add_argument("--json", type=Path, help="file for the rows")
+    parser.add_argument("--json", type=rows_file, help="file for the rows")
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = []

@@ -13,9 +13,9 @@ import argparse
 import json
 import tempfile
 import time
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer, as_denoiser
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--draws", type=int, default=8192, help="of the noise, for the exact law")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     problem = PROBLEMS["digits"]()

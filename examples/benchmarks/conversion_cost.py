@@ -12,9 +12,9 @@ import argparse
 import json
 import tempfile
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from conversion_step import ConversionStep
 from peft import LoraConfig
 from text_shape import TextShape
@@ -230,7 +230,7 @@ def table(rows, runs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="part of the names of the steps to check")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     args = parser.parse_args()
     rows = []
     for name, (plan, rule) in CHECKS.items():

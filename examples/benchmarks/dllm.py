@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from ar_to_diffusion_stages import Windows, character_tokenizer, read_corpus
+from benchmark_files import given_file, rows_file
 from completions import known_words, words_of
 from datasets import Dataset
 from dllm_judge import LENGTH, PROMPT, Ngrams, docstrings, judged, on_text
@@ -168,7 +169,7 @@ def student_of(args, name, base, train, vocabulary, tokenizer):
 def options():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", type=Path, help="the corpus")
+    parser.add_argument("--text", type=given_file, help="the corpus")
     parser.add_argument("--characters", type=int, default=3_000_000, help="of the corpus")
     parser.add_argument("--output", type=Path, default=Path("dllm"))
     parser.add_argument("--runs", nargs="*", choices=RUNS, default=list(RUNS))
@@ -183,7 +184,7 @@ def options():
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.9, 0.7, 0.5])
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     parser.add_argument("--fast", action="store_true", help="a toy corpus and half a minute")
     args = parser.parse_args()
     if args.fast:

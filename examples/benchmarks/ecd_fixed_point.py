@@ -11,9 +11,9 @@ is uniform below t (the default) or within the student's step.
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 
 from hf_ddistill import Diffusion, LogLinear, Uniform
 from hf_ddistill.denoisers import NetworkDenoiser
@@ -66,7 +66,7 @@ def tv_of(problem, tables, steps):  # noqa: ANN001, ANN201
 def main() -> None:
     """Compute, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     args = parser.parse_args()
     torch.set_num_threads(1)
     law = exact_law("digits")

@@ -27,6 +27,7 @@ from pathlib import Path
 from string import ascii_letters
 
 import torch
+from benchmark_files import rows_file
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
@@ -272,7 +273,7 @@ def main() -> None:
     """Make the rows that are missing."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, required=True, help="new, for all that is written")
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=rows_file, required=True)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     args = parser.parse_args()
     file = json.loads(args.json.read_text()) if args.json.is_file() else {"start": started()}

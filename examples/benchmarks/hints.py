@@ -11,9 +11,9 @@ on that of the digits 5 to 9, which nobody was trained on. A few seconds.
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from sklearn.datasets import load_digits
 
 PIXELS = 6
@@ -90,7 +90,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sees", type=float, nargs="+", default=[0.0, 0.3, 0.6, 0.9])
     parser.add_argument("--limits", type=float, nargs="+", default=[0.1, 0.02])
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     args = parser.parse_args()
     own, other = law_of(torch.arange(5)), law_of(torch.arange(5, 10))
     rows = []

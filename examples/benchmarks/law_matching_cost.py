@@ -14,9 +14,9 @@ import statistics
 import time
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 
 from hf_ddistill import DDiTForDiscreteDiffusion, Objective, as_denoiser
 from hf_ddistill.cli.quickstart import shipped_teacher
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=12)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     args = parser.parse_args()
     teacher = shipped_teacher().eval().requires_grad_(False)
     config = copy.deepcopy(teacher.config)

@@ -25,6 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from benchmark_files import rows_file
 from datasets import Dataset
 from masked_lms_judge import FIGURES, SCORED, Figures, runs, table
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
@@ -191,7 +192,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("teacher")
     parser.add_argument("sequences", type=Path)
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=rows_file, required=True)
     parser.add_argument("--calls", type=int, nargs="+", default=[4, 8])
     parser.add_argument(
         "--full", type=int, help="the teacher's most calls (default: a letter each)"

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
@@ -61,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("rows", type=Path)
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=rows_file, required=True)
     parser.add_argument("--first", type=int, default=300, help="rows")
     parser.add_argument("--draws", type=int, default=4, help="states of each row")
     args = parser.parse_args()

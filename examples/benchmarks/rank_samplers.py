@@ -18,6 +18,7 @@ import json
 from pathlib import Path
 
 import torch
+from benchmark_files import given_file, rows_file
 from rank_samplers_models import Digits, Text
 
 from hf_ddistill.diffusion import Diffusion
@@ -173,10 +174,10 @@ def main():
     parser.add_argument("--temperatures", type=float, nargs="*", default=())
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=(1, 2, 3))
-    parser.add_argument("--text", type=Path, help="plain English, documents by empty lines")
+    parser.add_argument("--text", type=given_file, help="plain English, documents by empty lines")
     parser.add_argument("--teacher", type=Path, default=Path("text_teacher"))
     parser.add_argument("--steps", type=int, default=2000, help="of that teacher's training")
-    parser.add_argument("--json", type=Path, default=Path("rank_samplers.json"))
+    parser.add_argument("--json", type=rows_file, default="rank_samplers.json")
     args = parser.parse_args()
     keep = Rows(args.json)
     if "standard" in args.problem:

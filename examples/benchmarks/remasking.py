@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 from itertools import pairwise
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 
 from hf_ddistill.denoisers import Denoiser, NetworkDenoiser
 from hf_ddistill.diffusion import Diffusion
@@ -136,7 +136,7 @@ def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problem", default="digits")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     options = parser.parse_args()
     found = [
         row

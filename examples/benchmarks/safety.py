@@ -13,8 +13,8 @@ text, which is held out, does not have, and the total variation of single ones. 
 teacher in the package): the Frechet distance in the features of a classifier. `sapiens` (FOLDER, a
 masked LM of antibodies with its tokenizer; FILE, a sequence a line): the share of 4-mers that the
 last 300 sequences, which are held out, do not have. `guarded` is False where the guard was off
-(collapse_share and auxiliary_lag 0); `said` is what it said. Rows that the file has are not made
-again.
+(collapse_share and auxiliary_lag 0); `said` is what it said; `fewer`, where it kept a student for
+what it is at fewer calls, are student and teacher there. Rows that the file has are not made again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from benchmark_files import given_file, rows_file
 from safety_problems import Problem, characters, digits, letters, patches, sapiens, sentences
 
 from hf_ddistill import (
@@ -109,13 +110,12 @@ def trainer_of(
     )
 
 
-def judged(problem: Problem, denoiser: Denoiser) -> list[float]:
+def judged(problem: Problem, denoiser: Denoiser, calls: int) -> list[float]:
     """The figure of several draws."""
     shape = (problem.samples, len(problem.rows[0]["input_ids"]))
     noise = [keyed_generator(0, "judged", number) for number in range(DRAWS)]
     return [
-        round(problem.judge(draw_samples(denoiser, shape, problem.calls, 250, each)), 5)
-        for each in noise
+        round(problem.judge(draw_samples(denoiser, shape, calls, 250, each)), 5) for each in noise
     ]
 
 
@@ -124,7 +124,7 @@ def of_teacher(problem: Problem, made: Combination) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         trainer = trainer_of(problem, made, True, folder)
     enter_sampler(trainer.teacher.networks()[0], trainer.objective.sampler, problem.calls)
-    return {"figures": judged(problem, trainer.teacher)}
+    return {"figures": judged(problem, trainer.teacher, problem.calls)}
 
 
 def of_student(problem: Problem, made: Combination, guarded: bool) -> dict[str, Any]:
@@ -137,18 +137,33 @@ def of_student(problem: Problem, made: Combination, guarded: bool) -> dict[str, 
         trainer.train()
         seconds = time.perf_counter() - began
         with trainer.averaged_weights():
-            figures = judged(problem, trainer.denoiser())
+            figures = judged(problem, trainer.denoiser(), problem.calls)
+            fewer = at_fewer(problem, trainer) if trainer.guard.last.ahead else {}
     said = [str(each.message) for each in caught if "The student" in str(each.message)]
     guard = trainer.guard
-    about = {"rate_left": guard.rate, "is_teacher": guard.is_teacher, "good_step": guard.good.step}
-    return {"figures": figures, **about, "said": said, "seconds": round(seconds, 1)}
+    about = {"rate_left": guard.rate, "is_teacher": guard.last.is_teacher}
+    about |= {"good_step": guard.good.step, **fewer, "said": said, "seconds": round(seconds, 1)}
+    return {"figures": figures, **about}
+
+
+def at_fewer(problem: Problem, trainer: DiscreteDistillationTrainer) -> dict[str, Any]:
+    """The same of student and teacher at the fewer calls for which the student was kept."""
+    enter_sampler(trainer.teacher.networks()[0], trainer.objective.sampler, problem.calls)
+    numbers = trainer.objective.fewer_calls(problem.calls)
+    models = {"student": trainer.denoiser(), "teacher": trainer.teacher}
+    return {
+        "fewer": {
+            str(calls): {name: judged(problem, each, calls) for name, each in models.items()}
+            for calls in numbers
+        }
+    }
 
 
 def main() -> None:
     """Make the rows that are missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--text", type=Path, help="of the characters")
+    parser.add_argument("--json", type=rows_file, required=True)
+    parser.add_argument("--text", type=given_file, help="of the characters")
     parser.add_argument("--sapiens", help="folder of the masked LM, with its tokenizer")
     parser.add_argument("--sequences", type=Path, help="one a line")
     parser.add_argument("--only", nargs="+", help="problems")

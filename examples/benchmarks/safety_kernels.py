@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from unittest import mock
 
 import torch
+from benchmark_files import rows_file
 from safety import COMBINATIONS, Combination, judged, trainer_of
 from safety_problems import Problem, letters, patches, sentences
 from torch import Tensor
@@ -120,7 +121,7 @@ def of_combination(problem: Problem, made: Combination) -> dict:
             trainer = trainer_of(problem, made, True, folder)
             trainer.train()
         with trainer.averaged_weights():
-            figures = judged(problem, trainer.denoiser())
+            figures = judged(problem, trainer.denoiser(), problem.calls)
     return {"figure": round(sum(figures) / len(figures), 4), **seen[-1]}
 
 
@@ -143,7 +144,7 @@ def main() -> None:
     """Make the rows that are missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     problems = {"letters": letters, "patches": patches, "sentences": sentences}
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=rows_file, required=True)
     parser.add_argument("--only", nargs="*", default=["patches", "sentences"], choices=problems)
     parser.add_argument("--student", help="folder of a student of the digits")
     parser.add_argument("--calls", type=int, nargs="+", default=[1, 2, 4])

@@ -17,6 +17,7 @@ import math
 from pathlib import Path
 
 import matplotlib as mpl
+from benchmark_files import rows_file
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -192,7 +193,7 @@ def draw(rows: list[dict], file: Path) -> None:
 def main() -> None:
     """Measure, write, draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     rows = order_rows(1.0) + order_rows(0.2) + grid_rows()

@@ -23,10 +23,10 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from benchmark_files import rows_file
 from sampling_ways import WAYS, Steps, bare, ours
 from vocabulary import PeakBytes
 
@@ -233,7 +233,7 @@ def main():
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--draw", action="store_true")
     parser.add_argument("--resident", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.resident:

@@ -16,9 +16,9 @@ import statistics
 import time
 from collections import Counter
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from scoreboard_shared import OBJECTIVES, Entry, RowsFile
 from torch import nn
 from vocabulary import PeakBytes
@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=OBJECTIVES)
     parser.add_argument("--pairs", type=int, default=6)
-    parser.add_argument("--json", type=Path, default=Path("scoreboard_cost.json"))
+    parser.add_argument("--json", type=rows_file, default="scoreboard_cost.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
     kept = RowsFile(args.json, ("objective",))

@@ -6,8 +6,9 @@ All students start from the digits teacher of the package and get as many calls 
 the others, with gradients and without, teacher and auxiliaries among them (`--calls`): an objective
 that asks its teacher eight times a step makes fewer steps. Rates are those of the quickstart's
 recipe of law matching for all; settings of objectives are their defaults (`scoreboard_shared.py`).
-One student for all numbers of calls a sample, trained for four, and without the trainer's guard,
-which would put back the weights of a student that is behind its teacher.
+One student for all numbers of calls a sample, trained for four, and without the trainer's guard
+(`--guard`: with it, in another `--folder`), which would put back the weights of a student that is
+ahead of its teacher at no number of calls.
 
 Judges, on which no student was tuned: `auc_forest` and `auc_network`, of a forest and of a small
 convolutional network that tell samples from training digits in five-fold cross-validation (.5 is
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from datasets import Dataset
 from digits import fresh, within_classes
 from scoreboard_cost import calls_of
@@ -188,7 +190,7 @@ def student_of(name: str, args: argparse.Namespace, seed: int, split) -> tuple[n
             report_to="none",
             disable_tqdm=True,
             # What an objective does is measured, and not what the guard makes good of it.
-            collapse_share=0.0,
+            **({} if args.guard else {"collapse_share": 0.0}),
             seed=seed,
             **recipe | entry.training,
         ),
@@ -231,8 +233,9 @@ def main() -> None:
     parser.add_argument("--nfe", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--teacher-nfe", type=int, nargs="*", default=[1, 2, 4, 8, 16, 64])
     parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--guard", action="store_true", help="the trainer's, over students")
     parser.add_argument("--folder", type=Path, default=Path("scoreboard_digits"))
-    parser.add_argument("--json", type=Path, default=Path("scoreboard_digits.json"))
+    parser.add_argument("--json", type=rows_file, default="scoreboard_digits.json")
     parser.add_argument(
         "--student", nargs=2, metavar=("NAME", "FOLDER"), help="rows of one that was trained before"
     )

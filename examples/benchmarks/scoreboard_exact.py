@@ -12,9 +12,9 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from scoreboard_shared import OBJECTIVES, Entry, RowsFile, short, table
 
 from hf_ddistill import Absorbing, Diffusion, LogLinear, Objective
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=4500, help="of a batch of 512, all networks'")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--nfe", type=int, nargs="+", help="of the problem's if not given")
-    parser.add_argument("--json", type=Path, default=Path("scoreboard_exact.json"))
+    parser.add_argument("--json", type=rows_file, default="scoreboard_exact.json")
     parser.add_argument("--table", action="store_true", help="print the rows that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -14,6 +14,7 @@ import json
 import random
 from pathlib import Path
 
+from benchmark_files import given_file, rows_file
 from datasets import Dataset
 from molecule_pieces import Vocabulary, pieces_of
 from scoreboard_molecules_rows import Rows, measure
@@ -29,10 +30,10 @@ GROUPS = ("C", "CC", "OC", "NC", "CO", "C(=O)N", "C(=O)OC", "S(=O)(=O)N", "N#CC"
 def options(given=None):
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train", type=Path, help="SMILES to learn from, one a line")
-    parser.add_argument("--held-out", type=Path, help="SMILES that nothing is trained on")
+    parser.add_argument("--train", type=given_file, help="SMILES to learn from, one a line")
+    parser.add_argument("--held-out", type=given_file, help="SMILES that nothing is trained on")
     parser.add_argument("--output", type=Path, default=Path("scoreboard_molecules"))
-    parser.add_argument("--json", type=Path, help="of the rows (default: rows.json in the output)")
+    parser.add_argument("--json", type=rows_file, help="of the rows (default: in the output)")
     parser.add_argument("--lines", type=int, default=1_000_000, help="of --train that are read")
     parser.add_argument("--held-out-rows", type=int, default=4000)
     parser.add_argument("--vocabulary", type=int, default=512, help="of a new teacher: tokens")

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_files import given_file, rows_file
 from rank_samplers import Rows
 from safetensors.torch import save_file
 from scoreboard_text_corpus import Corpus
@@ -213,9 +214,9 @@ def main() -> None:
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", type=Path, required=True, help="documents by empty lines")
+    parser.add_argument("--text", type=given_file, required=True, help="documents by empty lines")
     parser.add_argument("--output", type=Path, default=Path("scoreboard_text"))
-    parser.add_argument("--json", type=Path, default=Path("scoreboard_text.json"))
+    parser.add_argument("--json", type=rows_file, default="scoreboard_text.json")
     parser.add_argument("--teacher", type=Path, default=ASSET, help="folder that is started from")
     parser.add_argument("--teacher-steps", type=int, default=0, help="the teacher is trained on")
     parser.add_argument("--teacher-rate", type=float, default=2.5e-3, help="cosine from here")

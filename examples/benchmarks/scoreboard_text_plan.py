@@ -19,6 +19,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from benchmark_files import given_file
 from scoreboard_text_corpus import SYMBOLS, Corpus
 from scoreboard_text_networks import ASSET
 from scoreboard_text_recipes import ALL
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("students", type=Path, nargs="*")
     parser.add_argument("--untrained", nargs="+", default=[], choices=list(ALL))
     parser.add_argument("--teacher", type=Path, default=ASSET, help="of those")
-    parser.add_argument("--text", type=Path, required=True, help="documents by empty lines")
+    parser.add_argument("--text", type=given_file, required=True, help="documents by empty lines")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--draws", type=int, default=256)
     args = parser.parse_args()

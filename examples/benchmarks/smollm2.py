@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from benchmark_files import given_file
 from completions import CompletionJudge, copy_cloze, words_of
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -38,7 +39,7 @@ DECODING = [
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--text", type=given_file, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--objective", default="opdlm", help="an id, or JSON")
     parser.add_argument("--block-size", type=int, default=4)

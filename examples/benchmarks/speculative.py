@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from benchmark_files import rows_file
 from datasets import Dataset
 from transformers import AutoModelForMaskedLM
 
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", default=["digits", "trigrams"])
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     args = parser.parse_args()
     rows = {"exact": exact, "digits": digits}[args.what](args)
     if args.json is not None:

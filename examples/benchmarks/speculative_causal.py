@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 from ar_to_diffusion_stages import ar_decode, character_tokenizer, read_corpus, train_language_model
+from benchmark_files import given_file, rows_file
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -45,7 +46,7 @@ DRAFTS = {
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--text", type=given_file, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", help="a causal language model; its own, of characters, if none")
     parser.add_argument("--drafts", nargs="+", choices=DRAFTS, default=list(DRAFTS))
@@ -60,7 +61,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=64, help="held-out prompts")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.0])
     parser.add_argument("--greedy", type=int, default=20, help="prompts held against the base's")
-    parser.add_argument("--json", type=Path, help="a copy of the rows")
+    parser.add_argument("--json", type=rows_file, help="a copy of the rows")
     args = parser.parse_args()
     # What the language model of characters is trained with, as `ar_to_diffusion.py` does.
     vars(args).update(seed=0, bf16=False, hidden_size=192, layers=4)

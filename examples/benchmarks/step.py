@@ -13,9 +13,9 @@ import argparse
 import json
 import statistics
 import time
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from vocabulary import PeakBytes
 
@@ -131,7 +131,7 @@ def measure(process, length, batch, repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the two base rows alone, 2 repeats")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     args = parser.parse_args()
     base = [(Absorbing(28), 128, 16), (Absorbing(512), 128, 16)]
     more = [(Uniform(28), 128, 16), (Uniform(512), 128, 16)]

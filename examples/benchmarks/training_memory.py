@@ -11,9 +11,9 @@ at: of `didi` 4 draws of each row, of `redi` 4 looks at each, of `di4c` 2 parts 
 import argparse
 import gc
 import json
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from transformers import LlamaConfig, LlamaForCausalLM
 from vocabulary import PeakBytes
 
@@ -141,7 +141,7 @@ def main():
     parser.add_argument("--objectives", nargs="+", default=names, choices=names)
     parser.add_argument("--vocabulary", type=int, default=20_000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = []

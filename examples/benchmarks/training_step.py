@@ -15,11 +15,11 @@ import json
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from bare_blocks import BARE_BLOCKS, BlockNets
 from bare_training import BARE, Nets
+from benchmark_files import rows_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_ddistill import (
@@ -203,7 +203,7 @@ def main():
     parser.add_argument("--objectives", nargs="+", default=names, choices=names)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--pairs", type=int, default=12)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = []

@@ -12,9 +12,9 @@ import json
 import statistics
 import time
 import weakref
-from pathlib import Path
 
 import torch
+from benchmark_files import rows_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_ddistill import Absorbing, Diffusion, Uniform
@@ -94,7 +94,7 @@ def measure(process, settings, repeats=3):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=rows_file)
     args = parser.parse_args()
     rows = []
     for family in (Absorbing, Uniform):

@@ -7,6 +7,7 @@ own type, choices and number of values; then it is the option's default, which a
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -70,7 +71,10 @@ def take_defaults(parser: argparse.ArgumentParser, file: Path) -> None:
     for key, value in read_options(file).items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise ValueError(f"Unknown option in {file}: {key}; there are: {', '.join(known)}.")
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            listed = ", ".join(known)
+            raise ValueError(f"Unknown option in {file}: {key}{hint}; there are: {listed}.")
         if name in values:
             raise ValueError(f"{file} gives {name} twice.")
         try:

@@ -79,6 +79,7 @@ def parsed(argv: Sequence[str]) -> tuple[str | None, Any]:
     name = argv[0] if argv and argv[0] in COMMANDS else None
     parser = build_parser([name] if name else [])
     if name is None:
+        _refuse_options_first(parser, argv)
         parser.parse_args(argv)
         parser.print_help()
         return None, None
@@ -92,6 +93,15 @@ def parsed(argv: Sequence[str]) -> tuple[str | None, Any]:
     if hasattr(options, "check"):
         options.check()
     return name, options
+
+
+def _refuse_options_first(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Say where the options of a command stand, where they are before it."""
+    behind = next((word for word in argv if word in COMMANDS), None)
+    own = [word for action in parser._actions for word in action.option_strings]
+    if behind is not None and argv[0].startswith("-") and argv[0] not in own:
+        first = argv[0].split("=")[0]
+        parser.error(f"options follow the command: {parser.prog} {behind} {first} ...")
 
 
 def _hint(sub: argparse.ArgumentParser, left: Sequence[str]) -> str:

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from hf_ddistill.couplings import Memory, TrainingStep, Trajectory
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.laboratory.network import CountedDiscriminator
 from hf_ddistill.linalg import keyed_generator
 from hf_ddistill.objectives import Frozen, Objective
 from hf_ddistill.objectives.alternation import Alternation
+from hf_ddistill.objectives.discriminator import Discriminator
 from hf_ddistill.shapes import Tokens
 
 Peers: TypeAlias = Mapping[str, Denoiser | nn.Module]
@@ -175,7 +177,9 @@ def make_peers(
             source = student if need.copy_of == "student" else sources["start"]
             made[name] = source.trainable_copy()
         else:
-            made[name] = need.build(name, student.networks()[0], student.diffusion, seed)
+            built = need.build(name, student.networks()[0], student.diffusion, seed)
+            judges = isinstance(built, Discriminator)
+            made[name] = CountedDiscriminator(built) if judges else built
     return made
 
 

@@ -13,7 +13,9 @@ from torch.nn.functional import gelu, one_hot
 
 from hf_ddistill.denoisers import Denoiser, Latent, NetworkDenoiser
 from hf_ddistill.laboratory import ExactProblem, sequence_numbers
+from hf_ddistill.objectives.discriminator import Discriminator
 from hf_ddistill.parameterizations import Conditional, Subs
+from hf_ddistill.shapes import Tokens, Where
 
 
 class ExactNetwork(nn.Module):
@@ -104,6 +106,23 @@ class Counted:
     def trainable_copy(self) -> Counted:
         """Around a copy of the network; its count starts at 0."""
         return Counted(copy.deepcopy(self.model).requires_grad_(True))
+
+
+class CountedDiscriminator(nn.Module):
+    """A discriminator that counts the sequences that it is shown.
+
+    Args:
+        judge: gives the log-odds.
+    """
+
+    def __init__(self, judge: Discriminator) -> None:
+        super().__init__()
+        self.judge, self.sequences = judge, 0
+
+    def forward(self, z: Tokens, times: Tensor, attend: Where | None = None) -> Tensor:
+        """The log-odds (B,) of z (B, L)."""
+        self.sequences += len(z)
+        return self.judge(z, times, attend)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from hf_ddistill.laboratory import ExactProblem
 from hf_ddistill.laboratory.fit import Batch, Pace, Peers, fit, make_peers, mean_of
 from hf_ddistill.laboratory.network import (
     Counted,
+    CountedDiscriminator,
     ExactNetwork,
     exact_teacher,
     network_denoiser,
@@ -247,9 +248,10 @@ def fit_student(
 
 
 def network_calls(student: Denoiser, peers: Peers, rows: int) -> float:
-    """Passes of a batch through all networks that count them."""
-    networks = (getattr(each, "network", None) for each in (student, *peers.values()))
-    return sum(each.sequences for each in networks if isinstance(each, Counted)) / rows
+    """Passes of a batch through all networks, discriminators among them."""
+    networks = [getattr(each, "network", each) for each in (student, *peers.values())]
+    counted = [each for each in networks if isinstance(each, (Counted, CountedDiscriminator))]
+    return sum(each.sequences for each in counted) / rows
 
 
 def _data(problem: ExactProblem, rows: int, generator: torch.Generator) -> Tensor:

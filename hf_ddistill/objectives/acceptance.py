@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep
+from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.divergences import Divergence
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.by_position import by_position
+from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.places import Places
 from hf_ddistill.samplers.clock import time_of_share
@@ -106,7 +108,7 @@ class Acceptance(Objective):
             "total_variation", 1 - D being what is kept of one draft, or "forward_kl".
 
     Raises:
-        ValueError: for a lookahead below 1, and, at a step, without masks.
+        ValueError: for a lookahead below 1, and for a student without masks.
     """
 
     lookahead: int = 4
@@ -124,12 +126,11 @@ class Acceptance(Objective):
         if self.divergence is not None:
             object.__setattr__(self, "divergence", Divergence.from_config(self.divergence))
 
+    def for_student(self, student: Denoiser) -> Acceptance:
+        require_masks(self.id, student.diffusion, "'law_matching' or 'ecd'")
+        return self
+
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        if not step.diffusion.reveals:
-            raise ValueError(
-                "The objective 'acceptance' trains drafts of masked tokens, as under Absorbing, "
-                f"not under {type(step.diffusion.process).__name__}."
-            )
         rank, masked = self._order(step)
         k = min(self.lookahead, step.x_0.shape[1])
         counts = torch.arange(k, device=rank.device) < masked[:, None]

@@ -67,6 +67,8 @@ class ECD(Objective):
     )
 
     def __post_init__(self) -> None:
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, or None for all, got {self.top_k}.")
         read_members(
             self,
             divergence=Divergence,

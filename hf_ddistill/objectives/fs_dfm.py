@@ -76,7 +76,7 @@ class FSDFM(Objective):
         if student.latent is None or student.latent.dim < 2:
             raise ValueError(
                 "Objective 'fs_dfm' tells the student the size of its step by its noise input, and "
-                f"this one has {getattr(student.latent, 'dim', 0)} numbers of it: give it "
+                f"this one is {getattr(student.latent, 'dim', 0)} wide: give it "
                 "noise_dim=J for the sizes 1, 1/2, ..., 2^-(J - 1), 2 at least."
             )
         return self

@@ -151,6 +151,9 @@ class LawMatching(Objective):
             )
         return replace(self, gradient=gradient, horizon=horizon)
 
+    def fewer_calls(self, calls: int) -> tuple[int, ...]:
+        return () if self.steps == "only" else super().fewer_calls(calls)
+
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         if None in (self.gradient, self.horizon):
             return self.for_student(step.student)(step)

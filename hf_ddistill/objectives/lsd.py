@@ -26,6 +26,8 @@ from hf_ddistill.shapes import Scalar, Times
 #: Calls that there are numbers for.
 MOST = 64
 LEARNED = ("scales", "times", "powers")
+#: To powers below something is left of any law.
+STILL_DRAWN = 10.0
 
 
 class Coefficients(nn.Module):
@@ -109,28 +111,48 @@ class LSD(Objective):
         require_masks(self.id, student.diffusion, "'ecd'")
         return self
 
+    def fewer_calls(self, calls: int) -> tuple[int, ...]:
+        return ()  # its numbers are those of so many calls
+
     def learned_sampler(self, networks: Mapping[str, Any], calls: int) -> Sampler:
         numbers = networks["coefficients"]
+        try:
+            return self._sampler(numbers, calls)
+        except ValueError as error:
+            raise self._ended(numbers, calls, error) from error
+
+    def _ended(self, numbers: Coefficients, calls: int, error: ValueError) -> ValueError:
+        """Of numbers that no step can be made by."""
+        made = numbers.sizes(calls) if self.learned == "times" else numbers.scales(calls)
+        said = ", ".join(f"{each:.3g}" for each in made.tolist())
+        return ValueError(
+            f"What objective 'lsd' has learned with learned={self.learned!r} ({said}) are no "
+            f"numbers of a sampler any more: {error} Start again with a lower "
+            "auxiliary_learning_rate, which is theirs, or for fewer steps; what was saved before "
+            "is whole."
+        )
+
+    def _sampler(self, numbers: Coefficients, calls: int) -> Sampler:
         if self.learned == "times":
             return ScaledEuler((1.0,) * calls, numbers.times(calls))
+        scales = numbers.scales(calls).tolist()
         if self.learned == "powers":
-            powers = numbers.scales(calls).tolist()
-            return ScaledEuler((1.0,) * calls, step_grid(calls), powers)
-        return ScaledEuler(numbers.scales(calls).tolist(), step_grid(calls))
+            return ScaledEuler((1.0,) * calls, step_grid(calls), scales)
+        return ScaledEuler(scales, step_grid(calls))
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         calls, numbers = step.student_steps, step.peers["coefficients"]
         if calls > MOST:
             raise ValueError(f"Objective 'lsd' has numbers for {MOST} calls, got {calls}.")
+        self.learned_sampler(step.peers, calls)
         finer = -(-self.teacher_steps // calls)
         if self.learned == "powers":
-            width, powers = 1 / (calls * finer), numbers.scales(calls)
-            losses = [
-                weighted_entropy(*laws, step.diffusion, (max(t - width, 0.0), t), power)
-                for laws, t, power in zip(
-                    self._compared(step, calls, finer), step_grid(calls)[:-1], powers, strict=True
-                )
-            ]
+            try:
+                losses = self._by_powers(step, calls, finer)
+            except ValueError as error:  # nothing is left of a law to so large a power
+                if float(numbers.scales(calls).detach().max()) < STILL_DRAWN:
+                    raise
+                raise self._ended(numbers, calls, error) from error
             return {"coefficients": step.token_mean(torch.stack(losses).sum(0))}
         # The last call of the student is compared to nothing, and neither goes on to it.
         compared = islice(self._compared(step, calls, finer), max(calls - 1, 1))
@@ -142,6 +164,16 @@ class LSD(Objective):
             for factor, (ours, both, theirs) in zip(factors[: len(products)], products, strict=True)
         ]
         return {"coefficients": step.token_mean(torch.stack(losses).mean(0))}
+
+    def _by_powers(self, step: TrainingStep, calls: int, finer: int) -> list[Tensor]:
+        """The losses (B, L) of the steps."""
+        width, powers = 1 / (calls * finer), step.peers["coefficients"].scales(calls)
+        return [
+            weighted_entropy(*laws, step.diffusion, (max(t - width, 0.0), t), power)
+            for laws, t, power in zip(
+                self._compared(step, calls, finer), step_grid(calls)[:-1], powers, strict=True
+            )
+        ]
 
     def _compared(
         self, step: TrainingStep, calls: int, finer: int

@@ -86,6 +86,13 @@ class Objective(Configurable, ABC):
         """
         return self
 
+    def fewer_calls(self, calls: int) -> tuple[int, ...]:
+        """The numbers of calls below `calls`, those of the training, that its student may be
+        sampled in too: 1, 2, 4, ...; none where it is trained for `calls` alone."""
+        return (
+            () if self.one_call else tuple(2**i for i in range(calls.bit_length()) if 2**i < calls)
+        )
+
     def learned_sampler(self, networks: Mapping[str, Any], calls: int) -> Sampler:
         """What the student is to be sampled with behind the training: `sampler`, unless the trained
         networks beside the student, given by name, are numbers of it."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from hf_ddistill.kinds import of_their_kinds
 from hf_ddistill.unmasking import Unmasking
 
 DECODERS = ("student", "teacher")
@@ -46,6 +47,7 @@ class Rollouts:
     block_size: int | None = None
     temperature: float = 1.0
 
+    @of_their_kinds
     def __post_init__(self) -> None:
         object.__setattr__(self, "unmasking", Unmasking.from_config(self.unmasking))
         if self.by not in DECODERS:

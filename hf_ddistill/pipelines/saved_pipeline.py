@@ -28,6 +28,10 @@ class SavedPipeline(DiffusionPipeline):
     """A pipeline of `model`, `scheduler`, `tokenizer` and perhaps a `drafter`, whose folder both
     libraries open."""
 
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As of diffusers, without its warning that float16 cannot run on a CPU: here it does."""
+        return super().to(*args, **{"silence_dtype_warnings": True} | kwargs)
+
     @classmethod
     def from_model(
         cls,

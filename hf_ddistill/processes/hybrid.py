@@ -51,8 +51,9 @@ class Hybrid(Process):
         if not 0 <= self.uniform < 1:
             raise ValueError(f"uniform, the mixing weight, must lie in [0, 1), got {self.uniform}.")
         object.__setattr__(self, "left_out", tuple(sorted({*self.left_out})))
-        drawn = {*range(self.vocab_size)} - {self.mask_token_id}
-        if not {*self.left_out} <= drawn or len(drawn) - len(self.left_out) < 2:
+        drawn = range(self.vocab_size)
+        known = all(token in drawn and token != self.mask_token_id for token in self.left_out)
+        if not known or len(drawn) - 1 - len(self.left_out) < 2:
             raise ValueError(
                 "left_out must be tokens other than the mask, and leave at least two, got "
                 f"{list(self.left_out)} of {self.vocab_size}."

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from hf_ddistill.configurable import frozen
 from hf_ddistill.diffusion import Diffusion, times_at
 from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.samplers.chances import Chances
@@ -51,14 +52,14 @@ class ScaledEuler(Sampler):
     citation: ClassVar[str] = "Fu, Guo, Liu, Learnable Sampler Distillation, 2025, arXiv:2509.19962"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scales", tuple(map(float, self.scales)))
+        object.__setattr__(self, "scales", _numbers("scales", self.scales))
         object.__setattr__(self, "times", GivenTimes(times=self.times).times)
         if len(self.times) != len(self.scales) + 1 or not _above_zero(self.scales):
             raise ValueError(
                 "scales are one number above 0 for each step between two times, got "
                 f"{list(self.scales)} and the times {list(self.times)}."
             )
-        object.__setattr__(self, "powers", tuple(map(float, self.powers)))
+        object.__setattr__(self, "powers", _numbers("powers", self.powers))
         given = len(self.powers) == len(self.scales) and _above_zero(self.powers)
         if self.powers and not given:
             raise ValueError(
@@ -121,6 +122,15 @@ class ScaledEuler(Sampler):
         starts = torch.tensor(self.times[:-1], dtype=torch.float64, device=t.device)
         numbers = torch.tensor(numbers, dtype=torch.float64, device=t.device)
         return numbers[(t[..., None] - starts).abs().argmin(-1)]
+
+
+def _numbers(name: str, given: Any) -> tuple[float, ...]:
+    try:
+        if not isinstance(given, str):  # "12" is no list of its letters
+            return tuple(map(float, frozen(given)))
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{name} are a list of numbers, one a step, got {given!r}.")
 
 
 def _above_zero(numbers: Sequence[float]) -> bool:

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models.held import Held
+from hf_ddistill.training.data import whole_numbers
 from hf_ddistill.training.texts import CONTEXT
 
 #: Rows of a data set in memory that are looked at before the training.
@@ -29,17 +31,39 @@ class CleanCollator:
         diffusion: whose noise tokens no data hold: a mask in the data would be taken for a token
             that was noised.
         held: tokens of the model that are context wherever they stand.
+        classes: that the model knows; 0 for a model that takes none.
 
     Raises:
-        ValueError: for a noise token, or one outside the vocabulary, that is no padding.
+        ValueError: for a noise token, or one outside the vocabulary, that is no padding; for a
+            class that the model does not know.
     """
 
     collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
     diffusion: Diffusion
     held: Held | None = None
+    classes: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]],
+        diffusion: Diffusion,
+        config: PreTrainedConfig,
+    ) -> CleanCollator:
+        """That of a model."""
+        classes = getattr(config, "num_classes", None) or 0
+        return cls(collator, diffusion, Held.of(config), classes)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         batch = self.collator(rows)
+        if self.classes and isinstance(batch.get("class_labels"), Tensor):
+            labels = batch["class_labels"]
+            wrong = labels[(labels < -1) | (labels >= self.classes)]
+            if len(wrong):
+                raise ValueError(
+                    f"The data hold the class {int(wrong[0])}, and the model knows classes from 0 "
+                    f"to {self.classes - 1} (num_classes={self.classes}), and -1 for none."
+                )
         if isinstance(batch.get("input_ids"), Tensor):
             self._look(batch["input_ids"], batch.get("attention_mask"))
             if self.held is not None:
@@ -56,7 +80,10 @@ class CleanCollator:
         for part in data.values() if isinstance(data, Mapping) else (data,):
             if isinstance(part, Dataset) and "input_ids" in part.column_names:
                 for row in islice(part, LOOKED_AT):
-                    batch = {k: torch.as_tensor(row[k]).reshape(1, -1) for k in LOOKED_FOR & {*row}}
+                    batch = {
+                        name: whole_numbers(name, row[name]).reshape(1, -1)
+                        for name in LOOKED_FOR & {*row}
+                    }
                     self._look(batch["input_ids"], batch.get("attention_mask"))
 
     def _look(self, ids: Tensor, real: Tensor | None) -> None:

@@ -30,6 +30,8 @@ FEWEST = 10
 LARGER = 4
 #: Standard errors beyond which a student is worse then.
 END_ERRORS = 1.0
+#: The first step at which samples are drawn, then twice as many, and every so many of all.
+FIRST, TENTHS = 10, 10
 #: Groups of the rows of each batch, whose losses tell how much they spread.
 PARTS = 8
 
@@ -56,6 +58,7 @@ class Comparison:
         data: rows of the data.
         of_data: they beside themselves.
         teacher: the samples of the teacher beside the data.
+        calls: of both for a sample.
         times: as many rows as usual.
     """
 
@@ -64,12 +67,13 @@ class Comparison:
     data: Rows
     of_data: Likeness
     teacher: Likeness
+    calls: int
     times: int = 1
 
     @classmethod
-    def of(cls, trainer: Any, times: int = 1) -> Comparison | None:
-        """That of a training; None where the student decodes blocks, the data have but one row, or
-        there are so few steps that nothing can be lost."""
+    def of(cls, trainer: Any, times: int = 1, calls: int | None = None) -> Comparison | None:
+        """That of a training, at `student_steps` calls if not said; None where the student decodes
+        blocks, the data have but one row, or there are so few steps that nothing can be lost."""
         blocks = isinstance(unwrapped(trainer.model), BlockDiffusionLM)
         if blocks or trainer.state.max_steps < FEWEST:
             return None
@@ -77,7 +81,8 @@ class Comparison:
         args = trainer.args
         trained = trainer.state.max_steps * args.train_batch_size * args.gradient_accumulation_steps
         share = SHARE if times == 1 else 1
-        most = min(MOST * times, CALLS * times // trainer.student_steps, trained // share)
+        calls = calls or trainer.student_steps
+        most = min(MOST * times, CALLS * times // calls, trained // share)
         count = max(LEAST, most)
         given = trainer.args.prompt_length
         data = _joined([(b["input_ids"], trained_in(b, given)) for b in _batches(trainer, rows)])
@@ -86,7 +91,7 @@ class Comparison:
         # Rows of small data are sampled for again, with other noise.
         batches = _batches(trainer, [rows[i * len(rows) // count] for i in range(count)])
         of_data = likeness(data, data, trainer.diffusion.vocab_size)
-        made = cls(trainer, batches, data, of_data, of_data, times)
+        made = cls(trainer, batches, data, of_data, of_data, calls, times)
         return replace(made, teacher=made._drawn(trainer.teacher))
 
     def larger(self) -> Comparison:
@@ -114,6 +119,16 @@ class Comparison:
                 )
         return None
 
+    def beyond(self, found: Likeness) -> tuple[float, float]:
+        """How much farther from the data the student is in the end, and the standard error of it:
+        where it is known to have started worse, less has to be seen."""
+        return found.beyond(self.teacher, paired=self.is_noisier)
+
+    def is_farther(self, found: Likeness) -> bool:
+        """Whether that is more than a standard error."""
+        beyond, error = self.beyond(found)
+        return beyond > END_ERRORS * error
+
     @property
     def is_noisier(self) -> bool:
         """Whether the student has got a noise input that its teacher has not."""
@@ -124,9 +139,8 @@ class Comparison:
         farther from the data by a standard error; or, where it is not nearer by one either, the
         student's loss, where that is a distance from the teacher and it started as it."""
         trainer, why = self.trainer, self.lost(found, share)
-        # Where it is known to have started worse, less has to be seen.
-        beyond, error = found.beyond(self.teacher, paired=self.is_noisier)
-        if why is None and beyond > END_ERRORS * error:
+        beyond, error = self.beyond(found)
+        if why is None and self.is_farther(found):
             return f"they are farther from the data by {beyond:.3g} +- {error:.2g}"
         tells = trainer.is_copy and trainer._objective.matches_conditionals
         if why is None and tells and beyond > -END_ERRORS * error:
@@ -183,10 +197,19 @@ class Comparison:
                 own = denoiser
                 if own.latent is not None:
                     own = replace(own, latent=_Apart(own.latent.dim, own.latent.per, apart))
-                canvas, calls = Canvas(x_0, infill), trainer.student_steps
-                drawn.append((sampler.sample(own, canvas, calls, noise, **given), infill))
+                canvas = Canvas(x_0, infill)
+                drawn.append((sampler.sample(own, canvas, self.calls, noise, **given), infill))
         model.train(training)
         return likeness(_joined(drawn), self.data, trainer.diffusion.vocab_size)
+
+
+def is_looked_at(step: int, last: int) -> bool:
+    """Whether samples are drawn after a step: 10, 20, 40, ... and each tenth of all."""
+    doubled = step
+    while doubled > FIRST and doubled % 2 == 0:
+        doubled //= 2
+    tenth = max(FIRST, last // TENTHS)
+    return doubled == FIRST or step % tenth == 0
 
 
 def _rows(trainer: Any, most: int) -> list[Any]:

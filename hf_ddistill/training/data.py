@@ -27,20 +27,23 @@ class TokenCollator:
         multiple: of tokens, that rows are padded to: a block.
 
     Raises:
-        ValueError: for rows that would be padded without a pad token; for labels that are other
-            tokens than `input_ids`.
+        ValueError: for rows that would be padded without a pad token, or have no tokens at all; for
+            tokens or classes that are no whole numbers; for labels that are other tokens than
+            `input_ids`.
     """
 
     pad_token_id: int | None = None
     multiple: int = 1
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        ids = [torch.as_tensor(row["input_ids"], dtype=torch.int64).flatten() for row in rows]
+        ids = [whole_numbers("input_ids", row["input_ids"]).flatten() for row in rows]
         masks = [
             torch.as_tensor(row.get("attention_mask", [1] * len(i)))
             for row, i in zip(rows, ids, strict=True)
         ]
         longest = max(len(i) for i in ids)
+        if not longest:
+            raise ValueError("The rows hold no tokens: input_ids is empty in each of a batch.")
         width = -(-longest // self.multiple) * self.multiple
         padded = any(len(i) < width for i in ids)
         if padded and self.pad_token_id is None:
@@ -57,7 +60,10 @@ class TokenCollator:
             batch["labels"] = self._stack(labels, width, CONTEXT)
         classes = next((k for k in ("class_labels", "label") if k in rows[0]), None)
         if classes is not None:
-            batch["class_labels"] = torch.tensor([int(row[classes]) for row in rows])
+            labels = [whole_numbers(classes, row.get(classes)).reshape(-1) for row in rows]
+            if any(len(label) != 1 for label in labels):
+                raise ValueError(f"{classes} must be one class for each row, got {labels[0]}.")
+            batch["class_labels"] = torch.cat(labels)
         return batch
 
     @classmethod
@@ -76,6 +82,23 @@ class TokenCollator:
         return torch.stack(
             [torch.nn.functional.pad(row, (0, length - len(row)), value=fill) for row in rows]
         )
+
+
+def whole_numbers(name: str, value: Any) -> Tensor:
+    """What a row holds under a name, as int64.
+
+    Raises:
+        ValueError: for anything else than whole numbers.
+    """
+    try:
+        given = torch.as_tensor(value)
+        whole = given.long()
+    except (TypeError, ValueError, RuntimeError):
+        whole = None
+    if whole is None or bool((whole != given).any()):
+        shown = repr(value if len(repr(value)) < 80 else f"{value!r:.80}...")
+        raise ValueError(f"{name} must hold whole numbers in every row, got {shown}.")
+    return whole
 
 
 def _labels(row: Mapping[str, Any], ids: Tensor) -> Tensor:

@@ -27,24 +27,26 @@ class GoodStep:
         step: behind which.
         distance: of the student's samples from the data.
         near: whether it was no more than the teacher's.
+        leads: whether it was seen ahead of its teacher at fewer calls (`FewerCalls`).
     """
 
     weights: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
     distance: float = FAR
     near: bool = False
+    leads: bool = False
 
     def kept(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
-        numbers = [self.step, self.distance, self.near]
+        numbers = [self.step, self.distance, self.near, self.leads]
         return {**self.weights, "numbers": torch.tensor(numbers, dtype=torch.float64)}
 
     @classmethod
     def of(cls, kept: Mapping[str, Tensor]) -> Self:
         """What `kept` was of."""
         weights = {name: value for name, value in kept.items() if name != "numbers"}
-        step, distance, near = kept["numbers"].tolist()
-        return cls(weights, int(step), distance, bool(near))
+        step, distance, near, leads = kept["numbers"].tolist()
+        return cls(weights, int(step), distance, bool(near), bool(leads))
 
 
 class GoodWeights:

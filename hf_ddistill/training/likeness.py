@@ -50,6 +50,7 @@ class Likeness:
         across: E k(x, y).
         of_rows: (N,), what each row adds to the distance, up to a constant.
         of_data: (M,), the same of the rows of the data.
+        rows: they themselves.
     """
 
     entropy: float
@@ -58,6 +59,7 @@ class Likeness:
     across: float
     of_rows: Tensor
     of_data: Tensor
+    rows: Rows
 
     @property
     def distance(self) -> float:
@@ -103,6 +105,7 @@ def likeness(rows: Rows, data: Rows, vocab_size: int) -> Likeness:
         across=float(mean.mean()),
         of_rows=2 * (others - mean),
         of_data=-2 * across.mean(0),
+        rows=rows,
     )
 
 

@@ -93,6 +93,8 @@ def check_settings(
     for name, (value, reason) in REFUSED_SETTINGS.items():
         if (got := getattr(args, name)) != value and got not in (None, [], ()):
             raise ValueError(f"{name}={got!r} is not used here, only {value!r}: {reason}.")
+    if args.fp16 and args.device.type == "cpu":
+        raise ValueError("fp16=True is not used on a CPU: it computes no float16; take bf16=True.")
     samples = getattr(args, "num_eval_samples", 0)
     if judges_samples and not samples:
         raise ValueError(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from hf_ddistill.kinds import check_kinds
+
 #: Network calls for one sample: more of them cannot be meant.
 MOST_CALLS = 100_000
 #: Of a student, by what it is, where none is given.
@@ -70,7 +72,10 @@ def setting(default: Any, about: str) -> Any:
 
 
 def check_bounds(settings: Any) -> None:
-    """Raise for the first value of a dataclass that is beyond its bounds."""
+    """Raise for the first value of a dataclass that is of another kind than these settings take, or
+    beyond its bounds."""
+    own = [each.name for cls in (DiffusionSettings, DistillationSettings) for each in fields(cls)]
+    check_kinds(settings, own)
     for each in fields(settings):
         value = getattr(settings, each.name)
         if each.name in BOUNDS and value is not None:
@@ -152,7 +157,8 @@ class DistillationSettings:
         collapse_share: where variety or likeness to the data of the student's samples falls below
             this share of the teacher's at the same calls, the student goes on from its last good
             weights at half of its learning rate; samples that are farther from the data than
-            the teacher's after the last step give way to those weights, too; 0 turns it off.
+            the teacher's after the last step give way to those weights, too, unless they are
+            nearer at fewer calls, which the trainer then names; 0 turns it off.
     """
 
     student_steps: int = setting(4, "network calls of the student")

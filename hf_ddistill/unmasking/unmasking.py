@@ -174,6 +174,7 @@ class Unmasking(Configurable, ABC):
     even: ClassVar[bool] = False
     #: Whether it draws numbers of its own, one for each position that it is given.
     draws: ClassVar[bool] = False
+    unbounded: ClassVar[bool] = True
 
     @abstractmethod
     def pick(self, draft: Draft) -> Where:

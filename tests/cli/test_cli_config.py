@@ -7,6 +7,7 @@ import random
 
 import pytest
 import yaml
+from cli_runs import refused
 
 from hf_ddistill.cli import main
 from hf_ddistill.cli.parser import build_parser, read
@@ -190,3 +191,15 @@ def test_a_file_that_is_no_text_or_no_yaml_is_refused(content, tmp_path, capsys)
     assert str(file) in said and "\n" not in said
     assert main(["sample", "m", "--config", str(tmp_path)]) == 2
     assert "not a file" in capsys.readouterr().err
+
+
+def test_key_that_resembles_nothing_is_refused_without_the_names_that_there_are(capsys, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("xyzzy: 3\n")
+    said = refused(capsys, "teacher", "--config", file)
+    assert f"Unknown option in {file}: xyzzy; there are: " in said
+    assert "batch_size" in said and "learning_rate" in said
+    file.write_text("learning_rat: 3\n")
+    assert "learning_rat (did you mean learning_rate?)" in refused(
+        capsys, "teacher", "--config", file
+    )

@@ -9,7 +9,7 @@ import typing
 from pathlib import Path
 
 import pytest
-from cli_runs import run
+from cli_runs import refused, run
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
@@ -139,3 +139,10 @@ def test_the_help_of_a_training_explains_its_log(name, capsys):
     shown = capsys.readouterr().out
     assert "in the log:" in shown and "eval_loss" in shown
     assert ("teacher_entropy" in shown) == (name == "distill")
+
+
+@pytest.mark.parametrize("first", [["--steps", "3"], ["--steps=3"], ["--no-such"]])
+def test_options_before_the_command_are_taken_for_unknown_commands(capsys, first):
+    said = refused(capsys, *first, "distill")
+    name = first[0].split("=")[0]
+    assert said == f"hf-ddistill: options follow the command: hf-ddistill distill {name} ..."

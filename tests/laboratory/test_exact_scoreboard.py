@@ -20,7 +20,7 @@ from hf_ddistill.laboratory.problems import (
 )
 from hf_ddistill.laboratory.scoreboard import Bench
 from hf_ddistill.laboratory.students import BenchSettings, fit_start, train_student
-from hf_ddistill.objectives import ECD, NELBO, Frozen, LawMatching, Objective
+from hf_ddistill.objectives import ECD, NELBO, Frozen, LawMatching, Objective, ReinforceDMD
 from hf_ddistill.processes import Absorbing, Ordinal, Uniform
 from hf_ddistill.samplers import step_grid
 from hf_ddistill.schedules import LogLinear
@@ -65,6 +65,14 @@ def test_law_matching_goes_where_no_masked_student_without_noise_can(fitted):
     assert row["tv"] < 0.3 and row["noise_dim"] == 4
     assert 0 < row["tv_error"] < 0.02
     assert row["student_calls"] == 200 and 600 <= row["network_calls"] < 700
+
+
+def test_what_a_discriminator_is_shown_costs_nothing():
+    """A step shows one batch to student and teacher, and five to the discriminator: the data and
+    four draws of each prediction."""
+    problem, start = problem_of(Absorbing(3)), ExactNetwork(3, 6, 16)
+    trained = train_student(problem, ReinforceDMD(group=4), 1, start, TINY)
+    assert trained.network_calls == 7 * trained.updates
 
 
 def test_every_objective_gets_the_same_number_of_student_calls():

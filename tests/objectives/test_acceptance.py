@@ -149,6 +149,7 @@ def test_a_lookahead_below_one_or_a_process_without_masks_is_no_sentence():
     with pytest.raises(ValueError, match="lookahead.*must be at least 1, got 0"):
         Acceptance(0)
     problem = ExactBayes.random(Diffusion(Uniform(3)), 2)
-    step = TrainingStep(problem.clean, problem.diffusion, problem.denoiser())
-    with pytest.raises(ValueError, match="'acceptance' trains drafts of masked tokens.*Uniform"):
-        Acceptance()(step)
+    with pytest.raises(
+        ValueError, match="'acceptance' is of masked tokens.*take 'law_matching' or"
+    ):
+        Acceptance().for_student(problem.denoiser())

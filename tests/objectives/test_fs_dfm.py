@@ -89,7 +89,7 @@ def test_shortcut_is_asked_at_other_times_or_sizes_than_half_a_step(process):
 
 def test_fs_dfm_takes_a_student_that_cannot_be_told_a_size_or_a_process_without_its_path():
     problem = ExactBayes.random(Diffusion(Uniform(3)), 2, seed=0)
-    with pytest.raises(ValueError, match="has 0 numbers of it: give it noise_dim=J"):
+    with pytest.raises(ValueError, match="is 0 wide: give it noise_dim=J"):
         FSDFM().for_student(tabular(problem))
     other = ExactBayes.random(Diffusion(General.example(3)), 2, seed=0)
     with pytest.raises(ValueError, match="has a path for processes that redraw"):

@@ -17,6 +17,7 @@ from hf_ddistill.objectives import LSD
 from hf_ddistill.objectives.lsd import Coefficients
 from hf_ddistill.processes import Absorbing, Uniform
 from hf_ddistill.samplers import Euler, Sampler, ScaledEuler, step_grid
+from hf_ddistill.samplers.scaled_euler import _numbers
 from hf_ddistill.schedules import Cosine, LogLinear
 
 CALLS = 4
@@ -181,3 +182,10 @@ def test_powers_that_are_no_numbers_are_refused(power):
         ScaledEuler((1.0, 1.0), (1.0, 0.5, 0.0), (2.0, power))
     with pytest.raises(ValueError, match="scales are one number above 0 for each step"):
         ScaledEuler((1.0, power), (1.0, 0.5, 0.0))
+
+
+@pytest.mark.parametrize("given", [3, "ab", "12", [[2.0]]])
+def test_what_is_no_list_of_numbers_is_refused_without_the_setting_s_name(given):
+    """By itself: annotations are checked before it in a test."""
+    with pytest.raises(ValueError, match="powers are a list of numbers, one a step, got "):
+        _numbers("powers", given)

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging as loggers
 from peft import LoraConfig, PromptTuningConfig, get_peft_model, inject_adapter_in_model
 from peft.tuners.lora import Linear
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -45,6 +46,18 @@ def test_a_variant_that_was_saved_is_opened_by_its_name(tmp_path):
     )
     with pytest.raises(ValueError, match="no file named model.safetensors"):
         DiscreteDiffusionPipeline.from_pretrained(tmp_path)
+
+
+def test_half_precision_on_a_cpu_is_said_to_fail_and_runs(tmp_path, caplog):
+    piped(made()).save_pretrained(tmp_path)
+    pipe = DiscreteDiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float16)
+    loggers.enable_propagation()
+    try:
+        pipe = pipe.to("cpu")
+    finally:
+        loggers.disable_propagation()
+    assert not caplog.records
+    assert pipe.model.dtype == torch.float16 and drawn(pipe).shape[0] == 6
 
 
 @pytest.mark.parametrize("how", ["peft", "native"])

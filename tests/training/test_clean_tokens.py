@@ -48,6 +48,43 @@ def test_a_mask_that_is_padding_is_no_token_of_the_data(tmp_path):
     DiscreteDiffusionTrainer(network(0), args, train_dataset=rows).train()
 
 
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [(3, "hold the class 3, and the model knows classes from 0 to 2"),
+     (4, "hold the class 4, and the model knows"),
+     (-2, "hold the class -2, and the model knows"),
+     (0.5, "class_labels must hold whole numbers in every row, got 0.5"),
+     (None, "class_labels must hold whole numbers in every row, got None"),
+     ("one", "class_labels must hold whole numbers in every row, got 'one'"),
+     ([1, 2], "class_labels must be one class for each row")],
+)  # fmt: skip
+def test_a_class_that_the_model_does_not_know_ends_in_its_embedding(tmp_path, label, message):
+    rows = [{"input_ids": [1, 2, 3], "class_labels": label}] * 4
+    args = DiscreteDiffusionConfig(str(tmp_path), **QUIET, max_steps=1)
+    with pytest.raises(ValueError, match=message) as refusal:
+        DiscreteDiffusionTrainer(network(0, num_classes=3), args, train_dataset=rows).train()
+    assert "\n" not in str(refusal.value)
+
+
+def test_rows_of_no_class_are_refused(tmp_path):
+    rows = [{"input_ids": [1, 2, 3], "class_labels": label} for label in (-1, 0, 1, 2)]
+    args = DiscreteDiffusionConfig(str(tmp_path), **QUIET, max_steps=1)
+    DiscreteDiffusionTrainer(network(0, num_classes=3), args, train_dataset=rows).train()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [([], "The rows hold no tokens"),
+     ([1.5, 2.0, 3.0], r"input_ids must hold whole numbers in every row, got \[1.5, 2.0, 3.0\]"),
+     (["a", "b"], "input_ids must hold whole numbers")],
+)  # fmt: skip
+def test_rows_that_are_no_tokens_are_rounded_or_end_in_the_network(tmp_path, tokens, message):
+    args = DiscreteDiffusionConfig(str(tmp_path), **QUIET, max_steps=1)
+    with pytest.raises(ValueError, match=message):
+        rows = [{"input_ids": tokens}] * 4
+        DiscreteDiffusionTrainer(network(0), args, train_dataset=rows).train()
+
+
 def test_samples_are_as_long_as_the_model_or_max_length_says(tmp_path):
     for length, settings in ((64, {}), (20, {"max_length": 20})):
         trainer = trainer_of(tmp_path, "nelbo", sample_steps=1, **settings)

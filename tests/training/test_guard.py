@@ -108,7 +108,7 @@ def test_student_that_is_no_copy_is_kept_where_no_step_was_as_near(tmp_path):
     before = weights(trainer.model)
     (said,) = quietly(trainer)
     assert "no step had samples as near" in said
-    assert "teacher's own" not in said and not trainer.guard.is_teacher
+    assert "teacher's own" not in said and not trainer.guard.last.is_teacher
     for name, weight in weights(trainer.model).items():
         torch.testing.assert_close(weight, before[name], atol=1e-4, rtol=0)
 

@@ -66,7 +66,7 @@ def trained(folder, objective):
 
 def test_student_whose_loss_alone_is_worse_is_kept(tmp_path):
     trainer, (said,) = trained(tmp_path, {"type": "ecd", "coupling": "forward"})
-    own, teacher = trainer.guard.distances
+    own, teacher = trainer.guard.last.distances
     assert own == teacher, "the samples say nothing"
     assert "no nearer to the data, at a loss that is" in said
     higher, error = (float(x) for x in said.split("at a loss that is ")[1].split()[:3:2])

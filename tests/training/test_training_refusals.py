@@ -70,6 +70,13 @@ DISTILLATION = {
         "ECD has no setting 'time'; it has: .*times",
     ),
     "no steps": (lambda: {"student_steps": 0}, "student_steps must be at least 1, got 0"),
+    "rounds in words": (lambda: {"rounds": "two"}, "rounds of .* must be an integer, got 'two'"),
+    "half a round": (lambda: {"rounds": 1.5}, "rounds of .* must be an integer, got 1.5"),
+    "packing in words": (
+        lambda: {"packing": "no"},
+        "packing of .* true or false or None, got 'no'",
+    ),
+    "float16 of a CPU": (lambda: {"fp16": True}, "fp16=True is not used .* take bf16=True"),
     "no rounds": (lambda: {"rounds": 0}, "rounds must be at least 1, got 0"),
     "decay": (lambda: {"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
     "mean of Adam": (

@@ -74,3 +74,20 @@ def test_a_sampler_that_cannot_be_read_is_refused_in_a_sentence(jumper):
     model.config.discrete_diffusion["sampler"] = "jumpp"
     with pytest.raises(ValueError, match="cannot be read: Unknown sampler 'jumpp'.*'jump'"):
         DiscreteDiffusionPipeline.from_model(model)
+
+
+def test_rate_that_ends_learned_powers_is_called_by_its_name_and_costs_no_checkpoint(tmp_path):
+    objective = {"type": "lsd", "learned": "powers", "teacher_steps": 4}
+    settings = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "student_steps": 2}
+    settings |= {"collapse_share": 0, "objective": objective}
+    # A step of Adam moves a logarithm by the rate: of a law to the power exp(4) nothing is left.
+    wild = distilling(tmp_path, **settings, auxiliary_learning_rate=4)
+    with pytest.raises(ValueError, match="objective 'lsd' .*learned='powers'.*lower auxiliary_le"):
+        wild.train()
+    kept = DiscreteDiffusionPipeline.from_pretrained(tmp_path / "checkpoint-1")
+    assert all(power > 10 for power in sampler_of(kept.model).powers)
+    assert kept(batch_size=2, generator=torch.Generator().manual_seed(0)).sequences.max() < 2
+    with pytest.raises(ValueError, match="lower auxiliary_learning_rate"):
+        distilling(tmp_path, **settings, auxiliary_learning_rate=4).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-1")
+        )

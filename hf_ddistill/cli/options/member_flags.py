@@ -16,17 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_ddistill.cli.families import Member, Setting, family_rooms, members, structures
-
-#: What a plain setting may hold, and in words. A truth value is no number.
-PLAIN: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "int": ("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool)),
-    "float": (
-        "a number",
-        lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    ),
-    "bool": ("true or false", lambda value: isinstance(value, bool)),
-    "str": ("a string", lambda value: isinstance(value, str)),
-}
+from hf_ddistill.kinds import PLAIN
 
 
 class MemberFlags:

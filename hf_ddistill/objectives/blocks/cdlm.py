@@ -66,6 +66,8 @@ class CDLM(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.block_size is not None and self.block_size < 1:
+            raise ValueError(f"block_size must be at least 1, or None, got {self.block_size}.")
         for name in ("distil", "consistency", "masked_lm"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")

@@ -58,6 +58,8 @@ class D2F(Objective):
     )
 
     def __post_init__(self) -> None:
+        if self.block_size < 1:
+            raise ValueError(f"block_size must be at least 1, got {self.block_size}.")
         object.__setattr__(self, "divergence", Divergence.from_config(self.divergence))
         object.__setattr__(self, "masks", tuple(self.masks))
         if len(self.masks) != 2 or not 0 < self.masks[0] <= self.masks[1] <= 1:

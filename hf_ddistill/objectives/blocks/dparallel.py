@@ -64,6 +64,8 @@ class DParallel(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.block_size is not None and self.block_size < 1:
+            raise ValueError(f"block_size must be at least 1, or None, got {self.block_size}.")
         if not self.certainty >= 0:
             raise ValueError(f"certainty must be at least 0, got {self.certainty}.")
         if not self.temperature > 0:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hf_ddistill.couplings import Local, TrainingStep
+from hf_ddistill.kinds import of_their_kinds
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import Tokens, Where
@@ -44,6 +45,7 @@ class Hints:
     sees: float
     limit: float | None = None
 
+    @of_their_kinds
     def __post_init__(self) -> None:
         if not 0 < self.sees < 1:
             raise ValueError(

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.denoisers import Autoregressive
+from hf_ddistill.kinds import of_their_kinds
 from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.objectives.by_position import chunks
 from hf_ddistill.parameterizations import log_prob_of
@@ -60,6 +61,7 @@ class PosteriorTarget:
     candidates: int = 4
     completions: int | None = None
 
+    @of_their_kinds
     def __post_init__(self) -> None:
         if self.candidates < 0 or (self.completions is not None and self.completions < 1):
             raise ValueError(

@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from hf_ddistill.configurable import settings_of
 from hf_ddistill.couplings import Local, TrainingStep
+from hf_ddistill.kinds import of_their_kinds
 from hf_ddistill.linalg import categorical, uniform_noise
 from hf_ddistill.linalg.likeliest import likeliest
 from hf_ddistill.objectives.blocks.states import decoded, masked, ranks_in_blocks
@@ -46,6 +47,7 @@ class DecidedMasks:
     ratios: Sequence[float] = (1.0, 0.75, 0.5, 0.25)
     exponent: float = 8.0
 
+    @of_their_kinds
     def __post_init__(self) -> None:
         object.__setattr__(self, "ratios", tuple(self.ratios))
         if not self.ratios or not all(0 < ratio <= 1 for ratio in self.ratios):

@@ -13,9 +13,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hf_ddistill.couplings import Log
 from hf_ddistill.training.callbacks.collapse import StepFigures
-from hf_ddistill.training.comparison import Comparison
+from hf_ddistill.training.callbacks.lowered import LoweredRates
+from hf_ddistill.training.comparison import Comparison, is_looked_at
 from hf_ddistill.training.copies import teacher_weights
+from hf_ddistill.training.fewer_calls import FewerCalls, in_words, leads
 from hf_ddistill.training.good_weights import GoodStep, GoodWeights
+from hf_ddistill.training.last_word import LastWord, given_up, kept_for_fewer
 from hf_ddistill.training.likeness import Likeness
 from hf_ddistill.training.sharding import is_sharded
 
@@ -24,9 +27,6 @@ LOWER = 0.5
 #: Standard errors beyond which samples are farther from the data: at a good step, and on the way,
 #: where students repeat themselves before they spread.
 ERRORS, MANY_ERRORS = 2.0, 4.0
-NONE_AS_NEAR = "no step had samples as near as the teacher's"
-#: The first step at which samples are drawn, then twice as many, and every so many of all.
-FIRST, PARTS = 10, 10
 
 
 class Guard(TrainerCallback):
@@ -46,6 +46,9 @@ class Guard(TrainerCallback):
     - After the last step, samples that are farther than the teacher's give way to the last good
       step; where there is none, or its samples are farther, too, a copy of the teacher becomes the
       teacher again, its noise input adding nothing.
+    - Before either, a student that is farther, and has not collapsed, is held against its teacher
+      at the fewer calls that its objective serves too (`FewerCalls`). Ahead at one of them it is
+      kept as it is; such a step is good, and before all good steps that are not.
 
     Each time it says so. It only warns where the student is rewarded for what its teacher does not
     do, and, of samples and steps back, where weights are sharded; a student of blocks is not
@@ -66,10 +69,8 @@ class Guard(TrainerCallback):
         #: Of the last step, lag included.
         self.factor = 1.0
         self.good = GoodStep()
-        #: Whether no step was as near to the data, so that the student is its teacher again.
-        self.is_teacher = False
-        self.distances: tuple[float, float] | None = None
-        self._rates: list[tuple[dict[str, Any], float]] = []
+        self.fewer, self.last = FewerCalls(self.trainer), LastWord()
+        self._rates: LoweredRates | None = None
 
     @property
     def share(self) -> float:
@@ -122,11 +123,7 @@ class Guard(TrainerCallback):
         self.factor = self.rate * ((bound / lag) ** 2 if waits else 1.0)
         if self.factor == 1.0:
             return
-        own = {id(p) for p in self.trainer.model.parameters()}
-        for group in optimizer.param_groups:
-            if any(id(p) in own for p in group["params"]):
-                self._rates.append((group, group["lr"]))
-                group["lr"] = group["lr"] * self.factor
+        self._rates = LoweredRates(self.trainer.model, optimizer, self.factor)
 
     def on_optimizer_step(
         self,
@@ -136,9 +133,9 @@ class Guard(TrainerCallback):
         **kwargs: object,
     ) -> None:
         """Give the schedule its own back."""
-        for group, rate in self._rates:
-            group["lr"] = rate
-        self._rates.clear()
+        if self._rates is not None:
+            self._rates.give_back()
+        self._rates = None
 
     def on_step_end(
         self,
@@ -154,23 +151,35 @@ class Guard(TrainerCallback):
             return
         if lost := self.figures.lost(self.share):
             self._step_back(step, lost)
-        elif self.comparison is not None and step < last and _is_looked_at(step, last):
+        elif self.comparison is not None and step < last and is_looked_at(step, last):
             self._compare(step)
         if self.comparison is not None and step >= last:
             self._end(step)
 
     def _compare(self, step: int) -> None:
-        found = self._looked_at()
+        found, good = self._looked_at(), self.good
         lost = self.comparison.lost(found, self.share)
         beyond, error = found.beyond(self.comparison.teacher)
         far = MANY_ERRORS * error
-        if lost is None and beyond > far and found.distance > self.good.distance + far:
+        is_far = lost is None and beyond > far and found.distance > good.distance + far
+        ahead = lost is None and good.leads and beyond <= -ERRORS * error
+        # Fewer calls are looked at where they can change what is done.
+        if self._agreed(is_far or (lost is None and good.leads and not ahead)):
+            ahead = self._at_fewer()
+        if is_far and not ahead:
             away = f"{beyond:.3g} +- {error:.2g}"
             lost = f"its samples are farther from the data than the teacher's by {away}"
         if self._agreed(lost is not None):
             self._step_back(step, lost or "another process saw it")
-        elif self._is_good(found):
-            self._keep(step, found)
+        elif self._is_good(found, ahead, error):
+            self._keep(step, found, ahead)
+
+    def _at_fewer(self) -> bool:
+        """Whether the student is ahead of its teacher at fewer calls; where, is remembered."""
+        behind = self._agreed(self.fewer.look(self.share))
+        if leads(behind):
+            self.last.ahead = in_words(behind, self.trainer.student_steps)
+        return leads(behind)
 
     def _looked_at(self) -> Likeness:
         """The student's samples, with their distance and the teacher's for the log."""
@@ -179,42 +188,36 @@ class Guard(TrainerCallback):
         figures = {"distance": found, "teacher_distance": comparison.teacher}
         made = {name: torch.tensor(each.distance + least) for name, each in figures.items()}
         self.trainer.parts.add(made)
-        self.distances = found.distance + least, comparison.teacher.distance + least
+        self.last = LastWord((found.distance + least, comparison.teacher.distance + least))
         return found
 
     def report(self) -> str | None:
         """How the last samples compare, and which step was good; None where nobody looked."""
-        if self.distances is None:
-            return None
-        if self.is_teacher:
-            return f"The student is its teacher: {NONE_AS_NEAR}; train longer."
-        own, teacher = self.distances
-        return (
-            f"After the last step its samples were {own:.3g} from the data, the teacher's at the "
-            f"same calls {teacher:.3g} (docs/results/safety.md); the good step before it was "
-            f"{self.good.step}."
-        )
+        return self.last.report(self.good.step)
 
     def facts(self) -> dict[str, str]:
         """For the card."""
-        return {"weights": f"the teacher's own: {NONE_AS_NEAR}"} if self.is_teacher else {}
+        return self.last.facts()
 
-    def _agreed(self, own: bool) -> bool:
+    def _agreed(self, own: Any) -> Any:
         """What the first process says, where there are several."""
         if self.trainer.accelerator.num_processes == 1:
             return own
         (said,) = broadcast_object_list([own])
         return said
 
-    def _is_good(self, found: Likeness) -> bool:
-        _, error = found.beyond(self.comparison.teacher)
-        nearer = max(self.comparison.teacher.distance, self.good.distance - 1e-12)
+    def _is_good(self, found: Likeness, ahead: bool, error: float) -> bool:
+        """Whether it is a step to go back to: one order, in which those that were seen ahead of
+        their teacher at fewer calls are before all others, and the distance is next."""
         as_before = found.distance <= self.good.distance + ERRORS * error
+        if ahead or self.good.leads:
+            return ahead and (as_before or not self.good.leads)
+        nearer = max(self.comparison.teacher.distance, self.good.distance - 1e-12)
         return as_before and found.distance <= nearer
 
-    def _keep(self, step: int, found: Likeness) -> None:
+    def _keep(self, step: int, found: Likeness, leads: bool = False) -> None:
         near = found.distance <= self.comparison.teacher.distance
-        self.good = GoodStep(self._weights().take(), step, found.distance, near)
+        self.good = GoodStep(self._weights().take(), step, found.distance, near, leads)
 
     def _weights(self) -> GoodWeights:
         own, beside = self.trainer, self.trainer.auxiliaries.models
@@ -236,36 +239,45 @@ class Guard(TrainerCallback):
         self._say(f"The student collapses: at step {step} {lost}; {done}.")
 
     def _end(self, step: int) -> None:
-        """Give up weights whose samples are farther from the data than the teacher's."""
-        self.comparison, weights = self.comparison.larger(), self._weights()
+        """Give up weights whose samples are farther from the data than the teacher's, and at no
+        fewer calls nearer."""
+        self.comparison = self.comparison.larger()
         found, why = self._worse()
         if why is None:
             return
-        trainer, good, then, worse = self.trainer, self.good, "it is kept", True
+        trainer, good, then = self.trainer, self.good, ""
         collapsed = self.comparison.lost(found, self.share) is not None
-        if good.step < step and (good.near or collapsed or good.distance < found.distance):
-            weights.put_back(good.weights)
+        error = self.comparison.beyond(found)[1]
+        nearer = good.leads and good.distance < found.distance - ERRORS * error
+        kept = bool(self.last.ahead) and not nearer
+        before = good.near or good.leads or collapsed or good.distance < found.distance
+        if not kept and good.step < step and before:
+            self._weights().put_back(good.weights)
             then = f"its weights are those of step {good.step} again"
-            worse = not good.near or (good.step > 0 and self._worse()[1] is not None)
-        if worse and trainer.is_copy:
-            weights.become(teacher_weights(trainer.model, trainer.teacher.networks()[0]))
-            self.is_teacher, self.distances = True, (self.distances[1],) * 2
+            kept = good.near or good.leads
+            if kept and good.step > 0:
+                kept = self._worse()[1] is None or bool(self.last.ahead)
+        calls = trainer.student_steps
+        if kept and self.last.ahead:
+            self._say(kept_for_fewer(step, calls, why, then, self.last.ahead))
+            return
+        if not kept and trainer.is_copy:
+            self._weights().become(teacher_weights(trainer.model, trainer.teacher.networks()[0]))
+            self.last = LastWord((self.last.distances[1],) * 2, is_teacher=True)
             then = "its weights are its teacher's own, and a noise input adds nothing"
-        last = NONE_AS_NEAR if worse else "the last good one"
-        calls, fewer = trainer.student_steps, ""
-        if calls > 1:
-            fewer = ", or student_steps to fewer calls, at which nobody looked"
-        self._say(
-            f"The student's samples after the last step ({step}) are worse than the teacher's at "
-            f"the same number of calls, {calls}: {why}; {then}; {last}. Train longer, or set a "
-            f"lower learning_rate{fewer}; collapse_share=0 keeps what was trained."
-        )
+        self._say(given_up(step, calls, why, then or "it is kept", kept))
 
     def _worse(self) -> tuple[Likeness, str | None]:
-        """Samples of the student as it is, and by what it is worse than the teacher."""
-        found = self._looked_at()
-        why = self.comparison.worse(found, self.share)
-        return found, why if self._agreed(why is not None) else None
+        """Samples of the student as it is, and by what it is worse than the teacher; where they are
+        farther, and no collapse, fewer calls are looked at. A loss is of no number of calls."""
+        found, share = self._looked_at(), self.share
+        why = self.comparison.worse(found, share)
+        farther = self.comparison.is_farther(found) and self.comparison.lost(found, share) is None
+        why, farther = self._agreed((why, farther))
+        fewer = ", ".join(map(str, self.fewer.numbers))
+        if farther and fewer and not self._at_fewer():
+            why = f"{why}, and nearer at no fewer calls ({fewer})"
+        return found, why
 
     def _say(self, words: str) -> None:
         if self.trainer.is_world_process_zero():
@@ -286,12 +298,3 @@ class Guard(TrainerCallback):
         self.round, self.warned = int(number), bool(warned)
         self.figures.restore({k[8:]: v for k, v in own.items() if k.startswith("figures.")})
         self.good = GoodStep.of({k[5:]: v for k, v in own.items() if k.startswith("good.")})
-
-
-def _is_looked_at(step: int, last: int) -> bool:
-    """Whether samples are drawn after a step: 10, 20, 40, ... and each tenth of all."""
-    doubled = step
-    while doubled > FIRST and doubled % 2 == 0:
-        doubled //= 2
-    tenth = max(FIRST, last // PARTS)
-    return doubled == FIRST or step % tenth == 0
