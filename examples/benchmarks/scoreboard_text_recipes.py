@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from law_matching_of_data import LawMatchingOfData
+
 NOISE = 8
 
 
@@ -30,6 +32,7 @@ class Recipe:
 
 LAW = {"type": "law_matching"}
 STEP = {**LAW, "horizon": "step", "divergence": "mean_kl"}
+DATA = {"type": LawMatchingOfData.id}
 
 #: In the order in which they are trained. `nelbo` is no distillation: the teacher trained on for as
 #: many passes, which is what a student has to be better than. ReDi and DCD refuse masks.
@@ -53,6 +56,10 @@ VARIANTS = {
     "law_matching_mean_kl": Recipe({**LAW, "divergence": "mean_kl"}, NOISE),
     "law_matching_jeffreys": Recipe({**LAW, "divergence": "jeffreys"}, NOISE),
     "law_matching_sequence": Recipe(LAW, NOISE, "sequence"),
+    "law_matching_data": Recipe(DATA, NOISE),
+    "law_matching_both": Recipe({**DATA, "data": 0.5}, NOISE),
+    "law_matching_step_data": Recipe({**STEP, **DATA}, NOISE),
+    "law_matching_step_only_data": Recipe({**STEP, **DATA, "steps": "only"}, NOISE),
     "law_matching_from_alpha": Recipe(LAW, NOISE, start="alpha"),
     "law_matching_from_d_mmd": Recipe(LAW, NOISE, start="d_mmd"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +29,15 @@ class Guided(Composite):
         scale: w; 0 is the conditional model itself.
 
     Raises:
-        ValueError: when it is called without `class_labels`.
+        ValueError: for a scale that is no finite number; when it is called without `class_labels`.
     """
 
     denoiser: Denoiser
     scale: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise ValueError(f"scale, of guidance, must be finite, got {self.scale}.")
 
     def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
         """The guided prediction, of two calls."""

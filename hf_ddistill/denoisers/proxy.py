@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,8 @@ class Proxy(Composite):
         weight: of the difference; 0 is the base itself.
 
     Raises:
-        ValueError: if they differ in vocabulary or diffusion, or one takes noise.
+        ValueError: if they differ in vocabulary or diffusion, or one takes noise; for a weight that
+            is no finite number.
     """
 
     base: Denoiser
@@ -38,6 +40,8 @@ class Proxy(Composite):
     weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise ValueError(f"weight, of a proxy, must be finite, got {self.weight}.")
         check_agree("a proxy", self.parts)
 
     def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:

@@ -82,7 +82,8 @@ class Reranked(Objective):
     over: ClassVar[str] = "rows"
     citation: ClassVar[str] = "Cao et al., ListNet, 2007; Guo et al., 2024, arXiv:2402.04792"
     measured: ClassVar[str] = (
-        "exact digits under masks after 10,400 passes, TV .4477 / .2123 / .1089 at 1 / 2 / 4 calls"
+        "exact digits under masks after 4,500 passes, TV .4474 / .2096 / .1073 / .0539 at "
+        "1 / 2 / 4 / 8 calls"
     )
 
     def __post_init__(self) -> None:

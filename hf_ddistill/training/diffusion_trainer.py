@@ -101,10 +101,10 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         )
         self.average: WeightAverage | None = None
         self._adopted(model)
-        self.objective = self._objective.for_student(self._denoiser)
         config, tokenizer = unwrapped(model).config, self._tokenizer
         length = args.max_length or window(model)
-        check_attention(self._objective, model, length)
+        check_attention(self._objective, model, length)  # first: nothing else makes it fit
+        self.objective = self._objective.for_student(self._denoiser)
         collator = kwargs.get("data_collator") or TokenCollator.suited_to(
             config, tokenizer, whole_blocks(model, self._objective)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -137,6 +138,14 @@ def test_parts_that_do_not_go_together_make_a_teacher():
 
 def _last(made, denoiser):
     return {{Proxy: "untuned", Blended: "student", Recursive: "latest"}[made.func]: denoiser}
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_weight_that_is_no_number_is_told_as_a_rate_that_is_too_high(wrong):
+    one = problem(MASKS, 1).denoiser()
+    for make in (lambda: Guided(one, wrong), lambda: Proxy(one, one, one, wrong)):
+        with pytest.raises(ValueError, match="must be finite, got (nan|inf)"):
+            make()
 
 
 def test_guidance_without_a_class_is_two_equal_calls():

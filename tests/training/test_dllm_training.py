@@ -159,3 +159,12 @@ def test_teachers_whose_rollouts_nobody_could_say_are_refused(tmp_path):
     several = [model(4), model(4)]
     with pytest.raises(ValueError, match="'dparallel' .* must be one model, and no denoiser"):
         trainer_of(DParallel(), tmp_path, 4, False, teacher=several)
+
+
+@pytest.mark.parametrize("objective", ["imdm", "di4c"])
+def test_a_student_of_blocks_is_asked_for_noise_first_and_refused_then(objective, tmp_path):
+    args = DiscreteDistillationConfig(str(tmp_path), max_steps=1, use_cpu=True, report_to="none")
+    with pytest.raises(ValueError, match="sees blocks of 4, each behind finished ones: take one"):
+        DiscreteDistillationTrainer(
+            teacher=model(4), objective=objective, args=args, train_dataset=rows(L)
+        )
