@@ -1,6 +1,9 @@
 """What the noise input of a student of text carries in one call, and how far.
 
     python examples/benchmarks/scoreboard_text_plan.py --text TEXT.txt STUDENT [STUDENT ...]
+    python examples/benchmarks/scoreboard_text_plan.py --text TEXT.txt --untrained law_matching
+
+A student is a folder, or the name of a recipe whose student has not been trained.
 
 From masks alone a call gives, for each draw n of the noise, a law p_n of every position. `told` is
 what the noise tells of a token, mean_i H(mean_n p_n^i) - mean_n H(p_n^i); `pairs` is what two
@@ -18,6 +21,9 @@ from pathlib import Path
 import torch
 from benchmark_files import given_file
 from scoreboard_text_corpus import SYMBOLS, Corpus
+from scoreboard_text_networks import ASSET
+from scoreboard_text_recipes import ALL
+from scoreboard_text_students import student_of
 from torch import Tensor
 from torch.nn.functional import one_hot
 from transformers import AutoModelForMaskedLM
@@ -67,19 +73,23 @@ def reach(denoiser: Denoiser, noise: Tensor, length: int, generator: torch.Gener
 def main() -> None:
     """Print a line for each student, and one of the text."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("students", type=Path, nargs="+")
+    parser.add_argument("students", type=Path, nargs="*")
+    parser.add_argument("--untrained", nargs="+", default=[], choices=list(ALL))
+    parser.add_argument("--teacher", type=Path, default=ASSET, help="of those")
     parser.add_argument("--text", type=given_file, required=True, help="documents by empty lines")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--draws", type=int, default=256)
     args = parser.parse_args()
     far = [each for each in DISTANCES if each < args.length]
-    for folder in args.students:
-        denoiser = as_denoiser(AutoModelForMaskedLM.from_pretrained(folder).eval())
-        generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    fresh = [(f"{name}, untrained", student_of(args.teacher, ALL[name])) for name in args.untrained]
+    trained = [(each.name, AutoModelForMaskedLM.from_pretrained(each)) for each in args.students]
+    for name, model in [*fresh, *trained]:
+        denoiser, generator = as_denoiser(model.eval()), torch.Generator().manual_seed(0)
         masks = denoiser.diffusion.prior((args.draws, args.length))
         noise = denoiser.fresh_noise(masks, generator)["noise"]
         law = laws(denoiser, noise, args.length)
-        line = f"{folder.name}: told {told(law):.3f}, pairs "
+        line = f"{name}: told {told(law):.3f}, pairs "
         line += " ".join(f"{each}: {pairs(law, each):.4f}" for each in far)
         if noise.ndim == 3:
             by_distance = reach(denoiser, noise[:BATCH], args.length, generator)

@@ -47,6 +47,8 @@ def student_of(teacher: Path, recipe: Recipe) -> PreTrainedModel:
     more = {"noise_dim": recipe.noise, "noise_per": recipe.noise_per} if recipe.noise else {}
     student = AutoModelForMaskedLM.from_pretrained(teacher, dtype=torch.float32, **more)
     student.set_attn_implementation(ATTENTION)
+    if recipe.noise:
+        student.model.noise_proj.weight.data *= recipe.noise_scale
     return student
 
 

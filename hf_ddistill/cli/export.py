@@ -20,7 +20,7 @@ def run(options: ExportOptions) -> int:
         raise ValueError(
             f"Give the form with --to: one of {', '.join(sorted(Converter.registry))}."
         )
-    target = Path(options.folder)
+    target = Path(options.target)
     sources = [options.student]
     check_folder(target, overwrite=options.overwrite, sources=sources, makes=_is_written)
     converter = Converter.named(options.to)()

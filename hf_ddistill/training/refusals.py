@@ -133,7 +133,7 @@ def check_networks(
         elif need.mean:
             if not args.ema_decay:
                 raise ValueError(
-                    f"Objective {objective.id!r} needs {name!r}: set ema_decay above 0."
+                    f"Objective {objective.id!r} needs the mean of weights: set ema_decay above 0."
                 )
         elif not distils or name != "teacher":
             missing.append(name)

@@ -13,7 +13,7 @@ from scoreboard_text_corpus import SHARES, SYMBOLS, Corpus, decoded, encoded, no
 from scoreboard_text_muon import Muon, orthogonalised
 from scoreboard_text_networks import ASSET, entry
 from scoreboard_text_recipes import ALL, RECIPES
-from scoreboard_text_students import Passes, passes_per_step
+from scoreboard_text_students import Passes, passes_per_step, student_of
 
 from hf_ddistill import DDiTConfig, DDiTForDiscreteDiffusion
 
@@ -59,6 +59,12 @@ def test_a_variant_is_no_row_that_everybody_is_ranked_with():
         "law_matching_step",
     }
     assert {recipe.start for recipe in ALL.values()} - {""} <= RECIPES.keys()
+
+
+@pytest.mark.parametrize(("name", "std"), [("law_matching", 0.3), ("law_matching_strong", 1.2)])
+def test_strong_noise_adds_four_times_as_much_and_the_teacher_is_as_it_was(name, std):
+    added = student_of(ASSET, ALL[name]).model.noise_proj.weight.square().sum(1).mean().sqrt()
+    assert float(added.detach()) == pytest.approx(std, rel=0.1)
 
 
 def test_rows_of_a_mixture_count_as_rows():

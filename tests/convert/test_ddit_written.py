@@ -91,8 +91,11 @@ def test_the_command_does_not_bring_a_network_there_and_back(tmp_path, capsys):
     config = json.loads((tmp_path / "back" / "config.json").read_text())
     assert config["model_type"] == "mdlm" and "AutoConfig" in config["auto_map"]
     assert main(["convert", str(tmp_path / "back"), str(tmp_path / "again")]) == 0
-    assert main(["export", str(tmp_path / "ours"), str(tmp_path / "duo"), "--to", "duo"]) == 2
+    duo = ["export", str(tmp_path / "ours"), "--to", "duo"]
+    assert main([*duo, "--output", str(tmp_path / "duo")]) == 2
     assert "over 'absorbing'" in capsys.readouterr().err and not (tmp_path / "duo").exists()
+    assert main(duo) == 2
+    assert "is missing: give FOLDER, or --output" in capsys.readouterr().err
 
 
 def test_shares_of_other_shapes_are_mixed():

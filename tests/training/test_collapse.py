@@ -84,7 +84,8 @@ def test_masked_lm_that_falls_to_one_letter_is_set_back_before_any_log(tmp_path)
     words = [str(w.message) for w in caught if "collapses" in str(w.message)]
     assert words and "goes on from step 0 at 0.5 of its rate" in words[0]
     assert 3 <= int(words[0].split("at step ")[1].split()[0]) < 10
-    assert letters_of(trainer) > 0.9 * math.log(10)
+    # Of five seeds 2.17 to 2.27 nats, and .13 to 1.27 alone; log 10 is 2.30.
+    assert letters_of(trainer) > 0.8 * math.log(10)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         alone = falling(tmp_path / "alone", collapse_share=0)

@@ -187,7 +187,7 @@ def test_peer_ema_is_the_mean_and_leaves_the_graph_of_the_student_whole(tmp_path
         again = as_denoiser(twin)(x_t, torch.full((len(x_t),), 0.5)).log_conditional
         torch.testing.assert_close(mean, again)
         assert not torch.equal(mean, student)
-    with pytest.raises(ValueError, match="needs 'ema': set ema_decay above 0"):
+    with pytest.raises(ValueError, match="needs the mean of weights: set ema_decay above 0"):
         distilling(tmp_path, objective=changed, ema_decay=0)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from hf_ddistill.cli.families import members
 from hf_ddistill.cli.options.member_flags import help_of, value_of
 from hf_ddistill.cli.options.option import flag_name, option, word
-from hf_ddistill.cli.options.shared import WritesOptions
+from hf_ddistill.cli.options.shared import FolderOptions
 
 
 @dataclass
-class ConvertOptions(WritesOptions):
+class ConvertOptions(FolderOptions):
     """make a model of ours of a checkpoint that others trained: what it is, is recognised
 
     Args:
@@ -23,7 +23,6 @@ class ConvertOptions(WritesOptions):
 
     model: str = word("folder, file of weights or Hub id of what is converted")
     folder: str | None = word("folder of the new model", None)
-    output: str | None = option("the same, as a flag (default: FOLDER)")
     kind: str | None = option(
         "take the source for one of these, where its configuration does not say what it is "
         "(default: what is recognised)",
@@ -31,19 +30,6 @@ class ConvertOptions(WritesOptions):
     )
     revision: str | None = option("of a Hub id (default: its main branch)")
     settings: Mapping[str, Any] = field(default_factory=dict, metadata={"flag": None})
-
-    @property
-    def target(self) -> str:
-        """The folder of the new model.
-
-        Raises:
-            ValueError: if it is not given, or twice.
-        """
-        given = [place for place in (self.folder, self.output) if place is not None]
-        if len(given) != 1:
-            said = "is missing" if not given else f"is given twice ({given[0]}, {given[1]})"
-            raise ValueError(f"The folder of the new model {said}: convert MODEL FOLDER.")
-        return given[0]
 
 
 def add_converters(parser: argparse.ArgumentParser) -> None:

@@ -53,6 +53,27 @@ class WritesOptions:
 
 
 @dataclass
+class FolderOptions(WritesOptions):
+    """Of a command that makes one folder of another; a subclass has it as its second word."""
+
+    output: str | None = option("FOLDER, as a flag (default: FOLDER)")
+    folder: ClassVar[str | None]
+
+    @property
+    def target(self) -> str:
+        """The folder that is written.
+
+        Raises:
+            ValueError: if it is not given, or twice.
+        """
+        given = [place for place in (self.folder, self.output) if place is not None]
+        if len(given) != 1:
+            said = "is missing" if not given else f"is given twice ({given[0]}, {given[1]})"
+            raise ValueError(f"The folder that is to be written {said}: give FOLDER, or --output.")
+        return given[0]
+
+
+@dataclass
 class JsonOptions(WritesOptions):
     """Of a command that measures."""
 
