@@ -217,7 +217,9 @@ def test_all_of_the_top_k_are_the_whole(cls, divergence):
 
 @pytest.mark.parametrize("name", Objective.registry)
 def test_an_objective_has_six_settings_at_most(name):
-    assert len(dataclasses.fields(Objective.named(name))) <= 6
+    own = Objective.named(name)
+    ours = own.__module__.startswith("hf_ddistill.")  # and no experiment of another test
+    assert len(dataclasses.fields(own)) <= 6 or not ours
 
 
 @pytest.mark.parametrize("name", Objective.registry)
