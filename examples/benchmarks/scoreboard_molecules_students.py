@@ -109,6 +109,8 @@ def trainer_of(args, name, teacher, data, folder, steps):
             train_dataset=data,
         )  # fmt: skip
     shared["student_steps"] = max(args.student_nfe)
+    if "noise_dim" in own:
+        shared["noise_std"] = args.noise_std
     if not args.guard:
         shared["collapse_share"] = 0.0
     config = DiscreteDistillationConfig(str(folder), **shared)
