@@ -35,8 +35,9 @@ from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training import comparison
 from hf_ddistill.training.callbacks.guard import Guard
 from hf_ddistill.training.likeness import Rows, _shared
+from hf_ddistill.training.told_apart import FOLDS, _scores
 
-SHARPNESS, AUC_OF, RIDGE, FOLDS, SAMPLES = (1, 4, 8), 4, 1e-2, 5, 1000
+SHARPNESS, AUC_OF, SAMPLES = (1, 4, 8), 4, 1000
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -79,15 +80,7 @@ def auc(kernel: Kernel, rows: Tensor, data: Tensor) -> float:
     gram, label = kernel(both, both), torch.ones(2 * count, dtype=torch.float64)
     label[count:] = -1
     fold = torch.randperm(count, generator=torch.Generator().manual_seed(0)).repeat(2) % FOLDS
-    score = torch.zeros_like(label)
-    for number in range(FOLDS):
-        seen, asked = fold != number, fold == number
-        inner = gram[seen][:, seen]
-        mean = inner.mean(0)
-        centred = inner - mean - mean[:, None] + inner.mean()
-        ridge = RIDGE * centred.diagonal().mean() * torch.eye(len(mean), dtype=torch.float64)
-        weight = torch.linalg.solve(centred + ridge, label[seen])
-        score[asked] = (gram[asked][:, seen] - mean) @ (weight - weight.mean())
+    score = _scores(gram, label, fold)
     return round(float((score[:count, None] > score[None, count:]).double().mean()), 3)
 
 
