@@ -79,6 +79,11 @@ class Composite(Denoiser):
         return self.parts[0].features(x, t, layer, **condition)
 
     @property
+    def layers(self) -> int | None:
+        """Those of the first part."""
+        return self.parts[0].layers
+
+    @property
     def parts(self) -> tuple[Denoiser, ...]:
         """The denoisers among its fields, in their order."""
         found: list[Any] = []

@@ -32,11 +32,11 @@ from hf_ddistill.training.model_card import CardFacts, write_card
 from hf_ddistill.training.preparation import prepared
 from hf_ddistill.training.refusals import (
     check_attention,
-    check_networks,
     check_settings,
     warn_of_half_precision,
 )
 from hf_ddistill.training.resumable import ResumableTrainer
+from hf_ddistill.training.run_checks import check_networks, check_run
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples
 from hf_ddistill.training.sharding import check_whole, saves_shards
@@ -72,6 +72,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
 
     args: DiscreteDiffusionConfig
     distils: ClassVar[bool] = False
+    teacher: Denoiser | None = None
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         length = args.max_length or window(model)
         check_attention(self._objective, model, length)  # first: nothing else makes it fit
         self.objective = self._objective.for_student(self._denoiser)
+        check_run(self._objective, model, self._denoiser, self.teacher, args)
         collator = kwargs.get("data_collator") or TokenCollator.suited_to(
             config, tokenizer, whole_blocks(model, self._objective)
         )
