@@ -118,5 +118,3 @@ def test_noise_of_an_adapted_student_is_as_strong(tmp_path):
     expected = noise_input_of(whole.model).weight
     assert torch.allclose(kept, expected, rtol=1e-5)
     assert torch.allclose(unwrapped(adapted.model).model.noise_proj.weight, expected, rtol=1e-5)
-
-
