@@ -13,6 +13,7 @@ from hf_ddistill.models import NoisedMaskedLM, keep_layers, round_weights, unwra
 from hf_ddistill.models.as_denoiser import trainable
 from hf_ddistill.models.noise_input import noise_input_of, with_noise_input
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
+from hf_ddistill.training.noise_strength import FIRST
 
 
 def student_of(
@@ -53,7 +54,7 @@ def student_of(
             "noise_dim to train it as it is, or model= for a copy of a teacher without noise."
         )
     model = with_noise_input(model, asked)
-    _drawn(noise_input_of(model), args.noise_std, args.seed)
+    _drawn(noise_input_of(model), args.noise_std or FIRST, args.seed)
     return model
 
 
