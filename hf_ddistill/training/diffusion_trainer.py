@@ -32,6 +32,7 @@ from hf_ddistill.training.model_card import CardFacts, write_card
 from hf_ddistill.training.preparation import prepared
 from hf_ddistill.training.refusals import (
     check_attention,
+    check_config,
     check_settings,
     warn_of_half_precision,
 )
@@ -87,6 +88,8 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         **kwargs: Any,
     ) -> None:
         args = DiscreteDiffusionConfig("trainer_output") if args is None else args
+        if not self.distils:
+            check_config(args, DiscreteDiffusionConfig, type(self).__name__)
         check_settings(args, kwargs, sample_metrics is not None)
         # What is drawn here (weights that a file lacks) is of the run's seed, too.
         set_seed(args.seed)

@@ -17,6 +17,7 @@ from hf_ddistill.models import BlockDiffusionConfig, BlockDiffusionLM, load_conf
 from hf_ddistill.models.causal_kind import is_causal, is_causal_config
 from hf_ddistill.models.opening import is_causal_name
 from hf_ddistill.objectives import Objective
+from hf_ddistill.training.settings import DistillationSettings
 
 _TOKENS = "a row's own tokens are what is learnt"
 
@@ -71,6 +72,22 @@ CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 #: What an evaluation measures without figures of the user's own.
 _MEASURED = ("loss", "runtime", "samples_per_second", "steps_per_second")
+
+
+def check_config(args: object, kind: type, trainer: str) -> None:
+    """Raise unless the settings are of a trainer's own class: those of another one lack some, or
+    have some that are not acted on.
+
+    Args:
+        args: as they were given.
+        kind: the class that the trainer takes.
+        trainer: its name.
+    """
+    distils = [isinstance(args, DistillationSettings), issubclass(kind, DistillationSettings)]
+    if not isinstance(args, kind) or distils[0] != distils[1]:
+        raise ValueError(
+            f"args= of {trainer} must be a {kind.__name__}, got {type(args).__name__}."
+        )
 
 
 def check_settings(

@@ -49,12 +49,12 @@ def check_networks(
                 )
         elif not distils or name != "teacher":
             missing.append(name)
-    _check_used(objective, args)
     if missing:
         raise ValueError(
             f"Objective {objective.id!r} needs {', '.join(sorted(missing))}, which {trainer} does "
             "not have."
         )
+    _check_used(objective, args)
 
 
 def _check_used(objective: Objective, args: TrainingArguments) -> None:

@@ -6,7 +6,6 @@ import pytest
 from batch_runs import ROWS, blocks, language_model
 from training_runs import distilling, tiny
 
-from hf_ddistill.denoisers import Moving
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.processes import Uniform
@@ -69,10 +68,6 @@ REFUSED = {
     "turns of networks that there are none of": (
         lambda: {"auxiliary_updates": 2},
         "auxiliary_updates=2 is of networks that are trained beside the student",
-    ),
-    "noise in a target that the student is a part of": (
-        lambda: {"teacher": Moving(as_denoiser(tiny())), "model": tiny(1, noise_dim=4)},
-        "A member of a blend takes noise",
     ),
 }
 
