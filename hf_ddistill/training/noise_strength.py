@@ -86,8 +86,10 @@ def set_strength(trainer: Any) -> Told | None:
 
 def _search(trainer: Any) -> Told | None:
     """The strength that tells the share; if none does, the nearest that was tried."""
+    # A process that waits for the first one's weights has none yet, and is sent what that finds.
+    weightless = next(trainer.model.parameters()).is_meta
     there = trainer.train_dataset is not None or trainer.eval_dataset is not None
-    rows = rows_of(trainer, ROWS) if there else []
+    rows = rows_of(trainer, ROWS) if there and not weightless else []
     if not rows:
         return None
     (inputs,) = batches_of(trainer, rows, ROWS)
