@@ -120,6 +120,8 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         def ready(data: Any) -> Any:
             data = prepared(data, tokenizer, length, *how)
             clean.first(data)
+            if self._objective.rollouts is None:
+                clean.check_trained(data, args.prompt_length)
             return data
 
         self._prepared = ready

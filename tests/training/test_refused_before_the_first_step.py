@@ -114,3 +114,15 @@ def test_blocks_that_do_not_fit_are_told_only_by_the_first_step(tmp_path, object
             train_dataset=ROWS,
         )
     assert not place.exists()
+
+
+@pytest.mark.parametrize("given", [64, 100])
+def test_a_training_on_nothing_runs_to_its_end(tmp_path, given):
+    place = tmp_path / "student"
+    with pytest.raises(ValueError, match=f"nothing to train on .* prompt_length={given}"):
+        distilling(place, prompt_length=given)
+    rows = [{"input_ids": [0, 1] * 32, "labels": [-100] * 64}] * 4
+    with pytest.raises(ValueError, match="nothing to train on in the first 4 rows"):
+        distilling(place, data=rows)
+    assert not place.exists()
+    distilling(place, data=[*rows, {"input_ids": [0, 1] * 32, "labels": [-100] * 63 + [1]}])
