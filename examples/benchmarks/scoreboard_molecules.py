@@ -44,7 +44,7 @@ def options(given=None):
     parser.add_argument("--from-scratch", action="store_true", help="a new teacher")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     parser.add_argument("--passes", type=int, default=120_000, help="of a student: rows of calls")
-    parser.add_argument("--noise-std", type=float, default=0.3, help="of a student's noise input")
+    parser.add_argument("--noise-std", type=float, help="of a noise input (default: found)")
     parser.add_argument("--guard", action="store_true", help="the trainer's, over students")
     parser.add_argument("--batch-size", type=int, default=64, help="rows of each of its steps")
     parser.add_argument("--students", nargs="*", choices=STUDENTS, default=list(STUDENTS))

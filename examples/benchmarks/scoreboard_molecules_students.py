@@ -53,6 +53,7 @@ STUDENTS = {
     "simplex_dmd": Student({"type": "simplex_dmd"}, NOISE | PAIR),
     "di4c": Student({"type": "di4c"}, NOISE | {"learning_rate": 5e-4}),
     "alpha": Student({"type": "alpha"}, {"learning_rate": 5e-4}),
+    "law_matching_5x": Student({"type": "law_matching"}, NOISE | PAIR, 5),
     "law_matching_step_5x": Student(STEP, NOISE | PAIR, 5),
     "distribution_matching_5x": Student(D_MMD, NOISE | PAIR, 5),
 }

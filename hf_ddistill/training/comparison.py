@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from hf_ddistill.shapes import Generators, Tokens
 from hf_ddistill.training.clean_tokens import trained_in
 from hf_ddistill.training.held_out import EVALUATION
 from hf_ddistill.training.likeness import Likeness, Rows, likeness
+from hf_ddistill.training.rows_of_data import batches_of, rows_of
 
 #: Samples, at least and at most, network calls for all of them together, and rows of the data
 #: beside them; a run of few rows is compared by fewer, so many of its rows for one, but in the end.
@@ -77,7 +77,7 @@ class Comparison:
         blocks = isinstance(unwrapped(trainer.model), BlockDiffusionLM)
         if blocks or trainer.state.max_steps < FEWEST:
             return None
-        rows = _rows(trainer, MOST_DATA * times)
+        rows = rows_of(trainer, MOST_DATA * times)
         args = trainer.args
         trained = trainer.state.max_steps * args.train_batch_size * args.gradient_accumulation_steps
         share = SHARE if times == 1 else 1
@@ -85,11 +85,14 @@ class Comparison:
         most = min(MOST * times, CALLS * times // calls, trained // share)
         count = max(LEAST, most)
         given = trainer.args.prompt_length
-        data = _joined([(b["input_ids"], trained_in(b, given)) for b in _batches(trainer, rows)])
+        size = args.train_batch_size
+        parts = batches_of(trainer, rows, size)
+        data = _joined([(b["input_ids"], trained_in(b, given)) for b in parts])
         if len(data.tokens) < 2:
             return None
         # Rows of small data are sampled for again, with other noise.
-        batches = _batches(trainer, [rows[i * len(rows) // count] for i in range(count)])
+        chosen = [rows[i * len(rows) // count] for i in range(count)]
+        batches = batches_of(trainer, chosen, size)
         of_data = likeness(data, data, trainer.diffusion.vocab_size)
         made = cls(trainer, batches, data, of_data, of_data, calls, times)
         return replace(made, teacher=made._drawn(trainer.teacher))
@@ -210,22 +213,6 @@ def is_looked_at(step: int, last: int) -> bool:
         doubled //= 2
     tenth = max(FIRST, last // TENTHS)
     return doubled == FIRST or step % tenth == 0
-
-
-def _rows(trainer: Any, most: int) -> list[Any]:
-    """Rows from everywhere in the data; of a stream the first ones."""
-    data = trainer.train_dataset if trainer.eval_dataset is None else trainer.eval_dataset
-    data = next(iter(data.values())) if isinstance(data, Mapping) else data
-    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
-        return list(islice(iter(data), most))
-    count = min(most, len(data))
-    return [data[i * len(data) // count] for i in range(count)]
-
-
-def _batches(trainer: Any, rows: list[Any]) -> tuple[Mapping[str, Tensor], ...]:
-    size = trainer.args.train_batch_size
-    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
-    return tuple(trainer._prepare_inputs(trainer.data_collator(part)) for part in parts)
 
 
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> Rows:

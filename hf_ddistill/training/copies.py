@@ -13,6 +13,7 @@ from hf_ddistill.models import NoisedMaskedLM, keep_layers, round_weights, unwra
 from hf_ddistill.models.as_denoiser import trainable
 from hf_ddistill.models.noise_input import noise_input_of, with_noise_input
 from hf_ddistill.training.arguments import DiscreteDistillationConfig
+from hf_ddistill.training.noise_strength import FIRST
 
 
 def student_of(
@@ -53,7 +54,7 @@ def student_of(
             "noise_dim to train it as it is, or model= for a copy of a teacher without noise."
         )
     model = with_noise_input(model, asked)
-    _drawn(noise_input_of(model), args.noise_std, args.seed)
+    _drawn(noise_input_of(model), args.noise_std or FIRST, args.seed)
     return model
 
 
@@ -89,6 +90,11 @@ def denoiser_copy(source: Denoiser, what: str, seed: int) -> Denoiser:
         copied = source.adapted_copy()
     for network in copied.networks():
         network.train()
+        config = getattr(unwrapped(network), "config", None)
+        if copied.latent is None and getattr(config, "noise_dim", 0):
+            # The base of a student with a noise input, asked without: it would have no gradient,
+            # and a sharded optimizer that has no moments of a weight cannot be loaded.
+            noise_input_of(unwrapped(network)).requires_grad_(False)
     return copied
 
 

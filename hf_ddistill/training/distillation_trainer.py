@@ -27,6 +27,7 @@ from hf_ddistill.training.copies import student_of
 from hf_ddistill.training.diffusion_trainer import DiscreteDiffusionTrainer
 from hf_ddistill.training.losses import Parts
 from hf_ddistill.training.model_card import CardFacts
+from hf_ddistill.training.noise_strength import set_strength
 from hf_ddistill.training.rates import with_learning_rate
 from hf_ddistill.training.refusals import (
     check_auxiliaries,
@@ -168,8 +169,11 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
 
     def _renew(self) -> None:
         """All that depends on the settings of a run, as it is before the first step."""
-        super()._renew()
         args = self.args
+        # First: what a mean of weights starts as.
+        finds = self._adds_noise and args.noise_std is None
+        self._noise = set_strength(self) if finds else None
+        super()._renew()
         self.start_decoding(self._rewarded_by)
         enter_sampler(self.model, self._objective.sampler, args.student_steps)
         self._make_auxiliaries()
@@ -280,4 +284,6 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
             block_size=getattr(unwrapped(self.model).config, "block_size", None),
         )
         more = {**self.auxiliaries.facts(self.args), **self.guard.facts()}
+        if self._noise is not None:
+            more["noise input at first, standard deviation"] = f"{self._noise.std:.3g}"
         return replace(facts, training={**facts.training, **more})

@@ -141,7 +141,9 @@ class DistillationSettings:
             keeps so many of its layers, evenly spaced.
         student_bits: 8 or 4, and without a model: the student is a copy of the teacher that
             computes with weights of so many bits, trained through the rounding (needs torchao).
-        noise_std: standard deviation of what that input adds to each channel at first.
+        noise_std: standard deviation of what that input adds to each channel at first; if not given
+            it is found, so that an untrained noise input tells a tenth of a token's entropy in the
+            first call (`training.noise_strength`).
         auxiliary_learning_rate: of all networks that the objective trains beside the student (an
             auxiliary denoiser, a discriminator), as the next three are; twice the student's if not
             given, ten times where it is adapters over the student's base.
@@ -166,7 +168,9 @@ class DistillationSettings:
     noise_dim: int = setting(0, "width of the student's noise input")
     student_layers: int = setting(0, "layers that a copy of the teacher keeps; 0 is all")
     student_bits: int = setting(0, "of the weights that a copy computes with, 8 or 4; 0 is all")
-    noise_std: float = setting(0.3, "of what the noise input adds")
+    noise_std: float | None = setting(
+        None, "of what the noise input adds (default: found, to tell a tenth of a token's entropy)"
+    )
     auxiliary_learning_rate: float | None = setting(
         None, "of the auxiliary (default: twice the student's; of adapters ten times)"
     )
@@ -181,8 +185,7 @@ class DistillationSettings:
     def check_distillation(self, max_steps: int) -> None:
         """The same of these settings, for a training of so many steps (-1 if nobody knows)."""
         check_bounds(self)
-        default = next(each.default for each in fields(self) if each.name == "noise_std")
-        if self.noise_dim == 0 and self.noise_std != default:
+        if self.noise_dim == 0 and self.noise_std is not None:
             raise ValueError(
                 f"noise_std={self.noise_std} is of a noise input, and noise_dim is 0: give its "
                 "width, or leave noise_std out."
