@@ -26,6 +26,7 @@ from hf_ddistill.couplings import (
     roll_out,
 )
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.kinds import check_most
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.finite_rows import finite_rows, kept
 from hf_ddistill.objectives.generated import told, told_by_teacher
@@ -142,6 +143,7 @@ class LawMatching(Objective):
                 "A jump may noise again any token of an earlier call, so that no pathwise gradient "
                 "reaches it; with horizon='rollout' give gradient='policy'."
             )
+        check_most(self, "maskings")
 
     def for_student(self, student: Denoiser) -> LawMatching:
         plans = plans_in_one_call(student)
