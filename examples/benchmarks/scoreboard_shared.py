@@ -25,8 +25,8 @@ class Entry:
 
 
 #: Every objective of whole sequences that is defined under masks, by the name of its rows. Settings
-#: are the defaults; "law_matching_step", "law_matching_bridge" and "d_mmd_grid" are the same methods with
-#: other ones.
+#: are the defaults; "law_matching_step", "law_matching_bridge" and "d_mmd_grid" are the same
+#: methods with other ones.
 OBJECTIVES = {
     "law_matching": Entry({"type": "law_matching"}),
     "law_matching_step": Entry(
