@@ -84,18 +84,21 @@ def check_kinds(owner: Any, names: Collection[str] | None = None) -> None:
             )
 
 
-def check_most(owner: Any, *names: str) -> None:
+def check_most(owner: Any, *names: str, least: int | None = None) -> None:
     """Raise for a count above `MOST`; None is none.
 
     Args:
         owner: a dataclass of settings.
         names: of those that count network calls, draws or cells.
+        least: that they are, if that is to be checked here.
 
     Raises:
         ValueError: with the setting and what was got.
     """
     for name in names:
         value = getattr(owner, name)
+        if value is not None and least is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
         if value is not None and value > MOST:
             raise ValueError(
                 f"{name} of {type(owner).__name__} must be at most {MOST:,}, got {value:,}: more "
