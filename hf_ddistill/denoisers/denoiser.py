@@ -90,6 +90,11 @@ class Denoiser(ABC):
             "output_hidden_states has."
         )
 
+    @property
+    def layers(self) -> int | None:
+        """How many layers have hidden states to look at; None where nothing says so."""
+        return None
+
     @abstractmethod
     def networks(self) -> tuple[Module, ...]:
         """What it calls: what a trainer places, freezes, shards and looks at for a fingerprint."""

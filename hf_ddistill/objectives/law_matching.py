@@ -26,6 +26,7 @@ from hf_ddistill.couplings import (
     roll_out,
 )
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.kinds import check_most
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.finite_rows import finite_rows, kept
 from hf_ddistill.objectives.generated import told, told_by_teacher
@@ -118,8 +119,6 @@ class LawMatching(Objective):
             if getattr(self, name) not in known:
                 named = ", ".join("None" if one is None else one for one in known)
                 raise ValueError(f"Unknown {name} {getattr(self, name)!r}; there are: {named}.")
-        if self.maskings < 1:
-            raise ValueError(f"maskings must be at least 1, got {self.maskings}.")
         if self.gradient == "policy" and self.divergence != "reverse_kl":
             raise ValueError(
                 f"divergence={self.divergence!r} needs gradient='pathwise', and a student that has "
@@ -136,12 +135,13 @@ class LawMatching(Objective):
                 "A jump may noise again all that a call has drawn, so that no part of it is what "
                 f"the next call is shown; with horizon={self.horizon!r} give sampler='ancestral'."
             )
-        alone = self.gradient != "pathwise" or self.horizon != "rollout"
-        if not alone and not self.sampler.keeps_certain:
+        reaching = (self.gradient, self.horizon) == ("pathwise", "rollout")
+        if reaching and not self.sampler.keeps_certain:
             raise ValueError(
                 "A jump may noise again any token of an earlier call, so that no pathwise gradient "
                 "reaches it; with horizon='rollout' give gradient='policy'."
             )
+        check_most(self, "maskings", least=1)
 
     def for_student(self, student: Denoiser) -> LawMatching:
         plans = plans_in_one_call(student)
@@ -254,8 +254,7 @@ class LawMatching(Objective):
     def _auxiliary_loss(
         self, step: TrainingStep, rollout: Rollout, views: list[View], ratios: list[LogRatio]
     ) -> Scalar:
-        """Its cross entropy on what was drawn, or on the laws of "mean_kl"; that on what
-        was drawn, and how far it lags, are recorded."""
+        """Its cross entropy on what was drawn, or on the laws of "mean_kl"."""
         losses, drawn, lags = [], [], []
         for view, ratio in zip(views, ratios, strict=True):
             log_p, taught = ratio.log_prob_of_auxiliary, -ratio.log_prob_of_auxiliary.detach()

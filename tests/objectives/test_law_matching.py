@@ -48,6 +48,21 @@ def test_pathwise_gradient_of_one_call_points_down_the_divergence_of_the_laws():
     assert torch.cosine_similarity(found.flatten(), true.flatten(), 0) > 0.9
 
 
+def test_policy_gradient_of_a_call_by_itself_is_a_traceback():
+    (student, law), teacher = mixture(), problem(MASKS, 1)
+    logits, objective = student.network.logits, LawMatching(gradient="policy")
+    assert objective.for_student(student).horizon == "call"
+    (true,) = torch.autograd.grad(kl_divergence(law, teacher.law), logits, retain_graph=True)
+    exact = ExactProblem(law.detach(), teacher.sequences, MASKS)
+    step = step_of(MASKS, student, teacher.denoiser(), exact.denoiser(), 60_000)
+    (found,) = torch.autograd.grad(objective(step)["student"], logits)
+    assert torch.cosine_similarity(found.flatten(), true.flatten(), 0) > 0.98
+    assert float((L * found).norm() / true.norm()) == pytest.approx(1, abs=0.06)
+    same = step_of(MASKS, student, *(teacher.denoiser(),) * 2, rows=64, student_steps=4)
+    (found,) = torch.autograd.grad(objective(same)["student"], logits)
+    assert found.abs().max() < 1e-9
+
+
 @pytest.mark.parametrize(
     ("diffusion", "noise", "found"),
     [

@@ -12,7 +12,7 @@ from training_runs import differing, distilling, rows, tiny, weights
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, TorchAoConfig
 
 from hf_ddistill.denoisers import Guided
-from hf_ddistill.models import as_denoiser, keep_layers, rounding
+from hf_ddistill.models import as_denoiser, keep_layers, round_weights, rounding, unrounded
 
 BERT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 9}
 
@@ -64,17 +64,44 @@ def test_rounded_student_is_not_what_opens_in_as_many_bits(tmp_path):
         trainer = distilling(folder, teacher, student_bits=bits, learning_rate=0.01, ema_decay=0.0)
         x = torch.arange(64)[None] % 2
         plain, rounded = (model(x).logits for model in (teacher, trainer.model.eval()))
-        apart = float((plain - rounded).abs().max())
+        apart = float((plain - rounded).detach().abs().max())
         assert (0 < apart < 0.1) if bits == 8 else (0.01 < apart < 2)
         before = weights(trainer.model)
         trainer.train()
         assert any("attn.qkv" in name for name in differing(weights(trainer.model), before))
         trainer.save_model()
-        how = TorchAoConfig(rounding(bits), modules_to_not_convert=[])
+        whole = unrounded(trainer.model, bits)
+        how = TorchAoConfig(rounding(bits), modules_to_not_convert=whole)
+        assert whole == []
         opened = AutoModelForMaskedLM.from_pretrained(folder, quantization_config=how)
         again = AutoModelForMaskedLM.from_pretrained(folder)
         assert not differing(weights(again), weights(trainer.model))
         torch.testing.assert_close(opened(x).logits, trainer.model.eval()(x).logits)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_what_stays_whole_is_trained_rounded_or_cannot_be_opened(tmp_path, bits):
+    """A head that is tied to the embedding, and at 4 bits layers of other numbers of inputs."""
+    pytest.importorskip("torchao", reason="the extra `quantized` is not installed")
+    torch.manual_seed(0)
+    bert = BertForMaskedLM(
+        BertConfig(num_hidden_layers=1, **BERT | {"hidden_size": 32, "intermediate_size": 48})
+    )
+    bert.config.mask_token_id = 4
+    bert.save_pretrained(tmp_path / "bert")
+    x = torch.arange(8)[None]
+    before = bert.eval()(x).logits
+    rounded = round_weights(bert, bits)
+    whole, head = unrounded(rounded, bits), "cls.predictions.decoder"
+    narrow = ["bert.encoder.layer.0.output.dense"] if bits == 4 else []
+    assert {*whole} == {head, *narrow}
+    how = TorchAoConfig(rounding(bits), modules_to_not_convert=whole)
+    opened = AutoModelForMaskedLM.from_pretrained(tmp_path / "bert", quantization_config=how)
+    torch.testing.assert_close(opened(x).logits, rounded(x).logits)
+    assert not torch.equal(rounded(x).logits, before)
+    if bits == 4:
+        with pytest.raises(ValueError, match="4 bits would round none: take 8"):
+            round_weights(torch.nn.Linear(16, 4), 4)
 
 
 def test_rounding_without_its_extra_fails_late(tmp_path, monkeypatch):
