@@ -149,6 +149,11 @@ class Composite(Denoiser):
         return any(part.needs_time for part in self.parts)
 
     @property
+    def conditions(self) -> frozenset[str]:
+        """Those of all parts."""
+        return frozenset().union(*(part.conditions for part in self.parts))
+
+    @property
     def draft(self) -> Denoiser:
         """The same made of what drafts for its parts; itself where they draft for themselves."""
         own = all(part.draft is part for part in self.parts)

@@ -151,6 +151,11 @@ class Denoiser(ABC):
         return self.reads_time is not None
 
     @property
+    def conditions(self) -> frozenset[str]:
+        """What it cannot be called without, beside (x_t, t)."""
+        return frozenset()
+
+    @property
     def draft(self) -> Denoiser:
         """What drafts its tokens where drafts are verified: itself, unless it is `Drafted`."""
         return self

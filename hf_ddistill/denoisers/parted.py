@@ -142,6 +142,12 @@ class Parted(Composite):
         return isinstance(self.of, Intervals) or super().needs_time
 
     @property
+    def conditions(self) -> frozenset[str]:
+        """The class, too, where it decides who is asked."""
+        own = {"class_labels"} if isinstance(self.of, Classes) else {}
+        return super().conditions.union(own)
+
+    @property
     def reads_time(self) -> str:
         """What its parts read, t where they read none and it decides who is asked."""
         return super().reads_time or ("t" if isinstance(self.of, Intervals) else None)

@@ -37,7 +37,7 @@ from hf_ddistill.training.refusals import (
     warn_of_half_precision,
 )
 from hf_ddistill.training.resumable import ResumableTrainer
-from hf_ddistill.training.run_checks import check_networks, check_run
+from hf_ddistill.training.run_checks import check_columns, check_networks, check_run
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples
 from hf_ddistill.training.sharding import check_whole, saves_shards
@@ -120,6 +120,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         def ready(data: Any) -> Any:
             data = prepared(data, tokenizer, length, *how)
             clean.first(data)
+            check_columns(self.teacher, data)
             if self._objective.rollouts is None:
                 clean.check_trained(data, args.prompt_length)
             return data

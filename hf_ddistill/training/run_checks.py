@@ -3,6 +3,7 @@ trained."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 
 from torch import nn
@@ -96,6 +97,19 @@ def check_run(
     if teacher is not None:
         teacher.at_step(student, 0.0, {})
     check_blocks(objective, model)
+
+
+def check_columns(teacher: Denoiser | None, data: object) -> None:
+    """Raise if the data, or one of several, lack a column that the teacher cannot be called
+    without."""
+    for part in data.values() if isinstance(data, Mapping) else (data,):
+        columns = getattr(part, "column_names", None)  # a stream may not know them
+        missing = () if None in (teacher, columns) else teacher.conditions.difference(columns)
+        if missing:
+            raise ValueError(
+                f"The teacher, {teacher.description}, needs a column {', '.join(sorted(missing))}, "
+                f"and the data have {', '.join(columns)}."
+            )
 
 
 def check_blocks(objective: Objective, model: nn.Module) -> None:

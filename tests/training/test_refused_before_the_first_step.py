@@ -6,6 +6,7 @@ import pytest
 from batch_runs import ROWS, blocks, language_model
 from training_runs import distilling, tiny
 
+from hf_ddistill.denoisers import Guided
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.processes import Uniform
@@ -26,7 +27,15 @@ def lsd(**settings):
     return {"objective": {"type": "lsd", **settings}}
 
 
+def guided():
+    return Guided(as_denoiser(tiny(num_classes=10)), 1.5)
+
+
 REFUSED = {
+    "guidance by classes that the data lack": (
+        lambda: {"teacher": guided(), "model": tiny(1, num_classes=10)},
+        "guided by 1.5, needs a column class_labels, and the data have input_ids",
+    ),
     "features of a layer that is not there": (
         lambda: mmd(layer=99),
         "gives the hidden states of 1 layers, counted from 0; layer=99 is none of them",
