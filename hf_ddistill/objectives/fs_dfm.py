@@ -55,7 +55,8 @@ class FSDFM(Objective):
 
     Raises:
         ValueError: from `for_student`, for a process without a path of this kind, and a student
-            without a noise input of two numbers or more.
+            without a noise input of 2 to 10 numbers; from `check`, for calls that are shorter than
+            any size that it is told.
     """
 
     divergence: Divergence | Mapping[str, Any] | str = field(default_factory=ForwardKL)

@@ -90,7 +90,8 @@ class LSD(Objective):
         learned: "scales" (LSD), "times" (LSD+) or "powers" (the code's).
 
     Raises:
-        ValueError: for other settings; for a process without masks, or more than 64 calls.
+        ValueError: for other settings; from `for_student`, for a process without masks; from
+            `check`, for more than 64 calls, rounds, and where there is nothing to learn.
     """
 
     teacher_steps: int = 64

@@ -12,7 +12,7 @@ from peft import LoraConfig
 from stopped_runs import end_at
 from training_runs import distilling, matching, rows, teaching, tiny
 
-from hf_ddistill.denoisers import Guided
+from hf_ddistill.denoisers import Sharpened
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import as_denoiser
 from hf_ddistill.processes import Absorbing
@@ -63,7 +63,7 @@ OTHERS = {
     "count": ({"data": lambda: rows(8)}, "training_rows was 16 and is 8"),
     "size": ({"teacher": lambda: tiny(hidden_size=32)}, "parameters was"),
     "teacher": ({"teacher": other_teacher}, "the weights of the teacher are not the same"),
-    "guided": ({"teacher": lambda: Guided(as_denoiser(tiny()), 1.0)}, "guided by 1.0"),
+    "sharpened": ({"teacher": lambda: Sharpened(as_denoiser(tiny()), 0.5)}, "temperature=0.5"),
     "shorter": ({"max_steps": 3, "warmup_steps": 1, "ema_decay": 0.5}, "ema_decay was"),
 }
 
