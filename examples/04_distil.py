@@ -53,7 +53,7 @@ first.train()
 first.save_model()
 
 # Two calls, and one; the noise input is what the tokens of one call have in common.
-noise = {"noise_dim": 4, "noise_std": 1.0, "auxiliary_learning_rate": 8e-3}
+noise = {"noise_dim": 4, "auxiliary_learning_rate": 8e-3}
 args = DiscreteDistillationConfig(f"{folder}/student", student_steps=2, **noise, **common)
 second = DiscreteDistillationTrainer(teacher=f"{folder}/teacher", args=args, train_dataset=data)
 second.train()  # objective="law_matching", the default

@@ -69,8 +69,9 @@ class Configurable:
             return config
         config = {"type": config} if isinstance(config, str) else config
         if not isinstance(config, Mapping) or "type" not in config:
+            article = "An" if cls.family[0] in "aeiou" else "A"
             raise ValueError(
-                f"A {cls.family} is given by its name or by a mapping with a 'type', got "
+                f"{article} {cls.family} is given by its name or by a mapping with a 'type', got "
                 f"{config!r}."
             )
         member = cls.named(config["type"])

@@ -28,6 +28,11 @@ PLAIN: dict[str, tuple[str, Callable[[Any], bool]]] = {
 _LISTED = {"int": "integers", "float": "numbers", "str": "strings"}
 
 
+#: Network calls, draws or cells that a setting may ask for: more of them cannot be meant, and would
+#: not end or not fit.
+MOST = 4096
+
+
 def of_their_kinds(post_init: Callable[[Any], None]) -> Callable[[Any], None]:
     """Decorates `__post_init__` of a frozen dataclass of settings: they are of the kinds that their
     annotations name before it looks at them, and finite after it (of an `unbounded` one: no NaN).
@@ -76,6 +81,28 @@ def check_kinds(owner: Any, names: Collection[str] | None = None) -> None:
             words += [f"a list of {_LISTED[kind]}" for kind in listed[:1]]
             raise ValueError(
                 f"{name} of {type(owner).__name__} must be {' or '.join(words)}, got {value!r}."
+            )
+
+
+def check_most(owner: Any, *names: str, least: int | None = None) -> None:
+    """Raise for a count above `MOST`; None is none.
+
+    Args:
+        owner: a dataclass of settings.
+        names: of those that count network calls, draws or cells.
+        least: that they are, if that is to be checked here.
+
+    Raises:
+        ValueError: with the setting and what was got.
+    """
+    for name in names:
+        value = getattr(owner, name)
+        if value is not None and least is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+        if value is not None and value > MOST:
+            raise ValueError(
+                f"{name} of {type(owner).__name__} must be at most {MOST:,}, got {value:,}: more "
+                "would not end."
             )
 
 

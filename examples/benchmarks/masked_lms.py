@@ -33,6 +33,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.models.held import enter_held
 from hf_ddistill.models.random_tokens import enter_random_tokens
+from hf_ddistill.objectives import Objective
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 from hf_ddistill.training import CardFacts, write_card
 
@@ -72,7 +73,8 @@ def student(
     settings = {"noise_dim": args.noise_dim} if args.noise_dim else {}
     if args.noise_dim and args.noise_std:
         settings["noise_std"] = args.noise_std
-    if objective != "ecd":
+    method = json.loads(objective) if objective.startswith("{") else objective
+    if Objective.from_config(method).auxiliaries:
         settings |= {"auxiliary_learning_rate": args.auxiliary_learning_rate}
         settings |= {"auxiliary_updates": args.auxiliary_updates}
     with TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
@@ -80,7 +82,7 @@ def student(
         trainer = DiscreteDistillationTrainer(
             None,
             opened(args, share),
-            json.loads(objective) if objective.startswith("{") else objective,
+            method,
             DiscreteDistillationConfig(
                 folder,
                 student_steps=max(args.calls),

@@ -55,19 +55,18 @@ class Combination:
     objective: str
     rate: float
     noise_dim: int = 0
-    noise_std: float = 0.3
 
 
 COMBINATIONS = (
-    Combination("letters", "law_matching", 1e-5, noise_dim=2, noise_std=3.0),
-    Combination("letters", "law_matching", 1e-4, noise_dim=2, noise_std=3.0),
-    Combination("letters", "law_matching", 1e-3, noise_dim=2, noise_std=3.0),
+    Combination("letters", "law_matching", 1e-5, noise_dim=2),
+    Combination("letters", "law_matching", 1e-4, noise_dim=2),
+    Combination("letters", "law_matching", 1e-3, noise_dim=2),
     Combination("patches", "law_matching", 1e-4, noise_dim=4),
     Combination("patches", "law_matching", 1e-3),
     Combination("patches", "ecd", 1e-5),
     Combination("patches", "distribution_matching", 3e-4, noise_dim=4),
     Combination("sentences", "law_matching", 1e-3),
-    Combination("sentences", "law_matching", 3e-4, noise_dim=4, noise_std=3.0),
+    Combination("sentences", "law_matching", 3e-4, noise_dim=4),
     Combination("sentences", "ecd", 1e-3),
     Combination("sentences", "simplex_dmd", 3e-4, noise_dim=4),
     Combination("characters", "law_matching", 1e-3),
@@ -89,7 +88,6 @@ def trainer_of(
 ) -> DiscreteDistillationTrainer:
     """As a newcomer makes it: nothing is set but what the combination says."""
     off = {} if guarded else {"collapse_share": 0.0, "auxiliary_lag": 0.0}
-    noise = {"noise_dim": made.noise_dim, "noise_std": made.noise_std} if made.noise_dim else {}
     quiet = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "use_cpu": True}
     args = DiscreteDistillationConfig(
         folder,
@@ -97,7 +95,7 @@ def trainer_of(
         learning_rate=made.rate,
         logging_steps=1000,
         **problem.settings,
-        **noise,
+        noise_dim=made.noise_dim,
         **off,
         **quiet,
     )

@@ -2,10 +2,12 @@
 
     python examples/benchmarks/scoreboard_digits.py --json examples/results/scoreboard_digits.json
 
-All students start from the digits teacher of the package and get as many calls of a batch of 32 as
-the others, with gradients and without, teacher and auxiliaries among them (`--calls`): an objective
-that asks its teacher eight times a step makes fewer steps. Rates are those of the quickstart's
-recipe of law matching for all; settings of objectives are their defaults (`scoreboard_shared.py`).
+All students start from the digits teacher of the package (`--levels 4`: from one of four levels of
+grey, which is trained first; in another `--folder` and `--json`) and get as many calls of a batch
+of 32 as the others, with gradients and without, teacher and auxiliaries among them (`--calls`): an
+objective that asks its teacher eight times a step makes fewer steps. Rates are those of the
+quickstart's recipe of law matching for all; settings of objectives are their defaults
+(`scoreboard_shared.py`).
 One student for all numbers of calls a sample, trained for four, and without the trainer's guard
 (`--guard`: with it, in another `--folder`), which would put back the weights of a student that is
 ahead of its teacher at no number of calls.
@@ -19,12 +21,13 @@ Students are kept in `--folder`, rows in `--json`; what is there is not made aga
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 from benchmark_files import rows_file
 from datasets import Dataset
-from digits import fresh, within_classes
+from digits import fresh, teacher_of, within_classes
 from scoreboard_cost import calls_of
 from scoreboard_shared import OBJECTIVES, RowsFile, short, table
 from sklearn.metrics import roc_auc_score
@@ -35,7 +38,7 @@ from transformers import AutoModelForMaskedLM
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.cli.evaluate import draw
-from hf_ddistill.cli.quickstart import RECIPES, shipped_student, shipped_teacher
+from hf_ddistill.cli.quickstart import RECIPES, shipped_student
 from hf_ddistill.cli.resuming import train
 from hf_ddistill.cli.sample import use_unmasking
 from hf_ddistill.evaluation import (
@@ -58,7 +61,7 @@ KEYS = ("model", "nfe", "seed", "calls")
 def network_auc(samples: Tensor, real: Tensor, seed: int = NETWORK_SEED) -> float:
     """What `two_sample_auc` says, of small convolutional networks in the place of forests."""
     count = min(len(samples), len(real))
-    pixels = torch.cat([samples[:count], real[:count]]).float() * 2 - 1
+    pixels = torch.cat([samples[:count], real[:count]]).float() * 2 / real.max() - 1
     is_real, scores = torch.arange(2 * count).ge(count), torch.zeros(2 * count)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(pixels, is_real)
     with torch.random.fork_rng(devices=[]):
@@ -101,9 +104,10 @@ def _fitted(pixels: Tensor, is_real: Tensor) -> nn.Module:
 class Board:
     """The judges, and the rows that they wrote."""
 
-    def __init__(self, file: Path, samples: int) -> None:
+    def __init__(self, file: Path, samples: int, levels: int) -> None:
         self.kept, self.samples = RowsFile(file, KEYS), samples
-        self.split, self.judge = split_digits(*load_digit_tokens(2)), DigitsJudge(2, JUDGE_SEED)
+        self.split = split_digits(*load_digit_tokens(levels))
+        self.judge = DigitsJudge(levels, JUDGE_SEED)
         order = torch.randperm(
             len(self.split.train_tokens), generator=torch.Generator().manual_seed(DRAW_SEED)
         )
@@ -167,7 +171,7 @@ def student_of(name: str, args: argparse.Namespace, seed: int, split) -> tuple[n
     per_step = calls_of(entry)
     steps = max(2, round(args.calls / sum(per_step.values())))
     recipe = {**RECIPES["law_matching"].more, "noise_dim": NOISE if entry.noise else 0}
-    teacher = shipped_teacher()
+    teacher = teacher_of(args, split)
     # torch's fused attention has a slow gradient in bfloat16 on a CPU.
     teacher.set_attn_implementation("eager")
     columns = {
@@ -233,6 +237,8 @@ def main() -> None:
     parser.add_argument("--nfe", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--teacher-nfe", type=int, nargs="*", default=[1, 2, 4, 8, 16, 64])
     parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--levels", type=int, default=2, help="of grey; with a teacher of its own")
+    parser.add_argument("--teacher-steps", type=int, default=3500, help="of that teacher")
     parser.add_argument("--guard", action="store_true", help="the trainer's, over students")
     parser.add_argument("--folder", type=Path, default=Path("scoreboard_digits"))
     parser.add_argument("--json", type=rows_file, default="scoreboard_digits.json")
@@ -241,13 +247,16 @@ def main() -> None:
     )
     parser.add_argument("--table", action="store_true", help="print the rows that are there")
     args = parser.parse_args()
-    board = Board(args.json, args.samples)
+    args.output, args.uniform = args.folder, 0.0
+    board = Board(args.json, args.samples, args.levels)
     if not args.table:
         board.real_row()
-        board.model("teacher", shipped_teacher, args.teacher_nfe)
+        teacher = partial(teacher_of, args, board.split)
+        board.model("teacher", teacher, args.teacher_nfe)
         few = [nfe for nfe in args.teacher_nfe if nfe in args.nfe]
-        board.model("teacher, surest first", shipped_teacher, few, rule="static")
-        board.model("law_matching, in the package", shipped_student, args.nfe)
+        board.model("teacher, surest first", teacher, few, rule="static")
+        if args.levels == 2:
+            board.model("law_matching, in the package", shipped_student, args.nfe)
         if args.student:
             name, folder = args.student
             board.model(name, AutoModelForMaskedLM.from_pretrained(folder), args.nfe)

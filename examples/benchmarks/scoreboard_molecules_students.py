@@ -27,6 +27,7 @@ NOISE = {"noise_dim": 8}
 PAIR = {"learning_rate": 5e-4, "auxiliary_learning_rate": 1e-3}
 D_MMD = {"type": "distribution_matching", "start": "grid"}
 STEP = {"type": "law_matching", "horizon": "step", "divergence": "mean_kl"}
+BRIDGE = {**STEP, "horizon": "bridge"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Student:
 
 STUDENTS = {
     "law_matching_step": Student(STEP, NOISE | PAIR),
+    "law_matching_bridge": Student(BRIDGE, NOISE | PAIR),
     "distribution_matching": Student(D_MMD, NOISE | PAIR),
     "law_matching": Student({"type": "law_matching"}, NOISE | PAIR),
     "law_matching_jeffreys": Student(
@@ -55,6 +57,7 @@ STUDENTS = {
     "alpha": Student({"type": "alpha"}, {"learning_rate": 5e-4}),
     "law_matching_5x": Student({"type": "law_matching"}, NOISE | PAIR, 5),
     "law_matching_step_5x": Student(STEP, NOISE | PAIR, 5),
+    "law_matching_bridge_5x": Student(BRIDGE, NOISE | PAIR, 5),
     "distribution_matching_5x": Student(D_MMD, NOISE | PAIR, 5),
 }
 

@@ -25,11 +25,15 @@ class Entry:
 
 
 #: Every objective of whole sequences that is defined under masks, by the name of its rows. Settings
-#: are the defaults; "law_matching_step" and "d_mmd_grid" are the same methods with other ones.
+#: are the defaults; "law_matching_step", "law_matching_bridge" and "d_mmd_grid" are the same
+#: methods with other ones.
 OBJECTIVES = {
     "law_matching": Entry({"type": "law_matching"}),
     "law_matching_step": Entry(
         {"type": "law_matching", "horizon": "step", "divergence": "mean_kl"}
+    ),
+    "law_matching_bridge": Entry(
+        {"type": "law_matching", "horizon": "bridge", "divergence": "mean_kl"}
     ),
     "d_mmd": Entry({"type": "distribution_matching", "setting": "d_mmd"}),
     "d_mmd_grid": Entry({"type": "distribution_matching", "setting": "d_mmd", "start": "grid"}),

@@ -15,7 +15,7 @@ from hf_ddistill.cli.members import member
 from hf_ddistill.cli.options.distill import DistillOptions
 from hf_ddistill.cli.recipe import recipe
 from hf_ddistill.cli.resuming import train
-from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
+from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result, trainer_made
 from hf_ddistill.cli.teachers import composed
 from hf_ddistill.cli.tokens import name_mask
 from hf_ddistill.cli.training_arguments import training_arguments
@@ -62,17 +62,18 @@ def run(options: DistillOptions) -> int:
     arguments = training_arguments(options, held_out is not None)
     if options.learning_rate is None:
         arguments["learning_rate"] = default_learning_rate(shown, adapters is not None)
-    trainer = DiscreteDistillationTrainer(
-        model,
-        teacher,
-        objective,
-        DiscreteDistillationConfig(**arguments),
-        peft_config=adapters,
-        train_dataset=data,
-        eval_dataset=held_out,
-        processing_class=tokenizer,
-        diffusion=None if options.student else diffusion,
-    )
+    with trainer_made(options.output):
+        trainer = DiscreteDistillationTrainer(
+            model,
+            teacher,
+            objective,
+            DiscreteDistillationConfig(**arguments),
+            peft_config=adapters,
+            train_dataset=data,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+            diffusion=None if options.student else diffusion,
+        )
     print(recipe(trainer, options))
     with run_folder(trainer, options.output, options.overwrite):
         train(trainer, options.output if options.resume else None, options.resume, "--resume")

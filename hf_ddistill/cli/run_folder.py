@@ -48,6 +48,21 @@ def check_run_folder(options: Any, sources: Iterable[str] = ()) -> None:
 
 
 @contextlib.contextmanager
+def trainer_made(folder: str | Path) -> Iterator[None]:
+    """Within it the trainer of a run is made; where it is refused, the empty folder that `Trainer`
+    has made for it goes again."""
+    place = Path(folder).absolute()
+    fresh = [each for each in (place, *place.parents) if not each.exists()]
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # none was made, or there is something in it
+            for each in fresh:
+                each.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def run_folder(
     trainer: DiscreteDiffusionTrainer, folder: str | Path, overwrite: bool = False
 ) -> Iterator[None]:

@@ -15,7 +15,7 @@ from hf_ddistill.cli.data import (
 from hf_ddistill.cli.new_network import bound_of, new_network
 from hf_ddistill.cli.options.teacher import TeacherOptions
 from hf_ddistill.cli.resuming import train
-from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result
+from hf_ddistill.cli.run_folder import check_run_folder, run_folder, save_result, trainer_made
 from hf_ddistill.cli.tokens import name_mask
 from hf_ddistill.cli.training_arguments import training_arguments
 from hf_ddistill.hub import load_model
@@ -45,15 +45,16 @@ def run(options: TeacherOptions) -> int:
         data, held_out = without_labels(data), without_labels(held_out)
     for rows in (data, held_out):
         check_length(rows, network, options.max_length)
-    trainer = DiscreteDiffusionTrainer(
-        network,
-        DiscreteDiffusionConfig(**training_arguments(options, held_out is not None)),
-        objective,
-        diffusion=diffusion,
-        train_dataset=data,
-        eval_dataset=held_out,
-        processing_class=tokenizer,
-    )
+    with trainer_made(options.output):
+        trainer = DiscreteDiffusionTrainer(
+            network,
+            DiscreteDiffusionConfig(**training_arguments(options, held_out is not None)),
+            objective,
+            diffusion=diffusion,
+            train_dataset=data,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+        )
     with run_folder(trainer, options.output, options.overwrite):
         train(trainer, options.output if options.resume else None, options.resume, "--resume")
         save_result(trainer, options.output)

@@ -12,17 +12,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_ddistill.configurable import Configurable
 from hf_ddistill.convert.source import WEIGHTS, configuration
 
+#: Why a model is not read that is as it should be.
+OURS = "it is a model of ours already"
 #: Types of diffusion models that no converter reads, and why.
 UNREAD = {
     "wedlm": "WeDLM's masks see what is known before them alone, causally, and blocks see all",
     "edlm": "the names of Efficient-DLM's weights and its mask are not known here",
     "lladamoe": "LLaDA's first mixture of experts has no converter; llada and llada2 have",
     "nemotron_labs_diffusion_vlm": "it reads images; the text models are read",
-    "block_diffusion": "it is a model of ours already",
-    "ddit": "it is a model of ours already",
-    "canvas": "it is a model of ours already",
-    "gidd_lm": "it is a model of ours already",
-    "parted_lm": "it is a model of ours already",
+    "block_diffusion": OURS,
+    "ddit": OURS,
+    "canvas": OURS,
+    "gidd_lm": OURS,
+    "parted_lm": OURS,
 }
 
 
@@ -135,6 +137,11 @@ def recognise(name: str) -> type[Converter]:
             found += [kind] * kind.recognises(name)
         except ValueError as error:
             refusals.append(error)
+    if not found and (Path(name) / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{name} holds adapters, which are opened on their base as they are: to convert the "
+            "whole, merge them into it first."
+        )
     if not found and _is_bare(Path(name)):
         raise ValueError(
             f"{name} has weights and says nothing of what they are: say it with --kind, one of "
@@ -145,6 +152,8 @@ def recognise(name: str) -> type[Converter]:
         raise ValueError(f"{name} is of {model_type!r}, which is not read: {UNREAD[model_type]}.")
     if not found and refusals:
         raise refusals[0]
+    if not found and configuration(name).get("discrete_diffusion"):
+        raise ValueError(f"{name} is of {model_type!r}, which is not read: {OURS}.")
     if not found:
         known = ", no ".join(f"{kind.reads} ({key})" for key, kind in Converter.registry.items())
         raise ValueError(f"{name} is no {known}, which alone can be converted.")

@@ -68,7 +68,7 @@ class RemoteCode(Converter):
         config = load_config(folder)
         check_numbers(lambda: AutoModelForMaskedLM.from_config(config), folder)
         model = load_masked_lm(folder)
-        del model.config.auto_map
+        model.config.__dict__.pop("auto_map", None)  # a folder of ours without the code has none
         return model, load_tokenizer(folder) if has_tokenizer(folder) else None
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
@@ -128,10 +128,10 @@ def _kind(model: PreTrainedModel) -> type[PreTrainedModel]:
     kind = next((kind for kind in _KINDS if isinstance(model, kind)), None)
     if kind is None:
         known = ", ".join(kind.__name__ for kind in _KINDS)
-        raise ValueError(
-            f"Code can go with {known}, and this is a {name}: transformers has its network, and "
-            "another form (hf-ddistill list converters) or its own class holds it."
-        )
+        why = "another form (hf-ddistill list converters) holds it, or an install of hf_ddistill"
+        if _is_of_transformers(model):
+            why = f"transformers has its network, and {why}"
+        raise ValueError(f"Code can go with {known}, and this is a {name}: {why}.")
     if kind in _AROUND and not (_within_it(model) or _is_of_transformers(model.lm)):
         raise ValueError(
             f"The network within this {name} is a {type(model.lm).__name__}, which its "

@@ -52,6 +52,8 @@ class Students(Converter):
             raise ValueError(
                 "Students share a task by times or by classes: give bounds or groups, got both."
             )
+        if self.groups is not None:
+            Classes(self.groups)
 
     @classmethod
     def recognises(cls, folder: str) -> bool:
@@ -65,13 +67,14 @@ class Students(Converter):
     def read(self, folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
         found = _students_in(Path(folder))
         if self.groups is not None:
-            owners = Classes(tuple(map(tuple, self.groups)))
+            owners = Classes(self.groups)
         else:
             equal = tuple(k / len(found) for k in range(1, len(found)))
             owners = Intervals(equal if self.bounds is None else tuple(self.bounds))
         model = PartedLM.of([open_model(student) for student in found], owners)
-        first = str(found[0])
-        return model, load_tokenizer(first) if has_tokenizer(first) else None
+        # That of the students, or, as `write` leaves it, the one beside them.
+        place = next((each for each in (str(found[0]), folder) if has_tokenizer(each)), None)
+        return model, None if place is None else load_tokenizer(place)
 
     def write(self, model: PreTrainedModel, folder: str | Path) -> None:
         if not isinstance(model, PartedLM):

@@ -17,6 +17,7 @@ from hf_ddistill.couplings.times import (
     stratified,
 )
 from hf_ddistill.couplings.training_step import TrainingStep
+from hf_ddistill.kinds import check_most
 from hf_ddistill.linalg import categorical, uniform_noise
 from hf_ddistill.shapes import Times
 
@@ -56,6 +57,7 @@ class AdaptiveTimes(TimeSampler):
                 f"cells must be at least 1, explore in (0, 1] and decay in [0, 1); got "
                 f"cells={self.cells}, explore={self.explore}, decay={self.decay}."
             )
+        check_most(self, "cells")
 
     def _shape(self, step: TrainingStep) -> tuple[int, int]:
         return (step.student_steps if self.grid else self.cells), self.cells

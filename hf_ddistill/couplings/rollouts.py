@@ -142,6 +142,6 @@ def roll_out(
     log_p = last.prediction.log_conditional
     x_0 = last.place(categorical_of_logs(log_p, noise=step.numbers(last.places)[:, None]), x)
     log_variety(step, x_0)
-    none = torch.zeros(shape[0], 0, dtype=torch.float64, device=device)
+    none = torch.zeros(shape[0], before, dtype=torch.float64, device=device)
     log_probs = torch.stack(log_probs, 1) if graph else none
     return Rollout(x_0, last, log_probs, calls, stop, noise, tuple(earlier))

@@ -11,6 +11,7 @@ import torch
 from hf_ddistill.couplings.coupling import Coupling, Past
 from hf_ddistill.couplings.step_back import step_of
 from hf_ddistill.couplings.training_step import TrainingStep
+from hf_ddistill.kinds import check_most
 from hf_ddistill.samplers import Ancestral, Sampler, walk
 from hf_ddistill.shapes import Times, Tokens
 
@@ -35,6 +36,7 @@ class TeacherSteps(Coupling):
         object.__setattr__(self, "sampler", Sampler.from_config(self.sampler))
         if self.substeps < 1:
             raise ValueError(f"substeps must be at least 1, got {self.substeps}.")
+        check_most(self, "substeps")
 
     def draw(self, step: TrainingStep, s: Times, t: Times) -> tuple[Tokens, Past]:
         x_t, teacher, run = step.noised(t), step.peers["teacher"], self.sampler.begin()

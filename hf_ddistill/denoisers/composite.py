@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import fields, replace
+from functools import wraps
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -14,9 +15,23 @@ from torch.nn import Module
 from hf_ddistill.denoisers.denoiser import Denoiser
 from hf_ddistill.denoisers.latent import Latent
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.kinds import of_their_kinds
 from hf_ddistill.parameterizations import Parameterization, Prediction
 from hf_ddistill.places import Places
 from hf_ddistill.shapes import Tokens, Where
+
+
+def _of_denoisers(post_init: Callable[[Any], None]) -> Callable[[Any], None]:
+    """`__post_init__` behind the checks of kinds and of parts."""
+
+    @of_their_kinds
+    @wraps(post_init)
+    def checked(self: Any) -> None:
+        self._check_parts()
+        post_init(self)
+
+    return checked
+
 
 #: (denoiser, its condition) -> its prediction, at all positions or at those that were asked for.
 Ask: TypeAlias = Callable[[Denoiser, Mapping[str, Any]], Prediction]
@@ -29,6 +44,27 @@ class Composite(Denoiser):
     denoiser among its fields, and a copy starts as that one; a kind that wants it otherwise says
     so.
     """
+
+    @of_their_kinds
+    def __post_init__(self) -> None:
+        self._check_parts()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__post_init__" in cls.__dict__:
+            cls.__post_init__ = _of_denoisers(cls.__dict__["__post_init__"])
+
+    def _check_parts(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not str(field.type).startswith(("Denoiser", "tuple[Denoiser")):
+                continue
+            for each in value if isinstance(value, tuple | list) else (value,):
+                if not isinstance(each, Denoiser):
+                    raise ValueError(
+                        f"{field.name} of {type(self).__name__} must be a Denoiser, got "
+                        f"{type(each).__name__}: as_denoiser(model) makes one of a model."
+                    )
 
     @abstractmethod
     def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
@@ -79,6 +115,11 @@ class Composite(Denoiser):
         return self.parts[0].features(x, t, layer, **condition)
 
     @property
+    def layers(self) -> int | None:
+        """Those of the first part."""
+        return self.parts[0].layers
+
+    @property
     def parts(self) -> tuple[Denoiser, ...]:
         """The denoisers among its fields, in their order."""
         found: list[Any] = []
@@ -106,6 +147,11 @@ class Composite(Denoiser):
     def needs_time(self) -> bool:
         """Whether any part needs it."""
         return any(part.needs_time for part in self.parts)
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """Those of all parts."""
+        return frozenset().union(*(part.conditions for part in self.parts))
 
     @property
     def draft(self) -> Denoiser:

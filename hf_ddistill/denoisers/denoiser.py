@@ -90,6 +90,11 @@ class Denoiser(ABC):
             "output_hidden_states has."
         )
 
+    @property
+    def layers(self) -> int | None:
+        """How many layers have hidden states to look at; None where nothing says so."""
+        return None
+
     @abstractmethod
     def networks(self) -> tuple[Module, ...]:
         """What it calls: what a trainer places, freezes, shards and looks at for a fingerprint."""
@@ -144,6 +149,11 @@ class Denoiser(ABC):
     def needs_time(self) -> bool:
         """Whether what it predicts depends on the time; if not, calls may leave `t` out."""
         return self.reads_time is not None
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """What it cannot be called without, beside (x_t, t)."""
+        return frozenset()
 
     @property
     def draft(self) -> Denoiser:

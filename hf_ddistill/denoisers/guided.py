@@ -51,6 +51,11 @@ class Guided(Composite):
         return log_linear(said, (1 + self.scale, -self.scale), slice(1))
 
     @property
+    def conditions(self) -> frozenset[str]:
+        """The class, too."""
+        return super().conditions | {"class_labels"}
+
+    @property
     def description(self) -> str:
         """The denoiser and the scale."""
         return f"{self.denoiser.description} guided by {self.scale}"

@@ -114,6 +114,11 @@ class NetworkDenoiser(Denoiser):
         time = self._read_by_network(self._times(x, t))
         return self.network.features(x, time, layer, **condition)
 
+    @property
+    def layers(self) -> int | None:
+        """What `network.layers` says, if it has that."""
+        return getattr(self.network, "layers", None)
+
     @cached_property
     def _answers_at(self) -> bool:
         network = self.network

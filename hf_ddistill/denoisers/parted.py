@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_ddistill.configurable import frozen
 from hf_ddistill.denoisers.composite import Ask, Composite
 from hf_ddistill.denoisers.denoiser import Denoiser, condition_of
 from hf_ddistill.denoisers.log_linear import check_agree
@@ -27,15 +28,17 @@ class Intervals:
     bounds[k], from 0 to 1.
 
     Args:
-        bounds: ascending, in (0, 1): one less than there are owners.
+        bounds: numbers, ascending, in (0, 1): one less than there are owners.
     """
 
-    bounds: tuple[float, ...] = (0.5,)
+    bounds: Any = (0.5,)
 
     def __post_init__(self) -> None:
-        ends = (0.0, *self.bounds, 1.0)
-        if any(a >= b for a, b in zip(ends, ends[1:], strict=False)):
-            raise ValueError(f"bounds must ascend between 0 and 1, got {self.bounds}.")
+        object.__setattr__(self, "bounds", frozen(self.bounds))
+        numbers = isinstance(self.bounds, tuple) and all(map(_is_number, self.bounds))
+        ends = (0.0, *self.bounds, 1.0) if numbers else (1.0, 0.0)
+        if any(not a < b for a, b in zip(ends, ends[1:], strict=False)):
+            raise ValueError(f"bounds must ascend between 0 and 1, got {self.bounds!r}.")
 
     @property
     def owners(self) -> int:
@@ -53,23 +56,31 @@ class Classes:
     """A row is owned by the group that its class is in.
 
     Args:
-        groups: the classes of each owner, no class twice.
+        groups: a tuple of the classes of each owner, from 0, no class twice.
     """
 
-    groups: tuple[tuple[int, ...], ...]
+    groups: Any
 
     def __post_init__(self) -> None:
-        named = [label for group in self.groups for label in group]
+        object.__setattr__(self, "groups", frozen(self.groups))
+        listed = isinstance(self.groups, tuple) and all(
+            isinstance(group, tuple) and group and all(map(_is_class, group))
+            for group in self.groups
+        )
+        named = [label for group in self.groups for label in group] if listed else []
         if len({*named}) < len(named) or not named:
-            raise ValueError(f"groups must name some classes, none of them twice: {self.groups}.")
+            raise ValueError(
+                "groups must be lists of classes, one for each student, none empty and no class "
+                f"twice, got {self.groups!r}."
+            )
 
     @property
     def owners(self) -> int:
         """How many there are."""
         return len(self.groups)
 
-    def __call__(self, t: Tensor, condition: Mapping[str, Any]) -> Tensor:
-        """The owner of each row (B,).
+    def __call__(self, t: Tensor | None, condition: Mapping[str, Any]) -> Tensor:
+        """The owner of each row (B,), whatever its time.
 
         Raises:
             ValueError: without `class_labels`, or for a class that nobody owns.
@@ -84,6 +95,14 @@ class Classes:
             lost = sorted({*labels[owner < 0].tolist()})
             raise ValueError(f"No student owns class {lost[0]}; they own {self.groups}.")
         return owner
+
+
+def _is_number(bound: Any) -> bool:
+    return isinstance(bound, int | float) and not isinstance(bound, bool)
+
+
+def _is_class(label: Any) -> bool:
+    return isinstance(label, int) and not isinstance(label, bool) and label >= 0
 
 
 @dataclass(frozen=True)
@@ -119,13 +138,19 @@ class Parted(Composite):
 
     @property
     def needs_time(self) -> bool:
-        """Always: it decides who is asked."""
-        return True
+        """Where it decides who is asked, or a part needs it."""
+        return isinstance(self.of, Intervals) or super().needs_time
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """The class, too, where it decides who is asked."""
+        own = {"class_labels"} if isinstance(self.of, Classes) else {}
+        return super().conditions.union(own)
 
     @property
     def reads_time(self) -> str:
-        """What its parts read, t where they read none."""
-        return super().reads_time or "t"
+        """What its parts read, t where they read none and it decides who is asked."""
+        return super().reads_time or ("t" if isinstance(self.of, Intervals) else None)
 
     def combine(self, ask: Ask, condition: Mapping[str, Any]) -> Prediction:
         """Nothing is combined: each part is asked for its own rows."""
@@ -142,9 +167,10 @@ class Parted(Composite):
         self, x_t: Tokens, t: Tensor | float | None, where: Where | Places, **condition: Any
     ) -> Prediction:
         """The prediction at the positions of `where` alone, of each row its owner's: (N, 1, K)."""
-        if t is None:
+        if t is None and self.needs_time:
             raise ValueError("Parted denoisers are asked at a time, and none is given.")
-        places, t = Places.of(where), times(t).to(x_t.device).expand(x_t.shape[0])
+        places, t = Places.of(where), None if t is None else times(t).to(x_t.device)
+        t = None if t is None else t.expand(x_t.shape[0])
         owner, found = self.of(t, condition), None
         for number in owner.unique().tolist():  # a wait, for the calls of all others
             rows = (owner == number).nonzero()[:, 0]
@@ -155,7 +181,8 @@ class Parted(Composite):
             index = row[places.rows[chosen]] * x_t.shape[1] + places.positions[chosen]
             part = Places(index, (len(rows), x_t.shape[1]))
             given = condition_of(condition, rows, x_t.shape[0])
-            said = self.denoisers[number].at(x_t[rows], t[rows], part, **given).log_conditional
+            now = None if t is None else t[rows]
+            said = self.denoisers[number].at(x_t[rows], now, part, **given).log_conditional
             if found is None:
                 found = said.new_zeros(len(places), *said.shape[1:])
             found = found.index_copy(0, chosen, said)

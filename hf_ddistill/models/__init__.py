@@ -46,7 +46,7 @@ from hf_ddistill.models.noised.modeling_noised import NoisedMaskedLM
 from hf_ddistill.models.parted.configuration_parted import PartedLMConfig
 from hf_ddistill.models.parted.modeling_parted import PartedLM
 from hf_ddistill.models.positions import sequence_length, window
-from hf_ddistill.models.rounded import round_weights, rounding
+from hf_ddistill.models.rounded import round_weights, rounding, unrounded
 from hf_ddistill.models.same_mask import check_same_mask
 
 AutoConfig.register(DDiTConfig.model_type, DDiTConfig, exist_ok=True)
@@ -105,6 +105,7 @@ __all__ = [
     "rounding",
     "sampler_of",
     "sequence_length",
+    "unrounded",
     "unwrapped",
     "window",
 ]

@@ -77,7 +77,9 @@ class ModelNetwork:
         given = self._given(time, condition)
         with contextlib.nullcontext() if self.adapters else base_model(self.model):
             said = self.model(input_ids=x, output_hidden_states=True, **given).hidden_states
-        layers = len(said or (None,)) - 1  # the first is what goes into the first layer
+        if not said:
+            raise ValueError(f"{self.description} gives no hidden states to look at.")
+        layers = len(said) - 1  # the first is what goes into the first layer
         number = max(layers // 3 - 1, 0) if layer is None else layer
         if not 0 <= number < layers:
             raise ValueError(
@@ -85,6 +87,11 @@ class ModelNetwork:
                 f"layer={layer} is none of them."
             )
         return said[number + 1]
+
+    @property
+    def layers(self) -> int | None:
+        """How many the configuration names."""
+        return getattr(unwrapped(self.model).config.get_text_config(), "num_hidden_layers", None)
 
     def _given(self, time: Tensor | None, condition: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs of a call beside the tokens."""

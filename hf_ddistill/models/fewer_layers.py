@@ -17,7 +17,7 @@ def keep_layers(model: nn.Module, count: int) -> nn.Module:
         ValueError: for a number that the model does not have, or a model without one list of as
             many layers as its configuration says.
     """
-    depth = getattr(model.config, "num_hidden_layers", None)
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = [
         (name, module)
         for name, module in model.named_modules()
@@ -33,9 +33,19 @@ def keep_layers(model: nn.Module, count: int) -> nn.Module:
     name, layers = lists[0]
     spaced = torch.linspace(0, depth - 1, count).round().long().tolist()
     owner = model.get_submodule(name.rpartition(".")[0])
-    setattr(owner, name.rpartition(".")[2], nn.ModuleList(layers[number] for number in spaced))
-    model.config.num_hidden_layers = count
-    types = getattr(model.config, "layer_types", None)
-    if types is not None:
-        model.config.layer_types = [types[number] for number in spaced]
+    kept = nn.ModuleList(layers[number] for number in spaced)
+    setattr(owner, name.rpartition(".")[2], kept)
+    for number, layer in enumerate(kept):
+        for part in layer.modules():
+            if hasattr(part, "layer_idx"):  # where its keys and values stand in a cache
+                part.layer_idx = number
+    # That of a model and that of what it is around may be two.
+    known = [each.config.get_text_config() for each in model.modules() if hasattr(each, "config")]
+    for config in {id(each): each for each in known}.values():
+        if getattr(config, "num_hidden_layers", None) != depth:
+            continue
+        config.num_hidden_layers = count
+        types = getattr(config, "layer_types", None)
+        if types is not None:
+            config.layer_types = [types[number] for number in spaced]
     return model

@@ -15,6 +15,7 @@ from torch.nn.functional import one_hot
 from hf_ddistill.couplings import Local, TrainingStep, step_back
 from hf_ddistill.couplings.times import EARLIEST, stratified
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.kinds import check_most
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.mixture import Mixture
 from hf_ddistill.objectives.objective import Objective
@@ -71,6 +72,7 @@ class Di4C(Objective):
         for name, least in (("width", EARLIEST), ("near", EARLIEST), ("share", 0), ("data", 0)):
             if not least <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [{least:g}, 1], got {getattr(self, name)}.")
+        check_most(self, "components")
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         t, near = self._times(step)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -23,6 +24,9 @@ from hf_ddistill.parameterizations import Prediction
 from hf_ddistill.places import Places
 from hf_ddistill.samplers import Sampler, StepSized, size_code
 from hf_ddistill.shapes import Scalar, Times, Tokens
+
+#: Of steps that a student can be told: a shorter one would end before `EARLIEST`.
+SIZES = 10
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,20 @@ class FSDFM(Objective):
                 f"this one is {getattr(student.latent, 'dim', 0)} wide: give it "
                 "noise_dim=J for the sizes 1, 1/2, ..., 2^-(J - 1), 2 at least."
             )
+        if student.latent.dim > SIZES:
+            raise ValueError(
+                f"Objective 'fs_dfm' knows sizes down to 2^-{SIZES - 1} of a step, and noise_dim="
+                f"{student.latent.dim} would be for shorter ones: give noise_dim={SIZES} at most."
+            )
         return self
+
+    def check(self, student: Denoiser, teacher: Denoiser | None, calls: Sequence[int]) -> None:
+        if max(calls) > (finest := 2 ** (student.latent.dim - 1)):
+            raise ValueError(
+                f"Objective 'fs_dfm' tells the student the size of its step, down to 1 / {finest} "
+                f"with noise_dim={student.latent.dim}, and a step of {max(calls)} calls is "
+                f"shorter: give noise_dim={math.ceil(math.log2(max(calls))) + 1}, or fewer calls."
+            )
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         finest = step.student.latent.dim - 1

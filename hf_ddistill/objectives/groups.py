@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep
-
-#: Draws of a row: each is a call of a network, or a row more in one.
-MOST = 4096
+from hf_ddistill.kinds import MOST
 
 
 def in_groups(step: TrainingStep, size: int) -> TrainingStep:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hf_ddistill.couplings import GridTimes, TimeSampler, TrainingStep
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.kinds import check_most
 from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.objective import Objective
@@ -60,6 +61,7 @@ class IMDM(Objective):
         object.__setattr__(self, "times", TimeSampler.from_config(self.times))
         if self.teacher_steps < 1:
             raise ValueError(f"teacher_steps must be at least 1, got {self.teacher_steps}.")
+        check_most(self, "teacher_steps")
 
     def for_student(self, student: Denoiser) -> IMDM:
         require_masks(self.id, student.diffusion, "'redi' (pairs of noise and sample)")

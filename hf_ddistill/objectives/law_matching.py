@@ -26,6 +26,7 @@ from hf_ddistill.couplings import (
     roll_out,
 )
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.kinds import check_most
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.finite_rows import finite_rows, kept
 from hf_ddistill.objectives.generated import told, told_by_teacher
@@ -40,7 +41,9 @@ from hf_ddistill.samplers import Ancestral, Sampler
 from hf_ddistill.shapes import Scalar, Tokens, Where
 
 GRADIENTS = ("pathwise", "policy")
-HORIZONS = ("call", "step", "rollout")
+HORIZONS = ("call", "step", "bridge", "rollout")
+#: Those that are of what the next call is shown.
+OF_A_STEP = ("step", "bridge")
 DIVERGENCES = ("reverse_kl", "forward_kl", "jeffreys", "mean_kl")
 #: The weight (L / open)^BALANCE of a row with few open positions, at most 4^BALANCE: rows of late
 #: calls have few, and count little in a mean over tokens. At four calls .0512 with it and .0498
@@ -67,8 +70,10 @@ class LawMatching(Objective):
         horizon: "call": each row stops at a random call of its rollout, which must put out the
             teacher's law by itself; "step": the same, but only of what the next call is shown of
             it, so that an early call need not draw the whole sequence: under masks, pathwise;
-            "rollout": only the last call must, and the earlier ones are trained for its sake; None
-            for what the student can, as above ("step" is never taken by itself).
+            "bridge": the same, but each token that a state between both calls hides counts alike,
+            as in D-MMD, where "step" has the chain rule's weights: early calls, which hide many,
+            count more; "rollout": only the last call must, and the earlier ones are trained for its
+            sake; None for what the student can, as above ("call" or "rollout").
         sampler: of the steps between calls: "ancestral", "jump" or any other with a rule.
         steps: "each_number": one student for 1, 2, 4, ... calls up to `student_steps`, each number
             as likely as the others; "each_call": the same, but each call is as likely as the
@@ -114,36 +119,35 @@ class LawMatching(Objective):
             if getattr(self, name) not in known:
                 named = ", ".join("None" if one is None else one for one in known)
                 raise ValueError(f"Unknown {name} {getattr(self, name)!r}; there are: {named}.")
-        if self.maskings < 1:
-            raise ValueError(f"maskings must be at least 1, got {self.maskings}.")
         if self.gradient == "policy" and self.divergence != "reverse_kl":
             raise ValueError(
                 f"divergence={self.divergence!r} needs gradient='pathwise', and a student that has "
                 "a noise input or starts from noise: a policy gradient of it would need the "
                 "log-ratio of whole sequences without noise."
             )
-        if self.horizon == "step" and self.gradient == "policy":
+        if self.horizon in OF_A_STEP and self.gradient == "policy":
             raise ValueError(
-                "horizon='step' needs gradient='pathwise', and a student with a noise input: a "
-                "policy gradient needs the log-ratio of whole sequences."
+                f"horizon={self.horizon!r} needs gradient='pathwise', and a student with a noise "
+                "input: a policy gradient needs the log-ratio of whole sequences."
             )
-        if self.horizon == "step" and not self.sampler.keeps_certain:
+        if self.horizon in OF_A_STEP and not self.sampler.keeps_certain:
             raise ValueError(
                 "A jump may noise again all that a call has drawn, so that no part of it is what "
-                "the next call is shown; with horizon='step' give sampler='ancestral'."
+                f"the next call is shown; with horizon={self.horizon!r} give sampler='ancestral'."
             )
-        alone = self.gradient != "pathwise" or self.horizon != "rollout"
-        if not alone and not self.sampler.keeps_certain:
+        reaching = (self.gradient, self.horizon) == ("pathwise", "rollout")
+        if reaching and not self.sampler.keeps_certain:
             raise ValueError(
                 "A jump may noise again any token of an earlier call, so that no pathwise gradient "
                 "reaches it; with horizon='rollout' give gradient='policy'."
             )
+        check_most(self, "maskings", least=1)
 
     def for_student(self, student: Denoiser) -> LawMatching:
         plans = plans_in_one_call(student)
         gradient = self.gradient or ("pathwise" if plans else "policy")
         horizon = self.horizon or ("call" if plans else "rollout")
-        finer = horizon == "step" or self.divergence == "mean_kl"
+        finer = horizon in OF_A_STEP or self.divergence == "mean_kl"
         if finer and not student.diffusion.reveals:
             raise ValueError(
                 f"horizon={horizon!r} with divergence={self.divergence!r} needs masks: under the "
@@ -182,8 +186,10 @@ class LawMatching(Objective):
 
     def _view(self, step: TrainingStep, rollout: Rollout, x_0: Tokens) -> View:
         """Of what was drawn, or of the data in its place."""
-        if self.horizon == "step":
-            return step_view(step, x_0, rollout.last.where, *rollout.last_step())
+        if self.horizon in OF_A_STEP:
+            view = step_view(step, x_0, rollout.last.where, *rollout.last_step())
+            alike = self.horizon == "bridge"
+            return replace(view, weight=torch.ones_like(view.weight)) if alike else view
         within = rollout.last.where if self.horizon == "call" else step.trained
         # A sum of d must spread little (.0308 at two calls, and .0396 with "uniform"); pathwise
         # there is no sum, and views of few masks would be too many (.0340, "inverse" .0429).
@@ -248,8 +254,7 @@ class LawMatching(Objective):
     def _auxiliary_loss(
         self, step: TrainingStep, rollout: Rollout, views: list[View], ratios: list[LogRatio]
     ) -> Scalar:
-        """Its cross entropy on what was drawn, or on the laws of "mean_kl"; that on what
-        was drawn, and how far it lags, are recorded."""
+        """Its cross entropy on what was drawn, or on the laws of "mean_kl"."""
         losses, drawn, lags = [], [], []
         for view, ratio in zip(views, ratios, strict=True):
             log_p, taught = ratio.log_prob_of_auxiliary, -ratio.log_prob_of_auxiliary.detach()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.diffusion import Diffusion
+from hf_ddistill.kinds import check_most
 from hf_ddistill.linalg import categorical_of_logs, uniform_noise
 from hf_ddistill.objectives.by_position import chunks
 from hf_ddistill.objectives.defined_on import require_masks
@@ -54,6 +55,12 @@ class Coefficients(nn.Module):
 
 def _coefficients(student: nn.Module, diffusion: Diffusion) -> Coefficients:
     return Coefficients()
+
+
+def check_numbers(calls: int) -> None:
+    """Raise if there are fewer numbers than calls."""
+    if calls > MOST:
+        raise ValueError(f"Objective 'lsd' has numbers for {MOST} calls, got {calls}.")
 
 
 @dataclass(frozen=True)
@@ -106,10 +113,32 @@ class LSD(Objective):
                 "teacher_steps must be at least 1 and learned 'scales', 'times' or 'powers', got "
                 f"teacher_steps={self.teacher_steps} and learned={self.learned!r}."
             )
+        check_most(self, "teacher_steps")
 
     def for_student(self, student: Denoiser) -> LSD:
         require_masks(self.id, student.diffusion, "'ecd'")
         return self
+
+    def check(self, student: Denoiser, teacher: Denoiser | None, calls: Sequence[int]) -> None:
+        if len(calls) > 1:
+            raise ValueError(
+                f"Objective 'lsd' leaves the network as it is, so that of {len(calls)} rounds each "
+                "would start from what the last one started from: leave out rounds."
+            )
+        check_numbers(calls[0])
+        if self.learned == "powers":
+            return
+        if calls[0] == 1:
+            raise ValueError(
+                "Objective 'lsd' learns numbers of the calls before the last one, and the student "
+                "has one call: give it 2 at least."
+            )
+        if self.teacher_steps <= calls[0]:
+            raise ValueError(
+                f"Objective 'lsd' compares the student's steps with shorter ones, and "
+                f"teacher_steps={self.teacher_steps} are no more than its {calls[0]} calls: give "
+                "more."
+            )
 
     def fewer_calls(self, calls: int) -> tuple[int, ...]:
         return ()  # its numbers are those of so many calls
@@ -142,8 +171,7 @@ class LSD(Objective):
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         calls, numbers = step.student_steps, step.peers["coefficients"]
-        if calls > MOST:
-            raise ValueError(f"Objective 'lsd' has numbers for {MOST} calls, got {calls}.")
+        check_numbers(calls)
         self.learned_sampler(step.peers, calls)
         finer = -(-self.teacher_steps // calls)
         if self.learned == "powers":

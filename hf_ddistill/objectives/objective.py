@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from hf_ddistill.configurable import Configurable
@@ -85,6 +85,18 @@ class Objective(Configurable, ABC):
             ValueError: if that contradicts what is set.
         """
         return self
+
+    def check(self, student: Denoiser, teacher: Denoiser | None, calls: Sequence[int]) -> None:
+        """Raise for a run that these settings do not go with: once, before anything is trained.
+
+        Args:
+            student: in training, see `for_student`.
+            teacher: None where there is none.
+            calls: network calls of the student that each round is for.
+
+        Raises:
+            ValueError: in one sentence.
+        """
 
     def fewer_calls(self, calls: int) -> tuple[int, ...]:
         """The numbers of calls below `calls`, those of the training, that its student may be

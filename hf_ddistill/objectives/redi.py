@@ -10,6 +10,7 @@ import torch
 from hf_ddistill.couplings import TrainingStep, roll_out
 from hf_ddistill.couplings.times import EARLIEST, stratified
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.kinds import check_most
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.objective import Objective
 from hf_ddistill.samplers import FlowMatching, Sampler
@@ -58,6 +59,7 @@ class ReDi(Objective):
                 "teacher_steps and looks must be at least 1, got "
                 f"teacher_steps={self.teacher_steps} and looks={self.looks}."
             )
+        check_most(self, "teacher_steps", "looks")
 
     def for_student(self, student: Denoiser) -> ReDi:
         process = student.diffusion.process

@@ -18,6 +18,7 @@ at x_t and the data.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +27,8 @@ from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from hf_ddistill.couplings import TrainingStep, log_variety
+from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.kinds import check_most
 from hf_ddistill.objectives.generated import drawn, grid_times, uniform_times
 from hf_ddistill.objectives.groups import check_group, less_the_others_of
 from hf_ddistill.objectives.needs import Frozen, Networks
@@ -81,8 +84,19 @@ class RepresentationMMD(Objective):
             raise ValueError(
                 f"draws must be at least 2, got {self.draws}: one draw has no other to be unlike."
             )
+        if self.layer is not None and self.layer < 0:
+            raise ValueError(f"layer is counted from 0, got {self.layer}.")
         if self.alpha is not None and not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha must be above 0, got {self.alpha}.")
+        check_most(self, "draws")
+
+    def check(self, student: Denoiser, teacher: Denoiser | None, calls: Sequence[int]) -> None:
+        layers = teacher.layers
+        if self.layer is not None and layers is not None and self.layer >= layers:
+            raise ValueError(
+                f"{teacher.description} gives the hidden states of {layers} layers, counted from "
+                f"0; layer={self.layer} is none of them."
+            )
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         t = uniform_times(step) if self.times == "uniform" else grid_times(step)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep, log_variety
 from hf_ddistill.denoisers import Denoiser
+from hf_ddistill.kinds import check_most
 from hf_ddistill.linalg import uniform_noise
 from hf_ddistill.objectives.anchor import check_weights, divergence_from_teacher
 from hf_ddistill.objectives.defined_on import require_masks
@@ -96,6 +97,7 @@ class Reranked(Objective):
             )
         if self.horizon not in HORIZONS:
             raise ValueError(f"Unknown horizon {self.horizon!r}; there are: {', '.join(HORIZONS)}.")
+        check_most(self, "teacher_steps")
 
     def for_student(self, student: Denoiser) -> Reranked:
         require_masks(self.id, student.diffusion, "'law_matching'")

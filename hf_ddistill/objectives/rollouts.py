@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from hf_ddistill.kinds import of_their_kinds
+from hf_ddistill.kinds import check_most, of_their_kinds
 from hf_ddistill.unmasking import Unmasking
 
 DECODERS = ("student", "teacher")
@@ -58,6 +58,7 @@ class Rollouts:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"rollouts.{name} must be at least {least}, got {value!r}.")
+        check_most(self, "group")
         if isinstance(self.temperature, bool) or not self.temperature >= 0:
             raise ValueError(f"rollouts.temperature must be at least 0, got {self.temperature!r}.")
         if self.min_tokens > self.tokens:

@@ -13,6 +13,7 @@ from hf_ddistill.configurable import read_members
 from hf_ddistill.couplings import Local, StepTimes, TimeSampler, TrainingStep, step_back
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.divergences import Divergence, ReverseKL
+from hf_ddistill.kinds import check_most
 from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.defined_on import require_masks
 from hf_ddistill.objectives.objective import Objective
@@ -62,6 +63,7 @@ class SDTT(Objective):
         read_members(self, divergence=Divergence, times=TimeSampler, weighting=Weighting)
         if self.substeps < 1:
             raise ValueError(f"substeps must be at least 1, got {self.substeps}.")
+        check_most(self, "substeps")
 
     def for_student(self, student: Denoiser) -> SDTT:
         require_masks(self.id, student.diffusion, "'dcd' (uniform noise) or 'ecd' (any)")

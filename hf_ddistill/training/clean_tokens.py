@@ -86,6 +86,24 @@ class CleanCollator:
                     }
                     self._look(batch["input_ids"], batch.get("attention_mask"))
 
+    def check_trained(self, data: object, given: int | None) -> None:
+        """Raise where none of the first rows of a data set in memory has a token to train on.
+
+        Args:
+            data: rows, or several data sets by name.
+            given: the first tokens of each row are context in any case.
+        """
+        for part in data.values() if isinstance(data, Mapping) else (data,):
+            if not (isinstance(part, Dataset) and "input_ids" in part.column_names):
+                continue
+            rows = min(len(part), LOOKED_AT)
+            if not any(bool(trained_in(self([row]), given).any()) for row in islice(part, rows)):
+                first = f", and prompt_length={given} of each row" if given else ""
+                raise ValueError(
+                    f"There is nothing to train on in the first {rows} rows: all of their tokens "
+                    f"are context (labels of {CONTEXT}, special tokens of the model{first})."
+                )
+
     def _look(self, ids: Tensor, real: Tensor | None) -> None:
         real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.bool()
         size, noise = self.diffusion.vocab_size, self.diffusion.process.noise_tokens

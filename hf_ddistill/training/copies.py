@@ -90,6 +90,11 @@ def denoiser_copy(source: Denoiser, what: str, seed: int) -> Denoiser:
         copied = source.adapted_copy()
     for network in copied.networks():
         network.train()
+        config = getattr(unwrapped(network), "config", None)
+        if copied.latent is None and getattr(config, "noise_dim", 0):
+            # The base of a student with a noise input, asked without: it would have no gradient,
+            # and a sharded optimizer that has no moments of a weight cannot be loaded.
+            noise_input_of(unwrapped(network)).requires_grad_(False)
     return copied
 
 

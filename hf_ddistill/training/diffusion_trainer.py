@@ -32,11 +32,12 @@ from hf_ddistill.training.model_card import CardFacts, write_card
 from hf_ddistill.training.preparation import prepared
 from hf_ddistill.training.refusals import (
     check_attention,
-    check_networks,
+    check_config,
     check_settings,
     warn_of_half_precision,
 )
 from hf_ddistill.training.resumable import ResumableTrainer
+from hf_ddistill.training.run_checks import check_columns, check_networks, check_run
 from hf_ddistill.training.run_state import RunState
 from hf_ddistill.training.samples import draw_samples
 from hf_ddistill.training.sharding import check_whole, saves_shards
@@ -72,6 +73,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
 
     args: DiscreteDiffusionConfig
     distils: ClassVar[bool] = False
+    teacher: Denoiser | None = None
 
     def __init__(
         self,
@@ -86,6 +88,8 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         **kwargs: Any,
     ) -> None:
         args = DiscreteDiffusionConfig("trainer_output") if args is None else args
+        if not self.distils:
+            check_config(args, DiscreteDiffusionConfig, type(self).__name__)
         check_settings(args, kwargs, sample_metrics is not None)
         # What is drawn here (weights that a file lacks) is of the run's seed, too.
         set_seed(args.seed)
@@ -105,6 +109,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         length = args.max_length or window(model)
         check_attention(self._objective, model, length)  # first: nothing else makes it fit
         self.objective = self._objective.for_student(self._denoiser)
+        check_run(self._objective, model, self._denoiser, self.teacher, args)
         collator = kwargs.get("data_collator") or TokenCollator.suited_to(
             config, tokenizer, whole_blocks(model, self._objective)
         )
@@ -115,6 +120,9 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         def ready(data: Any) -> Any:
             data = prepared(data, tokenizer, length, *how)
             clean.first(data)
+            check_columns(self.teacher, data)
+            if self._objective.rollouts is None:
+                clean.check_trained(data, args.prompt_length)
             return data
 
         self._prepared = ready

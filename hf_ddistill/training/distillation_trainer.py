@@ -32,6 +32,7 @@ from hf_ddistill.training.rates import with_learning_rate
 from hf_ddistill.training.refusals import (
     check_auxiliaries,
     check_base_stays,
+    check_config,
     check_decoder,
     check_reads_masks,
     check_reads_tokens,
@@ -92,12 +93,14 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
         **kwargs: Any,
     ) -> None:
         args = DiscreteDistillationConfig("trainer_output") if args is None else args
+        check_config(args, DiscreteDistillationConfig, type(self).__name__)
         # Adapters are drawn before `Trainer` sets the seed.
         set_seed(args.seed)
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
         objective = Objective.from_config(objective)
         check_reads_masks(objective, teacher)
         check_reads_tokens(objective, teacher)
+        check_reward(objective, reward_function is not None)
         teacher = teacher_model(teacher, model, kwargs.get("processing_class"))
         if model is teacher and model is not None:
             raise ValueError(
@@ -132,7 +135,6 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
         self._rewarded_by = reward_function
         super().__init__(model, args, objective, **kwargs)
         self.model_init = model_init
-        check_reward(self._objective, reward_function is not None)
         check_decoder(self._objective, self.own_base or self.teacher_model is not None)
         blocks = isinstance(unwrapped(self.model), BlockDiffusionLM)
         if self._objective.one_call or (args.student_steps == 1 and not blocks):

@@ -16,8 +16,8 @@ from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import BlockDiffusionConfig, BlockDiffusionLM, load_config, unwrapped
 from hf_ddistill.models.causal_kind import is_causal, is_causal_config
 from hf_ddistill.models.opening import is_causal_name
-from hf_ddistill.objectives import Objective, Trained
-from hf_ddistill.objectives.needs import TAKEN
+from hf_ddistill.objectives import Objective
+from hf_ddistill.training.settings import DistillationSettings
 
 _TOKENS = "a row's own tokens are what is learnt"
 
@@ -74,6 +74,22 @@ CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _MEASURED = ("loss", "runtime", "samples_per_second", "steps_per_second")
 
 
+def check_config(args: object, kind: type, trainer: str) -> None:
+    """Raise unless the settings are of a trainer's own class: those of another one lack some, or
+    have some that are not acted on.
+
+    Args:
+        args: as they were given.
+        kind: the class that the trainer takes.
+        trainer: its name.
+    """
+    distils = [isinstance(args, DistillationSettings), issubclass(kind, DistillationSettings)]
+    if not isinstance(args, kind) or distils[0] != distils[1]:
+        raise ValueError(
+            f"args= of {trainer} must be a {kind.__name__}, got {type(args).__name__}."
+        )
+
+
 def check_settings(
     args: TrainingArguments, given: Mapping[str, Any], judges_samples: bool = False
 ) -> None:
@@ -107,40 +123,6 @@ def check_settings(
         raise ValueError(
             f"metric_for_best_model={args.metric_for_best_model!r} is measured by nobody: without "
             "sample_metrics= or compute_metrics= an evaluation has the loss alone."
-        )
-
-
-def check_networks(
-    objective: Objective, args: TrainingArguments, trainer: str, distils: bool
-) -> None:
-    """Raise if an objective needs a network that cannot be had.
-
-    Args:
-        objective: says which.
-        args: of the trainer.
-        trainer: its name.
-        distils: whether it has a teacher, and trains networks beside the student.
-    """
-    missing = []
-    for name, need in objective.networks.items():
-        if isinstance(need, Trained):
-            if name in TAKEN:
-                raise ValueError(
-                    f"Objective {objective.id!r} trains a network {name!r} beside the student; "
-                    f"give it another name than {', '.join(TAKEN)}."
-                )
-            missing += [] if distils else [name]
-        elif need.mean:
-            if not args.ema_decay:
-                raise ValueError(
-                    f"Objective {objective.id!r} needs the mean of weights: set ema_decay above 0."
-                )
-        elif not distils or name != "teacher":
-            missing.append(name)
-    if missing:
-        raise ValueError(
-            f"Objective {objective.id!r} needs {', '.join(sorted(missing))}, which {trainer} does "
-            "not have."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -113,7 +114,7 @@ class RolloutDecoder:
             rounds = torch.cat([rounds[:, : prompts.start], behind], 1)
         multiple = self.student_block or 1
         if not inner.is_full(plan.block_size):
-            multiple = plan.block_size
+            multiple = math.lcm(multiple, plan.block_size)
         rows = (x_0, rounds, attend, log_prob)
         x_0, rounds, attend, log_prob = _from_the_left(*rows, multiple)
         reward = None if self.reward_function is None else self.reward_function(x_0, rounds >= 0)

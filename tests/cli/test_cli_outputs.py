@@ -256,3 +256,15 @@ def test_a_pipeline_is_saved_beside_the_user_s_folders_of_its_parts_names(tmp_pa
     assert {path: after.get(path) for path in before} == before
     new = {"config.json", "model.safetensors", "model_index.json", "scheduler"}
     assert {path.partition("/")[0] for path in after.keys() - before.keys()} == new
+
+
+def test_an_empty_folder_is_left_where_the_trainer_refuses(lm, tmp_path, capsys):  # noqa: F811
+    blocks, data = tmp_path / "blocks", tmp_path / "rows.jsonl"
+    assert main(["convert", str(lm), str(blocks)]) == 0
+    data.write_text('{"text": "0 1 2"}\n' * 4)
+    argv = ["distill", "--teacher", blocks, "--data", data, "--objective", "outcome_reward"]
+    argv += ["--objective.rollouts", '{"tokens": 8}', "--max-length", "8", "--cpu"]
+    argv += ["--output", tmp_path / "new" / "out", "--steps", "1"]
+    assert main(list(map(str, argv))) == 2
+    assert "needs what each rollout earns" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -8,12 +8,16 @@ import json
 
 import pytest
 import torch
+from bert_folders import BERT
 from block_models import MASK, causal
-from transformers import AutoModelForCausalLM
+from cli_runs import refused
+from training_runs import tiny
+from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM
 
 from hf_ddistill import DDiTConfig, DDiTForDiscreteDiffusion
 from hf_ddistill.cli.main import main
 from hf_ddistill.convert import CausalLM, Converter, recognise, to_block_diffusion
+from hf_ddistill.models import NoisedMaskedLM, as_denoiser
 
 
 @pytest.fixture(params=sorted(Converter.registry))
@@ -140,3 +144,25 @@ def test_a_converter_in_a_new_file_is_not_asked(tmp_path, monkeypatch, capsys):
     assert "is a sketch" in capsys.readouterr().out
     assert DDiTForDiscreteDiffusion.from_pretrained(out).config.num_hidden_layers == 2
     assert "a sketch" in (out / "README.md").read_text()
+
+
+def test_students_of_transformers_are_no_models_of_ours(tmp_path, capsys):
+    model = BertForMaskedLM(BertConfig(**BERT, mask_token_id=4))
+    as_denoiser(model)
+    model.save_pretrained(tmp_path / "student")
+    NoisedMaskedLM.of(model, 3).save_pretrained(tmp_path / "noised")
+    for name in ("student", "noised"):
+        said = refused(capsys, "convert", tmp_path / name, tmp_path / "out")
+        assert "it is a model of ours already" in said
+    (tmp_path / "adapters").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "adapters" / name).write_text("{}")
+    said = refused(capsys, "convert", tmp_path / "adapters", tmp_path / "out")
+    assert "holds adapters, which are opened on their base" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_ours_without_its_code_is_a_traceback(tmp_path):
+    tiny().save_pretrained(tmp_path / "plain")
+    model, tokenizer = Converter.named("transformers")().read(str(tmp_path / "plain"))
+    assert type(model) is DDiTForDiscreteDiffusion and tokenizer is None

@@ -85,5 +85,5 @@ def test_students_that_do_not_go_together_are_sampled_as_one():
     assert Parted((noisy, noisy)).latent == Latent(2)
     with pytest.raises(ValueError, match="bounds must ascend"):
         Intervals((0.5, 0.3))
-    with pytest.raises(ValueError, match="none of them twice"):
+    with pytest.raises(ValueError, match="no class twice"):
         Classes(((1,), (1, 2)))

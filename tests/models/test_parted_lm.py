@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from bert_folders import BERT
-from cli_runs import refused
+from cli_runs import bert, refused, words
 from training_runs import distilling, tiny
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
@@ -15,8 +15,9 @@ from hf_ddistill import DiscreteDiffusionPipeline
 from hf_ddistill.cli import main
 from hf_ddistill.denoisers import Classes, Intervals, Parted
 from hf_ddistill.hub import load_model
-from hf_ddistill.models import NoisedMaskedLM, PartedLM, as_denoiser
-from hf_ddistill.samplers import Ancestral, Canvas
+from hf_ddistill.models import NoisedMaskedLM, PartedLM, as_denoiser, enter_sampler
+from hf_ddistill.models.tokenizers import load_tokenizer
+from hf_ddistill.samplers import Ancestral, Canvas, ScaledEuler
 
 BY_TIME = Intervals((0.4,))
 
@@ -157,3 +158,60 @@ def test_a_masked_language_model_with_noise_is_a_part_like_any_other(tmp_path):
     torch.testing.assert_close(
         model(x_t, t, **noise).log_conditional.exp(), other(x_t, t, **noise).log_conditional.exp()
     )
+
+
+OWNED = {
+    "[[0], [1]]": "students whose classes are no classes: knows 0",
+    '[["x"], [2]]': "groups must be lists of classes",
+    "[[0.5], [2]]": "groups must be lists of classes",
+    "[0, 2]": "groups must be lists of classes",
+    "[[0, 1], []]": "groups must be lists of classes",
+    "[[0, 1], [-1]]": "groups must be lists of classes",
+    "[[0, 1], [7]]": "own the classes [7] knows 3",
+}
+
+
+@pytest.mark.parametrize(("groups", "said"), OWNED.items())
+def test_classes_that_no_student_can_own_are_given_away(tmp_path, capsys, groups, said):
+    count = 0 if said.endswith("knows 0") else 3
+    for name in "ab":
+        student(0, num_classes=count).save_pretrained(tmp_path / "students" / name)
+    argv = ("convert", tmp_path / "students", tmp_path / "no", "--groups", groups)
+    assert said.rpartition(": ")[2] in refused(capsys, *argv)
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("bounds", [("a",), "a", (float("nan"),), (True,), (0.5, 0.5), 0.5])
+def test_bounds_that_are_no_times_are_taken(bounds):
+    with pytest.raises(ValueError, match="bounds must ascend between 0 and 1, got"):
+        Intervals(bounds)
+
+
+def test_what_another_student_is_sampled_with_is_lost():
+    one, other = student(0), student(1)
+    enter_sampler(other, ScaledEuler((0.9, 1.0), (1.0, 0.4, 0.0)), 2)
+    with pytest.raises(ValueError, match="sampled by one sampler, .* 'ancestral'.* 'scaled_euler'"):
+        PartedLM.of((one, other), BY_TIME)
+
+
+def test_students_of_classes_that_read_no_time_ask_for_one(tmp_path):
+    parts = (student(0, num_classes=3), student(1, num_classes=3))
+    denoiser, (x_t, t) = as_denoiser(opened(tmp_path, parts, Classes([[0, 2], [1]]))), states()
+    labels = torch.tensor([0, 1, 2, 1])
+    assert not denoiser.needs_time
+    torch.testing.assert_close(
+        denoiser(x_t, class_labels=labels).log_conditional,
+        denoiser(x_t, t, class_labels=labels).log_conditional,
+    )
+    parts = (student(0, num_classes=3), student(1, num_classes=3, time_conditioning=True))
+    assert as_denoiser(PartedLM.of(parts, Classes(((0, 2), (1,))))).needs_time
+
+
+def test_a_tokenizer_is_lost_on_the_way_to_a_folder_of_students_and_back(tmp_path):
+    for name in "ab":
+        bert(tmp_path / "students" / name, words(), mask_token_id=2)
+    both, apart, again = (str(tmp_path / name) for name in ("both", "apart", "again"))
+    assert main(["convert", str(tmp_path / "students"), both]) == 0
+    assert main(["export", both, apart, "--to", "students"]) == 0
+    assert main(["convert", apart, again]) == 0
+    assert load_tokenizer(again).get_vocab() == load_tokenizer(both).get_vocab()

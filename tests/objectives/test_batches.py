@@ -43,7 +43,7 @@ EVERY = {
     "mcd": [{}, {"divergence": "forward_kl", "weighting": "certainty"}],
     "redi": [{"diffusion": FLIPS, "teacher_steps": 2, "looks": 2}],
     "fs_dfm": [{}, {"diffusion": FLIPS, "chained": True, "weighting": "learned"}],
-    "lsd": [{"teacher_steps": 4}, {"teacher_steps": 4, "learned": "times"}, CODE],
+    "lsd": [{"teacher_steps": 8}, {"teacher_steps": 8, "learned": "times"}, CODE],
     "distribution_matching": [
         {},
         {"setting": "idlm"},

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 
 import pytest
 from batch_runs import ROWS, reward, trainer_of
 
+from hf_ddistill.couplings import Coupling, TimeSampler
 from hf_ddistill.objectives import Objective, Rollouts
+from hf_ddistill.objectives.weightings import Weighting
 
 OURS = [name for name, kind in Objective.registry.items() if "hf_ddistill" in kind.__module__]
 RANDOM = {"type": "static", "score": "random"}
@@ -126,3 +129,22 @@ def test_an_objective_on_rewards_without_a_reward_is_refused_before_any_training
     with pytest.raises(ValueError, match="'outcome_reward' needs what each rollout earns"):
         trainer_of(tmp_path, "outcome_reward", reward_function=None)
     trainer_of(tmp_path, "outcome_reward", reward_function=reward)
+
+
+#: Counts that end somewhere by themselves: at the vocabulary, the row, the block, the training.
+ENDS = {"top_k", "block_size", "tokens_a_step", "candidates", "lookahead"}
+
+
+@pytest.mark.parametrize("family", [Objective, Coupling, TimeSampler, Weighting])
+def test_a_count_of_calls_that_would_never_end_is_accepted(family):
+    looked_at = 0
+    for name, kind in family.registry.items():
+        for field in fields(kind):
+            if "int" not in str(field.type).split() or field.name in ENDS | {"layer"}:
+                continue
+            looked_at += 1
+            with pytest.raises(ValueError, match=rf"{field.name}.* 4,096, got 1,000,000,000"):
+                family.from_config({"type": name, field.name: 10**9})
+    assert looked_at
+    with pytest.raises(ValueError, match="group of Rollouts must be at most 4,096"):
+        Rollouts(group=10**9)

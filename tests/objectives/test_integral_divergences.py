@@ -91,15 +91,23 @@ class FirstOfTwo(LawMatching):
         return roll_out(step, torch.full((rows,), 2), torch.zeros(rows, dtype=torch.int64))
 
 
-def test_a_step_is_answerable_for_more_than_the_next_call_is_shown():
-    """KL(V) counts as in law matching, times the chance that so many tokens are shown."""
+@pytest.mark.parametrize("horizon", ["step", "bridge"])
+def test_a_step_is_answerable_for_more_than_the_next_call_is_shown(horizon):
+    """Of a step KL(V) counts as in law matching, times the chance that so many tokens are shown; of
+    a bridge by how often a state on the way hides just one token of V."""
     (student, law), teacher = mixture(), problem(MASKS, 1)
     shown = [math.comb(L, n) / 2**L for n in range(L + 1)]
-    divergence = of_sets(law, teacher.law, lambda m: math.fsum(shown[m:]) / (m * math.comb(L, m)))
+
+    def weight(m):
+        if horizon == "step":
+            return math.fsum(shown[m:]) / (m * math.comb(L, m))
+        return math.fsum(shown[n] / n for n in range(m, L + 1)) / math.comb(L, m - 1)
+
+    divergence = of_sets(law, teacher.law, weight)
     (true,) = torch.autograd.grad(divergence, student.network.logits)
     exact = ExactProblem(law.detach(), teacher.sequences, MASKS)
     step = step_of(MASKS, student, teacher.denoiser(), exact.denoiser(), ROWS, student_steps=2)
-    objective = FirstOfTwo(horizon="step", steps="only")
+    objective = FirstOfTwo(horizon=horizon, steps="only")
     (found,) = torch.autograd.grad(objective(step)["student"], student.network.logits)
     compare(found, true)
 

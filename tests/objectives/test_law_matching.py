@@ -48,6 +48,21 @@ def test_pathwise_gradient_of_one_call_points_down_the_divergence_of_the_laws():
     assert torch.cosine_similarity(found.flatten(), true.flatten(), 0) > 0.9
 
 
+def test_policy_gradient_of_a_call_by_itself_is_a_traceback():
+    (student, law), teacher = mixture(), problem(MASKS, 1)
+    logits, objective = student.network.logits, LawMatching(gradient="policy")
+    assert objective.for_student(student).horizon == "call"
+    (true,) = torch.autograd.grad(kl_divergence(law, teacher.law), logits, retain_graph=True)
+    exact = ExactProblem(law.detach(), teacher.sequences, MASKS)
+    step = step_of(MASKS, student, teacher.denoiser(), exact.denoiser(), 60_000)
+    (found,) = torch.autograd.grad(objective(step)["student"], logits)
+    assert torch.cosine_similarity(found.flatten(), true.flatten(), 0) > 0.98
+    assert float((L * found).norm() / true.norm()) == pytest.approx(1, abs=0.06)
+    same = step_of(MASKS, student, *(teacher.denoiser(),) * 2, rows=64, student_steps=4)
+    (found,) = torch.autograd.grad(objective(same)["student"], logits)
+    assert found.abs().max() < 1e-9
+
+
 @pytest.mark.parametrize(
     ("diffusion", "noise", "found"),
     [
@@ -70,7 +85,7 @@ def test_what_a_student_cannot_have_is_refused_when_it_is_known():
     for settings in ({"divergence": "jeffreys"}, {"horizon": "step"}, {"divergence": "mean_kl"}):
         with pytest.raises(ValueError, match="noise input"):
             LawMatching(**settings).for_student(table(MASKS))
-    for settings in ({"horizon": "step"}, {"divergence": "mean_kl"}):
+    for settings in ({"horizon": "step"}, {"horizon": "bridge"}, {"divergence": "mean_kl"}):
         with pytest.raises(ValueError, match="needs masks"):
             LawMatching(**settings).for_student(table(FLIPS))
 
@@ -89,7 +104,7 @@ def test_student_with_the_teacher_s_law_is_pulled_nowhere(diffusion, gradient):
 
 
 @pytest.mark.parametrize("divergence", ["reverse_kl", "mean_kl"])
-@pytest.mark.parametrize("horizon", ["call", "step"])
+@pytest.mark.parametrize("horizon", ["call", "step", "bridge"])
 def test_noisy_student_with_the_teacher_s_law_is_pulled_nowhere(horizon, divergence):
     teacher, (student, _) = problem(MASKS, 1), mixture()
     step = step_of(MASKS, student, *(teacher.denoiser(),) * 2, rows=64, student_steps=4)
@@ -98,7 +113,7 @@ def test_noisy_student_with_the_teacher_s_law_is_pulled_nowhere(horizon, diverge
     assert found.abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("horizon", ["call", "step"])
+@pytest.mark.parametrize("horizon", ["call", "step", "bridge"])
 def test_auxiliary_of_laws_ends_half_way_to_the_teacher(horizon):
     """Half way from the teacher's conditionals to the student's its gradient is 0."""
     (student, law), teacher = mixture(), problem(MASKS, 1)
@@ -195,10 +210,12 @@ def test_one_call_beats_the_exact_teacher_s_total_variation_five_times():
     ("settings", "named"),
     [
         ({"gradient": "reinforce"}, "None, pathwise, policy"),
-        ({"horizon": "stop"}, "call, step, rollout"),
+        ({"horizon": "stop"}, "call, step, bridge, rollout"),
         ({"horizon": "step", "gradient": "policy"}, "pathwise"),
+        ({"horizon": "bridge", "gradient": "policy"}, "horizon='bridge' needs .*'pathwise'"),
         ({"divergence": "mean_kl", "gradient": "policy"}, "pathwise"),
         ({"horizon": "step", "sampler": "jump"}, "ancestral"),
+        ({"horizon": "bridge", "sampler": "jump"}, "horizon='bridge' give .*'ancestral'"),
         ({"sampler": "ddim"}, "ancestral"),
         ({"steps": "any"}, "each_number, each_call, only"),
         ({"divergence": "js"}, "reverse_kl, forward_kl, jeffreys, mean_kl"),

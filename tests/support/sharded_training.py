@@ -55,7 +55,8 @@ def lora():
 
 
 def adapters():
-    return {"model": tiny(num_hidden_layers=2), "teacher": None, "peft_config": lora()}
+    base = tiny(num_hidden_layers=2)
+    return {"model": base, "teacher": None, "peft_config": lora(), "noise_dim": 4}
 
 
 def blocks():
@@ -68,7 +69,7 @@ def blocks():
 
 
 def copies():
-    return {"model": None, "teacher": tiny(num_hidden_layers=2)}
+    return {"model": None, "teacher": tiny(num_hidden_layers=2), "noise_dim": 4}
 
 
 def trained(folder, sharded, networks, **settings):

@@ -248,3 +248,13 @@ def test_noise_input_is_trained_and_saved_with_the_adapters_and_the_teacher_has_
         assert not torch.allclose(
             found, opened(x_t, 0.5, noise=-noise["noise"]).log_conditional.exp()
         )
+
+
+def test_auxiliary_beside_a_noised_student_trains_no_noise_input_that_nobody_asks(tmp_path):
+    """Resumed under FSDP2, such a run was refused: 'Missing optimizer state for parameter'."""
+    trainer = run(tmp_path, bert(tmp_path), noise_dim=4)
+    trainer.train()
+    trained = [name for name, p in auxiliary_of(trainer).named_parameters() if p.requires_grad]
+    assert trained and not [name for name in trained if "noise_proj" in name]
+    own = [name for name, p in trainer.model.named_parameters() if p.requires_grad]
+    assert [name for name in own if "noise_proj" in name]

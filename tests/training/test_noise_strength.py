@@ -118,3 +118,13 @@ def test_noise_of_an_adapted_student_is_as_strong(tmp_path):
     expected = noise_input_of(whole.model).weight
     assert torch.allclose(kept, expected, rtol=1e-5)
     assert torch.allclose(unwrapped(adapted.model).model.noise_proj.weight, expected, rtol=1e-5)
+
+
+def test_of_long_rows_a_part_is_looked_at(tmp_path):
+    """All laws of 4 rows of 2,048 tokens over 50,000 would be gigabytes."""
+    teacher = tiny(token_shape=None, position_embedding="rotary", max_position_embeddings=512)
+    seen = []
+    teacher.lm_head.register_forward_hook(lambda module, given, logits: seen.append(logits))
+    data = [{"input_ids": [i % 2] * 512} for i in range(8)]
+    distilling(tmp_path, teacher, data, noise_dim=4)
+    assert seen and max(logits.numel() // logits.shape[-1] for logits in seen) <= 4 * 64

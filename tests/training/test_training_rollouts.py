@@ -189,7 +189,7 @@ def test_a_causal_teacher_is_loaded_by_its_name_with_its_tokenizer(tmp_path):
         ({"rollouts": {"tokens": 4, "min_tokens": 8}}, "the number of tokens grows"),
         ({"rollouts": {"updates": 0}}, "rollouts.updates must be at least 1, got 0"),
         ({"rollouts": {"unmasking": "treshold"}}, "did you mean 'threshold'"),
-        ({"rollouts": {"tokens": 500}}, "the model reads 64"),
+        ({"rollouts": {"tokens": 500}}, "in the 64 tokens that the model reads"),
         ({"prompt_length": 0}, "A prompt is empty"),
     ],
 )

@@ -22,6 +22,8 @@ class PartedLMConfig(PreTrainedConfig):
         bounds (`list[float]`, *optional*): between the intervals of time that the students own,
             ascending in (0, 1); student k owns bounds[k - 1] < t <= bounds[k].
         groups (`list[list[int]]`, *optional*): or the classes that each student owns.
+        reads_time (`str`, *optional*): "t" where the time decides who is asked, or one of them
+            reads it.
         vocab_size, max_position_embeddings, token_shape, num_classes, noise_dim, noise_per,
             mask_token_id, pad_token_id, bos_token_id, eos_token_id, held_tokens: as of the students
             themselves.
@@ -36,6 +38,7 @@ class PartedLMConfig(PreTrainedConfig):
     parts: list[dict] | None = None
     bounds: list[float] | tuple[float, ...] | None = None
     groups: list[list[int]] | tuple[tuple[int, ...], ...] | None = None
+    reads_time: str | None = "t"
     vocab_size: int | None = None
     max_position_embeddings: int | None = None
     token_shape: list[int] | None = None

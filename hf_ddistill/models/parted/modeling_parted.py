@@ -14,7 +14,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 from transformers.modeling_utils import PreTrainedModel
 
 from hf_ddistill.denoisers import Classes, Intervals, Parted
-from hf_ddistill.models.as_denoiser import as_denoiser, diffusion_entry
+from hf_ddistill.models.as_denoiser import as_denoiser, diffusion_entry, sampler_of
 from hf_ddistill.models.block_diffusion.modeling_block_diffusion import BlockDiffusionLM
 from hf_ddistill.models.held import Held
 from hf_ddistill.models.parted.configuration_parted import SHARED, PartedLMConfig
@@ -53,8 +53,8 @@ class PartedLM(PreTrainedModel):
 
     @classmethod
     def of(cls, students: Sequence[PreTrainedModel], owners: Intervals | Classes) -> Self:
-        """One model of students, which are taken over as they are; of how many calls and which
-        sampler is said as the first one says it.
+        """One model of students, which are taken over as they are, to be sampled as they are, in
+        as many calls as the first one says.
 
         Args:
             students: of one vocabulary, process and noise input, and of the same special tokens.
@@ -64,6 +64,8 @@ class PartedLM(PreTrainedModel):
             ValueError: if they do not go together.
         """
         _check(students)
+        if isinstance(owners, Classes):
+            _check_classes(students, owners)
         parted = Parted(tuple(map(as_denoiser, students)), owners)
         first = students[0].config
         shared = {name: getattr(first, name) for name in SHARED if hasattr(first, name)}
@@ -75,6 +77,7 @@ class PartedLM(PreTrainedModel):
             else {"groups": [list(group) for group in owners.groups]}
         )
         parts = [each.config.to_dict() for each in students]
+        owned["reads_time"] = "t" if parted.needs_time else None
         config = PartedLMConfig(parts=parts, **owned, **shared, discrete_diffusion=about)
         return cls(config, students)
 
@@ -149,6 +152,24 @@ def _check(students: Sequence[PreTrainedModel]) -> None:
     held = [Held.of(each.config) for each in students]
     if any(each != held[0] for each in held):
         raise ValueError(f"Students must hold the same special tokens, got {held}.")
+    samplers = [sampler_of(each) for each in students]
+    if any(each != samplers[0] for each in samplers):
+        named = ", ".join(str(each.to_config()) for each in samplers)
+        raise ValueError(
+            f"Students that share a task are sampled by one sampler, and these were trained for "
+            f"several: {named}; hf_ddistill.models.enter_sampler gives a student another one."
+        )
+
+
+def _check_classes(students: Sequence[PreTrainedModel], owners: Classes) -> None:
+    """Raise for a class that a student does not know."""
+    for student, group in zip(students, owners.groups, strict=False):
+        known = getattr(student.config, "num_classes", 0) or 0
+        if max(group) >= known:
+            raise ValueError(
+                f"A student that is to own the classes {list(group)} knows {known}: classes are "
+                "numbered from 0, and its num_classes must be above them."
+            )
 
 
 __all__ = ["PartedLM"]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep, log_variety
+from hf_ddistill.kinds import check_most
 from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.by_position import Last, by_position
@@ -63,6 +64,7 @@ class BlockLawMatching(Objective):
     def __post_init__(self) -> None:
         if self.draws < 2:
             raise ValueError(f"draws must be at least 2 (others are a baseline), got {self.draws}.")
+        check_most(self, "draws")
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
         path = decoded(step, self.id)

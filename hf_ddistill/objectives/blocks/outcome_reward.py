@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.divergences import ReverseKL
+from hf_ddistill.kinds import check_most
 from hf_ddistill.objectives.blocks.states import decoded, masked
 from hf_ddistill.objectives.by_position import by_position
 from hf_ddistill.objectives.objective import Objective
@@ -101,6 +102,7 @@ class OutcomeReward(Objective):
                 f"rollouts.updates={self.rollouts.updates} uses rollouts of a student that has "
                 "moved since, which takes a ratio: set clip, or rollouts.updates=1."
             )
+        check_most(self, "calls")
 
     @property
     def order(self) -> Unmasking | None:

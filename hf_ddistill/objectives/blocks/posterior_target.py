@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hf_ddistill.couplings import Local, TrainingStep
 from hf_ddistill.denoisers import Autoregressive
-from hf_ddistill.kinds import of_their_kinds
+from hf_ddistill.kinds import check_most, of_their_kinds
 from hf_ddistill.linalg import categorical_of_logs
 from hf_ddistill.objectives.by_position import chunks
 from hf_ddistill.parameterizations import log_prob_of
@@ -68,6 +68,7 @@ class PosteriorTarget:
                 "candidates must be at least 0 and completions at least 1 or None, got "
                 f"{self.candidates} and {self.completions}."
             )
+        check_most(self, "completions")
 
     @torch.no_grad()
     def __call__(self, step: TrainingStep, where: Where | Places, proposal: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_ddistill.couplings import TrainingStep
+from hf_ddistill.kinds import check_most
 from hf_ddistill.objectives.weightings.weighting import Weighting
 from hf_ddistill.shapes import Times
 
@@ -41,6 +42,7 @@ class Learned(Weighting):
                 f"bins must be at least 1 and decay in [0, 1), got bins={self.bins}, "
                 f"decay={self.decay}."
             )
+        check_most(self, "bins")
 
     def of_time(self, step: TrainingStep, t: Times) -> Times:
         if step.held_out:
