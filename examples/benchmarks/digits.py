@@ -32,6 +32,7 @@ from hf_ddistill.evaluation import (
     split_digits,
 )
 from hf_ddistill.models import as_denoiser
+from hf_ddistill.objectives import Objective
 
 
 def teacher_of(args: argparse.Namespace, split, seed: int = 0):  # noqa: ANN001, ANN201
@@ -46,6 +47,13 @@ def teacher_of(args: argparse.Namespace, split, seed: int = 0):  # noqa: ANN001,
         levels=args.levels, uniform=args.uniform, steps=args.teacher_steps, bf16=True, seed=seed
     )
     return train_teacher(folder, split.train_tokens, split.train_labels, setup)
+
+
+def recipe_for(objective: dict) -> dict:
+    """The quickstart's settings of law matching, without those of what it trains beside the student
+    where an objective trains nothing there."""
+    more, own = RECIPES["law_matching"].more, Objective.from_config(objective).auxiliaries
+    return {k: v for k, v in more.items() if own or not k.startswith("auxiliary_")}
 
 
 def averaged(models: list):  # noqa: ANN201
@@ -88,7 +96,7 @@ def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  
     }
     recipe = RECIPES["law_matching"]
     teachers = [teacher_of(args, split, seed) for seed in range(args.teachers)]
-    training = recipe.more | args.training
+    training = recipe_for(settings) | args.training
     for teacher in teachers if training.get("bf16") else ():
         # torch's fused attention has a slow bfloat16 gradient on CPUs.
         teacher.set_attn_implementation("eager")

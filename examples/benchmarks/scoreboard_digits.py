@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from benchmark_files import rows_file
 from datasets import Dataset
-from digits import fresh, teacher_of, within_classes
+from digits import fresh, recipe_for, teacher_of, within_classes
 from scoreboard_cost import calls_of
 from scoreboard_shared import OBJECTIVES, RowsFile, short, table
 from sklearn.metrics import roc_auc_score
@@ -38,7 +38,7 @@ from transformers import AutoModelForMaskedLM
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.cli.evaluate import draw
-from hf_ddistill.cli.quickstart import RECIPES, shipped_student
+from hf_ddistill.cli.quickstart import shipped_student
 from hf_ddistill.cli.resuming import train
 from hf_ddistill.cli.sample import use_unmasking
 from hf_ddistill.evaluation import (
@@ -170,7 +170,7 @@ def student_of(name: str, args: argparse.Namespace, seed: int, split) -> tuple[n
         return AutoModelForMaskedLM.from_pretrained(folder), json.loads(about.read_text())
     per_step = calls_of(entry)
     steps = max(2, round(args.calls / sum(per_step.values())))
-    recipe = {**RECIPES["law_matching"].more, "noise_dim": NOISE if entry.noise else 0}
+    recipe = {**recipe_for(entry.settings), "noise_dim": NOISE if entry.noise else 0}
     teacher = teacher_of(args, split)
     # torch's fused attention has a slow gradient in bfloat16 on a CPU.
     teacher.set_attn_implementation("eager")
