@@ -23,9 +23,7 @@ SAME = {
     "max_steps": STEPS,
     "per_device_train_batch_size": ROWS,
     "learning_rate": 1e-2,
-    "auxiliary_learning_rate": 2e-2,
     "adam_beta1": 0.5,
-    "auxiliary_beta1": 0.5,
     "adam_beta2": 0.99,
     "lr_scheduler_type": "constant",
     "optim": "adamw_torch",
@@ -33,6 +31,8 @@ SAME = {
     "auxiliary_lag": 0.0,  # the laboratory waits for no auxiliary
     "seed": 7,
 }
+#: Of what is trained beside the student, where something is.
+BESIDE = {"auxiliary_learning_rate": 2e-2, "auxiliary_beta1": 0.5}
 PACE = Pace(1e-2, 2e-2, betas=(0.5, 0.99), floor=1.0, ema=0.9)
 
 
@@ -54,7 +54,8 @@ class _Adversarial(Objective):
 
 
 def trained_by_the_trainer(folder, objective, seen, **more):
-    trainer = distilling(folder, objective=objective, **SAME | more)
+    beside = BESIDE if objective.auxiliaries else {}
+    trainer = distilling(folder, objective=objective, **SAME | beside | more)
     collate = trainer.data_collator
 
     def collated(features):
