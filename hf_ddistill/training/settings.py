@@ -169,7 +169,8 @@ class DistillationSettings:
     student_layers: int = setting(0, "layers that a copy of the teacher keeps; 0 is all")
     student_bits: int = setting(0, "of the weights that a copy computes with, 8 or 4; 0 is all")
     noise_std: float | None = setting(
-        None, "of what the noise input adds at first (default: it tells a tenth of a token's entropy)"
+        None,
+        "of what the noise input adds at first (default: it tells a tenth of a token's entropy)",
     )
     auxiliary_learning_rate: float | None = setting(
         None, "of the auxiliary (default: twice the student's; of adapters ten times)"
