@@ -15,7 +15,7 @@ from hf_ddistill.models import unwrapped
 from hf_ddistill.models.noise_input import noise_input_of
 
 
-def share_told(denoiser, size=64, draws=400, **condition):
+def share_told(denoiser, size=64, draws=128, **condition):
     """Of a token's entropy, by another road than the trainer's: the mean KL of each noise's law to
     the mean of all, over its entropy, at masks alone."""
     masks = denoiser.diffusion.prior((draws, size))
@@ -37,8 +37,8 @@ def shipped(folder, **settings):
 def test_new_noise_input_tells_a_tenth_of_what_a_token_is(seed, tmp_path):
     trainer = shipped(tmp_path, seed=seed)
     student = trainer.denoiser(trainer.model.eval())
-    told = [share_told(student, class_labels=label) for label in range(10)]
-    assert sum(told) / 10 == pytest.approx(0.1, rel=0.35)  # four rows and 8 draws found it
+    told = [share_told(student, class_labels=label) for label in range(0, 10, 2)]
+    assert sum(told) / 5 == pytest.approx(0.1, rel=0.35)  # four rows and 8 draws found it
 
 
 def test_noise_that_the_old_default_whispers_to_large_embeddings_is_heard(tmp_path):
