@@ -54,8 +54,8 @@ class Told:
 
 def set_strength(trainer: Any) -> Told | None:
     """Scale the new noise input of a trainer's student, which adds `FIRST` to each channel, so that
-    it tells `SHARE` of a token's entropy; None, and no change, without data or where the student's
-    law is no law.
+    it tells `SHARE` of a token's entropy; None, and no change, without data or where these rows
+    are context alone.
 
     Too weak a noise input is not seen, and law matching in one call has nothing to go by; too
     strong a one is first to be unlearned. What a strength does hangs on the size of the embeddings
@@ -93,11 +93,11 @@ def _search(trainer: Any) -> Told | None:
     if not rows:
         return None
     (inputs,) = batches_of(trainer, rows, ROWS)
+    if not trained_in(inputs, trainer.args.prompt_length).any():
+        return None
     std, tried, low, high = FIRST, [], 0.0, math.inf
     for _ in range(1 + TRIES):
         now = _told(trainer, inputs, std)
-        if not math.isfinite(now.share):
-            return None
         tried.append(now)
         if now.off <= NEAR:
             break

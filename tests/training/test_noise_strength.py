@@ -128,3 +128,13 @@ def test_of_long_rows_a_part_is_looked_at(tmp_path):
     data = [{"input_ids": [i % 2] * 512} for i in range(8)]
     distilling(tmp_path, teacher, data, noise_dim=4)
     assert seen and max(logits.numel() // logits.shape[-1] for logits in seen) <= 4 * 64
+
+
+def test_of_rows_that_are_context_alone_nothing_is_told_and_no_strength_named(tmp_path, caplog):
+    """It was said of nan nats, after eleven tries."""
+    data = [{**row, "labels": list(row["input_ids"])} for row in rows(64, labels=True)]
+    for row in data[::16]:
+        row["labels"] = [-100] * 64
+    trainer = distilling(tmp_path, shipped_teacher(), data, noise_dim=8)
+    spread = noise_input_of(trainer.model).weight.detach().square().sum(1).mean().sqrt()
+    assert "noise_std" not in caplog.text and float(spread) == pytest.approx(0.3, rel=0.1)
