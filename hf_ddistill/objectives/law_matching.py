@@ -73,7 +73,8 @@ class LawMatching(Objective):
             "bridge": the same, but each token that a state between both calls hides counts alike,
             as in D-MMD, where "step" has the chain rule's weights: early calls, which hide many,
             count more; "rollout": only the last call must, and the earlier ones are trained for its
-            sake; None for what the student can, as above ("call" or "rollout").
+            sake; None for what the student can, as above: "bridge" under masks with a noise input
+            and steps that leave what is revealed alone, else "call" or "rollout".
         sampler: of the steps between calls: "ancestral", "jump" or any other with a rule.
         steps: "each_number": one student for 1, 2, 4, ... calls up to `student_steps`, each number
             as likely as the others; "each_call": the same, but each call is as likely as the
@@ -85,7 +86,8 @@ class LawMatching(Objective):
             d: covers), "jeffreys", the sum of both, or "mean_kl": the auxiliary is taught the laws
             that tokens were drawn from, and beside them what the teacher says at z. Then p_A is
             (p_S + p_T) / 2, d at most log 2, and what is descended at each state 2 KL((p_S + p_T) /
-            2 || p_T), 0 at the same law alone; under masks.
+            2 || p_T), 0 at the same law alone; under masks. None: "mean_kl" with "step" and
+            "bridge", else "reverse_kl".
     """
 
     gradient: str | None = None
@@ -93,7 +95,7 @@ class LawMatching(Objective):
     sampler: Sampler | Mapping[str, Any] | str = Ancestral()
     steps: str = "each_number"
     maskings: int = 1
-    divergence: str = "reverse_kl"
+    divergence: str | None = None
     id: ClassVar[str] = "law_matching"
     over: ClassVar[str] = "rows"
     networks: ClassVar[Networks] = {"teacher": Frozen(), "auxiliary": Trained(copy_of="teacher")}
@@ -114,12 +116,12 @@ class LawMatching(Objective):
             ("gradient", (None, *GRADIENTS)),
             ("horizon", (None, *HORIZONS)),
             ("steps", TRAINED_STEPS),
-            ("divergence", DIVERGENCES),
+            ("divergence", (None, *DIVERGENCES)),
         ):
             if getattr(self, name) not in known:
                 named = ", ".join("None" if one is None else one for one in known)
                 raise ValueError(f"Unknown {name} {getattr(self, name)!r}; there are: {named}.")
-        if self.gradient == "policy" and self.divergence != "reverse_kl":
+        if self.gradient == "policy" and self.divergence not in (None, "reverse_kl"):
             raise ValueError(
                 f"divergence={self.divergence!r} needs gradient='pathwise', and a student that has "
                 "a noise input or starts from noise: a policy gradient of it would need the "
@@ -146,20 +148,24 @@ class LawMatching(Objective):
     def for_student(self, student: Denoiser) -> LawMatching:
         plans = plans_in_one_call(student)
         gradient = self.gradient or ("pathwise" if plans else "policy")
-        horizon = self.horizon or ("call" if plans else "rollout")
-        finer = horizon in OF_A_STEP or self.divergence == "mean_kl"
+        shown = plans and student.diffusion.reveals and self.sampler.keeps_certain
+        apart = "bridge" if shown and gradient == "pathwise" else "call"
+        horizon = self.horizon or (apart if plans else "rollout")
+        mean = "mean_kl" if horizon in OF_A_STEP else "reverse_kl"
+        divergence = self.divergence or mean
+        finer = horizon in OF_A_STEP or divergence == "mean_kl"
         if finer and not student.diffusion.reveals:
             raise ValueError(
-                f"horizon={horizon!r} with divergence={self.divergence!r} needs masks: under the "
+                f"horizon={horizon!r} with divergence={divergence!r} needs masks: under the "
                 f"process {student.diffusion.process.id!r} every state tells of all tokens."
             )
-        return replace(self, gradient=gradient, horizon=horizon)
+        return replace(self, gradient=gradient, horizon=horizon, divergence=divergence)
 
     def fewer_calls(self, calls: int) -> tuple[int, ...]:
         return () if self.steps == "only" else super().fewer_calls(calls)
 
     def __call__(self, step: TrainingStep) -> dict[str, Scalar]:
-        if None in (self.gradient, self.horizon):
+        if None in (self.gradient, self.horizon, self.divergence):
             return self.for_student(step.student)(step)
         learns = "student" in step.train
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):

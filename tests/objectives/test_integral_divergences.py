@@ -60,7 +60,7 @@ OF_MASKS = {
     "idlm": (DistributionMatching("idlm"), lambda m: beta(m, L - m + 1)),
     "simplex_dmd": (SimplexDMD(times="grid"), lambda m: beta(m + 1, L - m + 1)),
     # Each number m of shown tokens alike, in proportion to 1 / m.
-    "law_matching": (LawMatching(), lambda m: 1 / (m * math.comb(L, m))),
+    "law_matching": (LawMatching(horizon="call"), lambda m: 1 / (m * math.comb(L, m))),
 }
 
 

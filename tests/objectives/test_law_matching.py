@@ -44,8 +44,10 @@ def test_pathwise_gradient_of_one_call_points_down_the_divergence_of_the_laws():
     (true,) = torch.autograd.grad(kl_divergence(law, teacher.law), logits, retain_graph=True)
     exact = ExactProblem(law.detach(), teacher.sequences, MASKS)
     step = step_of(MASKS, student, teacher.denoiser(), exact.denoiser(), 60_000)
-    (found,) = torch.autograd.grad(LawMatching()(step)["student"], logits)
-    assert torch.cosine_similarity(found.flatten(), true.flatten(), 0) > 0.9
+    for horizon in ("call", "bridge"):
+        loss = LawMatching(horizon=horizon)(step)["student"]
+        (found,) = torch.autograd.grad(loss, logits)
+        assert torch.cosine_similarity(found.flatten(), true.flatten(), 0) > 0.9
 
 
 def test_policy_gradient_of_a_call_by_itself_is_a_traceback():
@@ -66,19 +68,32 @@ def test_policy_gradient_of_a_call_by_itself_is_a_traceback():
 @pytest.mark.parametrize(
     ("diffusion", "noise", "found"),
     [
-        (MASKS, None, ("policy", "rollout")),
-        (MASKS, Latent(1), ("pathwise", "call")),
-        (BOTH, None, ("policy", "rollout")),
-        (FLIPS, None, ("pathwise", "call")),
+        (MASKS, None, ("policy", "rollout", "reverse_kl")),
+        (MASKS, Latent(1), ("pathwise", "bridge", "mean_kl")),
+        (BOTH, None, ("policy", "rollout", "reverse_kl")),
+        (FLIPS, None, ("pathwise", "call", "reverse_kl")),
     ],
     ids=["masks", "masks and noise", "both", "flips"],
 )
-def test_gradient_and_horizon_follow_from_the_student_and_may_be_set(diffusion, noise, found):
+def test_what_is_not_set_follows_from_the_student(diffusion, noise, found):
     student = replace(table(diffusion), latent=noise)
     derived = LawMatching().for_student(student)
-    assert (derived.gradient, derived.horizon) == found
-    own = LawMatching(gradient="pathwise", horizon="rollout")
+    assert (derived.gradient, derived.horizon, derived.divergence) == found
+    own = LawMatching(gradient="pathwise", horizon="rollout", divergence="reverse_kl")
     assert own.for_student(student) == own
+
+
+def test_what_is_set_decides_about_the_rest():
+    student = replace(table(MASKS), latent=Latent(1))
+    for settings, found in (
+        ({"horizon": "call"}, ("pathwise", "call", "reverse_kl")),
+        ({"horizon": "step"}, ("pathwise", "step", "mean_kl")),
+        ({"divergence": "jeffreys"}, ("pathwise", "bridge", "jeffreys")),
+        ({"gradient": "policy"}, ("policy", "call", "reverse_kl")),
+        ({"sampler": "jump"}, ("pathwise", "call", "reverse_kl")),
+    ):
+        derived = LawMatching(**settings).for_student(student)
+        assert (derived.gradient, derived.horizon, derived.divergence) == found
 
 
 def test_what_a_student_cannot_have_is_refused_when_it_is_known():
