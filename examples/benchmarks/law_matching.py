@@ -125,7 +125,9 @@ def main() -> None:
             bench = Bench("digits", problem, BenchSettings(calls=args.calls))
             start = starts.setdefault(process, fit_start(problem, bench.settings))
             bench = replace(bench, settings=replace(bench.settings, **bench_settings))
-            objective = {"type": "law_matching", **settings}
+            own = "type" in settings or bench.settings.noise_dim == 0
+            apart = {} if own else {"horizon": "call"}
+            objective = {"type": "law_matching", **apart, **settings}
             one = objective.pop("one_student", False)
             began = time.monotonic()
             objective = Objective.from_config(objective)

@@ -40,9 +40,15 @@ SETTINGS = BenchSettings(calls=1, rows=ROWS, learning_rate=2e-3, auxiliary_learn
 #: noise of the sequence, and what each of the two settings of "law_matching_step" is worth.
 MORE = {
     "law_matching_without_noise": Entry({"type": "law_matching"}, noise=False),
-    "law_matching_sequence": Entry({"type": "law_matching"}, noise_per="sequence"),
-    "law_matching_mean": Entry({"type": "law_matching", "divergence": "mean_kl"}),
-    "law_matching_step_drawn": Entry({"type": "law_matching", "horizon": "step"}),
+    "law_matching_sequence": Entry(
+        {"type": "law_matching", "horizon": "call"}, noise_per="sequence"
+    ),
+    "law_matching_mean": Entry(
+        {"type": "law_matching", "horizon": "call", "divergence": "mean_kl"}
+    ),
+    "law_matching_step_drawn": Entry(
+        {"type": "law_matching", "horizon": "step", "divergence": "reverse_kl"}
+    ),
 }
 ENTRIES = {**OBJECTIVES, **MORE}
 #: Of the lines of tables.

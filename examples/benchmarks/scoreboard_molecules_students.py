@@ -26,6 +26,7 @@ TRIED = 64  # steps in which passes are counted, behind the first of them
 NOISE = {"noise_dim": 8}
 PAIR = {"learning_rate": 5e-4, "auxiliary_learning_rate": 1e-3}
 D_MMD = {"type": "distribution_matching", "start": "grid"}
+CALL = {"type": "law_matching", "horizon": "call"}
 STEP = {"type": "law_matching", "horizon": "step", "divergence": "mean_kl"}
 BRIDGE = {**STEP, "horizon": "bridge"}
 
@@ -44,10 +45,8 @@ STUDENTS = {
     "law_matching_step": Student(STEP, NOISE | PAIR),
     "law_matching_bridge": Student(BRIDGE, NOISE | PAIR),
     "distribution_matching": Student(D_MMD, NOISE | PAIR),
-    "law_matching": Student({"type": "law_matching"}, NOISE | PAIR),
-    "law_matching_jeffreys": Student(
-        {"type": "law_matching", "divergence": "jeffreys"}, NOISE | PAIR
-    ),
+    "law_matching": Student(CALL, NOISE | PAIR),
+    "law_matching_jeffreys": Student({**CALL, "divergence": "jeffreys"}, NOISE | PAIR),
     "sdtt": Student({"type": "sdtt"}, {"learning_rate": 5e-4}),
     "ecd": Student({"type": "ecd", "times": "grid_times"}, {"learning_rate": 5e-4}),
     "mcd": Student({"type": "mcd"}, {"learning_rate": 5e-4}),
@@ -55,7 +54,7 @@ STUDENTS = {
     "simplex_dmd": Student({"type": "simplex_dmd"}, NOISE | PAIR),
     "di4c": Student({"type": "di4c"}, NOISE | {"learning_rate": 5e-4}),
     "alpha": Student({"type": "alpha"}, {"learning_rate": 5e-4}),
-    "law_matching_5x": Student({"type": "law_matching"}, NOISE | PAIR, 5),
+    "law_matching_5x": Student(CALL, NOISE | PAIR, 5),
     "law_matching_step_5x": Student(STEP, NOISE | PAIR, 5),
     "law_matching_bridge_5x": Student(BRIDGE, NOISE | PAIR, 5),
     "distribution_matching_5x": Student(D_MMD, NOISE | PAIR, 5),

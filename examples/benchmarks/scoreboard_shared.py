@@ -25,10 +25,10 @@ class Entry:
 
 
 #: Every objective of whole sequences that is defined under masks, by the name of its rows. Settings
-#: are the defaults; "law_matching_step", "law_matching_bridge" and "d_mmd_grid" are the same
-#: methods with other ones.
+#: are the defaults, those of law matching "law_matching_bridge"; "law_matching_call",
+#: "law_matching_step" and "d_mmd_grid" are the same methods with other ones.
 OBJECTIVES = {
-    "law_matching": Entry({"type": "law_matching"}),
+    "law_matching_call": Entry({"type": "law_matching", "horizon": "call"}),
     "law_matching_step": Entry(
         {"type": "law_matching", "horizon": "step", "divergence": "mean_kl"}
     ),

@@ -32,7 +32,7 @@ class Recipe:
     start: str = ""
 
 
-LAW = {"type": "law_matching"}
+LAW = {"type": "law_matching", "horizon": "call"}
 STEP = {**LAW, "horizon": "step", "divergence": "mean_kl"}
 DATA = {"type": LawMatchingOfData.id}
 

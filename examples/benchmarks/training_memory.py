@@ -27,15 +27,16 @@ LENGTH, ROWS, BLOCK, CALLS = 64, 8, 8, 4
 DDIT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "cond_dim": 8}
 LLAMA = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
 LLAMA |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": LENGTH}
+CALL = {"type": "law_matching", "horizon": "call"}
 #: By name: the objective's settings, the process, the width of the student's noise, its calls.
 SEQUENCES = {
     "nelbo": ({"type": "nelbo"}, Absorbing, 0, 1),
     "ecd": ({"type": "ecd"}, Absorbing, 0, 1),
     "acceptance": ({"type": "acceptance"}, Absorbing, 0, 1),
-    "law_matching": ({"type": "law_matching"}, Absorbing, 2, 4),
+    "law_matching": (CALL, Absorbing, 2, 4),
     "law_matching_policy": ({"type": "law_matching"}, Absorbing, 0, 4),
-    "law_matching_in_one_call": ({"type": "law_matching"}, Absorbing, 2, 1),
-    "law_matching_mean": ({"type": "law_matching", "divergence": "mean_kl"}, Absorbing, 2, 4),
+    "law_matching_in_one_call": (CALL, Absorbing, 2, 1),
+    "law_matching_mean": ({**CALL, "divergence": "mean_kl"}, Absorbing, 2, 4),
     "nelbo_uniform": ({"type": "nelbo"}, Uniform, 0, 1),
     "ecd_uniform": ({"type": "ecd"}, Uniform, 0, 1),
     "law_matching_uniform": ({"type": "law_matching"}, Uniform, 0, 2),
@@ -59,6 +60,7 @@ SEQUENCES = {
 }
 #: How many rows of the student stand for one of the batch: draws, looks, parts of a mixture.
 ASKED = {"didi": 4, "redi": 4, "di4c": 2}
+CALL = {"type": "law_matching", "horizon": "call"}
 #: By name: the objective's settings.
 BLOCKS = {
     "bd3lm": {"type": "bd3lm"},

@@ -37,7 +37,11 @@ from hf_ddistill.training.callbacks.ema import WeightAverage
 SIZES = {"512": (512, 128, 16), "8192": (8192, 128, 8), "50258": (50258, 256, 2)}
 STEPS, NOISE, BLOCK, CALLS = 4, 8, 8, 4
 #: What is set otherwise than by default.
-SETTINGS = {"d2f": {"block_size": BLOCK}, "outcome_reward": {"rollouts": {"group": 2}}}
+SETTINGS = {
+    "law_matching": {"horizon": "call"},
+    "d2f": {"block_size": BLOCK},
+    "outcome_reward": {"rollouts": {"group": 2}},
+}
 WITH_AUXILIARY = ("law_matching", "block_law_matching", "causal_law_matching")
 
 

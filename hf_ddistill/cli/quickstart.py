@@ -73,7 +73,7 @@ RECIPES = {
         more={"learning_rate": 2e-4, "lr_scheduler_type": "cosine", "ema_decay": 0.99},
     ),
     "law_matching": Recipe(
-        {"type": "law_matching", "divergence": "jeffreys", "steps": "each_call"},
+        {"type": "law_matching", "steps": "each_call"},
         steps=700,
         batch_size=64,
         more={

@@ -40,7 +40,7 @@ def test_calls_of_a_step_are_those_that_the_objective_says():
     assert calls_of(OBJECTIVES["alpha"], 1, 4) == {"with gradients": 1.0}
 
 
-@pytest.mark.parametrize("name", ["law_matching", "imdm", "lsd"])
+@pytest.mark.parametrize("name", ["law_matching_call", "imdm", "lsd"])
 def test_a_student_of_known_laws_gets_as_many_calls_as_all_others(name, capsys):
     bench = bench_of("parity")
     bench = replace(bench, draws=64, settings=replace(bench.settings, start_steps=2))
