@@ -61,6 +61,8 @@ OF_MASKS = {
     "simplex_dmd": (SimplexDMD(times="grid"), lambda m: beta(m + 1, L - m + 1)),
     # Each number m of shown tokens alike, in proportion to 1 / m.
     "law_matching": (LawMatching(horizon="call"), lambda m: 1 / (m * math.comb(L, m))),
+    # Each number of hidden tokens alike, and each hidden token alike.
+    "bridge": (LawMatching(horizon="bridge"), lambda m: 1 / (L * math.comb(L, m - 1))),
 }
 
 
