@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -36,8 +37,8 @@ MOST = 4096
 def of_their_kinds(post_init: Callable[[Any], None]) -> Callable[[Any], None]:
     """Decorates `__post_init__` of a frozen dataclass of settings: they are of the kinds that their
     annotations name before it looks at them, and finite after it (of an `unbounded` one: no NaN).
-    Numbers and lists of NumPy and torch become Python's, which JSON can hold. Settings that hold
-    other things than numbers, words and lists of them are left to it.
+    Numbers and lists of NumPy and torch become Python's, and paths strings, which JSON can hold.
+    Settings that hold other things than numbers, words and lists of them are left to it.
 
     Raises:
         ValueError: from the decorated, with the setting, what was got and what is accepted.
@@ -71,6 +72,9 @@ def check_kinds(owner: Any, names: Collection[str] | None = None) -> None:
         value = getattr(owner, name)
         if hasattr(value, "tolist"):
             value = value.tolist()
+            object.__setattr__(owner, name, value)
+        if isinstance(value, os.PathLike) and "str" in kinds:
+            value = os.fspath(value)
             object.__setattr__(owner, name, value)
         if listed and isinstance(value, Sequence) and not isinstance(value, str):
             fits = all(any(PLAIN[kind][1](item) for kind in listed) for item in value)
