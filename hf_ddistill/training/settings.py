@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from hf_ddistill.kinds import check_kinds
+from hf_ddistill.kinds import check_kinds, check_sizes
 
 #: Network calls for one sample: more of them cannot be meant.
 MOST_CALLS = 100_000
@@ -80,6 +80,7 @@ def check_bounds(settings: Any) -> None:
         value = getattr(settings, each.name)
         if each.name in BOUNDS and value is not None:
             BOUNDS[each.name].check(each.name, value)
+    check_sizes(settings, own)
 
 
 @dataclass
