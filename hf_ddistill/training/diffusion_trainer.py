@@ -114,7 +114,9 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         collator = kwargs.get("data_collator") or TokenCollator.suited_to(
             config, tokenizer, whole_blocks(model, self._objective)
         )
-        kwargs["data_collator"] = clean = CleanCollator.of(collator, self.diffusion, config)
+        most = args.max_length if self._objective.rollouts is None else None  # a prompt is whole
+        clean = CleanCollator.of(collator, self.diffusion, config, most)
+        kwargs["data_collator"] = clean
         packing = Held.of(config) is None if args.packing is None else args.packing
         how = (self._objective.rollouts is not None, args.assistant_only_loss, packing)
 

@@ -90,7 +90,8 @@ class DiffusionSettings:
     Args:
         ema_decay: of the running mean of the weights, which is what is evaluated and saved; 0 turns
             it off.
-        max_length: the most tokens of a row of text; the model's window if not given.
+        max_length: the most tokens of a row, and those of a sample; the model's window if not
+            given. Texts are cut there, longer rows of `input_ids` refused.
         prompt_length: the first tokens of each row are given, not noised and not trained on; the
             prompts of rollouts are all of a row if not given.
         assistant_only_loss: of conversations (`messages`) only what the assistant says is trained
