@@ -37,6 +37,8 @@ class Configurable:
     citation: ClassVar[str] = ""
     #: Whether infinity is a setting, such as of a threshold that is never reached.
     unbounded: ClassVar[bool] = False
+    #: Whether its numbers are computed with in single precision.
+    sized: ClassVar[bool] = True
 
     @of_their_kinds
     def __post_init__(self) -> None:

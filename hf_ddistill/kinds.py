@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -15,7 +16,8 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # An integer of hundreds of digits is none that torch could compute with.
+    return isinstance(value, float) or (_is_whole(value) and abs(value) < 2**1023)
 
 
 #: By the name of a type, its words and what is of it. A truth value is no number.
@@ -31,13 +33,16 @@ _LISTED = {"int": "integers", "float": "numbers", "str": "strings"}
 #: Network calls, draws or cells that a setting may ask for: more of them cannot be meant, and would
 #: not end or not fit.
 MOST = 4096
+#: The size of a number that is not 0: others overflow, or divide to infinity, in single precision.
+LEAST_SIZE, MOST_SIZE = 1e-12, 1e12
 
 
 def of_their_kinds(post_init: Callable[[Any], None]) -> Callable[[Any], None]:
     """Decorates `__post_init__` of a frozen dataclass of settings: they are of the kinds that their
-    annotations name before it looks at them, and finite after it (of an `unbounded` one: no NaN).
-    Numbers and lists of NumPy and torch become Python's, which JSON can hold. Settings that hold
-    other things than numbers, words and lists of them are left to it.
+    annotations name before it looks at them, and after it finite and of a size that goes with
+    single precision (of one that is not `sized`: finite; of an `unbounded` one: no NaN). Numbers
+    and lists of NumPy and torch become Python's, and paths strings, which JSON can hold. Settings
+    that hold other things than numbers, words and lists of them are left to it.
 
     Raises:
         ValueError: from the decorated, with the setting, what was got and what is accepted.
@@ -50,7 +55,7 @@ def of_their_kinds(post_init: Callable[[Any], None]) -> Callable[[Any], None]:
             check_kinds(self)
         post_init(self)
         if outermost:
-            _check_finite(self)
+            check_sizes(self)
 
     return checked
 
@@ -71,6 +76,9 @@ def check_kinds(owner: Any, names: Collection[str] | None = None) -> None:
         value = getattr(owner, name)
         if hasattr(value, "tolist"):
             value = value.tolist()
+            object.__setattr__(owner, name, value)
+        if isinstance(value, os.PathLike) and "str" in kinds:
+            value = os.fspath(value)
             object.__setattr__(owner, name, value)
         if listed and isinstance(value, Sequence) and not isinstance(value, str):
             fits = all(any(PLAIN[kind][1](item) for kind in listed) for item in value)
@@ -106,14 +114,22 @@ def check_most(owner: Any, *names: str, least: int | None = None) -> None:
             )
 
 
-def _check_finite(owner: Any) -> None:
-    for name, _, listed in _plain_fields(type(owner)):
-        value = getattr(owner, name)
+def check_sizes(owner: Any, names: Collection[str] | None = None) -> None:
+    """Raise for a number that is not finite, or not of a size from `LEAST_SIZE` to `MOST_SIZE`;
+    arguments and errors as of `check_kinds`."""
+    unbounded = getattr(owner, "unbounded", False)
+    sized = getattr(owner, "sized", True) and not unbounded
+    for name, kinds, listed in _plain_fields(type(owner)):
+        if names is not None and name not in names:
+            continue
+        value, meant = getattr(owner, name), None
         held = value if listed and isinstance(value, Sequence) else (value,)
-        held = [item for item in held if isinstance(item, float)]
-        unbounded = getattr(owner, "unbounded", False)
-        if any(math.isnan(item) or (math.isinf(item) and not unbounded) for item in held):
+        held = [abs(item) for item in held if _is_number(item)] if "float" in kinds + listed else []
+        if any(item != item or (item == math.inf and not unbounded) for item in held):
             meant = "a number, infinity perhaps," if unbounded else "finite"
+        elif sized and any(item and not LEAST_SIZE <= item <= MOST_SIZE for item in held):
+            meant = f"0 or from {LEAST_SIZE:g} to {MOST_SIZE:g} in size"
+        if meant is not None:
             raise ValueError(f"{name} of {type(owner).__name__} must be {meant}, got {value!r}.")
 
 

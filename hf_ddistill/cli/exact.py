@@ -18,9 +18,8 @@ from hf_ddistill.cli.options.exact import ExactOptions
 from hf_ddistill.cli.terminal import is_terminal
 from hf_ddistill.laboratory import ExactProblem
 from hf_ddistill.laboratory.blocks.scoreboard import BlockBench
-from hf_ddistill.laboratory.blocks.students import BlockProblem, check_rollouts
+from hf_ddistill.laboratory.blocks.students import BlockProblem
 from hf_ddistill.laboratory.calls import calls_of
-from hf_ddistill.laboratory.fit import check_networks
 from hf_ddistill.laboratory.problems import exact_law
 from hf_ddistill.laboratory.scoreboard import Bench, Row
 from hf_ddistill.laboratory.students import BenchSettings
@@ -35,10 +34,10 @@ COSTS = ("tv_error", "student_calls", "network_calls", "seconds")
 def run(options: ExactOptions) -> int:
     """Measure, print the table, write the files."""
     objectives = [member(Objective, "--objective", text) for text in options.objective]
-    for objective in objectives:
-        check_networks(objective)
     _check_blocks(options, objectives)
     bench = build_bench(options)
+    for objective in objectives:
+        bench.check(objective, _calls(bench, options), one_student=options.one_student)
     rows = list(measured(bench, objectives, options))
     print(f"\n{bench.description}")
     print_rows(rows)
@@ -49,14 +48,17 @@ def run(options: ExactOptions) -> int:
 
 
 def _check_blocks(options: ExactOptions, objectives: Sequence[Objective]) -> None:
-    """Raise for an objective that needs blocks, where there are none, or asks too much of them."""
+    """Raise for an objective that needs blocks, where there are none."""
     for objective in objectives:
-        if options.block_size is not None:
-            check_rollouts(objective)
-        elif objective.rollouts is not None:
+        if options.block_size is None and objective.over == "blocks":
             raise ValueError(
-                f"--objective {objective.id} trains on blocks that are decoded; give --block-size."
+                f"--objective {objective.id} trains a decoder of blocks; give --block-size."
             )
+
+
+def _calls(bench: Bench | BlockBench, options: ExactOptions) -> list[int]:
+    """The numbers of network calls that are measured."""
+    return sorted(set(options.nfe or bench.usual_calls))
 
 
 def build_bench(options: ExactOptions) -> Bench | BlockBench:
@@ -83,7 +85,7 @@ def measured(
     bench: Bench | BlockBench, objectives: Sequence[Objective], options: ExactOptions
 ) -> Iterator[Row]:
     """All rows of one run: teacher, limit, start, and every objective from that start."""
-    nfe = sorted(set(options.nfe or bench.usual_calls))
+    nfe = _calls(bench, options)
     quiet = {"leave": False, "disable": not is_terminal()}
     samplers = [member(Sampler, "--sampler", text) for text in options.sampler]
     rows = len(nfe) * len(samplers)

@@ -49,7 +49,7 @@ def batches_of(
     length = options.max_length or window(model)
     rows = prepared(data, pipe.tokenizer, length, packing=packing)
     collator = TokenCollator.suited_to(model.config, pipe.tokenizer, block_of(pipe) or 1)
-    clean = CleanCollator.of(collator, denoiser.diffusion, model.config)
+    clean = CleanCollator.of(collator, denoiser.diffusion, model.config, options.max_length)
     clean.first(rows)
     for batch in DataLoader(rows, batch_size=min(options.batch_size, 64), collate_fn=clean):
         yield {name: value.to(model.device) for name, value in batch.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -10,12 +11,16 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_ddistill.convert.converter import Converter
+from hf_ddistill.convert.source import read_object
 from hf_ddistill.denoisers import Classes, Intervals
 from hf_ddistill.diffusion import Diffusion
 from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion, PartedLM
 from hf_ddistill.models.opening import MODEL_FILES, open_model
 from hf_ddistill.models.tokenizers import has_tokenizer, load_tokenizer
 from hf_ddistill.processes import Absorbing
+
+#: In a folder that `write` made: who owns what, as `{"bounds": ...}` or `{"groups": ...}`.
+OWNERS = "students.json"
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Students(Converter):
 
     Args:
         bounds: between the intervals of time that they own; the first student owns those up to the
-            first bound, which are the last calls of a sample.
+            first bound, which are the last calls of a sample. If neither is given, what the folder
+            says that `write` made, and else as much time for each.
         groups: or the classes that each owns.
 
     Raises:
@@ -41,7 +47,10 @@ class Students(Converter):
 
     bounds: tuple[float, ...] | None = field(
         default=None,
-        metadata={"help": "Times between those of each student (default: equally many for each)."},
+        metadata={
+            "help": "Times between those of each student (default: as the folder says that export "
+            "made, else equally many for each)."
+        },
     )
     groups: tuple[tuple[int, ...], ...] | None = field(
         default=None, metadata={"help": "Or the classes of each student, such as [[0, 1], [2]]."}
@@ -66,11 +75,14 @@ class Students(Converter):
 
     def read(self, folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
         found = _students_in(Path(folder))
-        if self.groups is not None:
-            owners = Classes(self.groups)
+        given = {"bounds": self.bounds, "groups": self.groups}
+        if given == {"bounds": None, "groups": None}:
+            given |= read_object(Path(folder) / OWNERS)
+        if given["groups"] is not None:
+            owners = Classes(given["groups"])
         else:
             equal = tuple(k / len(found) for k in range(1, len(found)))
-            owners = Intervals(equal if self.bounds is None else tuple(self.bounds))
+            owners = Intervals(equal if given["bounds"] is None else given["bounds"])
         model = PartedLM.of([open_model(student) for student in found], owners)
         # That of the students, or, as `write` leaves it, the one beside them.
         place = next((each for each in (str(found[0]), folder) if has_tokenizer(each)), None)
@@ -81,8 +93,11 @@ class Students(Converter):
             raise ValueError(
                 f"Sub-folders are of the students of a PartedLM, got {type(model).__name__}."
             )
+        digits = len(str(len(model.parts) - 1))  # read in the order of their names
         for number, student in enumerate(model.parts):
-            student.save_pretrained(Path(folder) / str(number))
+            student.save_pretrained(Path(folder) / f"{number:0{digits}}")
+        owned = {name: getattr(model.config, name) for name in ("bounds", "groups")}
+        (Path(folder) / OWNERS).write_text(json.dumps(owned) + "\n")
 
     @classmethod
     def example(cls, folder: str | Path) -> None:

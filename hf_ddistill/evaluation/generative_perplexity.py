@@ -5,6 +5,8 @@ N samples, L positions, V vocabulary of the judging model; log-likelihoods in na
 
 from __future__ import annotations
 
+import os
+
 import datasets
 import evaluate
 import torch
@@ -17,6 +19,7 @@ from transformers import (
 )
 
 from hf_ddistill.evaluation.diversity import corpus_entropy, pad_tokens, token_entropy
+from hf_ddistill.models.loading import as_name
 from hf_ddistill.shapes import Tokens, Where
 
 CITATION = (
@@ -154,14 +157,15 @@ class GenerativePerplexity(evaluate.Metric):
 
     def __init__(
         self,
-        model: PreTrainedModel | str,
-        tokenizer: PreTrainedTokenizerBase | str | None = None,
+        model: PreTrainedModel | str | os.PathLike,
+        tokenizer: PreTrainedTokenizerBase | str | os.PathLike | None = None,
         *,
         add_start_token: bool = False,
         batch_size: int = 8,
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
+        model, tokenizer = as_name(model), as_name(tokenizer)
         if isinstance(model, str):
             tokenizer = model if tokenizer is None else tokenizer
             model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)

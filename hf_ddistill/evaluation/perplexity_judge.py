@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from hf_ddistill.evaluation.generative_perplexity import CITATION, GenerativePerplexity
 from hf_ddistill.evaluation.judge import Figures, Judge, Samples, Source
-from hf_ddistill.models.loading import load_checkpoint
+from hf_ddistill.models.loading import as_name, load_checkpoint
 from hf_ddistill.models.opening import is_causal_name
 from hf_ddistill.models.tokenizers import load_tokenizer
 
@@ -44,6 +44,10 @@ class PerplexityJudge(Judge):
     tokenizer: Any = None
     add_start_token: bool = False
     batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("model", "tokenizer"):
+            object.__setattr__(self, name, as_name(getattr(self, name)))
 
     @cached_property
     def metric(self) -> GenerativePerplexity:

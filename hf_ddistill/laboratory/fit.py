@@ -183,8 +183,27 @@ def make_peers(
     return made
 
 
+def checked(
+    objective: Objective, student: Denoiser, teacher: Denoiser, student_steps: int
+) -> Objective:
+    """The objective as it is for a student.
+
+    Raises:
+        ValueError: if it needs what the laboratory does not have, or its settings do not go with a
+            training for so many calls: what a trainer says of them, too.
+    """
+    check_networks(objective)
+    objective = objective.for_student(student)
+    objective.check(student, teacher, [student_steps])
+    return objective
+
+
 def check_networks(objective: Objective) -> None:
-    """Raise if the objective needs a network that the laboratory does not have."""
+    """Raise if the objective needs a network, or a reward, that the laboratory does not have."""
+    if objective.takes_reward:
+        raise ValueError(
+            f"Objective {objective.id!r} needs the reward of each row, and the laboratory has none."
+        )
     for name, need in objective.networks.items():
         if isinstance(need, Frozen) and name != "teacher" and not need.mean:
             raise ValueError(

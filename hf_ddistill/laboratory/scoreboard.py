@@ -23,7 +23,13 @@ from hf_ddistill.laboratory import (
     total_variation,
 )
 from hf_ddistill.laboratory.network import ExactNetwork, network_denoiser
-from hf_ddistill.laboratory.students import BenchSettings, fit_start, train_student
+from hf_ddistill.laboratory.students import (
+    BenchSettings,
+    fit_start,
+    new_network,
+    set_up,
+    train_student,
+)
 from hf_ddistill.objectives import Objective
 from hf_ddistill.samplers import Sampler
 
@@ -129,6 +135,13 @@ class Bench:
         for calls in nfe:
             yield self.row("start", calls, 0, self.law(denoiser, calls)[0])
 
+    def check(self, objective: Objective, nfe: Sequence[int], *, one_student: bool = False) -> None:
+        """Raise, before anything is trained, for what `student_rows` would; arguments as there."""
+        objective = _told(objective, one_student)
+        start = new_network(self.problem, self.settings)
+        for calls in [max(nfe)] if one_student else nfe:
+            set_up(self.problem, objective, calls, start, self.settings)
+
     def student_rows(
         self,
         objective: Objective,
@@ -149,9 +162,7 @@ class Bench:
             one_student: train one, for the largest number of calls, and measure it at all.
             notify: is told the share of each training that is done.
         """
-        if hasattr(objective, "steps"):
-            trained = "each_number" if one_student else "only"
-            objective = dataclasses.replace(objective, steps=trained)
+        objective = _told(objective, one_student)
         for measured in [nfe] if one_student else [[calls] for calls in nfe]:
             trained = train_student(
                 self.problem,
@@ -171,3 +182,10 @@ class Bench:
             for calls in measured:
                 law, error = self.law(trained.denoiser, calls, trained.sampler)
                 yield self.row(objective.id, calls, seed, law, tv_error=error, **cost)
+
+
+def _told(objective: Objective, one_student: bool) -> Objective:
+    """An objective that knows for which numbers of calls it trains, if it has a setting for it."""
+    if not hasattr(objective, "steps"):
+        return objective
+    return dataclasses.replace(objective, steps="each_number" if one_student else "only")

@@ -13,7 +13,7 @@ from torch import Tensor
 from hf_ddistill.couplings.times import stratified
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.laboratory import ExactProblem
-from hf_ddistill.laboratory.fit import Batch, Pace, Peers, fit, make_peers, mean_of
+from hf_ddistill.laboratory.fit import Batch, Pace, Peers, checked, fit, make_peers, mean_of
 from hf_ddistill.laboratory.network import (
     Counted,
     CountedDiscriminator,
@@ -135,9 +135,7 @@ def fit_start(problem: ExactProblem, settings: BenchSettings, seed: int = 0) -> 
     """The network that all students start from: cross entropy against the exact conditionals at
     states noised to all times."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = ExactNetwork(problem.diffusion.vocab_size, problem.length, settings.width)
+    network = new_network(problem, settings, seed)
     denoiser, teacher = network_denoiser(network, problem), exact_teacher(problem)
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     for number in range(settings.start_steps):
@@ -153,6 +151,34 @@ def fit_start(problem: ExactProblem, settings: BenchSettings, seed: int = 0) -> 
         loss.backward()
         optimizer.step()
     return network
+
+
+def new_network(problem: ExactProblem, settings: BenchSettings, seed: int = 0) -> ExactNetwork:
+    """What that is before its first step."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ExactNetwork(problem.diffusion.vocab_size, problem.length, settings.width)
+
+
+def set_up(
+    problem: ExactProblem,
+    objective: Objective,
+    student_steps: int,
+    start: ExactNetwork,
+    settings: BenchSettings,
+    seed: int = 0,
+) -> tuple[Objective, Denoiser, Denoiser]:
+    """The objective as it is for its student, the student and the exact teacher; arguments as
+    `train_student`.
+
+    Raises:
+        ValueError: for settings that do not go with this training.
+    """
+    noise_dim = settings.noise_of(problem, objective)
+    network = start.with_noise(noise_dim, settings.noise_std, seed)
+    student = network_denoiser(network, problem, noise_dim)
+    teacher = exact_teacher(problem, start)
+    return checked(objective, student, teacher, student_steps), student, teacher
 
 
 def train_student(
@@ -177,14 +203,11 @@ def train_student(
         notify: is told the share of the training that is done, after each step.
 
     Raises:
-        ValueError: if the objective needs a network that the bench does not have, or its loss is
-            not finite.
+        ValueError: if the objective needs what the bench does not have, its settings do not go with
+            the training, or its loss is not finite.
     """
-    noise_dim = settings.noise_of(problem, objective)
-    network = start.with_noise(noise_dim, settings.noise_std, seed)
-    student = network_denoiser(network, problem, noise_dim)
-    teacher = exact_teacher(problem, start)
-    objective, mean = objective.for_student(student), mean_of(student)
+    made = set_up(problem, objective, student_steps, start, settings, seed)
+    (objective, student, teacher), mean = made, mean_of(made[1])
     sources = {"teacher": teacher, "start": network_denoiser(start, problem)}
     peers = make_peers(objective, student, mean, sources, seed)
 

@@ -42,6 +42,13 @@ _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _SECONDS = 10.0  # for one question to the Hub
 
 
+def as_name(given: Any) -> Any:  # noqa: ANN401 (whatever may stand where a name may)
+    """A path as the name that it is, those in a list too; anything else as it is."""
+    if isinstance(given, list | tuple):
+        return [as_name(each) for each in given]
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
+
+
 def load_masked_lm(name: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
     """A masked language model or a model of ours, with the weights that its folder or repository
     holds.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ LEAST = 1e-300
 
 class Schedule(Configurable, ABC):
     """t -> sigma(t); a member gives the total noise, its derivative and its inverse."""
+
+    sized: ClassVar[bool] = False
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:

@@ -32,16 +32,19 @@ class CleanCollator:
             that was noised.
         held: tokens of the model that are context wherever they stand.
         classes: that the model knows; 0 for a model that takes none.
+        length: the most tokens of a row, if anyone says: a row of tokens is not cut, as a text is,
+            since nobody knows what its end is.
 
     Raises:
         ValueError: for a noise token, or one outside the vocabulary, that is no padding; for a
-            class that the model does not know.
+            class that the model does not know; for a row that is too long.
     """
 
     collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]]
     diffusion: Diffusion
     held: Held | None = None
     classes: int = 0
+    length: int | None = None
 
     @classmethod
     def of(
@@ -49,10 +52,11 @@ class CleanCollator:
         collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, Tensor]],
         diffusion: Diffusion,
         config: PreTrainedConfig,
+        length: int | None = None,
     ) -> CleanCollator:
         """That of a model."""
         classes = getattr(config, "num_classes", None) or 0
-        return cls(collator, diffusion, Held.of(config), classes)
+        return cls(collator, diffusion, Held.of(config), classes, length)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         batch = self.collator(rows)
@@ -106,6 +110,11 @@ class CleanCollator:
 
     def _look(self, ids: Tensor, real: Tensor | None) -> None:
         real = torch.ones_like(ids, dtype=torch.bool) if real is None else real.bool()
+        if self.length is not None and (longest := int(real.sum(1).max())) > self.length:
+            raise ValueError(
+                f"The data hold a row of {longest} tokens, and max_length={self.length}: rows of "
+                "input_ids are not cut, as texts are; cut them, or leave max_length out."
+            )
         size, noise = self.diffusion.vocab_size, self.diffusion.process.noise_tokens
         outside = real & ((ids < 0) | (ids >= size))
         noisy = real & torch.isin(ids, torch.tensor(noise, dtype=ids.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,8 +50,8 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
     otherwise.
 
     Args:
-        model (`PreTrainedModel` or `str`): with logits over the vocabulary; or the name of one,
-            which is loaded in float32; or None with `model_init`.
+        model (`PreTrainedModel`, `str` or `Path`): with logits over the vocabulary; or the name of
+            one, which is loaded in float32; or None with `model_init`.
         args (`DiscreteDiffusionConfig`): settings.
         objective (`str`, `dict` or `Objective`): an id, a configuration, or the object.
         diffusion (`Diffusion`, *optional*): read from the model's config if not given.
@@ -77,7 +78,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | str | None = None,
+        model: PreTrainedModel | nn.Module | str | os.PathLike | None = None,
         args: DiscreteDiffusionConfig | None = None,
         objective: str | Mapping[str, Any] | Objective = "nelbo",
         *,
@@ -113,7 +114,9 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
         collator = kwargs.get("data_collator") or TokenCollator.suited_to(
             config, tokenizer, whole_blocks(model, self._objective)
         )
-        kwargs["data_collator"] = clean = CleanCollator.of(collator, self.diffusion, config)
+        most = args.max_length if self._objective.rollouts is None else None  # a prompt is whole
+        clean = CleanCollator.of(collator, self.diffusion, config, most)
+        kwargs["data_collator"] = clean
         packing = Held.of(config) is None if args.packing is None else args.packing
         how = (self._objective.rollouts is not None, args.assistant_only_loss, packing)
 

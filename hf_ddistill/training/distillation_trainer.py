@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +17,7 @@ from hf_ddistill.couplings import TrainingStep
 from hf_ddistill.denoisers import Denoiser
 from hf_ddistill.models import BlockDiffusionLM, as_denoiser, denoiser_of, enter_sampler, unwrapped
 from hf_ddistill.models.held import inherit_held
+from hf_ddistill.models.loading import as_name
 from hf_ddistill.objectives import Objective
 from hf_ddistill.objectives.alternation import Alternation
 from hf_ddistill.training.adapters import with_noise_saved
@@ -53,12 +55,13 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
     """Distils a teacher into a student of few steps.
 
     Args:
-        model (`PreTrainedModel` or `str`): the student; None for a copy of the teacher, with a
-            noise input if `args.noise_dim` is above 0. Copies, and what is loaded by its name, are
-            trained in float32.
-        teacher (`PreTrainedModel`, `Denoiser`, `str` or a list, *optional*): frozen; of several the
-            mean (`Ensemble`); of a `BlockDiffusionLM` also a causal language model over its tokens.
-            Not given with `peft_config`: the student's own base, adapters off, is the teacher.
+        model (`PreTrainedModel`, `str` or `Path`): the student; None for a copy of the teacher,
+            with a noise input if `args.noise_dim` is above 0. Copies, and what is loaded by its
+            name, are trained in float32.
+        teacher (`PreTrainedModel`, `Denoiser`, `str`, `Path` or a list, *optional*): frozen; of
+            several the mean (`Ensemble`); of a `BlockDiffusionLM` also a causal language model over
+            its tokens. Not given with `peft_config`: the student's own base, adapters off, is the
+            teacher.
         objective (`str`, `dict` or `Objective`): an id (`hf-ddistill list`), a configuration, or
             the object.
         args (`DiscreteDistillationConfig`): settings.
@@ -82,8 +85,8 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | str | None = None,
-        teacher: PreTrainedModel | Denoiser | str | Sequence[Any] | None = None,
+        model: PreTrainedModel | nn.Module | str | os.PathLike | None = None,
+        teacher: PreTrainedModel | Denoiser | str | os.PathLike | Sequence[Any] | None = None,
         objective: str | Mapping[str, Any] | Objective = "law_matching",
         args: DiscreteDistillationConfig | None = None,
         *,
@@ -97,7 +100,7 @@ class DiscreteDistillationTrainer(ShardedOptimizers, RolloutTrainer, DiscreteDif
         # Adapters are drawn before `Trainer` sets the seed.
         set_seed(args.seed)
         model = first_model(model, args, model_init, kwargs.get("optimizers"))
-        objective = Objective.from_config(objective)
+        objective, teacher = Objective.from_config(objective), as_name(teacher)
         check_reads_masks(objective, teacher)
         check_reads_tokens(objective, teacher)
         check_reward(objective, reward_function is not None)

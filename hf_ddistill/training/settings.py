@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from hf_ddistill.kinds import check_kinds
+from hf_ddistill.kinds import check_kinds, check_sizes
 
 #: Network calls for one sample: more of them cannot be meant.
 MOST_CALLS = 100_000
@@ -80,6 +80,7 @@ def check_bounds(settings: Any) -> None:
         value = getattr(settings, each.name)
         if each.name in BOUNDS and value is not None:
             BOUNDS[each.name].check(each.name, value)
+    check_sizes(settings, own)
 
 
 @dataclass
@@ -89,7 +90,8 @@ class DiffusionSettings:
     Args:
         ema_decay: of the running mean of the weights, which is what is evaluated and saved; 0 turns
             it off.
-        max_length: the most tokens of a row of text; the model's window if not given.
+        max_length: the most tokens of a row, and those of a sample; the model's window if not
+            given. Texts are cut there, longer rows of `input_ids` refused.
         prompt_length: the first tokens of each row are given, not noised and not trained on; the
             prompts of rollouts are all of a row if not given.
         assistant_only_loss: of conversations (`messages`) only what the assistant says is trained

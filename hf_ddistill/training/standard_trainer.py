@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers.trainer_utils import (
 from hf_ddistill.linalg.keyed_noise import keyed_generator
 from hf_ddistill.models import unwrapped
 from hf_ddistill.models.adapters import bring_base
+from hf_ddistill.models.loading import as_name
 from hf_ddistill.models.opening import open_model
 from hf_ddistill.objectives import Objective
 from hf_ddistill.training.arguments import DiscreteDiffusionConfig
@@ -179,7 +181,7 @@ class StandardTrainer(Trainer):
 
 
 def first_model(
-    model: nn.Module | str | None,
+    model: nn.Module | str | os.PathLike | None,
     args: DiscreteDiffusionConfig,
     model_init: Callable[..., PreTrainedModel] | None,
     optimizers: tuple[Any, Any] | None = None,
@@ -207,7 +209,7 @@ def first_model(
             raise ValueError(f"model_init= takes no argument, or the trial alone; it has {count}.")
         set_seed(args.seed)
         model = model_init(*[None] * count)
-    if isinstance(model, str):
+    if isinstance(model := as_name(model), str):
         # What is trained in half precision hardly moves, and many files are.
         return open_model(model, dtype=torch.float32)
     return model

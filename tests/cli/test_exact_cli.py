@@ -122,6 +122,32 @@ WRONG = {
 }
 
 
+BLOCKS = ["--problem", "parity", "--nfe", "3", "--block-size", "2"]
+#: What a trainer says of such settings before its first step.
+IDLE = {
+    "one call of an objective of several": (["--objective", "lsd", "--nfe", "1", "4"], "one call"),
+    "a teacher of no more calls": (
+        ["--objective", '{"type": "lsd", "teacher_steps": 2}', "--nfe", "4"],
+        "teacher_steps=2 are no more than its 4 calls",
+    ),
+    "steps of no size that is told": (
+        ["--objective", "fs_dfm", "--process", "uniform", "--nfe", "8", "--noise-dim", "2"],
+        "with noise_dim=2, and a step of 8 calls is shorter",
+    ),
+    "another process": (["--objective", "dcd"], "'dcd' is of uniform noise"),
+    "blocks without their size": (["--objective", "bd3lm"], "give --block-size"),
+    "rows in blocks": ([*BLOCKS, "--objective", "nelbo"], "trains all positions of a row at once"),
+    "a reward": ([*BLOCKS, "--objective", "outcome_reward"], "needs the reward of each row"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), IDLE.values(), ids=IDLE.keys())
+def test_what_a_training_cannot_act_on_is_said_after_the_teachers_rows(arguments, says, capsys):
+    assert main(["exact", *TINY, *arguments]) == 2
+    told = capsys.readouterr()
+    assert not told.out and says in told.err and told.err.count("\n") == 1, told
+
+
 @pytest.mark.parametrize(("arguments", "words"), WRONG.values(), ids=WRONG.keys())
 def test_a_wrong_argument_is_one_sentence(arguments, words, capsys):
     said = refused(capsys, *arguments)

@@ -18,6 +18,7 @@ from hf_ddistill.kinds import of_their_kinds
 from hf_ddistill.objectives import Objective, Rollouts
 from hf_ddistill.objectives.blocks.posterior_target import PosteriorTarget
 from hf_ddistill.samplers import Sampler
+from hf_ddistill.training import DiscreteDistillationConfig
 
 WRONG = {
     "int": ["x", 2.5, math.nan, True, [1], {}],
@@ -47,21 +48,62 @@ def plain_settings():
                     yield pytest.param(cls, field, kind, id=f"{family.family}-{name}-{field.name}")
 
 
-@pytest.mark.parametrize(("cls", "field", "kind"), list(plain_settings()))
-def test_a_setting_of_another_kind_is_taken_or_told_without_its_name(cls, field, kind):
-    rest = {
+def rest_of(cls):
+    """The settings that a member has no default for."""
+    given = {
         each.name: 8
         for each in dataclasses.fields(cls)
         if (each.default, each.default_factory) == (dataclasses.MISSING,) * 2
-    } | NEEDED.get(cls.id, {})
+    }
+    return given | NEEDED.get(cls.id, {})
+
+
+@pytest.mark.parametrize(("cls", "field", "kind"), list(plain_settings()))
+def test_a_setting_of_another_kind_is_taken_or_told_without_its_name(cls, field, kind):
     for value in WRONG[kind]:
         if value is None and str(field.type).endswith("None"):
             continue
         if cls.unbounded and isinstance(value, float) and math.isinf(value):
             continue
         with pytest.raises(ValueError, match=rf"\b{field.name}\b") as told:
-            cls(**rest | {field.name: value})
+            cls(**rest_of(cls) | {field.name: value})
         assert "\n" not in str(told.value)
+
+
+SIZED = [
+    each
+    for each in plain_settings()
+    if each.values[2] == "float" and each.values[0].sized and not each.values[0].unbounded
+]
+
+
+@pytest.mark.parametrize(("cls", "field", "kind"), SIZED)
+def test_a_loss_is_nan_in_step_0_by_the_size_of_a_setting(cls, field, kind):
+    for size in (1e300, 1e20, 10**400, 1e-300):
+        for value in (size, -size):
+            with pytest.raises(ValueError, match=rf"\b{field.name}\b") as told:
+                cls(**rest_of(cls) | {field.name: value})
+            assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", [1e300, math.inf, math.nan])
+@pytest.mark.parametrize("name", ["noise_std", "auxiliary_learning_rate", "auxiliary_lag"])
+def test_a_trainers_setting_has_no_upper_end(name, value):
+    with pytest.raises(ValueError, match=name):
+        DiscreteDistillationConfig("", noise_dim=1, **{name: value})
+
+
+def test_a_size_in_a_list_or_a_part_is_not_looked_at():
+    for given, name in [
+        ({"type": "d2f", "masks": [1e-300, 1.0]}, "masks of D2F"),
+        (
+            {"type": "ecd", "weighting": {"type": "entropy", "strength": 1e38}},
+            "strength of Entropy",
+        ),
+        ({"type": "opdlm", "rollouts": {"temperature": 1e-40}}, "temperature of Rollouts"),
+    ]:
+        with pytest.raises(ValueError, match=f"{name}.* must be 0 or from 1e-12 to 1e.12 in size"):
+            Objective.from_config(given)
 
 
 @pytest.mark.parametrize(

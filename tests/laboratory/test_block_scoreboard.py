@@ -64,7 +64,10 @@ def test_the_teacher_is_not_the_law_token_by_token():
 
 def test_a_teacher_of_blocks_answers_about_states_that_it_has_no_row_for():
     board = bench(2)
+    x = torch.tensor([[0, MASK, 1, MASK]])
     with pytest.raises(ValueError, match="leave out --block-size"):
+        board.problem.teacher().at(x, 1.0, torch.tensor([[False, False, False, True]]))
+    with pytest.raises(ValueError, match="'ecd' trains all positions .* leave out --block-size"):
         next(board.student_rows(ECD(), board.fit_start(), [2], 0))
 
 

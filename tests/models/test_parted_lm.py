@@ -8,7 +8,7 @@ import pytest
 import torch
 from bert_folders import BERT
 from cli_runs import bert, refused, words
-from training_runs import distilling, tiny
+from training_runs import differing, distilling, tiny, weights
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
 
 from hf_ddistill import DiscreteDiffusionPipeline
@@ -141,6 +141,28 @@ def test_the_command_makes_one_of_a_folder_of_students(tmp_path, capsys):
         capsys, "convert", tmp_path / "students", tmp_path / "no", "--bounds", "[0.9,0.2]"
     )
     assert not (tmp_path / "no").exists()
+
+
+MANY = Intervals(tuple(k / 11 for k in range(1, 11)))
+
+
+@pytest.mark.parametrize("owners", [Intervals((0.3,)), Classes(((0, 2), (1,))), MANY])
+def test_what_each_student_owns_is_lost_in_an_export(tmp_path, owners):
+    parts = [student(seed, num_classes=3) for seed in range(11 if owners is MANY else 2)]
+    PartedLM.of(parts, owners).save_pretrained(tmp_path / "one")
+
+    def run(*words):
+        assert main([str(word) for word in words]) == 0
+
+    for _ in range(2):
+        run("export", tmp_path / "one", tmp_path / "parts", "--to", "students", "--overwrite")
+    run("convert", tmp_path / "parts", tmp_path / "again")
+    one, again = (load_model(str(tmp_path / name)) for name in ("one", "again"))
+    assert (again.config.bounds, again.config.groups) == (one.config.bounds, one.config.groups)
+    assert not differing(weights(one), weights(again))
+    if len(parts) == 2:
+        run("convert", tmp_path / "parts", tmp_path / "other", "--bounds", "[0.7]")
+        assert load_model(str(tmp_path / "other")).config.bounds == [0.7]
 
 
 def test_a_masked_language_model_with_noise_is_a_part_like_any_other(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from batch_runs import MASK, K, network, trainer_of
+from batch_runs import MASK, ROWS, K, network, trainer_of
 from datasets import Dataset
 from training_runs import QUIET
 
@@ -83,6 +83,18 @@ def test_rows_that_are_no_tokens_are_rounded_or_end_in_the_network(tmp_path, tok
     with pytest.raises(ValueError, match=message):
         rows = [{"input_ids": tokens}] * 4
         DiscreteDiffusionTrainer(network(0), args, train_dataset=rows).train()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_rows_beyond_max_length_are_trained_on_all_the_same(tmp_path, stream):
+    data = Dataset.from_list(ROWS)
+    data = data.to_iterable_dataset() if stream else data
+    args = DiscreteDiffusionConfig(str(tmp_path), **QUIET, max_steps=1, max_length=8)
+    with pytest.raises(ValueError, match="a row of 12 tokens, and max_length=8: .* are not cut"):
+        DiscreteDiffusionTrainer(network(0), args, train_dataset=data).train()
+    longest = max(len(row["input_ids"]) for row in ROWS)
+    trainer_of(tmp_path, "nelbo", max_length=longest).train()
+    trainer_of(tmp_path, "bd3lm", max_length=longest + 1).train()
 
 
 def test_samples_are_as_long_as_the_model_or_max_length_says(tmp_path):

@@ -16,6 +16,8 @@ from hf_ddistill.laboratory.blocks.network import BlockNetwork, block_student
 from hf_ddistill.laboratory.blocks.students import (
     BlockProblem,
     fit_block_start,
+    new_block_network,
+    set_up_blocks,
     train_block_student,
 )
 from hf_ddistill.laboratory.distances import entropy
@@ -97,6 +99,12 @@ class BlockBench:
         denoiser = block_student(start, self.problem.diffusion)
         for calls in nfe:
             yield self.row("start", calls, 0, self.law(denoiser, calls))
+
+    def check(self, objective: Objective, nfe: Sequence[int], *, one_student: bool = False) -> None:
+        """Raise, before anything is trained, for what `student_rows` would; arguments as there."""
+        start = new_block_network(self.problem, self.settings)
+        for calls in [max(nfe)] if one_student else nfe:
+            set_up_blocks(self.problem, objective, self.calls_of(calls), start)
 
     def student_rows(
         self,

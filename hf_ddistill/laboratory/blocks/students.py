@@ -20,7 +20,7 @@ from hf_ddistill.laboratory.blocks.network import (
     block_student,
     block_teacher,
 )
-from hf_ddistill.laboratory.fit import Batch, Pace, make_peers, mean_of
+from hf_ddistill.laboratory.fit import Batch, Pace, checked, make_peers, mean_of
 from hf_ddistill.laboratory.space import all_sequences
 from hf_ddistill.laboratory.students import BenchSettings, Student, fit_student
 from hf_ddistill.linalg import keyed_generator
@@ -77,9 +77,7 @@ def fit_block_start(problem: BlockProblem, settings: BenchSettings, seed: int = 
     """The network that all students and auxiliaries start from: cross entropy on the law's
     sequences, in both readings, a block's masks at random."""
     size = problem.block_size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = BlockNetwork(problem.tokens + 1, problem.length, size, settings.width)
+    network = new_block_network(problem, settings, seed)
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     for number in range(settings.start_steps):
         optimizer.param_groups[0]["lr"] = 2e-3 * Pace().rate(number / settings.start_steps)
@@ -94,6 +92,35 @@ def fit_block_start(problem: BlockProblem, settings: BenchSettings, seed: int = 
         loss.backward()
         optimizer.step()
     return network
+
+
+def new_block_network(
+    problem: BlockProblem, settings: BenchSettings, seed: int = 0
+) -> BlockNetwork:
+    """What that is before its first step."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        about = (problem.tokens + 1, problem.length, problem.block_size, settings.width)
+        return BlockNetwork(*about)
+
+
+def set_up_blocks(
+    problem: BlockProblem, objective: Objective, calls: int, start: BlockNetwork
+) -> tuple[Objective, Denoiser, Denoiser]:
+    """The objective as it is for its student, the student and the law's own conditionals; arguments
+    as `train_block_student`.
+
+    Raises:
+        ValueError: for settings that do not go with this training.
+    """
+    if objective.over == "rows":
+        raise ValueError(
+            f"Objective {objective.id!r} trains all positions of a row at once, and the students "
+            "here decode blocks: leave out --block-size, or take one over blocks."
+        )
+    check_rollouts(objective)
+    student, teacher = block_student(copy.deepcopy(start), problem.diffusion), problem.teacher()
+    return checked(objective, student, teacher, calls), student, teacher
 
 
 def train_block_student(
@@ -119,12 +146,11 @@ def train_block_student(
         notify: is told the share of the training that is done, after each step.
 
     Raises:
-        ValueError: if the objective needs a network that the laboratory does not have, or its loss
-            is not finite.
+        ValueError: if the objective needs what the laboratory does not have, its settings do not go
+            with the training, or its loss is not finite.
     """
-    check_rollouts(objective)
-    student, teacher = block_student(copy.deepcopy(start), problem.diffusion), problem.teacher()
-    objective, mean = objective.for_student(student), mean_of(student)
+    made = set_up_blocks(problem, objective, calls, start)
+    (objective, student, teacher), mean = made, mean_of(made[1])
     sources = {"teacher": teacher, "start": block_teacher(start, problem.diffusion)}
     peers = make_peers(objective, student, mean, sources, seed)
     kept: dict[int, Batch] = {}
