@@ -34,6 +34,7 @@ class Recipe:
 
 LAW = {"type": "law_matching", "horizon": "call"}
 STEP = {**LAW, "horizon": "step", "divergence": "mean_kl"}
+BRIDGE = {**STEP, "horizon": "bridge"}
 DATA = {"type": LawMatchingOfData.id}
 
 #: In the order in which they are trained. `nelbo` is no distillation: the teacher trained on for as
@@ -62,7 +63,14 @@ VARIANTS = {
     "law_matching_strong": Recipe(LAW, NOISE, noise_scale=4.0),
     "law_matching_strong_mean_kl": Recipe({**LAW, "divergence": "mean_kl"}, NOISE, noise_scale=4.0),
     "law_matching_strong_step": Recipe(STEP, NOISE, noise_scale=4.0),
-    "law_matching_strong_bridge": Recipe({**STEP, "horizon": "bridge"}, NOISE, noise_scale=4.0),
+    "law_matching_strong_bridge": Recipe(BRIDGE, NOISE, noise_scale=4.0),
+    "law_matching_strong_bridge_jeffreys": Recipe(
+        {**BRIDGE, "divergence": "jeffreys"}, NOISE, noise_scale=4.0
+    ),
+    "law_matching_strong_bridge_only": Recipe({**BRIDGE, "steps": "only"}, NOISE, noise_scale=4.0),
+    "law_matching_strong_bridge_both": Recipe(
+        {**BRIDGE, **DATA, "data": 0.5}, NOISE, noise_scale=4.0
+    ),
     "law_matching_sequence_strong": Recipe(LAW, NOISE, "sequence", noise_scale=4.0),
     "d_mmd_strong": Recipe(RECIPES["d_mmd"].objective, NOISE, noise_scale=4.0),
     "law_matching_data": Recipe(DATA, NOISE),
