@@ -16,6 +16,8 @@ import shutil
 import socket
 import tempfile
 
+# Looked for when all is imported: see below.
+gc.disable()
 # Before any Hugging Face library is imported: they read these once, at import.
 _HOME = tempfile.mkdtemp(prefix="hf_ddistill-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
@@ -59,6 +61,16 @@ def pytest_collection_finish():
     """What was imported stays, so that garbage is not looked for in it: a Trainer collects in each
     of its runs, and went through all modules for longer than it trained."""
     gc.freeze()
+    gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Nor is it looked for in what a file has left: libraries that are imported where they are
+    first used, and their caches."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 def _require_loopback(host):

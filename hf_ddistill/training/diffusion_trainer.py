@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,7 +77,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | str | os.PathLike | None = None,
+        model: PreTrainedModel | nn.Module | str | Path | None = None,
         args: DiscreteDiffusionConfig | None = None,
         objective: str | Mapping[str, Any] | Objective = "nelbo",
         *,
@@ -115,8 +114,7 @@ class DiscreteDiffusionTrainer(ResumableTrainer, StandardTrainer, BatchTrainer):
             config, tokenizer, whole_blocks(model, self._objective)
         )
         most = args.max_length if self._objective.rollouts is None else None  # a prompt is whole
-        clean = CleanCollator.of(collator, self.diffusion, config, most)
-        kwargs["data_collator"] = clean
+        kwargs["data_collator"] = clean = CleanCollator.of(collator, self.diffusion, config, most)
         packing = Held.of(config) is None if args.packing is None else args.packing
         how = (self._objective.rollouts is not None, args.assistant_only_loss, packing)
 

@@ -49,15 +49,16 @@ def test_the_command_prints_the_known_table(process, tmp_path, capsys):
 
 
 def test_a_number_of_calls_too_few_for_one_sampler_ends_the_whole_command(tmp_path, capsys):
-    rows = rows_of(tmp_path, "--nfe", 1, 4, "--sampler", "speculative", "ancestral")
+    problem = ["--problem", "parity:3"]
+    rows = rows_of(tmp_path, *problem, "--nfe", 1, 4, "--sampler", "speculative", "ancestral")
     assert [(row["sampler"], row["nfe"]) for row in rows] == [
         ("speculative", 4),
         ("ancestral", 1),
         ("ancestral", 4),
     ]
-    assert "left out: a step of speculative takes 4 network calls" in capsys.readouterr().out
-    said = refused(capsys, "--nfe", 1, 2, "--sampler", "speculative")
-    assert "--nfe 1 2 is too few: a step of speculative takes 4 network calls" in said
+    assert "left out: a step of speculative takes 2 network calls" in capsys.readouterr().out
+    said = refused(capsys, *problem, "--nfe", 1, "--sampler", "speculative")
+    assert "--nfe 1 is too few: a step of speculative takes 2 network calls" in said
 
 
 def test_a_run_has_teacher_limit_start_and_every_objective(tmp_path, capsys, monkeypatch):

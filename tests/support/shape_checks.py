@@ -15,7 +15,7 @@ from beartype import beartype
 from jaxtyping import config
 
 #: Checks in a test; a call has two of them, of what goes in and of what comes out.
-CHECKS = 4000
+CHECKS = 1000
 _left = CHECKS
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
+import jaxtyping
 import pytest
 from training_runs import rows, tiny
 from transformers import TrainingArguments
 
+from hf_ddistill.denoisers import Ensemble, Guided, Proxy, Sharpened
+from hf_ddistill.models import as_denoiser
 from hf_ddistill.objectives import Objective
 from hf_ddistill.training import (
     DiscreteDiffusionConfig,
@@ -48,24 +48,24 @@ def test_what_is_no_objective_has_a_wrong_article():
         Objective.from_config(3)
 
 
-def test_a_model_in_the_place_of_a_denoiser_is_a_traceback():
-    """In a process without the checks of annotations, which say so in their own way."""
-    code = (
-        "from hf_ddistill.denoisers import Ensemble, Guided, Proxy, Sharpened\n"
-        "from hf_ddistill.models import DDiTConfig, DDiTForDiscreteDiffusion, as_denoiser\n"
-        "sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)\n"
-        "m = DDiTForDiscreteDiffusion(DDiTConfig(vocab_size=3, mask_token_id=2, **sizes))\n"
-        "d = as_denoiser(m)\n"
-        "for make in (lambda: Guided(m, 1.0), lambda: Ensemble((m, m)), lambda: Proxy(m, m, m),\n"
-        "             lambda: Sharpened(m), lambda: Guided(d, 'x'), lambda: Proxy(d, d, d, 'x')):\n"
-        "    try:\n"
-        "        make()\n"
-        "    except ValueError as error:\n"
-        "        print(error)\n"
-    )
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=120)
-    said = done.stdout.splitlines()
-    assert len(said) == 6, done.stdout + done.stderr
-    assert all("must be a Denoiser, got DDiT" in each for each in said[:4])
-    assert all("must be a number, got 'x'" in each for each in said[4:])
+@pytest.fixture
+def as_users_have_it():
+    """Without the checks of annotations, which say so in their own way."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_a_model_in_the_place_of_a_denoiser_is_a_traceback(as_users_have_it):
+    model, denoiser = tiny(), as_denoiser(tiny())
+    for make in (
+        lambda: Guided(model, 1.0),
+        lambda: Ensemble((model, model)),
+        lambda: Proxy(model, model, model),
+        lambda: Sharpened(model),
+    ):
+        with pytest.raises(ValueError, match="must be a Denoiser, got DDiT"):
+            make()
+    for make in (lambda: Guided(denoiser, "x"), lambda: Proxy(denoiser, denoiser, denoiser, "x")):
+        with pytest.raises(ValueError, match="must be a number, got 'x'"):
+            make()
