@@ -137,7 +137,7 @@ def main() -> None:
         row = {"model": "train", "nfe": 0, "seed": None}
         kept.add(row | spread(split.train_tokens, split.train_labels))
     teacher = samples_of("teacher", shipped_teacher(), 64, args)
-    name, student = "law_matching, in the package", shipped_student()
+    name, student = "bridge, 5,000 steps", shipped_student()
     if args.student:
         name, student = args.student[0], AutoModelForMaskedLM.from_pretrained(args.student[1])
     for model, network, nfes in (
