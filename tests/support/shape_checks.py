@@ -20,15 +20,22 @@ _left = CHECKS
 
 
 def checked(function: Callable) -> Callable:
-    """`function`, which jaxtyping made to hold the annotations, checked by beartype and counted."""
-    typed = beartype(function)
+    """`function`, which jaxtyping made to hold the annotations, checked by beartype and counted.
+
+    It is looked at when it is first called: most are not, in the tests of one process, and writing
+    the checks of all of them took seconds.
+    """
+    typed = None
 
     @functools.wraps(function)
     def counted(*args: Any, **kwargs: Any) -> Any:
         global _left
+        nonlocal typed
         _left -= 1
         if not _left:
             config.update("jaxtyping_disable", True)
+        if typed is None:
+            typed = beartype(function)
         return typed(*args, **kwargs)
 
     return counted
