@@ -45,9 +45,8 @@ HORIZONS = ("call", "step", "bridge", "rollout")
 #: Those that are of what the next call is shown.
 OF_A_STEP = ("step", "bridge")
 DIVERGENCES = ("reverse_kl", "forward_kl", "jeffreys", "mean_kl")
-#: The weight (L / open)^BALANCE of a row with few open positions, at most 4^BALANCE: rows of late
-#: calls have few, and count little in a mean over tokens. At four calls .0512 with it and .0498
-#: without, at two .0340 and .0355 (docs/results/exact_problems.md): not worth a setting.
+#: Rows of late calls have few open positions, and would count little in a mean over tokens: weight
+#: (L / open)^BALANCE, at most 4^BALANCE. No setting: at four calls .0512 with, .0498 without it.
 BALANCE = 0.5
 
 
@@ -56,14 +55,14 @@ class LawMatching(Objective):
     """Roll the student out; train the auxiliary on what it drew; move the student along d.
 
     pathwise: -sum_c p_S(c | x_t) d(c) at the call that decided a token: what a token does to later
-    calls it cannot see. In one call from masks it is the exact gradient of sum_m KL_m / m, KL_m the
-    mean over sets of m positions of KL between the laws of their tokens. policy: -(R - mean R of
-    the others) log(probability of the rollout): unbiased for every call, at the price of variance.
+    calls it cannot see. In one call from masks it is the exact gradient of a sum over m of KL_m, the
+    mean over sets of m positions of KL between the laws of their tokens, with weights of the
+    horizon (1 / m of "call"). policy: -(R - mean R of the others) log(probability of the rollout):
+    unbiased for every call, at the price of variance.
 
     A student with a noise input, or whose start differs from sample to sample, can put out the
-    teacher's law at each call by itself: it is trained so, pathwise. Masked ones without noise can
-    not, and their plan is in what earlier calls reveal: policy gradient through the whole rollout
-    (total variation at two calls .0308, pathwise .0648; docs/results/exact_problems.md).
+    teacher's law at each call by itself: it is trained so, pathwise. Masked ones without noise
+    plan by what earlier calls reveal: policy gradient (docs/results/exact_problems.md).
 
     Args:
         gradient: "pathwise" or "policy"; None for what the student can, as above.
@@ -71,23 +70,20 @@ class LawMatching(Objective):
             teacher's law by itself; "step": the same, but only of what the next call is shown of
             it, so that an early call need not draw the whole sequence: under masks, pathwise;
             "bridge": the same, but each token that a state between both calls hides counts alike,
-            as in D-MMD, where "step" has the chain rule's weights: early calls, which hide many,
-            count more; "rollout": only the last call must, and the earlier ones are trained for its
-            sake; None for what the student can, as above: "bridge" under masks with a noise input
-            and steps that leave what is revealed alone, else "call" or "rollout".
+            as in D-MMD, so that early calls, which hide many, count more; "rollout": only the last
+            call must, and the earlier ones are trained for its sake; None for what the student can:
+            "bridge" under masks with a noise input.
         sampler: of the steps between calls: "ancestral", "jump" or any other with a rule.
         steps: "each_number": one student for 1, 2, 4, ... calls up to `student_steps`, each number
-            as likely as the others; "each_call": the same, but each call is as likely as the
-            others, where of the numbers the first call gets most: better for many calls at the end
-            of a long training, and worse in a short one; "only": for `student_steps` calls alone.
+            as likely as the others; "each_call": each call is as likely as the others: better for
+            many calls at the end of a long training; "only": for `student_steps` calls alone.
         maskings: views of each x_0; each costs a call of teacher and auxiliary, and takes away
             variance.
         divergence: of pathwise gradients: "reverse_kl", "forward_kl" (p_T / p_A - 1 in the place of
             d: covers), "jeffreys", the sum of both, or "mean_kl": the auxiliary is taught the laws
             that tokens were drawn from, and beside them what the teacher says at z. Then p_A is
-            (p_S + p_T) / 2, d at most log 2, and what is descended at each state 2 KL((p_S + p_T) /
-            2 || p_T), 0 at the same law alone; under masks. None: "mean_kl" with "step" and
-            "bridge", else "reverse_kl".
+            m = (p_S + p_T) / 2, d at most log 2, and 2 KL(m || p_T) is descended at each state,
+            under masks. None: "mean_kl" with "step" and "bridge", else "reverse_kl".
     """
 
     gradient: str | None = None
@@ -148,11 +144,10 @@ class LawMatching(Objective):
     def for_student(self, student: Denoiser) -> LawMatching:
         plans = plans_in_one_call(student)
         gradient = self.gradient or ("pathwise" if plans else "policy")
-        shown = plans and student.diffusion.reveals and self.sampler.keeps_certain
-        apart = "bridge" if shown and gradient == "pathwise" else "call"
+        still = student.diffusion.reveals and self.sampler.keeps_certain
+        apart = "bridge" if still and gradient == "pathwise" else "call"
         horizon = self.horizon or (apart if plans else "rollout")
-        mean = "mean_kl" if horizon in OF_A_STEP else "reverse_kl"
-        divergence = self.divergence or mean
+        divergence = self.divergence or ("mean_kl" if horizon in OF_A_STEP else "reverse_kl")
         finer = horizon in OF_A_STEP or divergence == "mean_kl"
         if finer and not student.diffusion.reveals:
             raise ValueError(

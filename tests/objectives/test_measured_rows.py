@@ -14,7 +14,7 @@ from hf_ddistill.objectives import Objective
 
 RESULTS = Path(__file__).parents[2] / "examples/results"
 #: Under what other names a method has rows: settings of it.
-ALSO = {"distribution_matching": ("d_mmd_grid",)}
+ALSO = {"distribution_matching": ("d_mmd_grid",), "law_matching": ("law_matching_bridge",)}
 OURS = {name: kind for name, kind in Objective.registry.items() if "hf_ddistill" in kind.__module__}
 MEASURED = {name: kind.measured for name, kind in OURS.items() if kind.measured}
 
