@@ -55,10 +55,10 @@ class LawMatching(Objective):
     """Roll the student out; train the auxiliary on what it drew; move the student along d.
 
     pathwise: -sum_c p_S(c | x_t) d(c) at the call that decided a token: what a token does to later
-    calls it cannot see. In one call from masks it is the exact gradient of a sum over m of KL_m, the
-    mean over sets of m positions of KL between the laws of their tokens, with weights of the
-    horizon (1 / m of "call"). policy: -(R - mean R of the others) log(probability of the rollout):
-    unbiased for every call, at the price of variance.
+    calls it cannot see. In one call from masks it is the exact gradient of a weighted sum of KL_m,
+    the mean over sets of m positions of KL between the laws of their tokens (docs/methods.md).
+    policy: -(R - mean R of the others) log(probability of the rollout): unbiased for every call, at
+    the price of variance.
 
     A student with a noise input, or whose start differs from sample to sample, can put out the
     teacher's law at each call by itself: it is trained so, pathwise. Masked ones without noise
@@ -67,12 +67,11 @@ class LawMatching(Objective):
     Args:
         gradient: "pathwise" or "policy"; None for what the student can, as above.
         horizon: "call": each row stops at a random call of its rollout, which must put out the
-            teacher's law by itself; "step": the same, but only of what the next call is shown of
-            it, so that an early call need not draw the whole sequence: under masks, pathwise;
-            "bridge": the same, but each token that a state between both calls hides counts alike,
-            as in D-MMD, so that early calls, which hide many, count more; "rollout": only the last
-            call must, and the earlier ones are trained for its sake; None for what the student can:
-            "bridge" under masks with a noise input.
+            teacher's law by itself; "step": the same, but only of what the next call is shown,
+            so that an early call need not draw the whole sequence: under masks; "bridge": the same,
+            each token that a state between both calls hides alike, as in D-MMD, so that early calls
+            count more; "rollout": only the last call must, and the earlier ones are trained for its
+            sake; None for what the student can: "bridge" under masks with a noise input.
         sampler: of the steps between calls: "ancestral", "jump" or any other with a rule.
         steps: "each_number": one student for 1, 2, 4, ... calls up to `student_steps`, each number
             as likely as the others; "each_call": each call is as likely as the others: better for
