@@ -96,7 +96,7 @@ def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  
     }
     recipe = RECIPES["law_matching"]
     teachers = [teacher_of(args, split, seed) for seed in range(args.teachers)]
-    training = recipe_for(settings) | args.training
+    training = {"student_steps": 4} | recipe_for(settings) | args.training
     for teacher in teachers if training.get("bf16") else ():
         # torch's fused attention has a slow bfloat16 gradient on CPUs.
         teacher.set_attn_implementation("eager")
@@ -106,7 +106,6 @@ def student_in(folder: Path, settings: dict, args: argparse.Namespace, split):  
         objective=settings,
         args=DiscreteDistillationConfig(
             str(folder),
-            student_steps=4,
             max_steps=args.steps,
             per_device_train_batch_size=args.batch_size or recipe.batch_size,
             warmup_steps=20,

@@ -224,23 +224,33 @@ def student_of(name: str, args: argparse.Namespace, seed: int, split) -> tuple[n
     return AutoModelForMaskedLM.from_pretrained(folder), cost
 
 
+def over_seeds(rows: list[dict], key: str) -> str:
+    """The mean over seeds at each number of calls and, of several seeds, half of the widest range
+    between them."""
+    calls = sorted({row["nfe"] for row in rows if key in row})
+    told = [[row[key] for row in rows if row["nfe"] == nfe] for nfe in calls]
+    text = " / ".join(short(fmean(values)) for values in told)
+    spread = max((max(values) - min(values) for values in told), default=0)
+    return f"{text} ± {short(spread / 2)}" if spread else text
+
+
 def print_tables(rows: list[dict]) -> None:
-    """The page's: a line for each model and seed, in each cell its numbers of calls."""
+    """The page's: a line for each model, in each cell its numbers of calls."""
     judges = {"auc_forest": "AUC, forest", "auc_network": "AUC, network"}
     others = {"fd": "FD", "fd_within_classes": "FD within classes", "fd_unseen": "FD to unseen"}
     others |= {"unique": "unique", "novelty": "novelty", "confidence": "confidence"}
     order = list(OBJECTIVES)
     rows = sorted(rows, key=lambda r: order.index(r["model"]) if r["model"] in order else -1)
-    names = list(dict.fromkeys((r["model"], r["seed"], r["calls"]) for r in rows))
+    names = list(dict.fromkeys((r["model"], r["calls"]) for r in rows))
     for keys in (judges, others):
         lines = []
-        for model, seed, calls in names:
-            of = [r for r in rows if (r["model"], r["seed"], r["calls"]) == (model, seed, calls)]
-            of.sort(key=lambda row: row["nfe"])
-            about = (seed, of[0].get("steps"), " / ".join(str(row["nfe"] or "") for row in of))
-            cells = [" / ".join(short(r[key]) for r in of if key in r) for key in keys]
-            lines.append([model, *(f"{'' if each is None else each}" for each in about), *cells])
-        print(f"\n{table(['model', 'seed', 'steps', 'calls', *keys.values()], lines)}")
+        for model, calls in names:
+            of = [row for row in rows if (row["model"], row["calls"]) == (model, calls)]
+            seeds = sorted({str(row["seed"]) for row in of if row["seed"] is not None})
+            nfes = " / ".join(str(n or "") for n in sorted({row["nfe"] for row in of}))
+            about = [model, " ".join(seeds), str(of[0].get("steps", "")), nfes]
+            lines.append(about + [over_seeds(of, key) for key in keys])
+        print(f"\n{table(['model', 'seeds', 'steps', 'calls', *keys.values()], lines)}")
 
 
 def main() -> None:

@@ -224,7 +224,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--calls", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--teacher-calls", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
+    parser.add_argument("--teacher-calls", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.8, 0.9, 1.0, 1.1])
     parser.add_argument(
         "--teacher-temperatures", type=float, nargs="+", default=[0.65, 0.8, 1.0, 1.1]
