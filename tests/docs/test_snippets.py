@@ -3,11 +3,13 @@ names on the page; commands are parsed; links lead somewhere."""
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib
 import inspect
 import json
 import re
+import sys
 
 import pytest
 from pages import PAGES, ROOT, blocks, commands, links, name
@@ -118,6 +120,31 @@ def test_a_command_names_a_script_or_flag_that_is_not_there(page):
         if words[:1] == ["pytest"]:
             paths = [word.split("::")[0] for word in words if word.startswith("tests/")]
             assert all((ROOT / path).exists() for path in paths), words
+
+
+class Parsed(Exception):
+    """A command was accepted."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_command_of_a_benchmark_is_refused_by_its_parser(page, monkeypatch, tmp_path, capsys):
+    inner, text = argparse.ArgumentParser.parse_args, tmp_path / "text.txt"
+    text.touch()
+
+    def parsed(parser, *given):
+        inner(parser, *given)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
+    for words in commands(page):
+        script = ROOT / words[1] if words[:1] == ["python"] and len(words) > 1 else ROOT
+        if script.parent.name != "benchmarks" or "ArgumentParser" not in script.read_text():
+            continue
+        argv = [str(text) if word.endswith(".txt") else word for word in words[1:]]
+        monkeypatch.setattr(sys, "argv", argv)
+        with pytest.raises((Parsed, SystemExit)) as end:
+            importlib.import_module(script.stem).main()
+        assert end.type is Parsed, f"{' '.join(words)}: {capsys.readouterr().err}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
