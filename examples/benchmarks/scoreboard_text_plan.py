@@ -1,7 +1,7 @@
 """What the noise input of a student of text carries in one call, and how far.
 
     python examples/benchmarks/scoreboard_text_plan.py --text TEXT.txt STUDENT [STUDENT ...]
-    python examples/benchmarks/scoreboard_text_plan.py --text TEXT.txt --untrained law_matching_bridge
+    python examples/benchmarks/scoreboard_text_plan.py --text TEXT.txt --untrained RECIPE
 
 A student is a folder, or the name of a recipe whose student has not been trained.
 

@@ -61,7 +61,7 @@ def test_a_variant_is_no_row_that_everybody_is_ranked_with():
     assert {recipe.start for recipe in ALL.values()} - {""} <= ALL.keys()
 
 
-@pytest.mark.parametrize(("name", "std"), [("law_matching_weak", 0.3), ("law_matching_bridge", 1.2)])
+@pytest.mark.parametrize(("name", "std"), [("d_mmd_weak", 0.3), ("d_mmd", 1.2)])
 def test_noise_adds_four_times_what_weak_noise_does_and_the_teacher_is_as_it_was(name, std):
     added = student_of(ASSET, ALL[name]).model.noise_proj.weight.square().sum(1).mean().sqrt()
     assert float(added.detach()) == pytest.approx(std, rel=0.1)
