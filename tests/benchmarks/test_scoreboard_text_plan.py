@@ -64,10 +64,10 @@ def test_the_command_tells_of_both_kinds_of_noise(monkeypatch, tmp_path, capsys)
         student(per).save_pretrained(tmp_path / per)
     folders = [str(tmp_path / per) for per in ("position", "sequence")]
     more = ["--text", str(text), "--length", "16", "--draws", "4"]
-    more += ["--untrained", "law_matching"]
+    more += ["--untrained", "law_matching_weak"]
     monkeypatch.setattr("sys.argv", ["", *folders, *more])
     main()
     fresh, one, other, real = capsys.readouterr().out.splitlines()
-    assert fresh.startswith("law_matching, untrained: told")
+    assert fresh.startswith("law_matching_weak, untrained: told")
     assert "reach 1:" in one and other.startswith("sequence: told") and "reach" not in other
     assert real.startswith("text: pairs 1:")
