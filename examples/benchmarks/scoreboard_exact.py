@@ -36,6 +36,8 @@ PROBLEMS = {
 KEYS = ("method", "problem", "nfe", "seed", "calls")
 ROWS, NOISE, DRAWS = 512, 4, 2**18
 SETTINGS = BenchSettings(calls=1, rows=ROWS, learning_rate=2e-3, auxiliary_learning_rate=4e-3)
+#: Of a start that learns what it is to start from.
+SCALES = {"parity": 3.0}
 #: What is there beside the objectives of all scoreboards: a plan without a noise input and one from
 #: noise of the sequence, and what each of the two settings of "law_matching_step" is worth.
 MORE = {
@@ -60,7 +62,8 @@ def bench_of(name: str) -> Bench:
     law = exact_law(name)
     masks = Absorbing(int(law.sequences.max()) + 2)
     problem = ExactProblem(law.law, law.sequences, Diffusion(masks, LogLinear(1e-9)))
-    return Bench(name, problem, SETTINGS, DRAWS)
+    settings = dataclasses.replace(SETTINGS, start_scale=SCALES.get(name, 1.0))
+    return Bench(name, problem, settings, DRAWS)
 
 
 def student_row(

@@ -154,6 +154,7 @@ def test_the_command_has_no_rows_of_blocks(tmp_path, capsys):
     [
         (["--objective", "opdlm"], "give --block-size"),
         (["--block-size", "2", "--limit"], "--limit: not with --block-size"),
+        (["--block-size", "2", "--start-scale", "3"], "--start-scale: not with --block-size"),
         (["--block-size", "2", "--process", "uniform"], "--process: not with"),
         (["--block-size", "4"], "do not divide a length of 6"),
     ],

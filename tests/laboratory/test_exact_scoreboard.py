@@ -16,6 +16,7 @@ from hf_ddistill.laboratory.problems import (
     count_trigrams,
     digits,
     exact_law,
+    parity,
     trigrams,
 )
 from hf_ddistill.laboratory.scoreboard import Bench
@@ -47,6 +48,32 @@ def test_the_start_is_the_teacher_as_a_network(fitted):
     (row,) = bench.start_rows(start, [2])
     assert row["tv"] == pytest.approx(0.2216, abs=0.02)
     assert row["method"] == "start" and row["process"] == "absorbing"
+
+
+def bench_of_parity(**settings):
+    """Four bits, and what their start takes to learn."""
+    law = parity(4)
+    problem = ExactProblem(law.law, law.sequences, Diffusion(Absorbing(3), STRAIGHT))
+    small = {"rows": 256, "width": 96, "start_steps": 400, **settings}
+    return Bench("parity:4", problem, BenchSettings(**small), draws=2**14)
+
+
+@pytest.mark.parametrize(("scale", "known"), [(1.0, False), (3.0, True)])
+def test_a_start_learns_parity_from_wide_weights_alone(scale, known):
+    bench = bench_of_parity(start_scale=scale)
+    start, teacher = bench.start_rows(bench.fit_start(), [2, 4]), bench.teacher_rows([2, 4])
+    for one, other in zip(start, teacher, strict=True):
+        assert (one["tv"] < other["tv"] + 0.02) == known
+        assert known or one["tv"] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.slow
+def test_law_matching_is_past_the_teacher_on_parity_where_its_start_knows_it():
+    """Two calls: the exact teacher is at .375, and nobody without the parity is below .5."""
+    rates = {"learning_rate": 2e-3, "auxiliary_learning_rate": 4e-3}
+    bench = bench_of_parity(start_scale=3.0, calls=600, **rates)
+    (row,) = bench.student_rows(LawMatching(), bench.fit_start(), [2], 0)
+    assert row["tv"] < 0.3
 
 
 @pytest.mark.slow
@@ -176,6 +203,7 @@ def test_an_objective_that_needs_another_network_is_refused():
         ({"noise_dim": -1}, "noise_dim must be at least 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
         ({"ema": 1.0}, "ema must lie"),
+        ({"start_scale": 0.0}, "start_scale must be above 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings, words):

@@ -54,6 +54,9 @@ class ExactOptions(JsonOptions):
     rows: int = option("of a batch", 512, kind=whole(2))
     width: int = option("of the networks", 192, kind=positive)
     start_steps: int = option("of all students' start", 1000)
+    start_scale: float = option(
+        "of its hidden weights at first; with 3 it learns parity", 1.0, kind=RATE
+    )
     noise_dim: int | None = option(
         "of students with an auxiliary (default: 4 under masks, else 0)", kind=whole()
     )
@@ -75,6 +78,7 @@ class ExactOptions(JsonOptions):
             given |= {"--sampler": tuple(self.sampler) != ("ancestral",)}
             given |= {"--process": self.process != "absorbing"}
             given |= {"--schedule": self.schedule != SCHEDULE}
+            given |= {"--start-scale": self.start_scale != 1}
             for flag in (flag for flag, is_given in given.items() if is_given):
                 raise ValueError(
                     f"{flag}: not with --block-size; blocks are decoded from masks alone."
