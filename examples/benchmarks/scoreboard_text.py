@@ -6,10 +6,11 @@ entropy beside three ways to sample their teacher in as many calls.
 TEXT.txt holds documents separated by empty lines (the tables are of State-of-the-Union speeches;
 `dllm.py` says how to get a text). Speeches are read as 27 symbols and split into what teacher and
 students learn from, what the judge learns from, what settings are chosen by and what is reported.
-The teacher is the package's (`examples/assets/sotu_teacher`), trained on for `--teacher-steps` if
-these are given. Each student starts from it and is trained for the same number of network passes,
-then drawn from at each number of calls and each temperature. Rows that the JSON file has are not
-made again, and trainings go on from their checkpoints, so that a run that was stopped goes on.
+The teacher is `examples/assets/sotu_teacher`, trained on for `--teacher-steps` if these are given,
+the judge `examples/assets/sotu_judge`, or one of `--judge-steps`. Each student starts from the
+teacher and is trained for the same number of network passes, then drawn from at each number of
+calls and each temperature. Rows that the JSON file has are not made again, and trainings go on from
+their checkpoints, so that a run that was stopped goes on.
 `scoreboard_text_language_model.py` has a second judge read the samples, and
 `scoreboard_text_tables.py ROWS.json` prints the tables.
 """
@@ -220,7 +221,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, default=ASSET, help="folder that is started from")
     parser.add_argument("--teacher-steps", type=int, default=0, help="the teacher is trained on")
     parser.add_argument("--teacher-rate", type=float, default=2.5e-3, help="cosine from here")
-    parser.add_argument("--judge-steps", type=int, default=600)
+    parser.add_argument("--judge-steps", type=int, default=0, help="of a judge of its own")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--calls", type=int, nargs="+", default=[1, 2, 4, 8])

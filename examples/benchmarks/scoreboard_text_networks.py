@@ -38,8 +38,11 @@ from hf_ddistill import (
 from hf_ddistill.cli.resuming import train as train_on
 from hf_ddistill.evaluation import likelihood_bound
 
+ASSETS = Path(__file__).parents[1] / "assets"
 #: The trained teacher, in float16; where training goes on.
-ASSET = Path(__file__).parents[1] / "assets" / "sotu_teacher"
+ASSET = ASSETS / "sotu_teacher"
+#: The judge of the page, likewise.
+JUDGE = ASSETS / "sotu_judge"
 WINDOW = 256
 #: torch's fused attention has a slow bfloat16 gradient on CPUs.
 ATTENTION = "eager"
@@ -166,9 +169,11 @@ def train_teacher(
 
 
 def judge(corpus: Corpus, folder: Path, steps: int, seed: int = 0) -> PreTrainedModel:
-    """A Llama of 1.8 million parameters that has read the judge's speeches; trained once."""
+    """A Llama of 1.8 million parameters that has read the judge's speeches: `JUDGE`, or trained so
+    many steps in `folder`, once."""
+    folder = folder if steps else JUDGE
     if (folder / "model.safetensors").exists():
-        return AutoModelForCausalLM.from_pretrained(folder).eval()
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(

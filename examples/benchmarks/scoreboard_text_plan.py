@@ -74,7 +74,8 @@ def main() -> None:
     """Print a line for each student, and one of the text."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("students", type=Path, nargs="*")
-    parser.add_argument("--untrained", nargs="+", default=[], choices=list(ALL))
+    known = [name for name, recipe in ALL.items() if recipe.noise and recipe.noise_scale]
+    parser.add_argument("--untrained", nargs="+", default=[], choices=known)
     parser.add_argument("--teacher", type=Path, default=ASSET, help="of those")
     parser.add_argument("--text", type=given_file, required=True, help="documents by empty lines")
     parser.add_argument("--length", type=int, default=256)

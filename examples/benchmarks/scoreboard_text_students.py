@@ -23,6 +23,7 @@ from hf_ddistill import (
     DiscreteDistillationConfig,
     DiscreteDistillationTrainer,
 )
+from hf_ddistill.training.noise_strength import set_strength
 
 
 def trainer_of(
@@ -47,7 +48,7 @@ def student_of(teacher: Path, recipe: Recipe) -> PreTrainedModel:
     more = {"noise_dim": recipe.noise, "noise_per": recipe.noise_per} if recipe.noise else {}
     student = AutoModelForMaskedLM.from_pretrained(teacher, dtype=torch.float32, **more)
     student.set_attn_implementation(ATTENTION)
-    if recipe.noise:
+    if recipe.noise and recipe.noise_scale is not None:
         student.model.noise_proj.weight.data *= recipe.noise_scale
     return student
 
@@ -133,6 +134,7 @@ def trained(
         start, passes = folder / "start", passes / 2
         trained(ALL[recipe.start], corpus, teacher, start, args, seed, passes)
         before = json.loads((start / "took.json").read_text())["core_seconds"]
+    noise: dict[str, float] = {}
     each = passes_per_step(recipe, max(args.calls), args.batch_size, args.length)
     rounds = recipe.settings.get("rounds", 1)
     steps = rounds * round(passes / each / rounds)
@@ -158,10 +160,14 @@ def trained(
         seed=seed,
     )
     trainer.add_callback(Lines(folder / "log.jsonl"))
+    if recipe.noise and recipe.noise_scale is None and not recipe.start:
+        # As the trainer does with a noise input that it has made itself.
+        found = set_strength(trainer)
+        noise = {"noise_std": found.std, "noise_tells": found.share}
     busy = time.process_time()
     trainer.train(resume_from_checkpoint=trainer.last_checkpoint(folder))
     busy = time.process_time() - busy + before
-    took = {"steps": steps, "passes_per_step": each, "core_seconds": busy}
+    took = {"steps": steps, "passes_per_step": each, "core_seconds": busy, **noise}
     (folder / "took.json").write_text(json.dumps(took))
     trainer.save_model()
     # The trained object would compute in bfloat16 for good.

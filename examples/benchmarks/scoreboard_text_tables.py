@@ -103,9 +103,18 @@ def seeds_of(rows: Sequence[Row], name: str) -> list[list[Row]]:
     return [[row for row in rows if row["model"] != name or row["seed"] == seed] for seed in seeds]
 
 
+def most_calls(rows: Sequence[Row]) -> Row | None:
+    """The teacher's ancestral steps at temperature 1 in the most calls: all but its own law."""
+    own = [row for row in rows if row["model"] == "teacher" and row["sampler"] == "ancestral"]
+    calls = max((row["calls"] for row in own), default=0)
+    made = curve(own, model="teacher", sampler="ancestral", calls=calls)
+    return next((row for row in made if row["temperature"] == 1), None)
+
+
 def ranking(rows: Sequence[Row], by: str, judge: str = "nll") -> str:
     """Students by calls: what they are ahead of the best teacher by, in nats; of several seeds the
-    mean, and in brackets the least and the most."""
+    mean, and in brackets the least and the most. The last line is how far the teacher's own law is
+    ahead of its few calls, where it was drawn from in more calls than students were."""
     read = [row for row in rows if row["model"] in ALL and judge in row]
     calls = sorted({row["calls"] for row in read})
     lines = [["student", *(f"calls: {each}" for each in calls)]]
@@ -117,6 +126,13 @@ def ranking(rows: Sequence[Row], by: str, judge: str = "nll") -> str:
             mean = f"{sum(gains) / len(gains):+.3f}" if gains else "none"
             spread = f" ({min(gains):+.3f} to {max(gains):+.3f})" if len(gains) > 1 else ""
             line.append(mean + spread)
+        lines.append(line)
+    law = most_calls(rows)
+    if law and judge in law and law["calls"] > max(calls):
+        line = [f"the teacher's {law['calls']} calls"]
+        for each in calls:
+            best = best_teacher(rows, each, law[by], by, judge)
+            line.append(f"{best[1][judge] - law[judge]:+.3f}" if best else "none")
         lines.append(line)
     return markdown(lines)
 

@@ -61,7 +61,7 @@ def test_a_variant_is_no_row_that_everybody_is_ranked_with():
     assert {recipe.start for recipe in ALL.values()} - {""} <= ALL.keys()
 
 
-@pytest.mark.parametrize(("name", "std"), [("d_mmd_weak", 0.3), ("d_mmd", 1.2)])
+@pytest.mark.parametrize(("name", "std"), [("d_mmd_weak", 0.3), ("d_mmd_fixed", 1.2)])
 def test_noise_adds_four_times_what_weak_noise_does_and_the_teacher_is_as_it_was(name, std):
     added = student_of(ASSET, ALL[name]).model.noise_proj.weight.square().sum(1).mean().sqrt()
     assert float(added.detach()) == pytest.approx(std, rel=0.1)
@@ -123,24 +123,25 @@ def test_the_command_trains_and_draws_nothing_twice(monkeypatch, tmp_path, capsy
     ).save_pretrained(teacher)
     few = {"samples": 4, "length": 16, "judge-steps": 2, "passes": 60, "batch-size": 2}
     few |= {"calls": 2, "teacher-calls": "1 2 4", "teacher-temperatures": "0.5 1.0"}
-    few |= {"students": "ecd law_matching_weak law_matching_weak_from_alpha", "temperatures": 1.0}
+    few |= {"students": "ecd law_matching_call law_matching_weak_from_alpha", "temperatures": 1.0}
     few |= {"text": text, "teacher": teacher, "output": tmp_path / "runs", "json": file}
     command = [word for name, value in few.items() for word in (f"--{name}", *str(value).split())]
     monkeypatch.setattr(sys, "argv", ["", *command])
     scoreboard_text.main()
     rows = json.loads(file.read_text())["rows"]
     assert [row["model"] for row in rows].count("teacher") == 3 * 2 * 2 + 2
-    behind = {"ecd": 60, "law_matching_weak": 60, "law_matching_weak_from_alpha": 30}
+    behind = {"ecd": 60, "law_matching_call": 60, "law_matching_weak_from_alpha": 30}
     for name, passes in behind.items():
         (row,) = (row for row in rows if row["model"] == name)
         assert row["steps"] * row["passes_per_step"] == pytest.approx(passes, abs=6)
+        assert ("noise_std" in row) == (name == "law_matching_call")
     capsys.readouterr()
     scoreboard_text.main()
     assert capsys.readouterr().out == "" and json.loads(file.read_text())["rows"] == rows
     monkeypatch.setattr(sys, "argv", ["", str(file), "--length", "16", "--passes", "60"])
     scoreboard_text_tables.main()
     told = capsys.readouterr().out
-    assert "| law_matching_weak | 2 |" in told and "bound of the teacher" in told
+    assert "| law_matching_call | 2 |" in told and "bound of the teacher" in told
 
 
 def test_the_teacher_that_is_started_from_has_the_size_and_the_noise_that_the_page_tells():

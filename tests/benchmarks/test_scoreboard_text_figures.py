@@ -86,6 +86,18 @@ def test_seeds_are_ranked_one_by_one():
     assert "| ecd | +0.050 (-0.100 to +0.200) |" in ranking(rows, "ngram_entropy")
 
 
+def test_the_last_line_says_what_there_is_to_win_by_more_calls():
+    own = {"model": "teacher", "sampler": "ancestral", "seed": 0}
+    rows = [
+        row(0.8, 7.0, 2.0, calls=1, **own),
+        row(1.0, 8.0, 4.0, calls=1, **own),
+        row(1.0, 7.5, 2.8, model="ecd", calls=1, seed=0),
+    ]
+    assert "the teacher's" not in ranking(rows, "ngram_entropy")
+    rows.append(row(1.0, 7.25, 1.5, calls=64, **own))
+    assert ranking(rows, "ngram_entropy").endswith("\n| the teacher's 64 calls | +1.000 |")
+
+
 def at(temperature, ngram_entropy, nll):
     return {"temperature": temperature, "ngram_entropy": ngram_entropy, "nll": nll}
 
