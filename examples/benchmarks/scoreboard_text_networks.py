@@ -172,7 +172,7 @@ def judge(corpus: Corpus, folder: Path, steps: int, seed: int = 0) -> PreTrained
     """A Llama of 1.8 million parameters that has read the judge's speeches: `JUDGE`, or trained so
     many steps in `folder`, once."""
     folder = folder if steps else JUDGE
-    if (folder / "model.safetensors").exists():
+    if not steps or (folder / "model.safetensors").exists():
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
