@@ -1,4 +1,4 @@
-"""What a forest sees of few-step digits, and how well one draw of 1,000 knows its AUC.
+"""What a forest sees of few-step digits, and how well one draw of 1,000 knows an AUC.
 
     python examples/benchmarks/digits_forest.py --json examples/results/digits_forest.json
 
@@ -6,7 +6,8 @@ Of the student in the package (or `--student NAME FOLDER`) and of the teacher, 4
 by four draws of 1,000:
 
 * `auc`: against training digits, the figure of `scoreboard_digits.py`, of each draw with other
-  training digits, folds and forests, and its standard error between draws;
+  training digits, folds and forests, and its standard error between draws; `auc_network`: the same
+  of that script's networks;
 * `auc_300`, `auc_unseen`: 300 samples against 300 training digits, and against the 300 that neither
   teacher nor student has seen;
 * `auc_teacher`: against the teacher's 64 calls, of which there are as many as one likes, 4,000 of
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import torch
 from benchmark_files import rows_file
+from scoreboard_digits import network_auc
 from scoreboard_shared import RowsFile, short, table
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM
@@ -38,7 +40,8 @@ from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 
 KEYS = ("model", "nfe", "seed")
 SAMPLES, DRAW, FEW = 4000, 1000, 300
-HEADS = ("auc", "auc_error", "auc_ink", "auc_300", "auc_unseen", "auc_teacher")
+JUDGES = ("auc", "auc_error", "auc_network", "auc_network_error")
+HEADS = (*JUDGES, "auc_ink", "auc_300", "auc_unseen", "auc_teacher")
 MORE = ("ink", "ink_sd", "variance", "near", "far", "repeats")
 
 
@@ -105,16 +108,18 @@ def even_ink_auc(tokens: Tensor, split) -> float:  # noqa: ANN001
 def figures(tokens: Tensor, split, teacher: Tensor | None) -> dict[str, float]:  # noqa: ANN001
     """All of one model at one number of calls."""
     real, unseen, base = split.train_tokens, split.held_out_tokens, order(1497, 303)
-    aucs, of_300, of_unseen = [], [], []
-    for number, drawn in enumerate(tokens.split(DRAW)):
-        aucs.append(two_sample_auc(drawn, real[base][order(1497, number)], 31 + number))
+    made, of_300, of_unseen = {}, [], []
+    for name, judge in (("auc", two_sample_auc), ("auc_network", network_auc)):
+        made[f"{name}_of_draws"] = [
+            judge(drawn, real[base][order(1497, number)], 31 + number)
+            for number, drawn in enumerate(tokens.split(DRAW))
+        ]
+        made[name], made[f"{name}_error"] = mean_and_error(made[f"{name}_of_draws"])
     for number in range(8):
         drawn = tokens[number * FEW : (number + 1) * FEW]
         of_300.append(two_sample_auc(drawn, real[base][order(1497, number)][:FEW], 51 + number))
         of_unseen.append(two_sample_auc(drawn, unseen, 51 + number))
-    made = dict(zip(("auc", "auc_error"), mean_and_error(aucs), strict=True))
-    made |= {"auc_of_draws": aucs, "auc_300": mean_and_error(of_300)[0]}
-    made["auc_unseen"] = mean_and_error(of_unseen)[0]
+    made["auc_300"], made["auc_unseen"] = mean_and_error(of_300)[0], mean_and_error(of_unseen)[0]
     made["auc_ink"] = even_ink_auc(tokens, split)
     if teacher is not None:
         made["auc_teacher"] = two_sample_auc(tokens, teacher, 71)

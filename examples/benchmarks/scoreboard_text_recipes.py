@@ -69,6 +69,13 @@ def fixed(objective: dict[str, Any], noise_per: str = "position") -> Recipe:
 #: For what is found out on the validation part (`--pilot`) or with 256 symbols; trained if asked
 #: for.
 VARIANTS = {
+    "law_matching_bridge_each_call": Recipe({**BRIDGE, "steps": "each_call"}, NOISE),
+    "law_matching_bridge_sequence": Recipe(BRIDGE, NOISE, "sequence"),
+    "law_matching_bridge_alone": Recipe({**BRIDGE, "steps": "only"}, NOISE),
+    "law_matching_bridge_reverse": Recipe({**BRIDGE, "divergence": "reverse_kl"}, NOISE),
+    "law_matching_bridge_alone_reverse": Recipe(
+        {**BRIDGE, "steps": "only", "divergence": "reverse_kl"}, NOISE
+    ),
     "law_matching_step": fixed(STEP),
     "law_matching_mean_kl": fixed({**CALL, "divergence": "mean_kl"}),
     "law_matching_sequence": fixed(CALL, "sequence"),
