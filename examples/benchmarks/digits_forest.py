@@ -27,10 +27,10 @@ from pathlib import Path
 
 import torch
 from benchmark_files import rows_file
-from scoreboard_digits import network_auc
 from scoreboard_shared import RowsFile, short, table
 from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM
+from two_sample_network import network_auc
 
 from hf_ddistill.cli.evaluate import draw
 from hf_ddistill.cli.quickstart import shipped_student, shipped_teacher

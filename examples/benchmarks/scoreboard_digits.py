@@ -32,12 +32,10 @@ from benchmark_files import rows_file
 from datasets import Dataset
 from digits import fresh, recipe_for, teacher_of, within_classes
 from scoreboard_cost import calls_of
-from scoreboard_shared import OBJECTIVES, RowsFile, short, table
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
+from scoreboard_shared import OBJECTIVES, Entry, RowsFile, short, table
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModelForMaskedLM
+from two_sample_network import network_auc
 
 from hf_ddistill import DiscreteDistillationConfig, DiscreteDistillationTrainer
 from hf_ddistill.cli.evaluate import draw
@@ -51,57 +49,16 @@ from hf_ddistill.evaluation import (
     split_digits,
 )
 from hf_ddistill.evaluation.digits_figures import judge_samples
-from hf_ddistill.evaluation.two_sample import FOLDS, two_sample_auc
+from hf_ddistill.evaluation.two_sample import two_sample_auc
 from hf_ddistill.pipelines import DiscreteDiffusionPipeline
 
 BATCH, STUDENT_STEPS, NOISE = 32, 4, 8
 #: Of the judges: not those of the package's, by which settings were chosen.
 JUDGE_SEED, DRAW_SEED = 7, 21
-EPOCHS, ROWS, RATE = 20, 128, 4e-3
 KEYS = ("model", "nfe", "seed", "calls")
-
-
-def network_auc(samples: Tensor, real: Tensor, seed: int = 0) -> float:
-    """What `two_sample_auc` says, of small convolutional networks in the place of forests."""
-    count = min(len(samples), len(real))
-    pixels = torch.cat([samples[:count], real[:count]]).float() * 2 / real.max() - 1
-    is_real, scores = torch.arange(2 * count).ge(count), torch.zeros(2 * count)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(pixels, is_real)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for fold in folds:
-            seen, asked = map(torch.tensor, fold)
-            network = _fitted(pixels[seen], is_real[seen].float())
-            with torch.no_grad():
-                scores[asked] = network(pixels[asked])[:, 0]
-    return float(roc_auc_score(is_real, scores))
-
-
-def _fitted(pixels: Tensor, is_real: Tensor) -> nn.Module:
-    network = nn.Sequential(
-        nn.Unflatten(1, (1, 8, 8)),
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.GELU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1),
-        nn.GELU(),
-        nn.Flatten(),
-        nn.Dropout(0.3),
-        nn.Linear(512, 64),
-        nn.GELU(),
-        nn.Linear(64, 1),
-    )
-    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-3)
-    steps = EPOCHS * (len(pixels) // ROWS)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-    for _ in range(EPOCHS):
-        order = torch.randperm(len(pixels))
-        for rows in order[: len(order) // ROWS * ROWS].split(ROWS):
-            loss = binary_cross_entropy_with_logits(network(pixels[rows])[:, 0], is_real[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            rates.step()
-    return network.eval()
+#: A student of an exact problem is for one number of calls; those here are for several, too.
+GRIDS = Entry({"type": "distribution_matching", "setting": "d_mmd", "start": "grids"})
+ENTRIES = {**OBJECTIVES, "d_mmd_grids": GRIDS}
 
 
 #: Of each seed another choice of training digits: one alone favours whom it likes by up to .03.
@@ -179,7 +136,7 @@ class Board:
 
 def student_of(name: str, args: argparse.Namespace, seed: int, split) -> tuple[nn.Module, dict]:  # noqa: ANN001
     """The student of an objective, trained once, and what its training took."""
-    folder, entry = args.folder / f"{name}_{args.calls}_{seed}", OBJECTIVES[name]
+    folder, entry = args.folder / f"{name}_{args.calls}_{seed}", ENTRIES[name]
     about = folder / "cost.json"
     if about.exists():
         return AutoModelForMaskedLM.from_pretrained(folder), json.loads(about.read_text())
@@ -239,7 +196,7 @@ def print_tables(rows: list[dict]) -> None:
     judges = {"auc_forest": "AUC, forest", "auc_network": "AUC, network"}
     others = {"fd": "FD", "fd_within_classes": "FD within classes", "fd_unseen": "FD to unseen"}
     others |= {"unique": "unique", "novelty": "novelty", "confidence": "confidence"}
-    order = list(OBJECTIVES)
+    order = list(ENTRIES)
     rows = sorted(rows, key=lambda r: order.index(r["model"]) if r["model"] in order else -1)
     names = list(dict.fromkeys((r["model"], r["calls"]) for r in rows))
     for keys in (judges, others):
@@ -256,7 +213,7 @@ def print_tables(rows: list[dict]) -> None:
 def main() -> None:
     """Train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--objectives", nargs="*", default=list(OBJECTIVES), choices=OBJECTIVES)
+    parser.add_argument("--objectives", nargs="*", default=list(ENTRIES), choices=ENTRIES)
     parser.add_argument("--calls", type=int, default=1000, help="of a batch of 32, all networks'")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--nfe", type=int, nargs="+", default=[1, 2, 4, 8])
@@ -287,7 +244,7 @@ def main() -> None:
             board.model(name, AutoModelForMaskedLM.from_pretrained(folder), args.nfe)
         for seed in args.seeds:
             for name in args.objectives:
-                calls = OBJECTIVES[name].calls or args.nfe
+                calls = ENTRIES[name].calls or args.nfe
                 nfe = [n for n in args.nfe if n in calls]
                 if board.missing(nfe, model=name, seed=seed, calls=args.calls):
                     student, cost = student_of(name, args, seed, board.split)

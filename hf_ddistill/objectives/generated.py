@@ -81,9 +81,11 @@ def uniform_times(step: TrainingStep) -> Times:
     return (1 - noise).clamp_min(EARLIEST)
 
 
-def grid_times(step: TrainingStep) -> Times:
-    """(B,), those of the calls of a student of `student_steps`: 1, 1 - 1/k, ..., 1/k."""
-    return (uniform_times(step) * step.student_steps).ceil().clamp_min(1) / step.student_steps
+def grid_times(step: TrainingStep, calls: Tensor | None = None) -> Times:
+    """(B,), those of the calls of a student of k: 1, 1 - 1/k, ..., 1/k; k is that of each row
+    (B,), or `student_steps`."""
+    calls = step.student_steps if calls is None else calls
+    return (uniform_times(step) * calls).ceil().clamp_min(1) / calls
 
 
 #: (log p_A (n, K), log p_T (n, K), what is lost already (n,)) -> (n,).

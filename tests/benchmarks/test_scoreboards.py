@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from scoreboard_cost import calls_of
-from scoreboard_digits import network_auc
 from scoreboard_exact import bench_of, print_tables, student_row
 from scoreboard_shared import OBJECTIVES, RowsFile, short
+from two_sample_network import network_auc
 
 from hf_ddistill import Objective
 

@@ -161,7 +161,7 @@ def test_auxiliary_is_told_another_time_than_the_start_of_the_draw_where_states_
 
 
 @pytest.mark.parametrize("renoise", ["bridge", "forward", "arccos"])
-@pytest.mark.parametrize("start", ["data", "grid", "noise"])
+@pytest.mark.parametrize("start", ["data", "grid", "grids", "noise"])
 def test_every_start_meets_every_state(start, renoise):
     for diffusion in (MASKS, FLIPS):
         student, teacher = table(diffusion), problem(diffusion, 1)
@@ -184,6 +184,21 @@ def test_a_bridge_ends_elsewhere_than_where_the_student_s_call_does(start):
     assert (t - s).min() < 0.05 and (t - s).max() > 0.25
     if start == "grid":
         assert set((3 * t).tolist()) == {1.0, 2.0, 3.0}
+
+
+def test_grids_are_those_of_every_number_of_calls_alike():
+    """A student of the grid of eight calls is never shown what one and two calls ask: .009 nats
+    ahead of its teacher in one call of text, for 1.2 where it was trained for one."""
+    step = step_of(MASKS, table(MASKS), rows=8192, student_steps=4)
+    s, t = DistributionMatching(start="grids")._times(step)
+    share = {float(at): float((t == at).double().mean()) for at in t.unique()}
+    # One call has 1; two 1, 1/2; four 1, 3/4, 1/2, 1/4.
+    expected = {0.25: 1 / 12, 0.5: 1 / 6 + 1 / 12, 0.75: 1 / 12, 1.0: 1 / 3 + 1 / 6 + 1 / 12}
+    assert share == pytest.approx(expected, abs=0.02)
+    # At 1 each of the three ends elsewhere: uniform in (0, 1), (1/2, 1) and (3/4, 1).
+    late = (s[t == 1] < 0.5).double().mean()
+    assert float(late) == pytest.approx((1 / 3 / 2) / expected[1.0], abs=0.03)
+    assert ((s < t) & (s > 0)).all()
 
 
 def test_waiting_student_costs_no_graph_and_gets_no_loss():
