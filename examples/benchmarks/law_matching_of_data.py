@@ -24,7 +24,7 @@ class LawMatchingOfData(LawMatching):
     given whatever a view shows of it, as the teacher says there.
 
     Args:
-        horizon: "call" or "step".
+        horizon: "call", "step" or "bridge".
         data: the share.
     """
 

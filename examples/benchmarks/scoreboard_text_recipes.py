@@ -23,6 +23,7 @@ class Recipe:
         settings: of the trainer, other than those that all share.
         start: the recipe of the student that this one starts from; each of the two then has half of
             the passes. Empty for a start from the teacher.
+        calls: that it is trained for; 0 for the most that the table has (`--calls`).
     """
 
     objective: dict[str, Any]
@@ -31,6 +32,7 @@ class Recipe:
     noise_scale: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     start: str = ""
+    calls: int = 0
 
 
 CALL = {"type": "law_matching", "horizon": "call"}
@@ -38,12 +40,14 @@ STEP = {**CALL, "horizon": "step", "divergence": "mean_kl"}
 BRIDGE = {**STEP, "horizon": "bridge"}
 DATA = {"type": LawMatchingOfData.id}
 D_MMD = {"type": "distribution_matching", "start": "grid"}
+GRIDS = {**D_MMD, "start": "grids"}
 
 #: In the order in which they are trained. `nelbo` is no distillation: the teacher trained on for as
 #: many passes, which is what a student has to be better than. ReDi and DCD refuse masks.
 RECIPES = {
     "law_matching_bridge": Recipe(BRIDGE, NOISE),
     "law_matching_call": Recipe(CALL, NOISE),
+    "d_mmd_grids": Recipe(GRIDS, NOISE),
     "d_mmd": Recipe(D_MMD, NOISE),
     "simplex_dmd": Recipe({"type": "simplex_dmd"}, NOISE),
     "imdm": Recipe({"type": "imdm"}, NOISE),
@@ -66,16 +70,21 @@ def fixed(objective: dict[str, Any], noise_per: str = "position") -> Recipe:
     return Recipe(objective, NOISE, noise_per, 4.0)
 
 
+def alone(objective: dict[str, Any], calls: int) -> Recipe:
+    """For so many calls and no others, which D-MMD of the grid is in any case."""
+    only = {"steps": "only"} if objective["type"] == "law_matching" else {}
+    return Recipe({**objective, **only}, NOISE, calls=calls)
+
+
 #: For what is found out on the validation part (`--pilot`) or with 256 symbols; trained if asked
 #: for.
 VARIANTS = {
-    "law_matching_bridge_each_call": Recipe({**BRIDGE, "steps": "each_call"}, NOISE),
+    **{f"law_matching_bridge_for_{calls}": alone(BRIDGE, calls) for calls in (1, 2, 4, 8)},
+    **{f"d_mmd_for_{calls}": alone(D_MMD, calls) for calls in (1, 2, 4)},
+    "law_matching_reverse_for_8": alone({**BRIDGE, "divergence": "reverse_kl"}, 8),
+    "law_matching_bridge_of_data": Recipe({**BRIDGE, **DATA, "data": 1.0}, NOISE),
     "law_matching_bridge_sequence": Recipe(BRIDGE, NOISE, "sequence"),
-    "law_matching_bridge_alone": Recipe({**BRIDGE, "steps": "only"}, NOISE),
     "law_matching_bridge_reverse": Recipe({**BRIDGE, "divergence": "reverse_kl"}, NOISE),
-    "law_matching_bridge_alone_reverse": Recipe(
-        {**BRIDGE, "steps": "only", "divergence": "reverse_kl"}, NOISE
-    ),
     "law_matching_step": fixed(STEP),
     "law_matching_mean_kl": fixed({**CALL, "divergence": "mean_kl"}),
     "law_matching_sequence": fixed(CALL, "sequence"),

@@ -135,7 +135,8 @@ def trained(
         trained(ALL[recipe.start], corpus, teacher, start, args, seed, passes)
         before = json.loads((start / "took.json").read_text())["core_seconds"]
     noise: dict[str, float] = {}
-    each = passes_per_step(recipe, max(args.calls), args.batch_size, args.length)
+    calls = recipe.calls or max(args.calls)
+    each = passes_per_step(recipe, calls, args.batch_size, args.length)
     rounds = recipe.settings.get("rounds", 1)
     steps = rounds * round(passes / each / rounds)
     torch.manual_seed(seed)
@@ -148,7 +149,7 @@ def trained(
         Windows(corpus.parts["teacher"], args.length, 8),
         output_dir=str(folder),
         max_steps=steps,
-        student_steps=max(args.calls),
+        student_steps=calls,
         learning_rate=args.learning_rate,
         per_device_train_batch_size=args.batch_size,
         warmup_steps=min(20, steps // 10),

@@ -53,6 +53,12 @@ def test_a_backward_pass_counts_as_two_more(name, passes):
     assert passes_per_step(RECIPES[name], 2, 4, 8) == passes
 
 
+def test_a_student_for_eight_calls_alone_rolls_out_longer_than_one_of_all_numbers():
+    alone, every = ALL["law_matching_bridge_for_8"], ALL["law_matching_bridge"]
+    assert (alone.calls, every.calls) == (8, 0)
+    assert passes_per_step(alone, 8, 4, 8) > passes_per_step(every, 8, 4, 8) + 1
+
+
 def test_a_variant_is_no_row_that_everybody_is_ranked_with():
     assert {name for name in RECIPES if "law_matching" in name} == {
         "law_matching_bridge",
