@@ -76,14 +76,13 @@ def alone(objective: dict[str, Any], calls: int) -> Recipe:
     return Recipe({**objective, **only}, NOISE, calls=calls)
 
 
-#: For what is found out on the validation part (`--pilot`) or with 256 symbols; trained if asked
-#: for.
+#: For one number of calls alone, and for what is found out on the validation part (`--pilot`) or
+#: with 256 symbols; trained if asked for.
 VARIANTS = {
     **{f"law_matching_bridge_for_{calls}": alone(BRIDGE, calls) for calls in (1, 2, 4, 8)},
     **{f"d_mmd_for_{calls}": alone(D_MMD, calls) for calls in (1, 2, 4)},
     "law_matching_reverse_for_8": alone({**BRIDGE, "divergence": "reverse_kl"}, 8),
     "law_matching_bridge_of_data": Recipe({**BRIDGE, **DATA, "data": 1.0}, NOISE),
-    "law_matching_bridge_sequence": Recipe(BRIDGE, NOISE, "sequence"),
     "law_matching_bridge_reverse": Recipe({**BRIDGE, "divergence": "reverse_kl"}, NOISE),
     "law_matching_step": fixed(STEP),
     "law_matching_mean_kl": fixed({**CALL, "divergence": "mean_kl"}),
